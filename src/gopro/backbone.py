@@ -1,0 +1,272 @@
+"""A frozen open_clip model: its image tower with per-layer token statistics, and its text tower opened up."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from open_clip.model import build_model_from_openai_state_dict
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from gopro.errors import InputError
+from gopro.text import TextTower
+from gopro.views import Preprocess
+
+EMBEDDED = "emoji"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the frozen image tower says of pictures.
+
+    Attributes:
+        embedding: [..., D], unit length.
+        mean, std: [..., ΣW], mean and population standard deviation over a layer's tokens (class token included; a
+            ResNet stage's tokens are its positions), layers one after the other, each W wide.
+    """
+
+    embedding: Float[Tensor, "*batch embed"]
+    mean: Float[Tensor, "*batch widths"]
+    std: Float[Tensor, "*batch widths"]
+
+    def __getitem__(self, index: Any) -> Encoded:
+        return Encoded(self.embedding[index], self.mean[index], self.std[index])
+
+    def unflatten(self, *shape: int) -> Encoded:
+        """The first dimension split into `shape`."""
+        return Encoded(*(t.unflatten(0, shape) for t in (self.embedding, self.mean, self.std)))
+
+    def to(self, device: torch.device | str) -> Encoded:
+        return Encoded(self.embedding.to(device), self.mean.to(device), self.std.to(device))
+
+    @staticmethod
+    def cat(parts: list[Encoded]) -> Encoded:
+        """Parts joined along the first dimension."""
+        return Encoded(*(torch.cat([getattr(p, f) for p in parts]) for f in ("embedding", "mean", "std")))
+
+
+class Backbone:
+    """A frozen CLIP.
+
+    Attributes:
+        name: what it was loaded by, e.g. `ViT-B-16:openai`.
+        embed_dim: D, size of the shared space.
+        layer_widths: width W of each layer whose statistics are taken.
+        preprocess: what turns a picture into the tensor that the image tower takes.
+        text: the text tower.
+        logit_scale: exp of the model's learned scale.
+    """
+
+    def __init__(self, name: str, model: nn.Module, tokenizer: Any, preprocess: Preprocess):
+        self.name = name
+        self.model = model.eval().requires_grad_(False)
+        self.preprocess = preprocess
+        self.text = TextTower(model, tokenizer)
+        self.logit_scale = float(model.logit_scale.exp())
+        self._layers = _statistics_layers(model.visual)
+        size = preprocess.size
+        with self._tapped() as taps:
+            embedding = self.model.visual(torch.zeros(1, 3, size, size, device=self.device))
+        self.embed_dim: int = embedding.shape[-1]
+        self.layer_widths: tuple[int, ...] = tuple(mean.shape[-1] for mean, _ in taps)
+
+    @property
+    def device(self) -> torch.device:
+        return self.text.device
+
+    @torch.no_grad()
+    def encode(self, images: Float[Tensor, "*batch 3 size size"]) -> Encoded:
+        """Embedding and layer statistics of preprocessed pictures, any leading shape (batch, or views and batch)."""
+        batch = images.shape[:-3]
+        with self._tapped() as taps:
+            embedding = self.model.visual(images.flatten(0, -4))
+        means, stds = (torch.cat(t, dim=-1).float() for t in zip(*taps, strict=True))
+        encoded = Encoded(F.normalize(embedding.float(), dim=-1), means, stds)
+        return encoded.unflatten(*batch) if len(batch) > 1 else encoded
+
+    def fingerprint(self) -> str:
+        """A hash of the weights' names, shapes and first values, to tell backbones apart."""
+        digest = hashlib.sha256()
+        for name, tensor in self.model.state_dict().items():
+            digest.update(f"{name}{tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().flatten()[:64].float().cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    @contextmanager
+    def _tapped(self) -> Iterator[list[tuple[Tensor, Tensor]]]:
+        """Collects mean and std over tokens of each layer's output while the image tower runs."""
+        taps: list[tuple[Tensor, Tensor]] = []
+
+        def tap(module: nn.Module, arguments: Any, output: Tensor) -> None:
+            tokens = output.flatten(2).mT if output.ndim == 4 else output  # [B, tokens, W]
+            taps.append(token_statistics(tokens.float()))
+
+        handles = [layer.register_forward_hook(tap) for layer in self._layers]
+        try:
+            yield taps
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def token_statistics(tokens: Float[Tensor, "batch tokens width"]) -> tuple[Tensor, Tensor]:
+    """Mean and population standard deviation over tokens, each [batch, width].
+
+    The 2.3e-8 under the root is the released code's (its AdaIN statistics).
+    """
+    mean = tokens.mean(dim=1)
+    squares = (tokens - mean[:, None]).square().sum(dim=1)
+    return mean, ((squares + 2.3e-8) / tokens.shape[1]).sqrt()
+
+
+def _statistics_layers(visual: nn.Module) -> list[nn.Module]:
+    """The modules whose outputs are a layer's tokens: transformer blocks, or a ResNet's four stages."""
+    if hasattr(visual, "transformer"):
+        return list(visual.transformer.resblocks)
+    if hasattr(visual, "layer4"):
+        return [visual.layer1, visual.layer2, visual.layer3, visual.layer4]
+    trunk = getattr(visual, "trunk", None)  # a timm model: SigLIP's ViT, ConvNeXt's stages
+    for blocks in ("blocks", "stages"):
+        if hasattr(trunk, blocks):
+            return list(getattr(trunk, blocks))
+    raise InputError(f"the image tower {type(visual).__name__} has no layers whose statistics are known how to take")
+
+
+def load_backbone(name: str = EMBEDDED, device: torch.device | str = "cpu") -> Backbone:
+    """A frozen backbone by name.
+
+    Args:
+        name: one of
+            `emoji`: the small CLIP that comes with this package;
+            `ARCHITECTURE:TAG`: an open_clip model and pretrained tag, e.g. `ViT-B-16:openai` (downloaded once);
+            `ARCHITECTURE:FILE`: an open_clip architecture with weights from a local file (.safetensors, or a state
+            dict that torch can load weights-only);
+            `openai:FILE`: a state dict in OpenAI's layout, whose sizes are read off its tensors (QuickGELU);
+            `ARCHITECTURE:random`: random weights, the same every time, for tests.
+
+    Raises:
+        InputError: no such architecture, tag or file; a file that is not such weights; a download that failed.
+    """
+    if name == EMBEDDED:
+        return _load_embedded(device)
+    architecture, _, weights = name.partition(":")
+    if architecture == "openai" and weights:
+        return from_openai(_read_weights(Path(weights)), name, device)
+    if architecture not in open_clip.list_models():
+        raise InputError(f"backbone {name!r}: no such model;{_close(architecture, open_clip.list_models())}")
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    if not weights:
+        raise InputError(
+            f"backbone {name!r} names no weights: use one of "
+            f"{', '.join(f'{architecture}:{tag}' for tag in (*tags, 'FILE', 'random'))}"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if weights == "random":
+            model = open_clip.create_model(architecture, pretrained_image=False, pretrained_text=False)
+        elif weights in tags:
+            model = _downloaded(architecture, weights, name)
+        elif Path(weights).is_file():
+            model = open_clip.create_model(architecture, pretrained_image=False, pretrained_text=False)
+            state = _read_weights(Path(weights))
+            try:
+                if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
+                    state = open_clip.model.convert_to_custom_text_state_dict(state)
+                model.load_state_dict(state)
+            except RuntimeError as error:
+                raise InputError(f"{weights} does not hold weights of {architecture}: {_first_line(error)}") from error
+        else:
+            raise InputError(
+                f"backbone {name!r}: {weights!r} is neither a file nor a pretrained tag of {architecture};"
+                f"{_close(weights, tags)}"
+            )
+    config = open_clip.get_model_preprocess_cfg(model)
+    return Backbone(name, model.to(device), open_clip.get_tokenizer(architecture), _preprocess(config))
+
+
+def from_openai(state: dict[str, Tensor], name: str = "openai", device: torch.device | str = "cpu") -> Backbone:
+    """A backbone from a state dict in OpenAI's layout, all sizes read off the tensors.
+
+    Raises:
+        InputError: tensors are missing or do not fit together.
+    """
+    try:
+        model = build_model_from_openai_state_dict(dict(state), cast_dtype=torch.float32).float()
+    except (KeyError, RuntimeError, AssertionError) as error:
+        raise InputError(f"{name} does not hold a CLIP in OpenAI's layout: {_first_line(error)}") from error
+    config = {
+        "size": model.visual.image_size,
+        "mean": open_clip.OPENAI_DATASET_MEAN,
+        "std": open_clip.OPENAI_DATASET_STD,
+    }
+    return Backbone(name, model.to(device), open_clip.SimpleTokenizer(), _preprocess(config))
+
+
+def _load_embedded(device: torch.device | str) -> Backbone:
+    path = Path(str(files("gopro") / "assets" / "emoji-clip.safetensors"))
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    model = open_clip.CLIP(**json.loads(metadata["model_cfg"]))
+    model.load_state_dict({key: tensor.float() for key, tensor in load_file(path).items()})
+    preprocess = _preprocess(json.loads(metadata["preprocess_cfg"]))
+    return Backbone(EMBEDDED, model.to(device), open_clip.SimpleTokenizer(), preprocess)
+
+
+def _downloaded(architecture: str, tag: str, name: str) -> nn.Module:
+    try:
+        return open_clip.create_model(architecture, pretrained=tag)
+    except Exception as error:  # any of the hub's, the operating system's or open_clip's own
+        raise InputError(
+            f"backbone {name!r} could not be downloaded ({_first_line(error)}); "
+            f"download its weights by other means and use {architecture}:FILE"
+        ) from error
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    """A state dict from a file, never unpickling more than tensors."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such weights file")
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise InputError(
+            f"{path} cannot be read as plain weights ({_first_line(error)}); save the model's state dict as .safetensors"
+        ) from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not state or not all(isinstance(t, Tensor) for t in state.values()):
+        raise InputError(f"{path} holds no state dict")
+    return {key.removeprefix("module."): tensor for key, tensor in state.items()}
+
+
+def _preprocess(config: dict[str, Any]) -> Preprocess:
+    size = config["size"]
+    return Preprocess(
+        size=size if isinstance(size, int) else size[0],
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        interpolation=config.get("interpolation", "bicubic"),
+        resize_mode=config.get("resize_mode", "shortest"),
+    )
+
+
+def _close(wrong: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(wrong, known, n=3, cutoff=0.5)
+    return f" did you mean {' or '.join(near)}?" if near else f" there are {', '.join(sorted(known)[:12])}, ..."
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -1,0 +1,273 @@
+"""Exact packed encoding of prompts on a causal text tower.
+
+A token of a causal tower sees only what stands before it, and the tower is read at EOT alone. So nothing after EOT is
+computed; SOS is computed once; a context that all classes share is computed once an image, its keys and values serving
+every class; the classes' own tokens are laid end to end without padding, so that the linear layers see one long
+sequence and only attention knows where a class begins; and the last layer computes the EOT queries alone.
+
+Names in shapes: B images (or 1), T tokens of a chunk of classes, C classes, P shared positions, H heads, d width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from open_clip.transformer import ResidualAttentionBlock
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from gopro.text.prompts import Prompts
+from gopro.text.tower import TextTower
+
+KeysValues = tuple[Tensor, Tensor]  # each [B, H, P, d/H]
+
+# What autograd keeps of a token and layer with frozen weights, in multiples of the width (measured: see
+# benchmarks/text_tower.py): the inputs of two norms, q, k, v, attention output, two residuals, the MLP's 4 + 4.
+SAVED_WIDTHS = 17
+
+
+@dataclass(frozen=True)
+class Run:
+    """Neighbouring classes of one length: `count` classes of `length` tokens from token `start` of the chunk."""
+
+    start: int
+    count: int
+    length: int
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.count * self.length
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Classes that are encoded together.
+
+    `classes` [C] index the class list; `ids` and `positions` [T] are the tokens and their places in the prompt;
+    `before_at` and `after_at` [C, slots] say where a class's own context goes; `eot` [C] is the token that is read.
+    """
+
+    classes: Tensor
+    ids: Tensor
+    positions: Tensor
+    before_at: Tensor
+    after_at: Tensor
+    eot: Tensor
+    runs: tuple[Run, ...]
+
+
+class PackedPrompts(Prompts):
+    """Prompts of a fixed list of classes on a causal tower, packed.
+
+    Args:
+        memory: bytes that the activations of a step may take; past that, classes go through in chunks that are
+            recomputed in backward. The result never depends on it beyond rounding.
+    """
+
+    def __init__(
+        self,
+        tower: TextTower,
+        classnames: Sequence[str],
+        *,
+        before: int = 0,
+        after: int = 0,
+        tail: str = ".",
+        memory: int = 2 << 30,
+    ):
+        super().__init__(tower, classnames, before=before, after=after, tail=tail)
+        self.memory = memory
+        self._chunked: dict[tuple[int, bool], tuple[Chunk, ...]] = {}
+        with torch.no_grad():
+            self.sos = self._prefix(tower.token_embedding(torch.tensor([[tower.sos]], device=tower.device)))
+
+    @staticmethod
+    def fits(tower: TextTower) -> bool:
+        """Whether packing is exact for this tower: causal, plain residual blocks."""
+        return tower.causal and all(type(block) is ResidualAttentionBlock for block in tower.blocks)
+
+    def _encode(self, before: Tensor, after: Tensor, deep: Sequence[Tensor]) -> Tensor:
+        batch = max(context.shape[0] for context in (before, after, *deep))
+        class_specific = any(context.shape[1] > 1 for context in (before, *deep))
+        if class_specific:
+            shared = self.sos
+        else:
+            shared = self._prefix(before[:, 0], [replaced[:, 0] for replaced in deep], parents=self.sos)
+            before, deep = before[:, :, :0], ()
+
+        needs_grad = any(t.requires_grad for t in (before, after, *deep, *shared[-1]))
+        layers = len(self.tower.blocks) if torch.is_grad_enabled() and needs_grad else 1
+        token_bytes = batch * self.tower.width * 4 * SAVED_WIDTHS * layers
+        chunks = self._chunks(max(1, self.memory // token_bytes), class_specific)
+        features = []
+        for chunk in chunks:
+            arguments = (chunk, before, after, deep, shared)
+            if layers > 1 and len(chunks) > 1:
+                features.append(
+                    checkpoint(self._encode_chunk, *arguments, use_reentrant=False, preserve_rng_state=False)
+                )
+            else:
+                features.append(self._encode_chunk(*arguments))
+        order = torch.cat([chunk.classes for chunk in chunks])
+        return torch.cat(features, dim=1)[:, order.argsort()]
+
+    def _prefix(
+        self,
+        context: Float[Tensor, "batch length width"],
+        deep: Sequence[Tensor] = (),
+        parents: Sequence[KeysValues] | None = None,
+    ) -> Sequence[KeysValues]:
+        """Keys and values, layer by layer, of `parents` and of a context that stands behind them, for all classes."""
+        length = context.shape[1]
+        if length == 0 and parents is not None:
+            return parents
+        tower = self.tower
+        start = 0 if parents is None else parents[0][0].shape[2]
+        x = context + tower.positional_embedding[start : start + length]
+        layers: list[KeysValues] = []
+        for layer, block in enumerate(tower.blocks):
+            if 0 < layer <= len(deep):
+                x = deep[layer - 1].to(x.dtype).expand(x.shape[0], -1, -1)
+            q, k, v = _heads(block, x)
+            parent = None if parents is None else parents[layer]
+            layers.append((k, v) if parent is None else (_behind(parent[0], k), _behind(parent[1], v)))
+            if layer + 1 < len(tower.blocks):
+                x = _finish(block, x, _attend(q, k, v, parent, (Run(0, 1, length),)))
+        return layers
+
+    def _encode_chunk(
+        self, chunk: Chunk, before: Tensor, after: Tensor, deep: Sequence[Tensor], shared: Sequence[KeysValues]
+    ) -> Float[Tensor, "batch classes embed"]:
+        tower = self.tower
+        places = tower.positional_embedding[chunk.positions]
+        x = (tower.token_embedding(chunk.ids) + places)[None]  # [1, T, d]: one for all images as long as it can be
+        x = _placed(x, chunk.before_at, before, chunk, places)
+        x = _placed(x, chunk.after_at, after, chunk, places)
+        for layer, block in enumerate(tower.blocks):
+            if 0 < layer <= len(deep):
+                x = _placed(x, chunk.before_at, deep[layer - 1], chunk)
+            q, k, v = _heads(block, x)
+            if layer + 1 == len(tower.blocks):
+                q, x = q[:, :, chunk.eot], x[:, chunk.eot]
+            x = _finish(block, x, _attend(q, k, v, shared[layer], chunk.runs))
+        return tower.project(x)
+
+    def _chunks(self, limit: int, class_specific: bool) -> tuple[Chunk, ...]:
+        """The classes in chunks of about `limit` tokens, shortest names first."""
+        key = (limit, class_specific)
+        if key not in self._chunked:
+            inside = self.before if class_specific else 0
+            lengths = [inside + len(body) for body in self.body_ids]
+            chunks: list[list[int]] = [[]]
+            filled = 0
+            for c in sorted(range(len(self)), key=lengths.__getitem__):
+                if chunks[-1] and filled + lengths[c] > limit:
+                    chunks.append([])
+                    filled = 0
+                chunks[-1].append(c)
+                filled += lengths[c]
+            self._chunked[key] = tuple(self._chunk(classes, inside) for classes in chunks)
+        return self._chunked[key]
+
+    def _chunk(self, classes: Sequence[int], inside: int) -> Chunk:
+        """The layout of these classes, sorted by length, each with `inside` context tokens of its own in front."""
+        ids: list[int] = []
+        positions: list[int] = []
+        before_at, after_at, eot = [], [], []
+        runs: list[Run] = []
+        for c in classes:
+            start, body = len(ids), [0] * inside + self.body_ids[c]
+            ids += body
+            positions += range(1 + self.before - inside, 1 + self.before - inside + len(body))
+            before_at.append(range(start, start + inside))
+            name_end = start + inside + self.after_at[c]
+            after_at.append(range(name_end, name_end + self.after))
+            eot.append(len(ids) - 1)
+            if runs and runs[-1].length == len(body):
+                runs[-1] = Run(runs[-1].start, runs[-1].count + 1, len(body))
+            else:
+                runs.append(Run(start, 1, len(body)))
+
+        def index(values: Sequence[int] | Sequence[range], *shape: int) -> Tensor:
+            flat = [i for v in values for i in (v if isinstance(v, range) else (v,))]
+            return torch.tensor(flat, dtype=torch.long, device=self.tower.device).view(*shape)
+
+        return Chunk(
+            classes=index(classes, -1),
+            ids=index(ids, -1),
+            positions=index(positions, -1),
+            before_at=index(before_at, len(classes), inside),
+            after_at=index(after_at, len(classes), self.after),
+            eot=index(eot, -1),
+            runs=tuple(runs),
+        )
+
+
+def _placed(x: Tensor, at: Tensor, context: Tensor, chunk: Chunk, places: Tensor | None = None) -> Tensor:
+    """x [B|1, T, d] with context vectors [B|1, C|1, S, d] of the chunk's classes at their tokens `at` [c, S].
+
+    `places` [T, d] are the positional embeddings to add to them.
+    """
+    if at.numel() == 0:
+        return x
+    if context.shape[1] > 1:
+        context = context[:, chunk.classes]
+    if places is not None:
+        context = context + places[at]
+    x = x.expand(max(x.shape[0], context.shape[0]), -1, -1).clone()
+    x[:, at] = context.to(x.dtype).expand(x.shape[0], *at.shape, -1)
+    return x
+
+
+def _behind(parent: Tensor, own: Tensor) -> Tensor:
+    """[B, H, P + n, d/H] of [B|1, H, P, d/H] and [B, H, n, d/H]."""
+    return torch.cat([parent.expand(own.shape[0], -1, -1, -1).to(own.dtype), own], dim=2)
+
+
+def _heads(block: ResidualAttentionBlock, x: Float[Tensor, "batch tokens width"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries (scaled), keys and values of every token, each [B, H, T, d/H]."""
+    attention = block.attn
+    qkv = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
+    q, k, v = qkv.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    return q * attention.head_dim**-0.5, k, v
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, shared: KeysValues | None, runs: Sequence[Run]) -> Tensor:
+    """Causal attention inside each class, and of every class to what is shared. Returns [B, queries, d].
+
+    There are as many queries as tokens, or one a class, its last.
+    """
+    eot_only = q.shape[2] != k.shape[2]
+    batch = max(q.shape[0], 1 if shared is None else shared[0].shape[0])
+    length_shared = 0 if shared is None else shared[0].shape[2]
+    to_shared = None if shared is None else q @ shared[0].transpose(-1, -2)  # [B, H, queries, P]
+    own, weights_shared, at = [], [], 0
+    for run in runs:
+        rows = 1 if eot_only else run.length
+        queries = slice(at, at + run.count * rows)
+        at = queries.stop
+        keys, values = (t[:, :, run.start : run.stop].unflatten(2, (run.count, run.length)) for t in (k, v))
+        scores = q[:, :, queries].unflatten(2, (run.count, rows)) @ keys.transpose(-1, -2)  # [B, H, C, rows, length]
+        if not eot_only:
+            future = torch.ones(rows, rows, dtype=torch.bool, device=q.device).triu(1)
+            scores = scores.masked_fill(future, float("-inf"))
+        if to_shared is not None:
+            scores = torch.cat(
+                [to_shared[:, :, queries].unflatten(2, (run.count, rows)), scores.expand(batch, -1, -1, -1, -1)], dim=-1
+            )
+        weights = scores.softmax(dim=-1, dtype=torch.float32).to(v.dtype)
+        own.append((weights[..., length_shared:] @ values).flatten(2, 3))
+        weights_shared.append(weights[..., :length_shared].flatten(2, 3))
+    attended = torch.cat(own, dim=2)
+    if shared is not None:
+        attended = attended + torch.cat(weights_shared, dim=2) @ shared[1]
+    return attended.transpose(1, 2).flatten(2)
+
+
+def _finish(block: ResidualAttentionBlock, x: Tensor, attended: Tensor) -> Tensor:
+    """What a block does after attention."""
+    x = x + block.ls_1(block.attn.out_proj(attended))
+    return x + block.ls_2(block.mlp(block.ln_2(x)))

@@ -1,0 +1,120 @@
+"""Prompts of a list of classes, and their encoding at full length.
+
+A prompt is `[SOS, before, name, after, tail, EOT]`: `before` and `after` are context vectors (learned, generated, or
+the embeddings of ordinary words), the rest are fixed tokens.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gopro.errors import InputError
+from gopro.text.tower import TextTower
+
+
+class Prompts(ABC):
+    """The prompts of a fixed list of classes; called with context vectors, gives their text features.
+
+    `body_ids[c]` are the tokens that follow the `before` context: name, `after` placeholders (0), tail, EOT.
+    """
+
+    def __init__(
+        self, tower: TextTower, classnames: Sequence[str], *, before: int = 0, after: int = 0, tail: str = "."
+    ):
+        if not classnames:
+            raise InputError("no class names: give at least one")
+        self.tower = tower
+        self.before, self.after = before, after
+        self.start = 0 if tower.sos is None else 1
+        self.body_ids: list[list[int]] = []
+        self.after_at: list[int] = []
+        for classname in classnames:
+            name = tower.tokens(classname)
+            if not name or tower.eot in name or tower.sos in name:
+                raise InputError(f"class name {classname!r} has no token or a reserved one: give it a name in words")
+            # Without context behind the name, name and tail are one text, as the tokenizer was trained to see it.
+            body = [*name, *[0] * after, *tower.tokens(tail)] if after else tower.tokens(classname + tail)
+            length = self.start + before + len(body) + 1
+            if length > tower.context_length:
+                raise InputError(
+                    f"the prompt of class {classname!r} has {length} tokens, the text tower takes {tower.context_length}: "
+                    "shorten the name or the context"
+                )
+            self.body_ids.append([*body, tower.eot])
+            self.after_at.append(len(name))
+
+    def __len__(self) -> int:
+        return len(self.body_ids)
+
+    def __call__(
+        self, before: Tensor | None = None, after: Tensor | None = None, deep: Sequence[Tensor] = ()
+    ) -> Float[Tensor, "batch classes embed"]:
+        """Unit text features of every class under these contexts.
+
+        Args:
+            before: [before, d] for all, [batch, before, d] one an image, or [batch or 1, classes, before, d].
+            after: likewise, [.., after, d].
+            deep: for layers 1, 2, ... what replaces the hidden states of `before` at the layer's input (as MaPLe's
+                deep prompts), each shaped as `before`.
+
+        Returns:
+            [batch, classes, D]; batch is 1 where no context is an image's own.
+        """
+        shaped = [self._shaped(context, self.before, "before") for context in (before, *deep)]
+        return self._encode(shaped[0], self._shaped(after, self.after, "after"), shaped[1:])
+
+    def _shaped(self, context: Tensor | None, length: int, name: str) -> Float[Tensor, "batch classes length width"]:
+        """A context as [batch or 1, classes or 1, length, d]."""
+        if context is None:
+            context = torch.zeros(0, self.tower.width, device=self.tower.device)
+        if context.ndim == 2:
+            context = context[None, None]
+        elif context.ndim == 3:
+            context = context[:, None]
+        if context.shape[2:] != (length, self.tower.width) or context.shape[1] not in (1, len(self)):
+            raise ValueError(
+                f"context {name} has shape {tuple(context.shape)}, expected "
+                f"[batch, 1 or {len(self)}, {length}, {self.tower.width}]"
+            )
+        return context
+
+    @abstractmethod
+    def _encode(self, before: Tensor, after: Tensor, deep: Sequence[Tensor]) -> Tensor: ...
+
+
+class FullPrompts(Prompts):
+    """Every prompt at its full context length, one sequence an (image, class): plain, slow, right for any tower."""
+
+    def _encode(self, before: Tensor, after: Tensor, deep: Sequence[Tensor]) -> Tensor:
+        tower, classes = self.tower, len(self)
+        batch = max(before.shape[0], after.shape[0], *(d.shape[0] for d in deep), 1)
+        head = [] if tower.sos is None else [tower.sos]
+        rows = [head + [0] * self.before + body for body in self.body_ids]
+        ids = torch.tensor([row + [tower.pad] * (tower.context_length - len(row)) for row in rows], device=tower.device)
+        x = tower.token_embedding(ids).expand(batch, -1, -1, -1).clone()
+        context = slice(self.start, self.start + self.before)
+        x[:, :, context] = before.to(x.dtype)
+        for c, at in enumerate(self.after_at):
+            at += self.start + self.before
+            x[:, c, at : at + self.after] = after[:, c if after.shape[1] > 1 else 0].to(x.dtype)
+        x = (x + tower.positional_embedding).flatten(0, 1)  # [batch * classes, context_length, d]
+        for layer, block in enumerate(tower.blocks):
+            if 0 < layer <= len(deep):
+                x = x.unflatten(0, (batch, classes)).clone()
+                x[:, :, context] = deep[layer - 1].to(x.dtype)
+                x = x.flatten(0, 1)
+            x = block(x, attn_mask=tower.mask)
+        x = x.unflatten(0, (batch, classes))
+        if tower.pool == "first":
+            x = x[:, :, 0]
+        elif tower.pool == "last":
+            x = x[:, :, -1]
+        else:
+            eot = torch.tensor([len(row) - 1 for row in rows], device=x.device)
+            x = x[:, torch.arange(classes, device=x.device), eot]
+        return tower.project(x)

@@ -1,0 +1,79 @@
+"""A frozen CLIP text tower, opened up: its tokens, its embeddings and its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from gopro.errors import InputError
+
+
+class TextTower:
+    """The text side of an open_clip model, frozen.
+
+    Attributes:
+        width: d, size of a token embedding.
+        context_length: most tokens a prompt may have, SOS and EOT included.
+        causal: whether a token sees only what stands before it, so that prompts can be packed.
+
+    Raises:
+        InputError: the model's text side is of a kind whose embeddings cannot be reached (a Hugging Face encoder)
+            or that reads from an appended class token (CoCa).
+    """
+
+    def __init__(
+        self, model: nn.Module, tokenizer: open_clip.tokenizer.SimpleTokenizer | open_clip.tokenizer.HFTokenizer
+    ):
+        root = model.text if hasattr(model, "text") else model
+        if not hasattr(root, "token_embedding") or getattr(root, "cls_emb", None) is not None:
+            raise InputError(
+                f"the text tower {type(root).__name__} cannot take learned context; use a CLIP or SigLIP model of open_clip"
+            )
+        self.tokenizer = tokenizer
+        self.blocks: Sequence[nn.Module] = list(root.transformer.resblocks)
+        self.transformer: nn.Module = root.transformer
+        self.token_embedding: nn.Embedding = root.token_embedding
+        self.positional_embedding: Tensor = root.positional_embedding
+        self.ln_final: nn.Module = root.ln_final
+        self.projection: Tensor | nn.Linear | None = root.text_projection
+        self.mask: Tensor | None = root.attn_mask
+        self.pool: str = getattr(root, "pool_type", None) or root.text_pool_type
+        self.width: int = self.token_embedding.embedding_dim
+        self.context_length: int = root.context_length
+        self.causal = self.mask is not None and self.pool in ("argmax", "eos")
+        if isinstance(tokenizer, open_clip.tokenizer.SimpleTokenizer):
+            self.sos: int | None = tokenizer.sot_token_id
+            self.eot: int = tokenizer.eot_token_id
+            self.pad = 0
+        else:
+            self.sos = None
+            self.eot = tokenizer.tokenizer.eos_token_id
+            self.pad = tokenizer.tokenizer.pad_token_id
+
+    @property
+    def device(self) -> torch.device:
+        return self.token_embedding.weight.device
+
+    def tokens(self, text: str) -> list[int]:
+        """The token ids of a text, without SOS and EOT."""
+        if isinstance(self.tokenizer, open_clip.tokenizer.SimpleTokenizer):
+            return self.tokenizer.encode(text)
+        return self.tokenizer.tokenizer(self.tokenizer.clean_fn(text), add_special_tokens=False).input_ids
+
+    def embed(self, text: str) -> Float[Tensor, "tokens width"]:
+        """The token embeddings of a text, a context to start from."""
+        return self.token_embedding(torch.tensor(self.tokens(text), device=self.device, dtype=torch.long))
+
+    def project(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... embed"]:
+        """Final norm and projection of the hidden state that is read, to unit length (in fp32)."""
+        hidden = self.ln_final(hidden)
+        if isinstance(self.projection, nn.Linear):
+            hidden = self.projection(hidden)
+        elif self.projection is not None:
+            hidden = hidden @ self.projection
+        return F.normalize(hidden.float(), dim=-1)
