@@ -1,0 +1,186 @@
+"""Batches of views: every picture's draw depends on the seed, the epoch, its index and the view's name alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from gopro.data.dataset import Picture, Sample
+from gopro.errors import InputError
+from gopro.views import Preprocess, ViewName, make_view, reduced, seeded, stable_seed
+
+Key = tuple[int, int]
+"""Epoch and index of a sample."""
+
+
+class Batch(NamedTuple):
+    """V views of B pictures."""
+
+    views: Float[Tensor, "views batch 3 size size"]
+    labels: Int[Tensor, " batch"]
+    indices: Int[Tensor, " batch"]
+    """Where each picture stands in the samples that the loader was made of."""
+
+
+class PictureViews(Dataset[tuple[Tensor, int, int]]):
+    """Samples as views: item (epoch, index) is (float32 [views, 3, size, size], label, index)."""
+
+    def __init__(
+        self, samples: Sequence[Sample], views: Sequence[ViewName], preprocess: Preprocess, seed: int = 0
+    ) -> None:
+        self.samples = samples
+        self.views = {name: make_view(name, preprocess) for name in views}
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: Key) -> tuple[Tensor, int, int]:
+        epoch, index = key
+        sample = self.samples[index]
+        picture = sample.picture.open()
+        views = [seeded(view, picture, self.seed, epoch, index, name) for name, view in self.views.items()]
+        return torch.stack(views), sample.label, index
+
+    def __getitems__(self, keys: Sequence[Key]) -> list[tuple[Tensor, int, int]] | InputError:
+        """Called by the DataLoader for a whole batch. An InputError is returned, not raised, for `PictureLoader`."""
+        try:
+            return [self[key] for key in keys]
+        except InputError as error:
+            return error
+
+
+class EpochBatches(Sampler[list[Key]]):
+    """The keys of an epoch's batches, in an order that depends on (seed, epoch) alone; `epoch` may be set anew.
+
+    A last batch of one picture is left out, unless batches of one were asked for: contrastive losses and batch
+    statistics need two. Being drawn anew each epoch, it is not always the same picture that is left out.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int, epoch: int) -> None:
+        self.batch_size, self.seed, self.epoch = batch_size, seed, epoch
+        self.kept = count - 1 if count % batch_size == 1 and batch_size > 1 else count
+        self.count = count
+
+    def __len__(self) -> int:
+        return -(-self.kept // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        generator = torch.Generator().manual_seed(stable_seed(self.seed, self.epoch, "order"))
+        keys = [(self.epoch, index) for index in torch.randperm(self.count, generator=generator).tolist()]
+        return iter([keys[i : i + self.batch_size] for i in range(0, self.kept, self.batch_size)])
+
+
+class PictureLoader(DataLoader[Any]):
+    """A DataLoader that raises a worker's InputError as it was, where DataLoader would wrap it in a traceback."""
+
+    def __iter__(self) -> Iterator[Batch]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        for batch in super().__iter__():
+            if isinstance(batch, InputError):
+                raise batch
+            yield batch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take the order and draws of this epoch from the next iteration on. Training loaders only."""
+        assert isinstance(self.batch_sampler, EpochBatches)
+        self.batch_sampler.epoch = epoch
+
+
+def train_batches(
+    samples: Sequence[Sample],
+    views: Sequence[ViewName],
+    preprocess: Preprocess,
+    batch_size: int,
+    seed: int,
+    epoch: int = 0,
+    workers: int = 0,
+) -> PictureLoader:
+    """Shuffled batches of views for one epoch; `set_epoch` makes the same loader (and its workers) go on to another.
+
+    The batches are the same bits whatever the number of workers and whatever was drawn before. See `EpochBatches` for
+    a last batch of one picture. `in_memory` saves decoding the pictures again each epoch.
+
+    Raises:
+        InputError: a batch size below 1, one picture where batches of two or more are asked for; while iterating,
+            a picture that cannot be read.
+    """
+    _check_batch_size(batch_size)
+    batches = EpochBatches(len(samples), batch_size, seed, epoch)
+    if not len(batches):
+        raise InputError(f"{len(samples)} training pictures: give at least 2, or use batches of 1")
+    return _loader(PictureViews(samples, views, preprocess, seed), batches, workers)
+
+
+def eval_batches(samples: Sequence[Sample], preprocess: Preprocess, batch_size: int, workers: int = 0) -> PictureLoader:
+    """All samples in order, as batches [1, batch, 3, size, size] of the evaluation view.
+
+    Raises:
+        InputError: a batch size below 1; while iterating, a picture that cannot be read.
+    """
+    _check_batch_size(batch_size)
+    keys = [(0, index) for index in range(len(samples))]
+    batches = [keys[i : i + batch_size] for i in range(0, len(keys), batch_size)]
+    return _loader(PictureViews(samples, ("eval",), preprocess), batches, workers)
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedPicture:
+    """A picture held in memory."""
+
+    name: str
+    image: Image.Image
+
+    def open(self) -> Image.Image:
+        """A copy of the picture, mode RGB."""
+        return self.image.copy()
+
+
+def in_memory(samples: Sequence[Sample], preprocess: Preprocess, budget: int = 2**30) -> tuple[Sample, ...]:
+    """Training samples with their pictures decoded, the first that fit into `budget` bytes; the others stay.
+
+    For the random views alone: pictures are kept no larger than these need (`gopro.views.reduced`), so that the views
+    are the same bits with and without. Worker processes that are forked share the memory.
+
+    Raises:
+        InputError: a picture cannot be read.
+    """
+    kept: list[Sample] = []
+    for sample in samples:
+        if budget > 0:
+            image = reduced(sample.picture.open(), preprocess.size)
+            budget -= 4 * image.width * image.height  # PIL holds RGB as four bytes a pixel
+            if budget >= 0:
+                picture: Picture = DecodedPicture(sample.picture.name, image)
+                sample = replace(sample, picture=picture)
+        kept.append(sample)
+    return tuple(kept)
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise InputError(f"batch size {batch_size}: give at least 1")
+
+
+def _loader(dataset: PictureViews, batches: Sampler[list[Key]] | list[list[Key]], workers: int) -> PictureLoader:
+    return PictureLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=_collate,
+        persistent_workers=workers > 0,
+        generator=torch.Generator(),  # its own, so that iterating draws nothing from the global one
+    )
+
+
+def _collate(items: list[tuple[Tensor, int, int]] | InputError) -> Batch | InputError:
+    if isinstance(items, InputError):
+        return items
+    views, labels, indices = zip(*items, strict=True)
+    return Batch(torch.stack(views, dim=1), torch.tensor(labels), torch.tensor(indices))

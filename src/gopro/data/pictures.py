@@ -1,0 +1,115 @@
+"""A picture file opened as 8-bit RGB, whatever kind of file it is, or refused by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from gopro.errors import InputError
+
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+"""File name endings, in lower case, that count as pictures. The content decides how a file is decoded."""
+
+MAX_PIXELS = 178_956_970
+"""The largest picture decoded, in pixels: where PIL itself begins to refuse."""
+
+MAX_ASPECT = 200
+"""The most elongated picture accepted, long side over short: resizing by the short side multiplies the long one."""
+
+# Only what SUFFIXES promises: PIL would also start Ghostscript for PostScript, and read container formats.
+_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM")
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PictureFile:
+    """A picture on disk."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The path, with forward slashes."""
+        return self.path.as_posix()
+
+    def open(self) -> Image.Image:
+        """The picture, mode RGB, upright; see `decode`. Raises InputError naming the path."""
+        return decode(self.path, self.name)
+
+
+def decode(source: Path | BinaryIO, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The first frame of a picture as an upright 8-bit RGB image.
+
+    EXIF orientation is applied, transparency is laid on white, 16-bit grey is scaled (not clipped) to 8 bits,
+    palettes, grey, 1-bit and CMYK are converted. Colour profiles are ignored, as CLIP's own preprocessing does.
+
+    Args:
+        source: a path, or a binary file such as an upload.
+        name: what to call the picture in an error.
+        max_pixels: larger pictures are refused before anything is decoded.
+
+    Raises:
+        InputError: the file is missing, empty, truncated, damaged, not a picture, too large or too elongated,
+            or has samples (floating point, 32-bit) that have no one rendering in 8 bits.
+    """
+    try:
+        with Image.open(source, formats=_FORMATS) as image:
+            _check_size(image, name, max_pixels)
+            image.load()
+            rgb = _to_rgb(image, name)
+            # After load(): PIL turns TIFFs itself while loading and then drops the tag.
+            turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+            return rgb if turn is None else rgb.transpose(turn)
+    except (InputError, MemoryError):
+        raise
+    except UnidentifiedImageError as error:
+        if isinstance(source, Path) and source.stat().st_size == 0:
+            raise InputError(f"{name}: the file is empty; replace or remove it") from error
+        raise InputError(f"{name}: not a picture that can be read ({', '.join(_FORMATS)}); replace it") from error
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{name}: more than {MAX_PIXELS} pixels; scale it down") from error
+    except FileNotFoundError as error:
+        raise InputError(f"{name}: there is no such picture; check the path or restore the file") from error
+    except Exception as error:  # on damaged bytes PIL's decoders raise nearly anything
+        reason = " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())
+        raise InputError(f"{name}: the picture cannot be read ({reason}); replace or remove it") from error
+
+
+def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise InputError(f"{name}: {width} x {height} is more than {max_pixels} pixels; scale it down")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise InputError(f"{name}: {width} x {height} is more elongated than {MAX_ASPECT}:1; crop it")
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    if image.mode == "F":
+        raise InputError(f"{name}: floating-point samples; save it with 8 or 16 bits a sample")
+    if image.mode.startswith("I"):
+        image = _sixteen_to_eight(image, name)
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _sixteen_to_eight(image: Image.Image, name: str) -> Image.Image:
+    """Grey of 16 bits (modes I;16 and, from some decoders, I) scaled to mode L; PIL's own convert() clips."""
+    samples = np.asarray(image).astype(np.int64)
+    if samples.min() < 0 or samples.max() > 65535:
+        raise InputError(f"{name}: 32-bit samples; save it with 8 or 16 bits a sample")
+    return Image.fromarray(((samples + 128) // 257).astype(np.uint8))
