@@ -206,6 +206,8 @@ def from_openai(state: dict[str, Tensor], name: str = "openai", device: torch.de
     """
     try:
         model = build_model_from_openai_state_dict(dict(state), cast_dtype=torch.float32).float()
+        # open_clip goes through fp16 on the way; the tensors may hold more
+        model.load_state_dict({key: state[key].float() for key in model.state_dict()})
     except (KeyError, RuntimeError, AssertionError) as error:
         raise InputError(f"{name} does not hold a CLIP in OpenAI's layout: {_first_line(error)}") from error
     config = {

@@ -1,0 +1,31 @@
+"""The losses of GOPro, each a plain function."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+
+def nt_xent(a: Float[Tensor, "batch dim"], b: Float[Tensor, "batch dim"], temperature: float = 0.1) -> Tensor:
+    """NT-Xent between two views of a batch: a picture's other view against all other pictures of both views.
+
+    SimCLR (arXiv 2002.05709, equation 1) in SLIP's symmetric form. In fp32 whatever the inputs; they need not be
+    normalised. With a batch of one picture there is nothing to tell apart and the loss is 0.
+    """
+    both = F.normalize(torch.cat([a, b]).float(), dim=-1)  # [2B, dim]
+    similarity = (both @ both.T / temperature).fill_diagonal_(float("-inf"))
+    other = torch.arange(len(both), device=both.device).roll(len(a))
+    return F.cross_entropy(similarity, other)
+
+
+def prompt_consistency(
+    text: Float[Tensor, "batch classes dim"], view: Float[Tensor, "batch classes dim"]
+) -> Tensor:
+    """Mean over pictures and classes of 1 - cos between the text features that two views of a picture generate.
+
+    Takes unit vectors, for which 1 - cos is half their squared distance: D/2 times the element-wise mean of squares of
+    the released code, whose gradient vanishes beside the cross-entropy's.
+    """
+    return (text.float() - view.float()).square().sum(-1).mean() / 2

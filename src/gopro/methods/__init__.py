@@ -1,0 +1,82 @@
+"""All methods by name, and the one way to build one: `gopro`, or with settings `gopro[con=0,rank=4]`."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import shlex
+import types
+from collections.abc import Sequence
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from gopro.backbone import Backbone
+from gopro.errors import InputError
+from gopro.methods.base import Method, Recipe
+from gopro.methods.coop import CoOp, CoOpConfig
+from gopro.methods.gopro import RELEASE, GOPro, GOProConfig
+from gopro.methods.zeroshot import ZeroShot, ZeroShotConfig
+
+__all__ = ["METHODS", "Method", "Recipe", "build_method", "parse_method"]
+
+METHODS: dict[str, tuple[type[Method], Any]] = {
+    "zeroshot": (ZeroShot, ZeroShotConfig()),
+    "coop": (CoOp, CoOpConfig()),
+    "gopro": (GOPro, GOProConfig()),
+    "gopro-release": (GOPro, RELEASE),
+}
+
+
+def parse_method(spec: str) -> tuple[type[Method], Any]:
+    """The class and settings of `NAME` or `NAME[key=value,...]`.
+
+    Raises:
+        InputError: no such method or setting, or a value of the wrong kind.
+    """
+    match = re.fullmatch(r"([\w-]+)(?:\[(.*)\])?", spec.strip())
+    name = match[1] if match else spec
+    if match is None or name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(METHODS)}"
+        raise InputError(f"method {spec!r}: no such method; {hint}")
+    kind, config = METHODS[name]
+    if not match[2]:
+        return kind, config
+    lexer = shlex.shlex(match[2], posix=True)
+    lexer.whitespace, lexer.whitespace_split, lexer.commenters = ",", True, ""
+    hints = get_type_hints(type(config))
+    settings = {}
+    try:
+        pairs = [pair.partition("=") for pair in lexer]
+    except ValueError as error:
+        raise InputError(f"method {spec!r}: {error}") from error
+    for key, equals, text in pairs:
+        key = key.strip()
+        if key not in hints or not equals:
+            raise InputError(f"method {spec!r}: no setting {key!r}; {name} has {', '.join(hints)}, as {name}[key=value]")
+        value = text if hints[key] in (str, str | None) and text != "null" else yaml.safe_load(text)
+        if not _fits(value, hints[key]):
+            wanted = " or ".join(map(str, get_args(hints[key]))) if get_args(hints[key]) else hints[key].__name__
+            raise InputError(f"method {spec!r}: {key} is {text!r}, expected {wanted}")
+        settings[key] = float(value) if hints[key] is float else value
+    return kind, dataclasses.replace(config, **settings)
+
+
+def build_method(spec: str, backbone: Backbone, classnames: Sequence[str], template: str) -> Method:
+    """A method over class names; `template` is the data set's, for methods whose own is not set."""
+    kind, config = parse_method(spec)
+    if config.template is None:
+        config = dataclasses.replace(config, template=template)
+    return kind(backbone, classnames, config)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_origin(hint) in (Union, types.UnionType):
+        return any(_fits(value, option) for option in get_args(hint))
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is hint

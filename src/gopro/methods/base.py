@@ -1,0 +1,113 @@
+"""What every method is: the one interface by which training, evaluation, serving and the report know it."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from gopro.backbone import Backbone, Encoded
+from gopro.errors import InputError
+from gopro.views import ViewName
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a method is trained unless told otherwise."""
+
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 2e-3
+    """Learning rate at its highest; it falls to 0 over the epochs as a cosine."""
+    epochs: int = 50
+    batch: int = 4
+    """Pictures a step."""
+    warmup: float = 1.0
+    """Epochs at the start with a constant learning rate of 1e-5."""
+    weight_decay: float = 5e-4
+    momentum: float = 0.9
+    """Of SGD; AdamW keeps its usual betas."""
+
+
+class Method(nn.Module, ABC):
+    """A classifier over class names on a frozen CLIP.
+
+    The module's parameters and buffers are what is learned, and nothing else: the backbone and the class names stay
+    out of them, so that a state dict is small and fits any class names.
+
+    Attributes:
+        views: which views of a picture a training step needs, the plain one first.
+        recipe: how it is trained unless told otherwise; None where nothing is trained.
+    """
+
+    views: ClassVar[tuple[ViewName, ...]] = ("base",)
+    recipe: Recipe | None = None
+
+    def __init__(self, backbone: Backbone, classnames: Sequence[str], config: Any):
+        super().__init__()
+        self.backbone = backbone
+        self.config = config
+        self.set_classes(classnames)
+
+    def set_classes(self, classnames: Sequence[str]) -> None:
+        """Prepares what depends on the class names. Methods extend it; nothing learned may be touched."""
+        self.classnames = tuple(classnames)
+
+    def for_classes(self, classnames: Sequence[str]) -> Self:
+        """The same learned state, shared, over other class names.
+
+        Raises:
+            InputError: no names, or one that the text tower cannot take.
+        """
+        other = copy.copy(self)
+        other.set_classes(classnames)
+        return other
+
+    def encode(self, images: Float[Tensor, "*batch 3 size size"]) -> Encoded:
+        """The part that no learned parameter touches."""
+        return self.backbone.encode(images)
+
+    @abstractmethod
+    def logits(self, encoded: Encoded) -> Float[Tensor, "batch classes"]:
+        """Scaled similarities of pictures [batch] to all classes; their softmax are the probabilities."""
+
+    def losses(self, encoded: Encoded, labels: Int[Tensor, " batch"]) -> dict[str, Tensor]:
+        """Loss terms by name, already weighted; their sum is stepped on.
+
+        Args:
+            encoded: the views of a batch, [views, batch], in the order of `views`.
+            labels: [batch].
+        """
+        raise NotImplementedError(f"{type(self).__name__} is not trained")
+
+    def forward(self, encoded: Encoded, labels: Int[Tensor, " batch"]) -> dict[str, Tensor]:
+        """The losses: a wrapped module must be called for its gradients to be synchronised."""
+        return self.losses(encoded, labels)
+
+
+def split_template(template: str) -> tuple[str, str]:
+    """What stands before and behind the class name in a prompt template.
+
+    Raises:
+        InputError: the template does not hold exactly one `{}`.
+    """
+    if template.count("{}") != 1:
+        raise InputError(f"template {template!r}: write {{}} exactly once, where the class name goes")
+    before, _, behind = template.partition("{}")
+    return before.strip(), behind
+
+
+def split_context_template(template: str) -> tuple[str, str]:
+    """As `split_template`, for methods that learn the words before the class name.
+
+    Raises:
+        InputError: also where no word stands before the `{}`.
+    """
+    before, behind = split_template(template)
+    if not before:
+        raise InputError(f"template {template!r}: the context starts from the words before {{}}, and there are none")
+    return before, behind
