@@ -65,6 +65,7 @@ def _parted(root: Path, folders: set[str], name: str, template: str) -> Dataset:
             raise InputError(f"{root / part}: no folder for {_some(missing)}, which train has; the classes must agree")
         if extra := sorted(set(found[part]) - set(classes)):
             raise InputError(f"{root / part}: has {_some(extra)}, which train lacks; the classes must agree")
+    _check_two(root / "train", classes)
 
     def samples(part: str) -> tuple[Sample, ...]:
         pictures = found.get(part, {})
@@ -80,6 +81,7 @@ def _parted(root: Path, folders: set[str], name: str, template: str) -> Dataset:
 
 def _split(root: Path, seed: int, name: str, template: str) -> Dataset:
     found = _pictures_by_class(root)
+    _check_two(root, list(found))
     file = root / SPLIT_FILE
     if file.exists():
         listed = {path for part in read_entries(file).values() for path, _, _ in part}
@@ -130,6 +132,12 @@ def _check_unchanged(file: Path, listed: set[str], found: set[str]) -> None:
         raise InputError(f"{file}: does not list {_some(appeared)}, added since; {advice}")
 
 
+def _check_two(folder: Path, classes: list[str]) -> None:
+    if len(classes) < 2:
+        only = f"one class only ({classes[0]})" if classes else "no class folders"
+        raise InputError(f"{folder}: {only}; a classifier needs two or more")
+
+
 def _some(names: list[str]) -> str:
     """A few of the names, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
@@ -168,9 +176,6 @@ def _pictures_by_class(root: Path) -> dict[str, list[str]]:
                 f"{root}: folders {names[name]} and {folder} give the same class name; rename one or merge"
             )
         names[name] = folder
-    if len(found) < 2:
-        only = f"one class only ({next(iter(found))})" if found else "no class folders"
-        raise InputError(f"{root}: {only}; a classifier needs two or more")
     return found
 
 

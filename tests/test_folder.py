@@ -1,0 +1,222 @@
+"""A folder of class folders: its classes, its split that is written once, and what is refused."""
+
+import json
+import random
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from gopro.data.dataset import Dataset
+from gopro.data.folder import SPLIT_FILE, _draw, folder_dataset
+from gopro.errors import InputError
+
+
+def fill(folder: Path, count: int, prefix: str = "p") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        Image.new("RGB", (8, 8), (i, i, i)).save(folder / f"{prefix}{i}.png")
+    return folder
+
+
+@pytest.fixture
+def pets(tmp_path: Path) -> Path:
+    root = tmp_path / "pets"
+    fill(root / "snow_owl", 10)
+    fill(root / "red_fox", 20)
+    return root
+
+
+def names(dataset: Dataset, part: str) -> list[tuple[str, int]]:
+    return [(s.picture.name, s.label) for s in dataset.split(part)]  # pyright: ignore[reportArgumentType]
+
+
+def refusal(root: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        folder_dataset(root)
+    message = str(caught.value)
+    assert root.as_posix() in message and "\n" not in message
+    return message
+
+
+def test_classes_are_sorted_cleaned_and_split_50_20_30(pets: Path):
+    dataset = folder_dataset(pets)
+    assert dataset.name == "pets" and dataset.classnames == ("red fox", "snow owl")
+    counts = [Counter(s.label for s in part) for part in (dataset.train, dataset.val, dataset.test)]
+    assert counts == [{0: 10, 1: 5}, {0: 4, 1: 2}, {0: 6, 1: 3}]
+    everything = names(dataset, "train") + names(dataset, "val") + names(dataset, "test")
+    folders = {"red_fox": 0, "snow_owl": 1}
+    assert sorted(everything) == sorted((p.as_posix(), folders[p.parent.name]) for p in pets.glob("*/*.png"))
+    assert dataset.train[0].picture.open().mode == "RGB"
+
+
+def test_the_split_is_written_once_in_coop_s_form(pets: Path):
+    first = folder_dataset(pets, seed=3)
+    written = json.loads((pets / SPLIT_FILE).read_text())
+    assert list(written) == ["train", "val", "test"]
+    assert all((pets / path).is_file() and [label, name] in ([0, "red_fox"], [1, "snow_owl"])
+               for part in written.values() for path, label, name in part)  # fmt: skip
+    before = (pets / SPLIT_FILE).stat().st_mtime_ns
+    assert folder_dataset(pets, seed=4) == first
+    assert (pets / SPLIT_FILE).stat().st_mtime_ns == before
+    assert [p.name for p in pets.iterdir() if p.is_file()] == [SPLIT_FILE]  # nothing partial is left
+
+
+def test_the_draw_is_the_seed_s_and_each_class_its_own(pets: Path):
+    first = folder_dataset(pets, seed=1)
+    (pets / SPLIT_FILE).unlink()
+    fill(pets / "another", 6)
+    again = folder_dataset(pets, seed=1)
+    assert {n for n, _ in names(first, "train")} < {n for n, _ in names(again, "train")}
+    (pets / SPLIT_FILE).unlink()
+    assert names(folder_dataset(pets, seed=2), "train") != names(again, "train")
+
+
+def test_a_moved_folder_keeps_its_split(pets: Path, tmp_path: Path):
+    first = folder_dataset(pets)
+    moved = tmp_path / "elsewhere" / "pets"
+    shutil.copytree(pets, moved)
+    shutil.rmtree(pets)
+    second = folder_dataset(moved)
+    assert [n.removeprefix(moved.as_posix()) for n, _ in names(second, "test")] == [
+        n.removeprefix(pets.as_posix()) for n, _ in names(first, "test")
+    ]
+
+
+def test_a_folder_that_cannot_be_written_to_is_split_with_a_warning(pets: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(self: Path, *_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    with pytest.warns(UserWarning, match=r"split_gopro\.json cannot be written \(Permission denied\)"):
+        drawn = folder_dataset(pets)
+    monkeypatch.undo()
+    assert drawn == folder_dataset(pets)
+
+
+def test_pictures_that_came_or_went_since_the_split(pets: Path):
+    folder_dataset(pets)
+    fill(pets / "red_fox", 5, "new")
+    message = refusal(pets)
+    assert "red_fox/new0.png, red_fox/new1.png, red_fox/new2.png and 2 more" in message and "remove" in message
+    for path in pets.glob("red_fox/new*"):
+        path.unlink()
+    folder_dataset(pets)
+    (pets / "snow_owl" / "p3.png").unlink()
+    assert "snow_owl/p3.png" in refusal(pets)
+    shutil.rmtree(pets / "snow_owl")
+    fill(pets / "barn_owl", 3)
+    assert "snow_owl" in refusal(pets)
+
+
+@given(counts=st.lists(st.integers(2, 60), min_size=2, max_size=5), seed=st.integers(0, 99))
+def test_every_picture_is_in_one_part_and_each_class_in_train_and_test(counts: list[int], seed: int):
+    found = {f"c{i}": [f"c{i}/{j}.png" for j in range(count)] for i, count in enumerate(counts)}
+    entries = _draw(found, Path("root"), seed)
+    assert sorted(path for part in entries.values() for path, _, _ in part) == sorted(
+        path for paths in found.values() for path in paths
+    )
+    for label, count in enumerate(counts):
+        train, val, test = (sum(e[1] == label for e in entries[part]) for part in ("train", "val", "test"))
+        assert train >= 1 and test >= 1 and train + val + test == count
+        if count > 3:
+            assert (train, val) == (round(0.5 * count), round(0.2 * count))
+    shuffled = {name: random.sample(paths, len(paths)) for name, paths in found.items()}
+    assert _draw(shuffled, Path("root"), seed) == entries  # the order in which a disk lists them is nothing
+
+
+def test_train_and_test_folders_are_taken_as_they_are(tmp_path: Path):
+    for part, count in (("train", 4), ("test", 3)):
+        for name in ("oak", "silver_birch"):
+            fill(tmp_path / part / name, count)
+    dataset = folder_dataset(tmp_path)
+    assert dataset.classnames == ("oak", "silver birch")
+    assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (8, 0, 6)
+    assert all(f"/train/{'oak' if s.label == 0 else 'silver_birch'}/" in s.picture.name for s in dataset.train)
+    assert not (tmp_path / SPLIT_FILE).exists()
+    fill(tmp_path / "val" / "oak", 1)
+    assert "val: no folder for silver_birch" in refusal(tmp_path)
+    fill(tmp_path / "val" / "silver_birch", 1)
+    assert len(folder_dataset(tmp_path).val) == 2
+    fill(tmp_path / "test" / "elm", 1)
+    assert "test: has elm, which train lacks" in refusal(tmp_path)
+
+
+def test_parts_that_are_incomplete_or_mixed_with_classes(tmp_path: Path):
+    fill(tmp_path / "train" / "a", 1)
+    assert "train, test" in refusal(tmp_path)
+    fill(tmp_path / "test" / "a", 1)
+    fill(tmp_path / "valid" / "a", 1)
+    assert "test, train, valid" in refusal(tmp_path)
+
+
+def test_a_class_may_be_called_train(tmp_path: Path):
+    fill(tmp_path / "train", 4)
+    fill(tmp_path / "bus", 4)
+    assert folder_dataset(tmp_path).classnames == ("bus", "train")
+
+
+def test_nested_pictures_links_hidden_files_and_litter(pets: Path, tmp_path: Path):
+    fill(pets / "red_fox" / "winter" / "2020", 2)
+    elsewhere = fill(tmp_path / "elsewhere", 4)
+    (pets / "arctic_hare").symlink_to(elsewhere, target_is_directory=True)
+    for litter in (".DS_Store", "red_fox/Thumbs.db", "red_fox/.hidden.txt", "snow_owl/desktop.ini", "README.md"):
+        (pets / litter).write_text("x")
+    (pets / ".git").mkdir()
+    (pets / "red_fox" / "__MACOSX").mkdir()
+    (pets / "red_fox" / "__MACOSX" / "._p0.png").touch()
+    dataset = folder_dataset(pets)
+    assert dataset.classnames == ("arctic hare", "red fox", "snow owl")
+    assert Counter(s.label for part in (dataset.train, dataset.val, dataset.test) for s in part) == {0: 4, 1: 22, 2: 10}
+    folder_dataset(pets)  # and the written split agrees with what is found
+
+
+def test_what_is_refused(tmp_path: Path):
+    assert "no such folder" in refusal(tmp_path / "nowhere")
+    root = tmp_path / "root"
+    root.mkdir()
+    assert "no class folders" in refusal(root)
+    fill(root / "a_cat", 3)
+    assert "one class only (a_cat)" in refusal(root)
+    (root / "dog").mkdir()
+    assert "dog: no pictures" in refusal(root)
+    fill(root / "dog", 1)
+    assert "dog: one picture only" in refusal(root)
+    fill(root / "dog", 3)
+    (root / "dog" / "notes.txt").touch()
+    assert "dog/notes.txt: not a picture" in refusal(root)
+    (root / "dog" / "notes.txt").unlink()
+    fill(root / "A cat", 3)
+    assert "A cat and a_cat" in refusal(root)
+    shutil.rmtree(root / "A cat")
+    fill(root / "__", 3)
+    assert "empty class name" in refusal(root)
+    shutil.rmtree(root / "__")
+    Image.new("RGB", (8, 8)).save(root / "stray.jpg")
+    assert "stray.jpg: a picture outside any class folder" in refusal(root)
+    (root / "stray.jpg").unlink()
+    (root / "dog" / "loop").symlink_to(root / "dog", target_is_directory=True)
+    assert "leads back" in refusal(root)
+    (root / "dog" / "loop").unlink()
+    assert len(folder_dataset(root).classnames) == 2
+    (root / SPLIT_FILE).write_text("{")
+    assert "no valid JSON" in refusal(root)
+
+
+def test_a_part_of_caltech101(shared: Path, tmp_path: Path):
+    source = shared / "datasets" / "caltech-101" / "101_ObjectCategories"
+    root = tmp_path / "part"
+    root.mkdir()
+    for name in ("grand_piano", "yin_yang", "accordion"):
+        (root / name).symlink_to(source / name, target_is_directory=True)
+    dataset = folder_dataset(root)
+    assert dataset.classnames == ("accordion", "grand piano", "yin yang")
+    total = sum(len(list((source / name).iterdir())) for name in ("grand_piano", "yin_yang", "accordion"))
+    assert len(dataset.train) + len(dataset.val) + len(dataset.test) == total
+    drawn = dataset.half("base").few_shot(16, seed=1)
+    assert Counter(s.label for s in drawn.train) == {0: 16, 1: 16}
+    assert drawn.train[0].picture.open().mode == "RGB"
