@@ -1,0 +1,40 @@
+# Everything here sets itself up: the first call makes .venv, later calls reuse it until pyproject.toml changes.
+PYTHON ?= python3
+WORKERS ?= 2
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint clean
+
+help: ## list what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: $(READY) ## make .venv and install the package with its development tools
+
+demo: $(READY) ## base-to-new on the embedded benchmark; writes runs/demo/report.html
+	@$(BIN)/gopro demo
+
+test: lint ## lint, types and the tests (WORKERS=2)
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+
+lint: $(READY) ## ruff (rules and format) and the type checker
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+
+clean: ## remove caches and built files; .venv and runs stay
+	rm -rf dist build .pytest_cache .ruff_cache .hypothesis
+	find src tests benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo 'Python 3.11 or newer is needed; "$(PYTHON)" is not. Name another: make PYTHON=/path/to/python3.11' >&2; \
+		exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+		echo 'making $(VENV)'; \
+		$(PYTHON) -m venv --clear $(VENV); }
+	@echo 'installing PyTorch and friends into $(VENV): several minutes the first time'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
