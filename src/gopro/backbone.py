@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import pickle
+import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from open_clip.model import build_model_from_openai_state_dict
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -71,9 +72,9 @@ class Backbone:
         logit_scale: exp of the model's learned scale.
     """
 
-    def __init__(self, name: str, model: nn.Module, tokenizer: Any, preprocess: Preprocess):
+    def __init__(self, name: str, model: Any, tokenizer: Any, preprocess: Preprocess):
         self.name = name
-        self.model = model.eval().requires_grad_(False)
+        self.model = model.eval().requires_grad_(False)  # Any: of a Module, a type checker knows no attribute
         self.preprocess = preprocess
         self.text = TextTower(model, tokenizer)
         self.logit_scale = float(model.logit_scale.exp())
@@ -90,13 +91,13 @@ class Backbone:
 
     @torch.no_grad()
     def encode(self, images: Float[Tensor, "*batch 3 size size"]) -> Encoded:
-        """Embedding and layer statistics of preprocessed pictures, any leading shape (batch, or views and batch)."""
+        """Embedding and layer statistics of preprocessed pictures; any leading shape (batch; views and batch; none)."""
         batch = images.shape[:-3]
         with self._tapped() as taps:
-            embedding = self.model.visual(images.flatten(0, -4))
-        means, stds = (torch.cat(t, dim=-1).float() for t in zip(*taps, strict=True))
+            embedding = self.model.visual(images.reshape(-1, *images.shape[-3:]))
+        means, stds = (torch.cat(t, dim=-1) for t in zip(*taps, strict=True))
         encoded = Encoded(F.normalize(embedding.float(), dim=-1), means, stds)
-        return encoded.unflatten(*batch) if len(batch) > 1 else encoded
+        return encoded.unflatten(*batch) if batch else encoded[0]
 
     def fingerprint(self) -> str:
         """A hash of the weights' names, shapes and first values, to tell backbones apart."""
@@ -110,8 +111,11 @@ class Backbone:
     def _tapped(self) -> Iterator[list[tuple[Tensor, Tensor]]]:
         """Collects mean and std over tokens of each layer's output while the image tower runs."""
         taps: list[tuple[Tensor, Tensor]] = []
+        thread = threading.get_ident()
 
         def tap(module: nn.Module, arguments: Any, output: Tensor) -> None:
+            if threading.get_ident() != thread:  # a hook sees the calls of every thread, of a server's say
+                return
             tokens = output.flatten(2).mT if output.ndim == 4 else output  # [B, tokens, W]
             taps.append(token_statistics(tokens.float()))
 
@@ -133,7 +137,7 @@ def token_statistics(tokens: Float[Tensor, "batch tokens width"]) -> tuple[Tenso
     return mean, ((squares + 2.3e-8) / tokens.shape[1]).sqrt()
 
 
-def _statistics_layers(visual: nn.Module) -> list[nn.Module]:
+def _statistics_layers(visual: Any) -> list[nn.Module]:
     """The modules whose outputs are a layer's tokens: transformer blocks, or a ResNet's four stages."""
     if hasattr(visual, "transformer"):
         return list(visual.transformer.resblocks)
@@ -154,18 +158,20 @@ def load_backbone(name: str = EMBEDDED, device: torch.device | str = "cpu") -> B
             `emoji`: the small CLIP that comes with this package;
             `ARCHITECTURE:TAG`: an open_clip model and pretrained tag, e.g. `ViT-B-16:openai` (downloaded once);
             `ARCHITECTURE:FILE`: an open_clip architecture with weights from a local file (.safetensors, or a state
-            dict that torch can load weights-only);
+            dict that torch can load weights-only), pictures prepared as for the architecture's first tag. Weights
+            that were trained with QuickGELU (OpenAI's, DFN's, MetaCLIP's) need `ARCHITECTURE-quickgelu`;
             `openai:FILE`: a state dict in OpenAI's layout, whose sizes are read off its tensors (QuickGELU);
             `ARCHITECTURE:random`: random weights, the same every time, for tests.
 
     Raises:
-        InputError: no such architecture, tag or file; a file that is not such weights; a download that failed.
+        InputError: no such architecture, tag or file; a file that is not such weights; a download that failed; a text
+            tower that cannot take learned context.
     """
     if name == EMBEDDED:
         return _load_embedded(device)
     architecture, _, weights = name.partition(":")
     if architecture == "openai" and weights:
-        return from_openai(_read_weights(Path(weights)), name, device)
+        return from_openai(_read_weights(Path(weights).expanduser()), name, device)
     if architecture not in open_clip.list_models():
         raise InputError(f"backbone {name!r}: no such model;{_close(architecture, open_clip.list_models())}")
     tags = open_clip.list_pretrained_tags_by_model(architecture)
@@ -174,28 +180,25 @@ def load_backbone(name: str = EMBEDDED, device: torch.device | str = "cpu") -> B
             f"backbone {name!r} names no weights: use one of "
             f"{', '.join(f'{architecture}:{tag}' for tag in (*tags, 'FILE', 'random'))}"
         )
+    file = Path(weights).expanduser()
+    if weights not in ("random", *tags) and not file.is_file():
+        raise InputError(
+            f"backbone {name!r}: {weights!r} is neither a file nor a pretrained tag of {architecture};"
+            f"{_close(weights, tags)}"
+        )
+    config = open_clip.get_model_config(architecture) or {}
+    if "hf_model_name" in config.get("text_cfg", {}):
+        raise InputError(f"backbone {name!r}: its text tower, a Hugging Face encoder, cannot take learned context")
+    tokenizer = _tokenizer(architecture, name)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        if weights == "random":
-            model = open_clip.create_model(architecture, pretrained_image=False, pretrained_text=False)
-        elif weights in tags:
+        torch.default_generator.manual_seed(0)  # not torch.manual_seed, which would seed the accelerators too
+        if weights in tags:
             model = _downloaded(architecture, weights, name)
-        elif Path(weights).is_file():
-            model = open_clip.create_model(architecture, pretrained_image=False, pretrained_text=False)
-            state = _read_weights(Path(weights))
-            try:
-                if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
-                    state = open_clip.model.convert_to_custom_text_state_dict(state)
-                model.load_state_dict(state)
-            except RuntimeError as error:
-                raise InputError(f"{weights} does not hold weights of {architecture}: {_first_line(error)}") from error
         else:
-            raise InputError(
-                f"backbone {name!r}: {weights!r} is neither a file nor a pretrained tag of {architecture};"
-                f"{_close(weights, tags)}"
-            )
-    config = open_clip.get_model_preprocess_cfg(model)
-    return Backbone(name, model.to(device), open_clip.get_tokenizer(architecture), _preprocess(config))
+            model = _created(architecture, tags)
+            if weights != "random":
+                _load(model, _read_weights(file), f"{file} does not hold weights of {architecture}")
+    return Backbone(name, model.to(device), tokenizer, _preprocess(open_clip.get_model_preprocess_cfg(model)))
 
 
 def from_openai(state: dict[str, Tensor], name: str = "openai", device: torch.device | str = "cpu") -> Backbone:
@@ -208,8 +211,8 @@ def from_openai(state: dict[str, Tensor], name: str = "openai", device: torch.de
         model = build_model_from_openai_state_dict(dict(state), cast_dtype=torch.float32).float()
         # open_clip goes through fp16 on the way; the tensors may hold more
         model.load_state_dict({key: state[key].float() for key in model.state_dict()})
-    except (KeyError, RuntimeError, AssertionError) as error:
-        raise InputError(f"{name} does not hold a CLIP in OpenAI's layout: {_first_line(error)}") from error
+    except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"{name} does not hold a CLIP in OpenAI's layout: {_one_line(error)}") from error
     config = {
         "size": model.visual.image_size,
         "mean": open_clip.OPENAI_DATASET_MEAN,
@@ -228,14 +231,58 @@ def _load_embedded(device: torch.device | str) -> Backbone:
     return Backbone(EMBEDDED, model.to(device), open_clip.SimpleTokenizer(), preprocess)
 
 
+def _created(architecture: str, tags: list[str]) -> nn.Module:
+    """The model with random weights; its pictures are prepared as its first pretrained tag wants them."""
+    config = open_clip.get_pretrained_cfg(architecture, tags[0]) if tags else {}
+    prepared = {key: config[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in config}
+    with _quiet():
+        return open_clip.create_model(
+            architecture, pretrained_image=False, pretrained_text=False, force_preprocess_cfg=prepared
+        )
+
+
 def _downloaded(architecture: str, tag: str, name: str) -> nn.Module:
+    # open_clip only warns of weights that were trained with another activation than the architecture's
+    quick_gelu = open_clip.get_pretrained_cfg(architecture, tag).get("quick_gelu", False)
+    local = f"{architecture}-quickgelu" if f"{architecture}-quickgelu" in open_clip.list_models() else architecture
     try:
-        return open_clip.create_model(architecture, pretrained=tag)
+        with _quiet():
+            return open_clip.create_model(architecture, pretrained=tag, force_quick_gelu=quick_gelu)
     except Exception as error:  # any of the hub's, the operating system's or open_clip's own
         raise InputError(
-            f"backbone {name!r} could not be downloaded ({_first_line(error)}); "
-            f"download its weights by other means and use {architecture}:FILE"
+            f"backbone {name!r} could not be downloaded ({_one_line(error)}); "
+            f"download its weights by other means and use {local if quick_gelu else architecture}:FILE"
         ) from error
+
+
+def _tokenizer(architecture: str, name: str) -> Any:
+    try:
+        with _quiet():
+            return open_clip.get_tokenizer(architecture)
+    except ImportError as error:
+        raise InputError(f"the tokenizer of backbone {name!r} needs a package: pip install transformers") from error
+    except Exception as error:  # as above
+        raise InputError(f"the tokenizer of backbone {name!r} could not be downloaded ({_one_line(error)})") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps open_clip and the hub from logging what is meant (random weights) or becomes an InputError."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _load(model: nn.Module, state: dict[str, Tensor], complaint: str) -> None:
+    if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
+        state = open_clip.model.convert_to_custom_text_state_dict(state)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise InputError(f"{complaint}: {_one_line(error)}") from error
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
@@ -244,13 +291,14 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path}: no such weights file")
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a damaged file makes the readers raise nearly anything
         raise InputError(
-            f"{path} cannot be read as plain weights ({_first_line(error)}); save the model's state dict as .safetensors"
+            f"{path} cannot be read as plain tensors: it is damaged, a TorchScript archive or a pickle of more than "
+            "tensors; save the model's state dict as .safetensors"
         ) from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not state or not all(isinstance(t, Tensor) for t in state.values()):
-        raise InputError(f"{path} holds no state dict")
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(t, Tensor) for k, t in state.items()):
+        raise InputError(f"{path} holds no state dict: save the model's state dict as .safetensors")
     return {key.removeprefix("module."): tensor for key, tensor in state.items()}
 
 
@@ -270,5 +318,6 @@ def _close(wrong: str, known: list[str]) -> str:
     return f" did you mean {' or '.join(near)}?" if near else f" there are {', '.join(sorted(known)[:12])}, ..."
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+def _one_line(error: BaseException) -> str:
+    line = " ".join(str(error).split())[:200] or type(error).__name__
+    return f"there is no {line}" if isinstance(error, KeyError) else line

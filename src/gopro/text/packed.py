@@ -86,8 +86,9 @@ class PackedPrompts(Prompts):
 
     @staticmethod
     def fits(tower: TextTower) -> bool:
-        """Whether packing is exact for this tower: causal, plain residual blocks."""
-        return tower.causal and all(type(block) is ResidualAttentionBlock for block in tower.blocks)
+        """Whether packing is exact for this tower: causal, a SOS in front, plain residual blocks."""
+        plain = all(type(block) is ResidualAttentionBlock for block in tower.blocks)
+        return tower.causal and tower.sos is not None and plain
 
     def _encode(self, before: Tensor, after: Tensor, deep: Sequence[Tensor]) -> Tensor:
         batch = max(context.shape[0] for context in (before, after, *deep))

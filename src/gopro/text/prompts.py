@@ -42,8 +42,8 @@ class Prompts(ABC):
             length = self.start + before + len(body) + 1
             if length > tower.context_length:
                 raise InputError(
-                    f"the prompt of class {classname!r} has {length} tokens, the text tower takes {tower.context_length}: "
-                    "shorten the name or the context"
+                    f"the prompt of class {classname!r} has {length} tokens, "
+                    f"the text tower takes {tower.context_length}: shorten the name or the context"
                 )
             self.body_ids.append([*body, tower.eot])
             self.after_at.append(len(name))

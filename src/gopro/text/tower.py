@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
-import open_clip
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -16,27 +15,30 @@ from gopro.errors import InputError
 class TextTower:
     """The text side of an open_clip model, frozen.
 
+    Args:
+        model: an open_clip model (typed Any: of a Module, a type checker knows no attribute).
+        tokenizer: open_clip's SimpleTokenizer or HFTokenizer.
+
     Attributes:
         width: d, size of a token embedding.
         context_length: most tokens a prompt may have, SOS and EOT included.
-        causal: whether a token sees only what stands before it, so that prompts can be packed.
+        causal: whether a token sees only what stands before it and the tower is read at EOT.
+        sos, eot, pad: the tokens that the tokenizer puts before a text (None: it puts none), behind it, and behind EOT.
 
     Raises:
         InputError: the model's text side is of a kind whose embeddings cannot be reached (a Hugging Face encoder)
-            or that reads from an appended class token (CoCa).
+            or that reads from an appended class token (CoCa); the tokenizer surrounds a text with something else.
     """
 
-    def __init__(
-        self, model: nn.Module, tokenizer: open_clip.tokenizer.SimpleTokenizer | open_clip.tokenizer.HFTokenizer
-    ):
+    def __init__(self, model: Any, tokenizer: Any):
         root = model.text if hasattr(model, "text") else model
         if not hasattr(root, "token_embedding") or getattr(root, "cls_emb", None) is not None:
             raise InputError(
-                f"the text tower {type(root).__name__} cannot take learned context; use a CLIP or SigLIP model of open_clip"
+                f"the text tower {type(root).__name__} cannot take learned context; "
+                "use a CLIP or SigLIP model of open_clip"
             )
         self.tokenizer = tokenizer
-        self.blocks: Sequence[nn.Module] = list(root.transformer.resblocks)
-        self.transformer: nn.Module = root.transformer
+        self.blocks: list[Any] = list(root.transformer.resblocks)
         self.token_embedding: nn.Embedding = root.token_embedding
         self.positional_embedding: Tensor = root.positional_embedding
         self.ln_final: nn.Module = root.ln_final
@@ -46,14 +48,7 @@ class TextTower:
         self.width: int = self.token_embedding.embedding_dim
         self.context_length: int = root.context_length
         self.causal = self.mask is not None and self.pool in ("argmax", "eos")
-        if isinstance(tokenizer, open_clip.tokenizer.SimpleTokenizer):
-            self.sos: int | None = tokenizer.sot_token_id
-            self.eot: int = tokenizer.eot_token_id
-            self.pad = 0
-        else:
-            self.sos = None
-            self.eot = tokenizer.tokenizer.eos_token_id
-            self.pad = tokenizer.tokenizer.pad_token_id
+        self.sos, self.eot, self.pad = self._surroundings()
 
     @property
     def device(self) -> torch.device:
@@ -61,9 +56,19 @@ class TextTower:
 
     def tokens(self, text: str) -> list[int]:
         """The token ids of a text, without SOS and EOT."""
-        if isinstance(self.tokenizer, open_clip.tokenizer.SimpleTokenizer):
+        if hasattr(self.tokenizer, "encode"):  # a SimpleTokenizer, otherwise an HFTokenizer around another
             return self.tokenizer.encode(text)
-        return self.tokenizer.tokenizer(self.tokenizer.clean_fn(text), add_special_tokens=False).input_ids
+        return list(self.tokenizer.tokenizer(self.tokenizer.clean_fn(text), add_special_tokens=False).input_ids)
+
+    def _surroundings(self) -> tuple[int | None, int, int]:
+        """SOS, EOT and padding, read off a tokenized text: each family of tokenizers has its own."""
+        text = self.tokens("a")
+        row = self.tokenizer(["a"])[0].tolist()
+        for sos in ([], row[:1]):
+            eot, *padding = row[len(sos) + len(text) :]
+            if row == [*sos, *text, eot, *padding] and len({*padding}) == 1:
+                return (sos[0] if sos else None), eot, padding[0]
+        raise InputError(f"the tokenizer {type(self.tokenizer).__name__} lays a text out as {row[:8]} ...: not handled")
 
     def embed(self, text: str) -> Float[Tensor, "tokens width"]:
         """The token embeddings of a text, a context to start from."""
