@@ -8,13 +8,12 @@ from pathlib import Path
 
 from gopro.data.catalog import CATALOG
 from gopro.data.dataset import Dataset, Picture, Sample
+from gopro.data.emoji import SETS, emoji_dataset
 from gopro.data.folder import folder_dataset
 from gopro.data.pictures import PictureFile
 from gopro.errors import InputError
 
 __all__ = ["Dataset", "Picture", "PictureFile", "Sample", "load_dataset"]
-
-EMOJI_NAMES = tuple(f"emoji-{group}" for group in ("animals", "food", "travel", "objects", "activities"))
 
 
 def load_dataset(name: str, root: Path | None = None) -> Dataset:
@@ -30,8 +29,6 @@ def load_dataset(name: str, root: Path | None = None) -> Dataset:
         InputError: nothing goes by that name, a benchmark's root is missing, or what is there is faulty.
     """
     if name.startswith("emoji-"):
-        from gopro.data.emoji import emoji_dataset
-
         return emoji_dataset(name)
     if name in CATALOG:
         if root is None:
@@ -41,7 +38,7 @@ def load_dataset(name: str, root: Path | None = None) -> Dataset:
     for folder in [own] if root is None else [own, root.expanduser() / own]:
         if name and folder.is_dir():
             return folder_dataset(folder)
-    known = (*EMOJI_NAMES, *CATALOG)
+    known = (*SETS, *CATALOG)
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
     raise InputError(f"{name}: no such data set or folder; {hint}known: {', '.join(known)}, or a folder's path")
