@@ -20,9 +20,7 @@ def nt_xent(a: Float[Tensor, "batch dim"], b: Float[Tensor, "batch dim"], temper
     return F.cross_entropy(similarity, other)
 
 
-def prompt_consistency(
-    text: Float[Tensor, "batch classes dim"], view: Float[Tensor, "batch classes dim"]
-) -> Tensor:
+def prompt_consistency(text: Float[Tensor, "batch classes dim"], view: Float[Tensor, "batch classes dim"]) -> Tensor:
     """Mean over pictures and classes of 1 - cos between the text features that two views of a picture generate.
 
     Takes unit vectors, for which 1 - cos is half their squared distance: D/2 times the element-wise mean of squares of

@@ -1,0 +1,23 @@
+"""GOPro: prompt learning for CLIP with self-supervision."""
+
+from gopro.backbone import load_backbone
+from gopro.classifier import Classifier, Prediction, load
+from gopro.config import BenchmarkConfig, TrainConfig
+from gopro.data import load_dataset
+from gopro.errors import InputError
+from gopro.protocols import base_to_new
+from gopro.train import resume, train
+
+__all__ = [
+    "BenchmarkConfig",
+    "Classifier",
+    "InputError",
+    "Prediction",
+    "TrainConfig",
+    "base_to_new",
+    "load",
+    "load_backbone",
+    "load_dataset",
+    "resume",
+    "train",
+]

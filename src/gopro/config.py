@@ -1,0 +1,99 @@
+"""What a run is told: dataclasses whose field docstrings are the command line's help."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from gopro.backbone import EMBEDDED
+from gopro.data.dataset import ClassHalf
+from gopro.errors import InputError
+from gopro.methods import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class HowToTrain:
+    """What training runs and benchmarks share. Where epochs, batch, lr or optimizer are not given, the method's own
+    recipe holds."""
+
+    root: Path | None = None
+    """Directory that holds the benchmarks' folders in CoOp's layout."""
+    backbone: str = EMBEDDED
+    """CLIP to build on: emoji, ARCHITECTURE:TAG, ARCHITECTURE:FILE or openai:FILE."""
+    shots: int = 16
+    """Training pictures a class."""
+    epochs: int | None = None
+    """Passes over the training pictures."""
+    batch: int | None = None
+    """Pictures a step."""
+    lr: float | None = None
+    """Learning rate at its highest."""
+    optimizer: Literal["sgd", "adamw"] | None = None
+    """Optimiser."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Number format of the towers; losses and norms stay in fp32."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute."""
+    workers: int = 2
+    """Processes that make the views."""
+
+    def recipe(self, own: Recipe) -> Recipe:
+        """The method's own recipe with what was given put over it.
+
+        Raises:
+            InputError: a number that makes no sense.
+        """
+        given = {
+            name: value for name in ("epochs", "batch", "lr", "optimizer") if (value := getattr(self, name)) is not None
+        }
+        for name in ("epochs", "batch", "lr"):
+            if name in given and given[name] <= 0:
+                raise InputError(f"{name} is {given[name]}: give a number above 0")
+        recipe = replace(own, **given)
+        return replace(recipe, warmup=min(recipe.warmup, recipe.epochs / 10))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(HowToTrain):
+    """One training run."""
+
+    data: str
+    """Data set: emoji-animals, caltech101, ..., or the path of a folder of class-named folders."""
+    output: Path
+    """Folder that the run is written to."""
+    method: str = "gopro"
+    """Method, with settings if wanted: gopro[con=0]."""
+    seed: int = 1
+    """Decides the training pictures, their order, their views and the start."""
+    classes: ClassHalf = "all"
+    """Classes to train on: all, or the base or new half."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
+
+    @staticmethod
+    def from_json(values: dict[str, Any]) -> TrainConfig:
+        """From what `to_json` gave."""
+        root = values["root"]
+        return TrainConfig(**{**values, "output": Path(values["output"]), "root": None if root is None else Path(root)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig(HowToTrain):
+    """A sweep of training runs over data sets, methods and seeds."""
+
+    data: tuple[str, ...]
+    """Data sets."""
+    output: Path
+    """Folder for results.jsonl and the runs; what is already in it is not run again."""
+    methods: tuple[str, ...] = ("zeroshot", "coop", "gopro")
+    """Methods, with settings if wanted: gopro[con=0]."""
+    seeds: tuple[int, ...] = (1, 2, 3)
+    """Seeds."""
+
+    def run(self, data: str, method: str, seed: int, classes: ClassHalf, output: Path) -> TrainConfig:
+        """One training run of the sweep."""
+        shared = {name: getattr(self, name) for name in HowToTrain.__dataclass_fields__}
+        return TrainConfig(data=data, method=method, seed=seed, classes=classes, output=output, **shared)

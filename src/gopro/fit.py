@@ -1,0 +1,151 @@
+"""The training loop, and going on with it after a cut."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from gopro.data.dataset import Sample
+from gopro.data.loader import in_memory, train_batches
+from gopro.errors import InputError
+from gopro.methods import Method, Recipe
+from gopro.run import save_tensors, write_atomically
+
+RESUME, LOG = "resume.safetensors", "log.csv"
+WARMUP_LR = 1e-5
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step of training says of itself; `terms` are the weighted losses, still on the device."""
+
+    step: int
+    steps: int
+    epoch: int
+    lr: float
+    terms: dict[str, Tensor]
+
+
+def learning_rate(recipe: Recipe, epoch: float) -> float:
+    """The learning rate at a fractional epoch: constant and small for the warm-up, then a cosine down to 0."""
+    if epoch < recipe.warmup:
+        return min(WARMUP_LR, recipe.lr)
+    return recipe.lr * (1 + math.cos(math.pi * epoch / recipe.epochs)) / 2
+
+
+def fit(
+    method: Method,
+    samples: Sequence[Sample],
+    recipe: Recipe,
+    fabric: Fabric,
+    *,
+    seed: int,
+    folder: Path,
+    workers: int = 0,
+    on_step: Callable[[Step], None] = lambda step: None,
+) -> None:
+    """Trains a method in place, going on where `folder` says that an earlier call was cut off.
+
+    After every epoch the learned tensors and the optimiser's state are in `folder/resume.safetensors` and the losses
+    in `folder/log.csv`. Order and views depend on (seed, epoch, picture) alone, so a run that was cut ends as one that
+    was not.
+
+    Raises:
+        InputError: a loss that is not finite; a picture that cannot be read; a folder that cannot be written.
+    """
+    parameters = [p for p in method.parameters() if p.requires_grad]
+    if recipe.optimizer == "sgd":
+        plain = torch.optim.SGD(parameters, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+    else:
+        plain = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    module, optimizer = fabric.setup(method, plain)
+    preprocess = method.backbone.preprocess
+    loader = train_batches(
+        in_memory(samples, preprocess), method.views, preprocess, recipe.batch, seed, workers=workers
+    )
+    steps = len(loader)
+    first = _resume(folder, method, optimizer)
+    started = time.perf_counter()
+    module.train()
+    for epoch in range(first, recipe.epochs):
+        loader.set_epoch(epoch)
+        lrs, losses = [], []
+        for i, batch in enumerate(loader):
+            lr = learning_rate(recipe, epoch + i / steps)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            with fabric.autocast():
+                encoded = method.encode(fabric.to_device(batch.views))
+            terms = module(encoded, fabric.to_device(batch.labels))
+            total = torch.stack(list(terms.values())).sum()
+            optimizer.zero_grad()
+            fabric.backward(total)
+            optimizer.step()
+            terms = {"total": total.detach(), **{name: term.detach() for name, term in terms.items()}}
+            lrs.append(lr)
+            losses.append(terms)
+            on_step(Step(epoch * steps + i + 1, recipe.epochs * steps, epoch, lr, terms))
+        _log(folder / LOG, epoch, steps, lrs, losses, time.perf_counter() - started)
+        _save(folder, method, optimizer, epoch + 1)
+    module.eval()
+
+
+def _log(path: Path, epoch: int, steps: int, lrs: list[float], losses: list[dict[str, Tensor]], seconds: float) -> None:
+    """Appends an epoch's steps, one row each; the one place where losses leave the device."""
+    names = list(losses[0])
+    values = torch.stack([torch.stack([loss[name].float() for name in names]) for loss in losses]).cpu()
+    finite = values.isfinite().all(dim=1)
+    if not finite.all():
+        at = int((~finite).nonzero()[0])
+        bad = ", ".join(f"{name} {value:.3g}" for name, value in zip(names, values[at].tolist(), strict=True))
+        raise InputError(f"the loss is not finite at step {epoch * steps + at + 1} ({bad}): use a lower --lr")
+    with path.open("a", newline="") as file:
+        writer = csv.writer(file)
+        if file.tell() == 0:
+            writer.writerow(["epoch", "step", "lr", *names, "seconds"])
+        for i, (lr, row) in enumerate(zip(lrs, values.tolist(), strict=True)):
+            writer.writerow([epoch, epoch * steps + i + 1, f"{lr:.6g}", *(f"{v:.6g}" for v in row), f"{seconds:.1f}"])
+
+
+def _save(folder: Path, method: Method, optimizer: torch.optim.Optimizer, epochs: int) -> None:
+    tensors = {f"learned.{key}": tensor for key, tensor in method.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{key}": t for key, t in state.items() if isinstance(t, Tensor)}
+    save_tensors(folder / RESUME, tensors, {"epochs": str(epochs)})
+
+
+def _resume(folder: Path, method: Method, optimizer: torch.optim.Optimizer) -> int:
+    """Puts the last saved state back, and the log to where it was then; returns the epochs that are done."""
+    path = folder / RESUME
+    if not path.is_file():
+        (folder / LOG).unlink(missing_ok=True)
+        return 0
+    try:
+        with safe_open(path, framework="pt", device=str(method.backbone.device)) as file:
+            epochs = int(file.metadata()["epochs"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        method.load_state_dict({k.removeprefix("learned."): t for k, t in tensors.items() if k.startswith("learned.")})
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise InputError(f"{path} cannot be gone on from ({first}): remove it to start anew") from error
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".", 2)
+            state.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    rows = list(csv.reader((folder / LOG).read_text().splitlines())) if (folder / LOG).is_file() else []
+    kept = io.StringIO(newline="")
+    csv.writer(kept).writerows(row for row in rows if row[0] == "epoch" or int(row[0]) < epochs)
+    write_atomically(folder / LOG, kept.getvalue().encode())
+    return epochs

@@ -1,0 +1,124 @@
+"""A run's folder: `config.json` says what was trained on what, `learned.safetensors` holds what was learned."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from gopro.backbone import Backbone, load_backbone
+from gopro.config import TrainConfig
+from gopro.errors import InputError
+from gopro.methods import Method, build_method
+
+CONFIG, LEARNED = "config.json", "learned.safetensors"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained method and where it came from.
+
+    Attributes:
+        folder: the run's folder.
+        config: what it was told.
+        data: name of the data set it was trained on.
+        template: that data set's zero-shot prompt.
+        method: the method with its learned state, over the classes it was trained on.
+    """
+
+    folder: Path
+    config: TrainConfig
+    data: str
+    template: str
+    method: Method
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Either the whole content stands at `path` afterwards, or what stood there before."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Tensors as a safetensors file, written atomically."""
+    write_atomically(path, save({key: t.detach().cpu().contiguous() for key, t in tensors.items()}, metadata))
+
+
+def describe(config: TrainConfig, data: str, template: str, method: Method) -> dict[str, Any]:
+    """What `config.json` holds."""
+    return {
+        "gopro": version("gopro"),
+        "config": config.to_json(),
+        "data": data,
+        "template": template,
+        "classnames": list(method.classnames),
+        "backbone": {"name": method.backbone.name, "fingerprint": method.backbone.fingerprint()},
+    }
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The content of a run's `config.json`.
+
+    Raises:
+        InputError: the folder is not that of a run.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise InputError(f"{folder} is not the folder of a run: it has no {CONFIG}")
+    try:
+        content = json.loads(path.read_text())
+        content["config"] = TrainConfig.from_json(content["config"])
+        content["template"], content["classnames"], content["data"], content["backbone"]["fingerprint"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is not the config of a run ({type(error).__name__}: {error})") from error
+    return content
+
+
+def build(content: dict[str, Any], backbone: Backbone) -> Method:
+    """The method that a run's config describes, untrained."""
+    return build_method(content["config"].method, backbone, content["classnames"], content["template"])
+
+
+def load_run(folder: Path, device: str = "cpu", backbone: Backbone | None = None) -> Run:
+    """A trained run from its folder.
+
+    Args:
+        backbone: to share one between runs; it is loaded by the run's own name if not given.
+
+    Raises:
+        InputError: not a run's folder, not finished, or trained on another backbone.
+    """
+    content = read_config(folder)
+    path = folder / LEARNED
+    if not path.is_file():
+        raise InputError(f"{folder} is not finished: go on with gopro train --resume {folder}")
+    backbone = backbone or load_backbone(content["backbone"]["name"], device)
+    if backbone.fingerprint() != content["backbone"]["fingerprint"]:
+        raise InputError(
+            f"{folder} was trained on other weights of {content['backbone']['name']} than {backbone.name} has now"
+        )
+    method = build(content, backbone)
+    try:
+        method.load_state_dict(load_file(path))
+    except (SafetensorError, OSError, RuntimeError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise InputError(f"{path} does not hold what {content['config'].method} learned ({first})") from error
+    method.to(backbone.device).eval()
+    return Run(folder, content["config"], content["data"], content["template"], method)

@@ -1,0 +1,110 @@
+"""One training run from its config: data, backbone and method put together, trained and saved."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+
+from gopro.backbone import Backbone, load_backbone
+from gopro.config import HowToTrain, TrainConfig
+from gopro.data import Dataset, load_dataset
+from gopro.errors import InputError
+from gopro.fit import RESUME, Step, fit
+from gopro.methods import Method, build_method, parse_method
+from gopro.run import CONFIG, LEARNED, Run, describe, read_config, save_tensors, write_atomically
+from gopro.views import stable_seed
+
+
+def make_fabric(how: HowToTrain) -> Fabric:
+    """Device and precision for a run.
+
+    Raises:
+        InputError: cuda is asked for where there is none.
+    """
+    if how.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device cuda: torch finds none here; use --device cpu")
+    precision = "bf16-mixed" if how.precision == "bf16" else "32-true"
+    return Fabric(accelerator=how.device, devices=1, precision=precision)
+
+
+def train(
+    config: TrainConfig,
+    *,
+    backbone: Backbone | None = None,
+    on_step: Callable[[Step], None] = lambda step: None,
+) -> Run:
+    """Trains as the config says and writes the run's folder.
+
+    Args:
+        backbone: to share one between runs; loaded by `config.backbone` if not given.
+        on_step: called after every step, for progress.
+
+    Raises:
+        InputError: anything in the config that cannot be had, or an output folder that is taken.
+    """
+    folder = config.output
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        hint = f"go on with it by gopro train --resume {folder}, or " if (folder / CONFIG).is_file() else ""
+        raise InputError(f"{folder} is not empty: {hint}choose another --output")
+    few, method, fabric = _prepare(config, backbone)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made: {error.strerror}") from error
+    content = describe(config, few.name, few.template, method)
+    write_atomically(folder / CONFIG, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+    return _train(config, folder, few, method, fabric, on_step)
+
+
+def resume(
+    folder: Path, *, backbone: Backbone | None = None, on_step: Callable[[Step], None] = lambda step: None
+) -> Run:
+    """Goes on with a run that was cut off, from its last finished epoch.
+
+    Raises:
+        InputError: not a run's folder, a run that is finished, or one whose data or backbone is not what it was.
+    """
+    content = read_config(folder)
+    if (folder / LEARNED).is_file():
+        raise InputError(f"{folder} is finished: there is nothing to go on with")
+    config = content["config"]
+    few, method, fabric = _prepare(config, backbone)
+    if list(few.classnames) != content["classnames"]:
+        raise InputError(f"{folder}: the classes of {config.data} are not what they were when the run began")
+    if method.backbone.fingerprint() != content["backbone"]["fingerprint"]:
+        raise InputError(f"{folder}: the weights of {config.backbone} are not what they were when the run began")
+    return _train(config, folder, few, method, fabric, on_step)
+
+
+def _prepare(config: TrainConfig, backbone: Backbone | None) -> tuple[Dataset, Method, Fabric]:
+    """The training pictures, the untrained method and the device, all checked before anything is written."""
+    parse_method(config.method)
+    fabric = make_fabric(config)
+    few = load_dataset(config.data, config.root).half(config.classes).few_shot(config.shots, config.seed)
+    if len(few.classnames) < 2:
+        raise InputError(f"{few.name}: there is only one class to train on, {few.classnames[0]!r}; give at least two")
+    backbone = backbone or load_backbone(config.backbone, fabric.device)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(stable_seed(config.seed, "start"))
+        method = build_method(config.method, backbone, few.classnames, few.template)
+    return few, method, fabric
+
+
+def _train(
+    config: TrainConfig,
+    folder: Path,
+    few: Dataset,
+    method: Method,
+    fabric: Fabric,
+    on_step: Callable[[Step], None],
+) -> Run:
+    if method.recipe is not None:
+        recipe = config.recipe(method.recipe)
+        fit(method, few.train, recipe, fabric, seed=config.seed, folder=folder, workers=config.workers, on_step=on_step)
+    save_tensors(folder / LEARNED, method.state_dict())
+    (folder / RESUME).unlink(missing_ok=True)
+    return Run(folder, config, few.name, few.template, method.eval())
