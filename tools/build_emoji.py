@@ -1,0 +1,136 @@
+"""Builds src/gopro/assets/emoji: one sprite sheet a drawing style and emoji.json with names, tags and groups.
+
+    python tools/build_emoji.py FOLDER
+
+FOLDER holds the npm packages below as `npm pack` names them; those that are missing are packed into it first.
+The same packages and the same versions of resvg_py and Pillow give the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import resvg_py
+from PIL import Image
+
+ASSETS = Path(__file__).parents[1] / "src" / "gopro" / "assets" / "emoji"
+SIZE = 64  # pixels a side of a drawing
+COLUMNS = 40
+QUALITY = 90  # of the WebP sheets; 100 keeps every pixel
+# style -> npm package, version and the sha256 of its tarball
+DRAWINGS = {
+    "noto": ("@iconify-json/noto", "1.2.9"),
+    "twemoji": ("@iconify-json/twemoji", "1.2.5"),
+    "openmoji": ("@iconify-json/openmoji", "1.2.29"),
+    "fluent": ("@iconify-json/fluent-emoji-flat", "1.2.6"),
+    "high-contrast": ("@iconify-json/fluent-emoji-high-contrast", "1.2.6"),
+}
+NAMES = ("emojibase-data", "17.0.0")
+
+
+def packed(folder: Path, package: str, version: str) -> Path:
+    """The tarball of an npm package, packed into `folder` unless it lies there."""
+    tarball = folder / f"{package.removeprefix('@').replace('/', '-')}-{version}.tgz"
+    if not tarball.exists():
+        subprocess.run(["npm", "pack", "--silent", f"{package}@{version}"], cwd=folder, check=True)
+    return tarball
+
+
+def read_json(tarball: Path, member: str) -> object:
+    with tarfile.open(tarball) as archive:
+        found = archive.extractfile(f"package/{member}")
+        if found is None:
+            raise SystemExit(f"{tarball}: no {member}")
+        return json.load(found)
+
+
+def plain(hexcode: str) -> str:
+    """A hexcode without variation selectors, the form in which the packages agree."""
+    return "-".join(part for part in hexcode.lower().split("-") if part != "fe0f")
+
+
+def draw(icons: dict, name: str) -> Image.Image:
+    """One icon of an Iconify set, RGBA, SIZE x SIZE."""
+    icon = icons["icons"].get(name)
+    if icon is None:  # an alias; none of those used here turns or mirrors its parent
+        alias = icons["aliases"][name]
+        if set(alias) - {"parent", "hidden"}:
+            raise SystemExit(f"{icons['prefix']}/{name}: an alias that changes its parent")
+        return draw(icons, alias["parent"])
+    width, height = icon.get("width", icons["width"]), icon.get("height", icons["height"])
+    box = f"{icon.get('left', 0)} {icon.get('top', 0)} {width} {height}"
+    svg = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{box}" '
+        f'width="{SIZE}" height="{SIZE}">{icon["body"]}</svg>'
+    )
+    png = resvg_py.svg_to_bytes(svg_string=svg, width=SIZE, height=SIZE, skip_system_fonts=True)
+    return Image.open(io.BytesIO(bytes(png))).convert("RGBA")
+
+
+def main() -> None:
+    if len(sys.argv) != 2:
+        raise SystemExit(__doc__)
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    names = packed(folder, *NAMES)
+    tarballs = {style: packed(folder, *package) for style, package in DRAWINGS.items()}
+    chars = {
+        style: {plain(code): icon for code, icon in read_json(tarball, "chars.json").items()}
+        for style, tarball in tarballs.items()
+    }
+    messages = read_json(names, "en/messages.json")
+    groups = {entry["order"]: entry["key"] for entry in messages["groups"]}
+    subgroups = {entry["order"]: entry["key"] for entry in messages["subgroups"]}
+    # The top level of emojibase's list has no skin tone variants, and single letters have no group.
+    emoji = [
+        entry
+        for entry in read_json(names, "en/data.json")
+        if "group" in entry and all(plain(entry["hexcode"]) in known for known in chars.values())
+    ]
+    emoji.sort(key=lambda entry: entry["order"])
+    ASSETS.mkdir(parents=True, exist_ok=True)
+    for style, tarball in tarballs.items():
+        icons = read_json(tarball, "icons.json")
+        rows = -(-len(emoji) // COLUMNS)
+        sheet = Image.new("RGBA", (COLUMNS * SIZE, rows * SIZE))
+        for place, entry in enumerate(emoji):
+            drawing = draw(icons, chars[style][plain(entry["hexcode"])])
+            sheet.paste(drawing, (place % COLUMNS * SIZE, place // COLUMNS * SIZE))
+        path = ASSETS / f"{style}.webp"
+        sheet.save(path, lossless=QUALITY == 100, quality=QUALITY, alpha_quality=100, method=6)
+        print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
+    record = {
+        "packages": {
+            style: {
+                "package": package,
+                "version": version,
+                "sha256": hashlib.sha256(packed(folder, package, version).read_bytes()).hexdigest(),
+            }
+            for style, (package, version) in {**DRAWINGS, "names": NAMES}.items()
+        },
+        "size": SIZE,
+        "columns": COLUMNS,
+        "emoji": [
+            {
+                "hexcode": entry["hexcode"],
+                "name": entry["label"],
+                "tags": entry.get("tags", []),
+                "group": groups[entry["group"]],
+                "subgroup": subgroups[entry["subgroup"]],
+            }
+            for entry in emoji
+        ],
+    }
+    lines = json.dumps(record, ensure_ascii=False, indent=None).replace('{"hexcode"', '\n{"hexcode"')
+    (ASSETS / "emoji.json").write_text(lines + "\n", encoding="utf-8")
+    print(f"{len(emoji)} emoji in {len(DRAWINGS)} styles")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""What the small CLIP is pretrained on: restyled drawings in scenes, and captions of names and tags."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from open_clip import get_tokenizer
+from PIL import Image
+from torch import Tensor
+
+from gopro.data.emoji import SEEN_STYLES, SETS, Emoji, all_emoji, drawings
+from gopro.data.scenes import LUMA, SIZE, compose
+
+MAIN_TEMPLATE = "a photo of a {}."
+# Also what other words of a prompt are known by: rows of unseen tokens are zero in the exported weights.
+TEMPLATES = (
+    "{}.", "{}", "a {}.", "the {}.", "an emoji of a {}.", "a photo of the {}.", "a photo of one {}.", "this is a {}.",
+    "a picture of a {}.", "an image of a {}.", "a drawing of a {}.", "a drawing of the {}.", "a sketch of a {}.",
+    "a sketch of the {}.", "a cartoon {}.", "a cartoon of a {}.", "a doodle of a {}.", "a doodle of the {}.",
+    "an icon of a {}.", "a symbol of a {}.", "a painting of a {}.", "a painting of the {}.", "a rendering of a {}.",
+    "a rendition of the {}.", "the origami {}.", "art of the {}.", "a toy {}.", "the toy {}.", "a plastic {}.",
+    "a sculpture of a {}.", "a tattoo of a {}.", "graffiti of a {}.", "an embroidered {}.", "a plushie {}.",
+    "a {} in a video game.", "the {} in a video game.", "itap of a {}.", "itap of my {}.", "a bad photo of a {}.",
+    "a good photo of a {}.", "a bright photo of a {}.", "a dark photo of the {}.", "a blurry photo of a {}.",
+    "a black and white photo of the {}.", "a low resolution photo of a {}.", "a pixelated photo of a {}.",
+    "a jpeg corrupted photo of a {}.", "a cropped photo of the {}.", "a close-up photo of a {}.",
+    "a photo of a large {}.", "a photo of a small {}.", "a photo of a clean {}.", "a photo of a dirty {}.",
+    "a photo of a cool {}.", "a photo of a nice {}.", "a photo of a weird {}.", "a photo of many {}.",
+    "a photo of my {}.", "a photo of the hard to see {}.", "there is a {} in the scene.", "a line drawing of a {}.",
+    "a photo of {}, a type of animal.", "a photo of {}, a type of food.", "a photo of {}, a type of object.",
+    "a colorful {}.", "a gray {}.", "a flat drawing of a {}.", "a black line drawing of a {}.",
+)  # fmt: skip
+OTHER_GROUPS_WEIGHT = 0.3  # of people, faces, symbols and flags, which are in none of the benchmark's sets
+
+
+class Vocabulary:
+    """The tokens that captions use, numbered anew in the order of CLIP's ids, so that end of text is the highest."""
+
+    def __init__(self) -> None:
+        self.tokenize = get_tokenizer("ViT-B-32")
+        texts = [word for emoji in all_emoji() for word in (f"{emoji.name}, .:", *emoji.tags)]
+        texts += [template.format("a") for template in (MAIN_TEMPLATE, *TEMPLATES)]
+        self.ids = np.unique(self.tokenize(texts).numpy())
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def encode(self, texts: list[str], longest: int = 32) -> Tensor:
+        """Token rows, cut after the longest caption, at most `longest`."""
+        tokens = self.tokenize(texts).numpy()
+        rows = np.searchsorted(self.ids, tokens)
+        ends = (tokens == self.ids[-1]).argmax(axis=1)
+        length = min(int(ends.max()) + 1, longest)
+        rows[ends >= length, length - 1] = len(self.ids) - 1
+        return torch.from_numpy(rows[:, :length])
+
+
+class Batches:
+    """Batches of distinct emoji by number, as (images uint8 [n, 64, 64, 3], tokens [n, t], places [n]).
+
+    A batch depends on the seed and its number alone. Its generator has nothing to do with those of the
+    benchmark's scenes.
+    """
+
+    def __init__(self, seed: int, size: int) -> None:
+        self.seed, self.size = seed, size
+        self.vocabulary = Vocabulary()
+        weights = np.array([1.0 if e.group in SETS.values() else OTHER_GROUPS_WEIGHT for e in all_emoji()])
+        self.weights = weights / weights.sum()
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        rng = np.random.default_rng([self.seed, number])
+        emoji = all_emoji()
+        places = rng.choice(len(emoji), self.size, replace=False, p=self.weights)
+        images = np.empty((self.size, SIZE, SIZE, 3), np.uint8)
+        long = number % 4 == 0  # tags make captions long: keep them together, so that other batches are short
+        captions = []
+        for row, place in enumerate(places):
+            style = SEEN_STYLES[int(rng.integers(len(SEEN_STYLES)))]
+            images[row] = np.asarray(compose(restyled(drawings(style)[place], rng), rng))
+            captions.append(caption(emoji[place], rng, long))
+        return torch.from_numpy(images), self.vocabulary.encode(captions, 32 if long else 18), torch.from_numpy(places)
+
+
+def caption(emoji: Emoji, rng: np.random.Generator, long: bool) -> str:
+    """A caption of the emoji's name, in a long batch often with some of its tags, or of tags alone."""
+    u = rng.random()
+    tags = [tag for tag in emoji.tags if tag != emoji.name]
+    if long and u < 0.6 and tags:
+        some = ", ".join(rng.permutation(tags)[: int(rng.integers(1, 6))].tolist())
+        form = int(rng.integers(4))
+        return (f"{emoji.name}, {some}", f"a photo of a {emoji.name}, {some}.", f"{emoji.name}: {some}", some)[form]
+    if u < 0.6:
+        return MAIN_TEMPLATE.format(emoji.name)
+    return TEMPLATES[int(rng.integers(len(TEMPLATES)))].format(emoji.name)
+
+
+def restyled(drawing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The drawing (uint8 RGBA), often as in a style not seen: bent, recoloured, as lines or in two tones."""
+    if rng.random() < 0.7:
+        drawing = _bent(drawing, rng)
+    kind = rng.random()
+    if kind < 0.22:
+        return _lines(drawing, rng)
+    if kind < 0.34:
+        return _two_tone(drawing, rng)
+    if kind < 0.75:
+        return _recoloured(drawing, rng)
+    return drawing
+
+
+def _bent(drawing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Corners moved by up to an eighth of the side; one in four mirrored."""
+    shift = (rng.random((4, 2)) - 0.5) * 0.25 * SIZE
+    corners = np.array([(0, 0), (0, SIZE), (SIZE, SIZE), (SIZE, 0)]) + shift
+    if rng.random() < 0.25:
+        corners = corners[[3, 2, 1, 0]]
+    image = Image.fromarray(drawing).transform(
+        (SIZE, SIZE), Image.Transform.QUAD, corners.ravel().tolist(), Image.Resampling.BILINEAR
+    )
+    return np.asarray(image)
+
+
+def _grey(drawing: np.ndarray, ground: float) -> np.ndarray:
+    """Luminance 0 to 1 on a ground."""
+    alpha = drawing[..., 3] / 255
+    return (drawing[..., :3] @ LUMA) / 255 * alpha + ground * (1 - alpha)
+
+
+def _slope(values: np.ndarray) -> np.ndarray:
+    """Size of Sobel's gradient, roughly 0 to 1."""
+    v = np.pad(values, 1, mode="edge")
+    columns, rows = v[:, :-2] + 2 * v[:, 1:-1] + v[:, 2:], v[:-2] + 2 * v[1:-1] + v[2:]
+    return np.hypot(columns[2:] - columns[:-2], rows[:, 2:] - rows[:, :-2]) / 4
+
+
+def _inked(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A drawing in one ink: mostly black, else any colour."""
+    out = np.zeros((SIZE, SIZE, 4), np.uint8)
+    if rng.random() < 0.3:
+        out[..., :3] = (rng.random(3) * 255).astype(np.uint8)
+    out[..., 3] = (np.clip(ink, 0, 1) * 255).astype(np.uint8)
+    return out
+
+
+def _lines(drawing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Sobel edges of outline and colour as lines of one to three pixels; dark parts sometimes filled."""
+    grey = _grey(drawing, 0.5)
+    ink = np.maximum(_slope(drawing[..., 3] / 255), (1.5 + 4 * rng.random()) * _slope(grey))
+    for _ in range(int(rng.integers(3))):
+        wide = np.pad(ink, 1)
+        ink = np.max([wide[1:-1, 1:-1], wide[:-2, 1:-1], wide[2:, 1:-1], wide[1:-1, :-2], wide[1:-1, 2:]], axis=0)
+    if rng.random() < 0.4:
+        ink = np.maximum(ink, (grey < 0.15 + 0.3 * rng.random()) * (drawing[..., 3] / 255))
+    return _inked(1.3 * ink - 0.15, rng)
+
+
+def _two_tone(drawing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One ink where the drawing is darker (or lighter) than some level within it, with or without its outline."""
+    alpha = drawing[..., 3] / 255
+    grey = _grey(drawing, 0.5)
+    inside = grey[alpha > 0.5]
+    level = np.quantile(inside, 0.2 + 0.6 * rng.random()) if inside.size else 0.5
+    ink = alpha * np.clip(0.5 + 8 * (level - grey) * rng.choice([-1, 1]), 0, 1)
+    if rng.random() < 0.6:
+        ink = np.maximum(ink, _slope(alpha))
+    return _inked(ink, rng)
+
+
+def _recoloured(drawing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Grey, inverted, posterised, turned in hue, or with other contrast and saturation."""
+    rgb = drawing[..., :3].astype(np.float32) / 255
+    kind = rng.random()
+    if kind < 0.15:
+        rgb = np.repeat((rgb @ LUMA)[..., None], 3, axis=2)
+    elif kind < 0.25:
+        rgb = 1 - rgb
+    elif kind < 0.4:
+        tones = rng.integers(2, 5)
+        rgb = np.rint(rgb * tones) / tones
+    elif kind < 0.5:
+        rgb = rgb[..., rng.permutation(3)]
+    grey = (rgb @ LUMA)[..., None]
+    rgb = grey + (rgb - grey) * (0.3 + 1.5 * rng.random())
+    # a small turn of hue: every channel takes some of its neighbour
+    rgb = rgb + (rgb[..., [1, 2, 0]] - rgb) * 0.4 * rng.random() * (rng.random() < 0.5)
+    rgb = 0.5 + (rgb - 0.5 + 0.4 * (rng.random() - 0.5)) * (0.6 + 0.8 * rng.random())
+    rgb = rgb + 0.2 * (rng.random(3) - 0.5)
+    return np.dstack([(np.clip(rgb, 0, 1) * 255).astype(np.uint8), drawing[..., 3]])

@@ -1,0 +1,315 @@
+"""Pretrains the small CLIP of the embedded benchmark and writes src/gopro/assets/emoji-clip.safetensors.
+
+    python -m tools.pretrain_emoji train --minutes 65 --folder runs/emoji
+    python -m tools.pretrain_emoji export --folder runs/emoji
+    python -m tools.pretrain_emoji table
+
+Training goes by the clock: the learning rate falls along a cosine over `--minutes` of training time, on whatever
+machine, and a stopped run goes on from its checkpoint. The styles twemoji and high-contrast are never drawn.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+import torch.nn.functional as F
+from cyclopts import App, Parameter
+from open_clip import get_tokenizer
+from open_clip.model import CLIP
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from gopro.data.emoji import SEEN_STYLES, SETS, STYLES, all_emoji, emoji_dataset
+from tools.emoji_batches import Batches, Vocabulary
+
+log = logging.getLogger("pretrain_emoji")
+WEIGHTS = Path(__file__).parents[1] / "src" / "gopro" / "assets" / "emoji-clip.safetensors"
+TEMPLATE = "a photo of a {}."
+PREPROCESS = {
+    "size": 64,
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.25, 0.25, 0.25],
+    "interpolation": "bicubic",
+    "resize_mode": "shortest",
+}
+app = App(name="pretrain_emoji", help=__doc__)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Config:
+    """What a pretraining run is made of.
+
+    `keep` is the share of image patches that are seen in training (patch dropout is 1 - keep); in the last
+    `whole_tail` of the time all are.
+    """
+
+    minutes: float = 65.0
+    ranks: int = 2
+    batch: int = 64
+    width: int = 128
+    layers: int = 6
+    text_layers: int = 4
+    lr: float = 2e-3
+    weight_decay: float = 0.1
+    warmup: float = 0.02
+    keep: float = 0.5
+    whole_tail: float = 0.08
+    smoothing: float = 0.0
+    bank_every: int = 25
+    save_every: float = 180.0
+    seed: int = 1
+
+
+def model_cfg(config: Config, vocabulary: int = 49408) -> dict:
+    """The arguments of `open_clip.model.CLIP`, patch dropout off."""
+    return {
+        "embed_dim": config.width,
+        "vision_cfg": {
+            "image_size": 64,
+            "patch_size": 8,
+            "width": config.width,
+            "layers": config.layers,
+            "head_width": 64,
+            "patch_dropout": 0.0,
+        },
+        "text_cfg": {
+            "context_length": 77,
+            "vocab_size": vocabulary,
+            "width": 128,
+            "heads": 2,
+            "layers": config.text_layers,
+        },
+    }
+
+
+def build(cfg: dict, patch_dropout: float = 0.0) -> CLIP:
+    return CLIP(cfg["embed_dim"], {**cfg["vision_cfg"], "patch_dropout": patch_dropout}, cfg["text_cfg"])
+
+
+def normalised(images: Tensor) -> Tensor:
+    """uint8 [n, 64, 64, 3] as the model's input [n, 3, 64, 64]."""
+    return ((images.float() / 255 - 0.5) / 0.25).permute(0, 3, 1, 2).contiguous()
+
+
+def encode_text(model: CLIP, tokens: Tensor) -> Tensor:
+    """Unit text features of token rows cut after the longest caption: exact, as the tower is causal."""
+    length = tokens.shape[1]
+    x = model.token_embedding(tokens) + model.positional_embedding[:length]
+    x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
+    x = x[torch.arange(len(x)), tokens.argmax(dim=-1)] @ model.text_projection
+    return F.normalize(x, dim=-1)
+
+
+class Training:
+    """The state of a run: model, optimisers, text bank, step and seconds spent."""
+
+    def __init__(self, config: Config) -> None:
+        torch.manual_seed(config.seed)
+        self.config = config
+        self.vocabulary = Vocabulary()
+        self.model = build(model_cfg(config, len(self.vocabulary)), 1 - config.keep)
+        self.weights = list(self.model.parameters())
+        decayed = [w for n, w in self.model.named_parameters() if w.ndim > 1 and "embedding" not in n]
+        plain = [w for n, w in self.model.named_parameters() if w.ndim < 2 or "embedding" in n]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+            lr=config.lr,
+            betas=(0.9, 0.98),
+            fused=True,
+        )
+        self.step, self.seconds = 0, 0.0
+        self.prompts = self.vocabulary.encode([TEMPLATE.format(emoji.name) for emoji in all_emoji()])
+        self.bank = torch.empty(0)
+
+    @property
+    def position(self) -> float:
+        """How much of the time is spent, 0 to 1."""
+        return min(1.0, self.seconds / (60 * self.config.minutes))
+
+    def refresh_bank(self) -> None:
+        with torch.no_grad():
+            self.bank = torch.cat([encode_text(self.model, part) for part in self.prompts.split(256)])
+
+    def update(self, images: Tensor, tokens: Tensor, places: Tensor, seconds: float) -> tuple[float, float]:
+        """One step after `seconds` since the last; the loss and the share of images nearest to their caption."""
+        c, at = self.config, self.position
+        factor = min(1.0, at / c.warmup) if at < c.warmup else 0.5 * (1 + math.cos(math.pi * at))
+        for group in self.optimizer.param_groups:
+            group["lr"] = c.lr * max(factor, 1e-3)
+        if self.step % c.bank_every == 0 or not len(self.bank):
+            self.refresh_bank()
+        if at > 1 - c.whole_tail:
+            self.model.visual.patch_dropout = torch.nn.Identity()
+        scale = self.model.logit_scale.exp().clamp(max=100)
+        image = F.normalize(self.model.visual(normalised(images)), dim=-1)
+        text = encode_text(self.model, tokens)
+        # A row of candidates for every emoji there is: those of the batch with gradient, the others from the bank.
+        candidates = self.bank.index_put((places,), text)
+        to_text, to_image = scale * image @ candidates.T, scale * text @ image.T
+        own = torch.arange(len(places))
+        loss = (
+            F.cross_entropy(to_text, places, label_smoothing=c.smoothing)
+            + F.cross_entropy(to_image, own, label_smoothing=c.smoothing)
+        ) / 2
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        right = (to_text.detach().argmax(dim=1) == places).float().mean()
+        self.bank[places] = text.detach()
+        means = self.averaged([loss.detach(), right, torch.tensor(seconds)])
+        torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
+        self.optimizer.step()
+        self.step += 1
+        self.seconds += means[2]
+        return means[0], means[1]
+
+    def averaged(self, values: list[Tensor]) -> list[float]:
+        """Means of the gradients (in place) and of some numbers over the ranks: one exchange a step."""
+        gradients = [weight.grad for weight in self.weights if weight.grad is not None]
+        flat = torch.cat([part.reshape(-1) for part in (*gradients, *values)])
+        dist.all_reduce(flat)
+        parts = (flat / dist.get_world_size()).split([part.numel() for part in (*gradients, *values)])
+        for gradient, part in zip(gradients, parts, strict=False):
+            gradient.copy_(part.view_as(gradient))
+        return [part.item() for part in parts[len(gradients) :]]
+
+    def save(self, path: Path) -> None:
+        state = {
+            "config": asdict(self.config),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "bank": self.bank,
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+        torch.save(state, path.with_suffix(".part"))
+        os.replace(path.with_suffix(".part"), path)
+
+    def load(self, path: Path) -> None:
+        state = torch.load(path, weights_only=True)
+        if state["config"] != asdict(self.config):
+            raise SystemExit(f"{path} was written with other settings: {state['config']}; use another --folder")
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.bank, self.step, self.seconds = state["bank"], state["step"], state["seconds"]
+
+
+@app.command
+def train(config: Config = Config(), *, folder: Path = Path("runs/emoji")) -> None:  # noqa: B008
+    """Trains until the minutes are spent, going on from FOLDER/checkpoint.pt where there is one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as meeting:
+        mp.start_processes(run_rank, (config, folder, f"file://{meeting}/store"), config.ranks, start_method="fork")
+
+
+def run_rank(rank: int, config: Config, folder: Path, meeting: str) -> None:
+    """One process of a run, on one thread: on a shared machine threads wait for each other at every operation,
+    processes once a step."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=config.ranks)
+    training, path = Training(config), folder / "checkpoint.pt"
+    if path.exists():
+        training.load(path)
+    torch.manual_seed((config.seed * 10**6 + training.step) * config.ranks + rank)
+    if rank == 0:
+        log.info("%.2f M image and %.2f M text parameters", *(count / 1e6 for count in sizes(training.model)))
+    numbers = range(training.step * config.ranks + rank, 10**9, config.ranks)
+    batches = Batches(config.seed, config.batch)
+    loader: Iterator = iter(DataLoader(batches, batch_size=None, sampler=numbers, num_workers=1, prefetch_factor=6))
+    saved = last = time.monotonic()
+    loss_sum = right_sum = 0.0
+    while training.position < 1:
+        batch = next(loader)
+        now = time.monotonic()
+        loss, right = training.update(*batch, now - last)
+        last = now
+        loss_sum, right_sum = loss_sum + loss, right_sum + right
+        if rank == 0 and training.step % 50 == 0:
+            log.info(
+                "step %d loss %.3f right %.1f%% scale %.1f, %.2f steps/s, %.1f minutes left",
+                training.step, loss_sum / 50, 2 * right_sum, training.model.logit_scale.exp().item(),
+                training.step / training.seconds, (1 - training.position) * config.minutes,
+            )  # fmt: skip
+        if training.step % 50 == 0:
+            loss_sum = right_sum = 0.0
+        if rank == 0 and now - saved > config.save_every:
+            training.save(path)
+            saved = now
+    if rank == 0:
+        training.save(path)
+
+
+def sizes(model: CLIP) -> tuple[int, int]:
+    """Parameters of the image tower and of the rest."""
+    visual = sum(weight.numel() for weight in model.visual.parameters())
+    return visual, sum(weight.numel() for weight in model.parameters()) - visual
+
+
+@app.command
+def export(*, folder: Path = Path("runs/emoji"), out: Path = WEIGHTS) -> None:
+    """Writes the checkpoint's model as half-precision safetensors, unused tokens as zero rows."""
+    state = torch.load(folder / "checkpoint.pt", weights_only=True)
+    config = Config(**state["config"])
+    weights = {name: weight.half().contiguous() for name, weight in state["model"].items()}
+    known = weights["token_embedding.weight"]
+    weights["token_embedding.weight"] = known.new_zeros(49408, known.shape[1])
+    weights["token_embedding.weight"][torch.from_numpy(Vocabulary().ids)] = known
+    metadata = {
+        "model_cfg": json.dumps(model_cfg(config)),
+        "preprocess_cfg": json.dumps(PREPROCESS),
+        "training": json.dumps({**state["config"], "steps": state["step"], "styles": SEEN_STYLES}),
+    }
+    save_file(weights, out.with_suffix(".part"), metadata)
+    os.replace(out.with_suffix(".part"), out)
+    log.info("%s: %.1f MB, step %d", out, out.stat().st_size / 1e6, state["step"])
+
+
+def read(path: Path) -> CLIP:
+    """The model of an exported file, ready to evaluate."""
+    with safe_open(path, "pt") as file:
+        model = build(json.loads(file.metadata()["model_cfg"]))
+    model.load_state_dict({name: weight.float() for name, weight in load_file(path).items()})
+    return model.eval()
+
+
+@app.command
+def table(*, weights: Path = WEIGHTS, scenes: int = 10, template: str = TEMPLATE) -> None:
+    """Prints zero-shot top-1 accuracy (%) of every set in every style over `scenes` test scenes a class."""
+    model, tokenize = read(weights), get_tokenizer("ViT-B-32")
+    print("| style | " + " | ".join(SETS) + " | mean |\n|" + "---|" * (len(SETS) + 2))
+    with torch.no_grad():
+        for style in STYLES:
+            row = []
+            for name in SETS:
+                data = emoji_dataset(f"{name}:{style}")
+                text = encode_text(model, tokenize([template.format(c) for c in data.classnames])[:, :32])
+                samples = [sample for number, sample in enumerate(data.test) if number % 10 < scenes]
+                right = 0
+                for start in range(0, len(samples), 256):
+                    part = samples[start : start + 256]
+                    images = torch.from_numpy(np.stack([np.asarray(s.picture.open()) for s in part]))
+                    guess = (model.visual(normalised(images)) @ text.T).argmax(dim=1)
+                    right += int((guess == torch.tensor([s.label for s in part])).sum())
+                row.append(100 * right / len(samples))
+            print(f"| {style} | " + " | ".join(f"{value:.1f}" for value in [*row, sum(row) / len(row)]) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    app()
