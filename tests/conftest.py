@@ -2,8 +2,13 @@
 
 from pathlib import Path
 
+import open_clip
 import pytest
+import torch
 from hypothesis import settings
+
+from gopro.backbone import Backbone
+from gopro.views import Preprocess
 
 settings.register_profile("gopro", deadline=None)  # no test depends on how busy the machine is
 settings.load_profile("gopro")
@@ -16,3 +21,15 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no {folder}: it holds the real data this test runs on")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Backbone:
+    """A CLIP with random weights, small enough that a training step takes milliseconds."""
+    vision = {"layers": 2, "width": 64, "patch_size": 8, "image_size": 32}
+    text = {"layers": 2, "width": 64, "heads": 2, "context_length": 40}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = open_clip.CLIP(32, vision, text)
+    preprocess = Preprocess(size=32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    return Backbone("tiny", model, open_clip.SimpleTokenizer(), preprocess)

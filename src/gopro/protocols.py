@@ -93,7 +93,8 @@ def base_to_new(
 
 def run_folder(config: BenchmarkConfig, data: str, method: str, seed: int) -> Path:
     """Where a sweep's run lies."""
-    return config.output / "runs" / f"{slug(data)}-{slug(method)}-{config.shots}shots-seed{seed}"
+    name = f"{slug(config.backbone)}-{slug(data)}-{slug(method)}-{config.shots}shots-seed{seed}"
+    return config.output / "runs" / name
 
 
 def summary(evaluation: Evaluation) -> Row:

@@ -82,7 +82,9 @@ def resume(
 
 def _prepare(config: TrainConfig, backbone: Backbone | None) -> tuple[Dataset, Method, Fabric]:
     """The training pictures, the untrained method and the device, all checked before anything is written."""
-    parse_method(config.method)
+    kind, _ = parse_method(config.method)
+    if kind.recipe is not None:
+        config.recipe(kind.recipe)
     fabric = make_fabric(config)
     few = load_dataset(config.data, config.root).half(config.classes).few_shot(config.shots, config.seed)
     if len(few.classnames) < 2:

@@ -55,7 +55,9 @@ def parse_method(spec: str) -> tuple[type[Method], Any]:
     for key, equals, text in pairs:
         key = key.strip()
         if key not in hints or not equals:
-            raise InputError(f"method {spec!r}: no setting {key!r}; {name} has {', '.join(hints)}, as {name}[key=value]")
+            raise InputError(
+                f"method {spec!r}: no setting {key!r}; {name} has {', '.join(hints)}, as {name}[key=value]"
+            )
         value = text if hints[key] in (str, str | None) and text != "null" else yaml.safe_load(text)
         if not _fits(value, hints[key]):
             wanted = " or ".join(map(str, get_args(hints[key]))) if get_args(hints[key]) else hints[key].__name__

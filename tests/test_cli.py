@@ -1,0 +1,182 @@
+"""The command line as a person meets it: its lines, its files, its exit codes."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from gopro import cli
+
+
+@pytest.fixture
+def gopro(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    """Runs a command in this process; gives its exit code and what it printed."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        code = 0
+        try:
+            cli.main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    cli.main(
+        f"train --data emoji-activities --method coop --shots 1 --epochs 1 --batch 32 --workers 0 --classes base "
+        f"--output {folder}".split()
+    )
+    return folder
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    Image.new("RGB", (80, 60), (200, 120, 10)).save(tmp_path / "orange.png")
+    return tmp_path / "orange.png"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two classes of six pictures each."""
+    for c, name in enumerate(("red_things", "blue_things")):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        for i in range(6):
+            colour = (200 - 180 * c, 20 + 5 * i, 20 + 180 * c)
+            Image.new("RGB", (40, 40), colour).save(tmp_path / "mine" / name / f"{i}.png")
+    return tmp_path / "mine"
+
+
+def test_eval_writes_what_it_prints(run_folder: Path, gopro) -> None:
+    code, out, _ = gopro("eval", run_folder, "--classes", "new", "--workers", 0)
+    assert code == 0
+    row = json.loads((run_folder / "eval-emoji-activities_twemoji-new.json").read_text())
+    assert f"accuracy {row['accuracy']:.2f} %" in out and len(out.splitlines()) == 1
+    assert len(row["per_class"]) * 10 == row["n"]
+    mean = sum(entry["accuracy"] for entry in row["per_class"]) / len(row["per_class"])
+    assert row["macro_accuracy"] == pytest.approx(mean, abs=1e-3)
+
+
+def test_predict_prints_names_and_json(run_folder: Path, picture: Path, gopro) -> None:
+    code, out, _ = gopro("predict", run_folder, picture, picture, "--classes", "red fox, snow owl", "--json")
+    objects = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and len(objects) == 2
+    probabilities = {p["name"]: p["probability"] for p in objects[0]["predictions"]}
+    assert set(probabilities) == {"red fox", "snow owl"}
+    assert sum(probabilities.values()) == pytest.approx(1, abs=1e-5)
+    code, out, _ = gopro("predict", run_folder, picture, "--top", 2)
+    assert code == 0 and out.count("%") == 2 and out.startswith(str(picture))
+
+
+def test_a_folder_of_pictures_goes_from_training_to_prediction(folder: Path, tmp_path: Path, gopro) -> None:
+    run = tmp_path / "run"
+    code, out, _ = gopro(*f"train --data {folder} --shots 2 --epochs 2 --batch 4 --workers 0 --output {run}".split())
+    assert code == 0 and "gopro is trained on 2 classes" in out
+    assert (folder / "split_gopro.json").is_file()
+    code, out, _ = gopro("eval", run, "--workers", 0)
+    assert code == 0 and "2 classes" in out
+    code, out, _ = gopro("predict", run, folder / "red_things" / "0.png", "--json")
+    assert {p["name"] for p in json.loads(out)["predictions"]} == {"red things", "blue things"}
+
+
+def test_a_config_file_gives_settings_and_flags_go_over_it(tmp_path: Path, gopro) -> None:
+    (tmp_path / "c.yaml").write_text("data: emoji-activities\nmethod: zeroshot\nshots: 2\nworkers: 0\n")
+    code, _, err = gopro("train", "--config", tmp_path / "c.yaml", "--output", tmp_path / "run", "--shots", 3)
+    assert code == 0, err
+    config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
+    assert (config["data"], config["method"], config["shots"]) == ("emoji-activities", "zeroshot", 3)
+
+
+def wrong(tmp_path: Path, run: Path) -> dict[str, tuple[str, str]]:
+    """What is wrong -> the command and a word of its message."""
+    taken = tmp_path / "taken"
+    (taken / "a").mkdir(parents=True)
+    (taken / "b").mkdir()
+    Image.new("RGB", (8, 8)).save(taken / "a" / "1.png")
+    one = tmp_path / "one"
+    (one / "only").mkdir(parents=True)
+    for i in range(4):
+        Image.new("RGB", (8, 8)).save(one / "only" / f"{i}.png")
+    (tmp_path / "text.jpg").write_text("not a picture")
+    (tmp_path / "bad.yaml").write_text("a: [")
+    (tmp_path / "list.yaml").write_text("- a")
+    (tmp_path / "key.yaml").write_text("shotz: 4")
+    (tmp_path / "weights.safetensors").write_bytes(b"nothing")
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    content = json.loads((other / "config.json").read_text())
+    content["backbone"]["fingerprint"] = "0" * 16
+    (other / "config.json").write_text(json.dumps(content))
+    new = f"--output {tmp_path / 'new'}"
+    return {
+        "unknown method": (f"train --data emoji-food --method gopr {new}", "did you mean gopro"),
+        "unknown data set": (f"train --data emoji-foo {new}", "emoji-food"),
+        "unknown style": (f"train --data emoji-food:oil {new}", "twemoji"),
+        "unknown backbone": (f"train --data emoji-food --backbone ViT-B-61:openai {new}", "did you mean"),
+        "backbone without weights": (f"train --data emoji-food --backbone ViT-B-16 {new}", "ViT-B-16:openai"),
+        "broken weights": (
+            f"train --data emoji-food --backbone openai:{tmp_path / 'weights.safetensors'} {new}",
+            "weights.safetensors",
+        ),
+        "unknown flag": (f"train --data emoji-food --shotz 4 {new}", "--shots"),
+        "unknown key": (f"train --data emoji-food --config {tmp_path / 'key.yaml'} {new}", "shotz"),
+        "no config file": (f"train --data emoji-food --config {tmp_path / 'no.yaml'} {new}", "no such file"),
+        "config not YAML": (f"train --data emoji-food --config {tmp_path / 'bad.yaml'} {new}", "bad.yaml"),
+        "config a list": (f"train --data emoji-food --config {tmp_path / 'list.yaml'} {new}", "key: value"),
+        "unknown command": ("trian", "trian"),
+        "no data": (f"train {new}", "--data"),
+        "nothing": ("train", "--data"),
+        "empty class folder": (f"train --data {taken} {new}", str(taken / "b")),
+        "one class": (f"train --data {one} {new}", "one"),
+        "one class in a half": (f"benchmark base-to-new --data {one} {new}", "one"),
+        "too many shots": (f"train --data emoji-food --shots 33 {new}", "33 shots"),
+        "not a number": (f"train --data emoji-food --shots many {new}", "many"),
+        "not a choice": (f"train --data emoji-food --classes old {new}", "old"),
+        "no cuda": (f"train --data emoji-food --device cuda {new}", "cuda"),
+        "missing root": (f"train --data caltech101 {new}", "--root"),
+        "wrong root": (f"train --data caltech101 --root {tmp_path} {new}", str(tmp_path)),
+        "not a run": (f"eval {tmp_path}", "not the folder of a run"),
+        "resume not a run": (f"train --resume {tmp_path}", "not the folder of a run"),
+        "resume finished": (f"train --resume {run}", "finished"),
+        "resume with settings": (f"train --resume {run} --data emoji-food {new}", "--resume"),
+        "other backbone": (f"eval {other}", "other weights"),
+        "text as picture": (f"predict {run} {tmp_path / 'text.jpg'}", "text.jpg"),
+        "no picture": (f"predict {run} {tmp_path / 'no.jpg'}", "no.jpg"),
+        "no names": (f"predict {run} {tmp_path / 'text.jpg'} --classes ,", "class names"),
+        "output taken": (f"train --data emoji-food --output {run}", "not empty"),
+    }
+
+
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, run_folder: Path, gopro) -> None:
+    for what, (command, word) in wrong(tmp_path, run_folder).items():
+        code, out, err = gopro(*command.split())
+        lines = [line for line in err.splitlines() if line.strip()]
+        assert code == 2, f"{what}: exit code {code}\n{out}{err}"
+        assert len(lines) == 1 and lines[0].startswith("error: ") and word in lines[0], f"{what}: {err}"
+        assert not (tmp_path / "new").exists(), what
+
+
+def test_a_real_process_exits_2_without_a_traceback(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "gopro.cli", "eval", str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["eval"], ["predict"], ["benchmark", "base-to-new"], ["demo"]])
+def test_help_says_what_every_setting_is(command: list[str], gopro) -> None:
+    code, out, _ = gopro(*command, "--help")
+    assert code == 0
+    for line in out.splitlines():
+        words = line.strip("│ *").split()
+        if words and words[0].startswith("--"):
+            assert len(words) > 2, f"{' '.join(command)}: {line}"

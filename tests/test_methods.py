@@ -1,0 +1,184 @@
+"""What holds for every method, and what GOPro must be."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from gopro.backbone import Backbone, Encoded
+from gopro.errors import InputError
+from gopro.methods import METHODS, Method, build_method, parse_method
+from gopro.methods.gopro import GOPro, GOProConfig
+
+NAMES = ["red fox", "owl", "grand piano", "dog", "very slow old train"]
+TEMPLATE = "a photo of a {}."
+
+
+def encoded(backbone: Backbone, *batch: int) -> Encoded:
+    generator = torch.Generator().manual_seed(3)
+    return backbone.encode(torch.randn(*batch, 3, 32, 32, generator=generator))
+
+
+def disturbed(method: Method) -> Method:
+    """The method with every learned number moved, as training would."""
+    with torch.no_grad():
+        for parameter in method.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(5)))
+    return method.eval()
+
+
+@pytest.fixture(params=list(METHODS))
+def method(request: pytest.FixtureRequest, tiny: Backbone) -> Method:
+    return disturbed(build_method(request.param, tiny, NAMES, TEMPLATE))
+
+
+def test_permuting_classes_permutes_logits(method: Method, tiny: Backbone) -> None:
+    order = [3, 0, 4, 2, 1]
+    logits = method.logits(encoded(tiny, 3))
+    permuted = method.for_classes([NAMES[i] for i in order]).logits(encoded(tiny, 3))
+    torch.testing.assert_close(permuted, logits[:, order], atol=1e-4, rtol=1e-5)
+
+
+def test_a_class_scores_the_same_whatever_the_others(method: Method, tiny: Backbone) -> None:
+    logits = method.logits(encoded(tiny, 3))
+    one = method.for_classes(["dog"])
+    torch.testing.assert_close(one.logits(encoded(tiny, 3))[:, 0], logits[:, 3], atol=1e-4, rtol=1e-5)
+    assert one.classnames == ("dog",) and method.classnames == tuple(NAMES)
+
+
+def test_pictures_do_not_depend_on_their_batch(method: Method, tiny: Backbone) -> None:
+    pictures = encoded(tiny, 4)
+    alone = torch.cat([method.logits(pictures[i : i + 1]) for i in range(4)])
+    torch.testing.assert_close(method.logits(pictures), alone, atol=1e-4, rtol=1e-5)
+
+
+def test_learned_state_holds_no_class_name_and_no_backbone(method: Method, tiny: Backbone) -> None:
+    many = type(method)(tiny, [f"thing number {i}" for i in range(40)], method.config)
+    shapes = {key: tensor.shape for key, tensor in method.state_dict().items()}
+    assert {key: tensor.shape for key, tensor in many.state_dict().items()} == shapes
+    frozen = sum(p.numel() for p in tiny.model.parameters())
+    assert sum(shape.numel() for shape in shapes.values()) < frozen / 10
+
+
+def test_state_dict_moves_between_instances(method: Method, tiny: Backbone) -> None:
+    other = type(method)(tiny, NAMES, method.config)
+    other.load_state_dict(method.state_dict())
+    torch.testing.assert_close(other.eval().logits(encoded(tiny, 2)), method.logits(encoded(tiny, 2)))
+
+
+@pytest.mark.parametrize("spec", ["coop", "gopro"])
+@pytest.mark.parametrize("template", [TEMPLATE, "an icon of a {}, a type of thing."])
+def test_learning_starts_at_zero_shot(spec: str, template: str, tiny: Backbone) -> None:
+    method = build_method(f'{spec}[template="{template}"]', tiny, NAMES, TEMPLATE)
+    zeroshot = build_method("zeroshot", tiny, NAMES, template)
+    pictures = encoded(tiny, 64)
+    logits, expected = method.logits(pictures), zeroshot.logits(pictures)
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-5)
+    assert (logits.argmax(-1) == expected.argmax(-1)).all()
+
+
+def step(method: Method, term: str, tiny: Backbone) -> dict[str, torch.Tensor]:
+    """Gradients of one loss alone."""
+    views = encoded(tiny, len(method.views), 4)
+    method.train()
+    method.losses(views, torch.tensor([0, 1, 2, 3]))[term].backward()
+    return {name: p.grad for name, p in method.named_parameters() if p.grad is not None and p.grad.abs().max() > 1e-12}
+
+
+@pytest.mark.parametrize("term", ["ce", "sem", "con"])
+def test_each_loss_of_gopro_changes_predictions(term: str, tiny: Backbone) -> None:
+    """One step along the gradient of this loss alone makes that loss smaller and moves the logits."""
+    method = disturbed(build_method("gopro", tiny, NAMES, TEMPLATE))
+    before = method.logits(encoded(tiny, 4)).detach()
+    labels, views = torch.tensor([0, 1, 2, 3]), encoded(tiny, 3, 4)
+    loss = method.losses(views, labels)[term].item()
+    gradients = step(method, term, tiny)
+    size = sum(g.square().sum() for g in gradients.values())
+    with torch.no_grad():
+        for name, parameter in method.named_parameters():
+            if name in gradients:
+                parameter -= 1e-2 * loss / size * gradients[name]
+    assert method.losses(views, labels)[term].item() < loss
+    assert (method.logits(encoded(tiny, 4)) - before).abs().max() > 1e-5
+
+
+def test_the_released_contrastive_loss_changes_nothing(tiny: Backbone) -> None:
+    """Why the default preset departs from the released code: its L_con reaches only a projector beside the logits."""
+    method = disturbed(build_method("gopro-release", tiny, NAMES, TEMPLATE))
+    assert {name.split(".")[0] for name in step(method, "con", tiny)} == {"project_beside"}
+
+
+@pytest.mark.parametrize("off", ["sem", "con"])
+def test_a_weight_of_zero_turns_a_loss_off(off: str, tiny: Backbone) -> None:
+    method = disturbed(build_method(f"gopro[{off}=0]", tiny, NAMES, TEMPLATE))
+    terms = method.losses(encoded(tiny, 3, 4), torch.tensor([0, 1, 2, 3]))
+    assert terms[off].item() == 0 and terms["ce"].item() > 0
+
+
+def test_every_parameter_of_gopro_learns(tiny: Backbone) -> None:
+    method = disturbed(build_method("gopro", tiny, NAMES, TEMPLATE)).train()
+    sum(method.losses(encoded(tiny, 3, 4), torch.tensor([0, 1, 2, 3])).values()).backward()
+    # a shift of all dimensions alike is taken out by layer norm, up to its epsilon
+    idle = [n for n, p in method.named_parameters() if n != "rho_bias" and (p.grad is None or p.grad.abs().max() == 0)]
+    assert idle == []
+
+
+def test_views_have_their_own_rho_unless_shared(tiny: Backbone) -> None:
+    own, shared = (build_method(f"gopro[rho={rho}]", tiny, NAMES, TEMPLATE) for rho in ("view", "shared"))
+    assert own.rho.shape == (3, 4, 2) and shared.rho.shape == (1, 4, 2)
+
+
+def test_contexts_against_a_plain_sum(tiny: Backbone) -> None:
+    method = disturbed(build_method("gopro", tiny, NAMES, TEMPLATE))
+    assert isinstance(method, GOPro)
+    views = encoded(tiny, 3, 2)
+    contexts = method.contexts(views)
+    for v in range(3):
+        for b in range(2):
+            for m in range(4):
+                expected = method.context[m] + method.rho_bias[v, m]
+                for layer in range(2):
+                    mean = views.mean[v, b, 64 * layer : 64 * (layer + 1)]
+                    std = views.std[v, b, 64 * layer : 64 * (layer + 1)]
+                    feature = method.style[layer](std) + method.content[layer](mean)
+                    expected = expected + method.rho[v, m, layer] * feature
+                torch.testing.assert_close(contexts[v, b, m], expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("gopr", "did you mean gopro"),
+        ("", "there are"),
+        ("gopro[", "no such method"),
+        ("gopro[sen=1]", "no setting 'sen'"),
+        ("gopro[sem]", "no setting 'sem'"),
+        ("gopro[sem=much]", "sem is 'much', expected float"),
+        ("gopro[rank=true]", "rank is 'true'"),
+        ("gopro[rho=each]", "expected view or shared"),
+        ('gopro[template="a photo]', "closing quotation"),
+    ],
+)
+def test_wrong_specs_are_named(spec: str, words: str) -> None:
+    with pytest.raises(InputError, match=r"^[^\n]*$") as caught:
+        parse_method(spec)
+    assert words.lower() in str(caught.value).lower()
+
+
+def test_settings_are_read_as_their_types() -> None:
+    _, config = parse_method('gopro[sem=2, con=0, rank=null, rho=shared, template="an icon, of {}."]')
+    assert config == GOProConfig(sem=2.0, con=0.0, rank=None, rho="shared", template="an icon, of {}.")
+
+
+@pytest.mark.parametrize("template", ["a photo.", "{} and {}", "{}."])
+def test_a_template_without_room_for_context_is_refused(template: str, tiny: Backbone) -> None:
+    with pytest.raises(InputError, match="template"):
+        build_method(f'gopro[template="{template}"]', tiny, NAMES, TEMPLATE)
+
+
+def test_zeroshot_takes_the_data_sets_template(tiny: Backbone) -> None:
+    build: Callable[[str, str], Method] = lambda spec, t: build_method(spec, tiny, NAMES, t)  # noqa: E731
+    pictures = encoded(tiny, 2)
+    own = build('zeroshot[template="a drawing of {}"]', TEMPLATE).logits(pictures)
+    torch.testing.assert_close(build("zeroshot", "a drawing of {}").logits(pictures), own)
+    assert not torch.allclose(build("zeroshot", TEMPLATE).logits(pictures), own)
