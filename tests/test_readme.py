@@ -1,0 +1,73 @@
+"""What the documents tell people to type works."""
+
+import re
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gopro import cli, demo
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def commands(text: str) -> list[str]:
+    lines = text.replace("\\\n", " ").splitlines()
+    return [line.strip() for line in lines if line.strip().startswith("gopro ")]
+
+
+def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    examples = blocks(ROOT / "README.md", "python")
+    assert examples
+    for example in examples:
+        exec(compile(example, "README.md", "exec"), {})
+    assert capsys.readouterr().out.count("%") == 2
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_in_documents_parse(page: Path) -> None:
+    for command in [c for block in blocks(page, "sh") for c in commands(block)]:
+        cli.app.config = ()
+        cli.app.parse_args(shlex.split(command, comments=True)[1:], exit_on_error=False, print_error=False)
+
+
+def test_the_readme_has_the_two_commands_and_they_are_targets() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in ("demo", "test"):
+        assert f"make {target}" in (ROOT / "README.md").read_text(encoding="utf-8")
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_documents_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_demo_ends_in_a_table_a_report_and_what_to_do_next(tmp_path: Path, monkeypatch, capsys) -> None:
+    """The demo's own path on fewer pictures: a second call runs nothing and shows the same."""
+    monkeypatch.setattr(demo, "CONFIG", replace(demo.CONFIG, shots=1, epochs=1, seeds=(1,), workers=0))
+    monkeypatch.setenv("COLUMNS", "200")
+    tables = []
+    for _ in range(2):
+        cli.main(["demo", "--output", str(tmp_path)])
+        printed = capsys.readouterr()
+        tables.append([line for line in printed.out.splitlines() if "│" in line])
+        page = (tmp_path / "report.html").read_text(encoding="utf-8")
+        assert all(method in printed.out and method in page for method in ("zeroshot", "coop", "gopro"))
+        assert "report.html" in printed.out and "gopro train --data" in printed.out
+        assert page.count("data:image/png") == demo.PICTURES
+    assert tables[0] == tables[1] and "run 1 of" not in printed.err
+    said = [command for line in demo.next_steps(demo.CONFIG) for command in re.findall(r"`(gopro [^`]+)`", line)]
+    for command in said:
+        cli.app.config = ()
+        cli.app.parse_args(shlex.split(command)[1:], exit_on_error=False, print_error=False)
+    assert len(said) == 3
