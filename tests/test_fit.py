@@ -110,7 +110,7 @@ def test_a_cut_run_ends_as_an_uncut_one(optimizer: str, tmp_path: Path, tiny: Ba
 
 def test_a_killed_process_is_gone_on_with(tmp_path: Path) -> None:
     """kill -9 after the first epoch was saved; resume then ends with the bits of a run that was left alone."""
-    arguments = ["--data", "emoji-activities", "--method", "coop", "--shots", "1", "--epochs", "60", "--batch", "8"]
+    arguments = ["--data", "emoji-activities", "--method", "coop", "--shots", "1", "--epochs", "8", "--batch", "16"]
     command = [
         sys.executable,
         "-m",
@@ -132,7 +132,7 @@ def test_a_killed_process_is_gone_on_with(tmp_path: Path) -> None:
     assert saved.exists() and not (tmp_path / "a" / LEARNED).exists()
     resume(tmp_path / "a")
     train(
-        config(tmp_path / "b", method="coop", epochs=60, batch=8, classes="all"),
+        config(tmp_path / "b", method="coop", epochs=8, batch=16, classes="all"),
     )
     assert same_tensors(tmp_path / "a", tmp_path / "b")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ import yaml
 from cyclopts import App, Parameter
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from gopro import demo as demonstration
 from gopro import protocols, report
@@ -197,7 +197,7 @@ def _sweep(config: BenchmarkConfig) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def _steps() -> Iterator[Any]:
+def _steps() -> Iterator[Callable[[Step], None]]:
     """A progress bar over training steps, with loss terms, learning rate and the time left."""
     columns = (
         BarColumn(bar_width=24),
@@ -205,28 +205,30 @@ def _steps() -> Iterator[Any]:
         TimeRemainingColumn(compact=True),
         TextColumn("{task.description}"),
     )
-    with Progress(*columns, console=err, transient=True) as progress:
-        task = None
+    progress = Progress(*columns, console=err, transient=True)
+    tasks: list[TaskID] = []
 
-        def on_step(step: Step) -> None:
-            nonlocal task
-            if task is None or step.step == 1:
-                if task is not None:
-                    progress.remove_task(task)
-                task = progress.add_task("", total=step.steps)
-            progress.update(task, completed=step.step)
-            if step.step % 10 == 1 or step.step == step.steps:  # reading a loss waits for the device
-                terms = "  ".join(f"{name} {value.item():.3f}" for name, value in step.terms.items())
-                progress.update(task, description=f"epoch {step.epoch + 1}  {terms}  lr {step.lr:.1e}")
-            if step.step == step.steps:
-                progress.remove_task(task)
-                task = None
+    def on_step(step: Step) -> None:
+        if not tasks:
+            progress.start()
+            tasks.append(progress.add_task("", total=step.steps))
+        if step.step % 10 == 1:  # reading a loss waits for the device
+            terms = "  ".join(f"{name} {value.item():.3f}" for name, value in step.terms.items())
+            progress.update(tasks[0], description=f"epoch {step.epoch + 1}  {terms}  lr {step.lr:.1e}")
+        progress.update(tasks[0], completed=step.step)
+        if step.step == step.steps:
+            progress.remove_task(tasks.pop())
+            progress.stop()
 
+    try:
         yield on_step
+    finally:
+        if tasks:
+            progress.stop()
 
 
 @contextmanager
-def _bar(what: str, total: int) -> Iterator[Any]:
+def _bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
     columns = (TextColumn(what), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
     with Progress(*columns, console=err, transient=True) as progress:
         task = progress.add_task("", total=total)

@@ -20,11 +20,17 @@ from gopro.results import Row
 from gopro.run import load_run
 
 CONFIG = BenchmarkConfig(
-    data=("emoji-animals:twemoji",), output=Path("runs/demo"), shots=8, epochs=5, batch=32, seeds=(1, 2, 3), workers=2
+    data=("emoji-activities:twemoji",),
+    output=Path("runs/demo"),
+    shots=8,
+    epochs=5,
+    batch=32,
+    seeds=(1, 2, 3),
+    workers=2,
 )
 
 INTRO = (
-    "Base-to-new on emoji-animals, drawn in a style (Twemoji) that the small embedded CLIP never saw in pretraining:\n"
+    "Base-to-new on emoji-activities, drawn in a style (Twemoji) that the small embedded CLIP never saw in pretraining:\n"
     "each method learns from 8 pictures of each base class and is tested on base classes and on new ones."
 )
 
@@ -53,7 +59,7 @@ def write_report(config: BenchmarkConfig, rows: Sequence[Row]) -> Path:
             cards.append(SampleCard(picture, half.classnames[sample.label], predictions))
     return write_page(
         config.output / "report.html",
-        title="GOPro demo: base to new on emoji-animals",
+        title="GOPro demo: base to new on emoji-activities",
         intro=INTRO,
         rows=base_to_new(rows),
         samples=cards,
@@ -80,7 +86,7 @@ def next_steps(config: BenchmarkConfig) -> list[str]:
     run = run_folder(config, config.data[0], config.methods[-1], config.seeds[0])
     return [
         f"Ask the model that was just trained about any picture, with any names:\n"
-        f'`gopro predict {run} PICTURE --classes "red fox,snowy owl"`',
+        f'`gopro predict {run} PICTURE --classes "chess pawn,soccer ball"`',
         "Train on your own pictures, one folder a class (a few pictures each):\n"
         "`gopro train --data MY_PICTURES --backbone ViT-B-16:openai --shots 8 --output runs/mine`",
         "Compare methods on them:\n"

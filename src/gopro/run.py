@@ -85,7 +85,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
         content["config"] = TrainConfig.from_json(content["config"])
-        content["template"], content["classnames"], content["data"], content["backbone"]["fingerprint"]
+        missing = {"data", "template", "classnames", "backbone"} - set(content)
+        if missing:
+            raise KeyError(*missing)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is not the config of a run ({type(error).__name__}: {error})") from error
     return content

@@ -88,7 +88,8 @@ def _prepare(config: TrainConfig, backbone: Backbone | None) -> tuple[Dataset, M
     fabric = make_fabric(config)
     few = load_dataset(config.data, config.root).half(config.classes).few_shot(config.shots, config.seed)
     if len(few.classnames) < 2:
-        raise InputError(f"{few.name}: there is only one class to train on, {few.classnames[0]!r}; give at least two")
+        only = " ".join(map(repr, few.classnames))
+        raise InputError(f"{few.name}: there is only one class to train on, {only}; give at least two")
     backbone = backbone or load_backbone(config.backbone, fabric.device)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(stable_seed(config.seed, "start"))
