@@ -16,10 +16,8 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import torch
@@ -32,7 +30,6 @@ from open_clip.model import CLIP
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from gopro.data.emoji import SEEN_STYLES, SETS, STYLES, all_emoji, emoji_dataset
 from tools.emoji_batches import Batches, Vocabulary
@@ -61,17 +58,21 @@ class Config:
 
     minutes: float = 65.0
     ranks: int = 2
-    batch: int = 64
+    batch: int = 96
+    text_alone: float = 0.025
+    text_every: int = 4
+    uses: int = 2
+    harden: int = 800
     width: int = 128
     layers: int = 6
     text_layers: int = 4
     lr: float = 2e-3
+    muon_lr: float = 0.015
     weight_decay: float = 0.1
     warmup: float = 0.02
-    keep: float = 0.5
+    keep: float = 0.4
     whole_tail: float = 0.08
-    smoothing: float = 0.0
-    bank_every: int = 25
+    bank_every: int = 40
     save_every: float = 180.0
     seed: int = 1
 
@@ -125,14 +126,22 @@ class Training:
         self.vocabulary = Vocabulary()
         self.model = build(model_cfg(config, len(self.vocabulary)), 1 - config.keep)
         self.weights = list(self.model.parameters())
-        decayed = [w for n, w in self.model.named_parameters() if w.ndim > 1 and "embedding" not in n]
-        plain = [w for n, w in self.model.named_parameters() if w.ndim < 2 or "embedding" in n]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+        # Muon for the matrices of the image tower's blocks, AdamW for the rest
+        named = dict(self.model.named_parameters())
+        hidden = [n for n, w in named.items() if n.startswith("visual.transformer") and w.ndim == 2]
+        plain = [n for n, w in named.items() if w.ndim < 2 or "embedding" in n]
+        decayed = [n for n in named if n not in {*hidden, *plain}]
+        adamw = torch.optim.AdamW(
+            [
+                {"params": [named[n] for n in decayed], "weight_decay": config.weight_decay},
+                {"params": [named[n] for n in plain], "weight_decay": 0.0},
+            ],
             lr=config.lr,
             betas=(0.9, 0.98),
             fused=True,
         )
+        muon = torch.optim.Muon([named[n] for n in hidden], lr=config.muon_lr, weight_decay=config.weight_decay)
+        self.optimizers = {"lr": adamw, "muon_lr": muon}
         self.step, self.seconds = 0, 0.0
         self.prompts = self.vocabulary.encode([TEMPLATE.format(emoji.name) for emoji in all_emoji()])
         self.bank = torch.empty(0)
@@ -146,34 +155,54 @@ class Training:
         with torch.no_grad():
             self.bank = torch.cat([encode_text(self.model, part) for part in self.prompts.split(256)])
 
-    def update(self, images: Tensor, tokens: Tensor, places: Tensor, seconds: float) -> tuple[float, float]:
-        """One step after `seconds` since the last; the loss and the share of images nearest to their caption."""
-        c, at = self.config, self.position
-        factor = min(1.0, at / c.warmup) if at < c.warmup else 0.5 * (1 + math.cos(math.pi * at))
-        for group in self.optimizer.param_groups:
-            group["lr"] = c.lr * max(factor, 1e-3)
-        if self.step % c.bank_every == 0 or not len(self.bank):
+    def text_loss(self, tokens: Tensor, prompts: Tensor) -> Tensor:
+        """Two captions of each emoji find each other: names and tags alone already tell what is like what."""
+        scale = self.model.logit_scale.exp().clamp(max=100)
+        logits = scale * encode_text(self.model, prompts) @ encode_text(self.model, tokens).T
+        own = torch.arange(len(tokens))
+        return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+    def image_loss(self, images: Tensor, tokens: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Images against all emoji's prompts, and at every `text_every`th step, with gradients to the text, against
+        the batch's captions; also which images are right among all emoji."""
+        if self.step % self.config.bank_every == 0 or not len(self.bank):
             self.refresh_bank()
-        if at > 1 - c.whole_tail:
-            self.model.visual.patch_dropout = torch.nn.Identity()
         scale = self.model.logit_scale.exp().clamp(max=100)
         image = F.normalize(self.model.visual(normalised(images)), dim=-1)
-        text = encode_text(self.model, tokens)
-        # A row of candidates for every emoji there is: those of the batch with gradient, the others from the bank.
-        candidates = self.bank.index_put((places,), text)
-        to_text, to_image = scale * image @ candidates.T, scale * text @ image.T
-        own = torch.arange(len(places))
-        loss = (
-            F.cross_entropy(to_text, places, label_smoothing=c.smoothing)
-            + F.cross_entropy(to_image, own, label_smoothing=c.smoothing)
-        ) / 2
-        self.optimizer.zero_grad(set_to_none=True)
+        # The right prompt comes from the bank like the wrong ones: were it fresher than they are, it could be told
+        # by its age, and the text tower would learn to drift.
+        to_bank = scale * image @ self.bank.T
+        loss = F.cross_entropy(to_bank, places)
+        if self.step % self.config.text_every == 0:
+            logits = scale * image @ encode_text(self.model, tokens).T
+            own = torch.arange(len(places))
+            loss = loss + (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+        return loss, to_bank.detach().argmax(dim=1) == places
+
+    def update(self, batch: tuple[Tensor, Tensor, Tensor], seconds: float) -> tuple[float, float]:
+        """One step after `seconds` since the last; the loss and the share of images right among all emoji."""
+        c, at = self.config, self.position
+        alone = at < c.text_alone
+        begun = at / c.text_alone if alone else (at - c.text_alone) / (1 - c.text_alone)
+        fade = 1.0 if alone else 0.5 * (1 + math.cos(math.pi * begun))
+        factor = max(fade * min(1.0, begun / (0.2 if alone else c.warmup)), 1e-3)
+        for name, optimizer in self.optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = factor * getattr(c, name)
+        if at > 1 - c.whole_tail:
+            self.model.visual.patch_dropout = torch.nn.Identity()
+        images, tokens, places = batch
+        if alone:
+            loss, correct = self.text_loss(tokens, self.prompts[places]), torch.zeros(1)
+        else:
+            loss, correct = self.image_loss(images, tokens, places)
+        right = correct.float().mean()
+        self.model.zero_grad(set_to_none=True)
         loss.backward()
-        right = (to_text.detach().argmax(dim=1) == places).float().mean()
-        self.bank[places] = text.detach()
         means = self.averaged([loss.detach(), right, torch.tensor(seconds)])
         torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
-        self.optimizer.step()
+        for optimizer in self.optimizers.values():
+            optimizer.step()
         self.step += 1
         self.seconds += means[2]
         return means[0], means[1]
@@ -192,7 +221,7 @@ class Training:
         state = {
             "config": asdict(self.config),
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "bank": self.bank,
             "step": self.step,
             "seconds": self.seconds,
@@ -202,15 +231,16 @@ class Training:
 
     def load(self, path: Path) -> None:
         state = torch.load(path, weights_only=True)
-        if state["config"] != asdict(self.config):
-            raise SystemExit(f"{path} was written with other settings: {state['config']}; use another --folder")
+        if model_cfg(Config(**state["config"])) != model_cfg(self.config):
+            raise SystemExit(f"{path} holds a model of another shape: {state['config']}; use another --folder")
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
         self.bank, self.step, self.seconds = state["bank"], state["step"], state["seconds"]
 
 
 @app.command
-def train(config: Config = Config(), *, folder: Path = Path("runs/emoji")) -> None:  # noqa: B008
+def train(config: Config = Config(), *, folder: Path = Path("runs/emoji")) -> None:
     """Trains until the minutes are spent, going on from FOLDER/checkpoint.pt where there is one."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as meeting:
@@ -229,24 +259,24 @@ def run_rank(rank: int, config: Config, folder: Path, meeting: str) -> None:
     torch.manual_seed((config.seed * 10**6 + training.step) * config.ranks + rank)
     if rank == 0:
         log.info("%.2f M image and %.2f M text parameters", *(count / 1e6 for count in sizes(training.model)))
-    numbers = range(training.step * config.ranks + rank, 10**9, config.ranks)
-    batches = Batches(config.seed, config.batch)
-    loader: Iterator = iter(DataLoader(batches, batch_size=None, sampler=numbers, num_workers=1, prefetch_factor=6))
+    batches = Batches(config.seed, config.batch, config.harden)
+    scenes = batches.stream(training.step * config.ranks + rank, config.ranks, config.uses)
     saved = last = time.monotonic()
     loss_sum = right_sum = 0.0
     while training.position < 1:
-        batch = next(loader)
+        number = training.step * config.ranks + rank
+        batch = batches.captions(number, 2) if training.position < config.text_alone else next(scenes)
         now = time.monotonic()
-        loss, right = training.update(*batch, now - last)
+        loss, right = training.update(batch, now - last)
         last = now
         loss_sum, right_sum = loss_sum + loss, right_sum + right
-        if rank == 0 and training.step % 50 == 0:
+        if rank == 0 and training.step % 20 == 0:
             log.info(
                 "step %d loss %.3f right %.1f%% scale %.1f, %.2f steps/s, %.1f minutes left",
-                training.step, loss_sum / 50, 2 * right_sum, training.model.logit_scale.exp().item(),
+                training.step, loss_sum / 20, 5 * right_sum, training.model.logit_scale.exp().item(),
                 training.step / training.seconds, (1 - training.position) * config.minutes,
             )  # fmt: skip
-        if training.step % 50 == 0:
+        if training.step % 20 == 0:
             loss_sum = right_sum = 0.0
         if rank == 0 and now - saved > config.save_every:
             training.save(path)
@@ -307,7 +337,8 @@ def table(*, weights: Path = WEIGHTS, scenes: int = 10, template: str = TEMPLATE
                     guess = (model.visual(normalised(images)) @ text.T).argmax(dim=1)
                     right += int((guess == torch.tensor([s.label for s in part])).sum())
                 row.append(100 * right / len(samples))
-            print(f"| {style} | " + " | ".join(f"{value:.1f}" for value in [*row, sum(row) / len(row)]) + " |", flush=True)
+            row.append(sum(row) / len(row))
+            print(f"| {style} | " + " | ".join(f"{value:.1f}" for value in row) + " |", flush=True)
 
 
 if __name__ == "__main__":
