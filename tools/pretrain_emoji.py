@@ -1,6 +1,6 @@
 """Pretrains the small CLIP of the embedded benchmark and writes src/gopro/assets/emoji-clip.safetensors.
 
-    python -m tools.pretrain_emoji train --minutes 65 --folder runs/emoji
+    python -m tools.pretrain_emoji train --folder runs/emoji
     python -m tools.pretrain_emoji export --folder runs/emoji
     python -m tools.pretrain_emoji table
 
@@ -27,23 +27,15 @@ import torch.nn.functional as F
 from cyclopts import App, Parameter
 from open_clip import get_tokenizer
 from open_clip.model import CLIP
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from gopro.data.emoji import SEEN_STYLES, SETS, STYLES, all_emoji, emoji_dataset
 from tools.emoji_batches import Batches, Vocabulary
+from tools.emoji_model import PREPROCESS, TEMPLATE, WEIGHTS, build, encode_text, normalised, read
 
 log = logging.getLogger("pretrain_emoji")
-WEIGHTS = Path(__file__).parents[1] / "src" / "gopro" / "assets" / "emoji-clip.safetensors"
-TEMPLATE = "a photo of a {}."
-PREPROCESS = {
-    "size": 64,
-    "mean": [0.5, 0.5, 0.5],
-    "std": [0.25, 0.25, 0.25],
-    "interpolation": "bicubic",
-    "resize_mode": "shortest",
-}
+LOG_EVERY = 20  # steps
 app = App(name="pretrain_emoji", help=__doc__)
 
 
@@ -52,17 +44,28 @@ app = App(name="pretrain_emoji", help=__doc__)
 class Config:
     """What a pretraining run is made of.
 
-    `keep` is the share of image patches that are seen in training (patch dropout is 1 - keep); in the last
-    `whole_tail` of the time all are.
+    Attributes:
+        minutes: training time, over which the learning rate falls.
+        ranks: processes, each on one thread, that average their gradients.
+        batch: distinct emoji a step and rank.
+        text_alone: share of the time in which the text tower alone learns, from pairs of captions.
+        text_every: steps from one update of the text tower to the next, after that.
+        uses: times that a drawn scene is seen, each time with other patches.
+        harden: batches until restyling has risen from none to its full share.
+        lr, muon_lr: peaks of AdamW and of Muon, which has the matrices of the image tower's blocks.
+        warmup: share of the time in which the rate rises.
+        keep: share of the image patches that are seen in training, but for the last `whole_tail` of the time.
+        bank_every: steps between two encodings of all emoji's prompts.
+        save_every: seconds between two checkpoints.
     """
 
-    minutes: float = 65.0
+    minutes: float = 47.0
     ranks: int = 2
     batch: int = 96
     text_alone: float = 0.025
     text_every: int = 4
     uses: int = 2
-    harden: int = 800
+    harden: int = 1000
     width: int = 128
     layers: int = 6
     text_layers: int = 4
@@ -97,24 +100,6 @@ def model_cfg(config: Config, vocabulary: int = 49408) -> dict:
             "layers": config.text_layers,
         },
     }
-
-
-def build(cfg: dict, patch_dropout: float = 0.0) -> CLIP:
-    return CLIP(cfg["embed_dim"], {**cfg["vision_cfg"], "patch_dropout": patch_dropout}, cfg["text_cfg"])
-
-
-def normalised(images: Tensor) -> Tensor:
-    """uint8 [n, 64, 64, 3] as the model's input [n, 3, 64, 64]."""
-    return ((images.float() / 255 - 0.5) / 0.25).permute(0, 3, 1, 2).contiguous()
-
-
-def encode_text(model: CLIP, tokens: Tensor) -> Tensor:
-    """Unit text features of token rows cut after the longest caption: exact, as the tower is causal."""
-    length = tokens.shape[1]
-    x = model.token_embedding(tokens) + model.positional_embedding[:length]
-    x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
-    x = x[torch.arange(len(x)), tokens.argmax(dim=-1)] @ model.text_projection
-    return F.normalize(x, dim=-1)
 
 
 class Training:
@@ -262,22 +247,19 @@ def run_rank(rank: int, config: Config, folder: Path, meeting: str) -> None:
     batches = Batches(config.seed, config.batch, config.harden)
     scenes = batches.stream(training.step * config.ranks + rank, config.ranks, config.uses)
     saved = last = time.monotonic()
-    loss_sum = right_sum = 0.0
+    sums = np.zeros(2)  # of loss and share of right images since the last log line
     while training.position < 1:
         number = training.step * config.ranks + rank
         batch = batches.captions(number, 2) if training.position < config.text_alone else next(scenes)
         now = time.monotonic()
-        loss, right = training.update(batch, now - last)
+        sums += training.update(batch, now - last)
         last = now
-        loss_sum, right_sum = loss_sum + loss, right_sum + right
-        if rank == 0 and training.step % 20 == 0:
-            log.info(
-                "step %d loss %.3f right %.1f%% scale %.1f, %.2f steps/s, %.1f minutes left",
-                training.step, loss_sum / 20, 5 * right_sum, training.model.logit_scale.exp().item(),
-                training.step / training.seconds, (1 - training.position) * config.minutes,
-            )  # fmt: skip
-        if training.step % 20 == 0:
-            loss_sum = right_sum = 0.0
+        if training.step % LOG_EVERY == 0:
+            loss, right = sums / LOG_EVERY
+            speed, left = training.step / training.seconds, (1 - training.position) * config.minutes
+            line = "step %d loss %.3f right %.1f%%, %.2f steps/s, %.1f minutes left"
+            log.log(logging.INFO if rank == 0 else logging.DEBUG, line, training.step, loss, 100 * right, speed, left)
+            sums[:] = 0
         if rank == 0 and now - saved > config.save_every:
             training.save(path)
             saved = now
@@ -308,14 +290,6 @@ def export(*, folder: Path = Path("runs/emoji"), out: Path = WEIGHTS) -> None:
     save_file(weights, out.with_suffix(".part"), metadata)
     os.replace(out.with_suffix(".part"), out)
     log.info("%s: %.1f MB, step %d", out, out.stat().st_size / 1e6, state["step"])
-
-
-def read(path: Path) -> CLIP:
-    """The model of an exported file, ready to evaluate."""
-    with safe_open(path, "pt") as file:
-        model = build(json.loads(file.metadata()["model_cfg"]))
-    model.load_state_dict({name: weight.float() for name, weight in load_file(path).items()})
-    return model.eval()
 
 
 @app.command

@@ -1,0 +1,51 @@
+"""The small CLIP of the embedded benchmark as a file and as a model: what training and the zero-shot table share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from open_clip.model import CLIP
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+WEIGHTS = Path(__file__).parents[1] / "src" / "gopro" / "assets" / "emoji-clip.safetensors"
+TEMPLATE = "a photo of a {}."
+PREPROCESS = {
+    "size": 64,
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.25, 0.25, 0.25],
+    "interpolation": "bicubic",
+    "resize_mode": "shortest",
+}
+
+
+def build(cfg: dict, patch_dropout: float = 0.0) -> CLIP:
+    """The model of `cfg`, the three arguments of `CLIP`, with random weights."""
+    return CLIP(cfg["embed_dim"], {**cfg["vision_cfg"], "patch_dropout": patch_dropout}, cfg["text_cfg"])
+
+
+def normalised(images: Tensor) -> Tensor:
+    """uint8 [n, 64, 64, 3] as the model's input [n, 3, 64, 64]."""
+    mean, std = torch.tensor(PREPROCESS["mean"]), torch.tensor(PREPROCESS["std"])
+    return ((images.float() / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
+
+
+def encode_text(model: CLIP, tokens: Tensor) -> Tensor:
+    """Unit text features of token rows cut after the longest caption: exact, as the tower is causal."""
+    length = tokens.shape[1]
+    x = model.token_embedding(tokens) + model.positional_embedding[:length]
+    x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
+    x = x[torch.arange(len(x)), tokens.argmax(dim=-1)] @ model.text_projection
+    return F.normalize(x, dim=-1)
+
+
+def read(path: Path) -> CLIP:
+    """The model of an exported file, ready to evaluate."""
+    with safe_open(path, "pt") as file:
+        model = build(json.loads(file.metadata()["model_cfg"]))
+    model.load_state_dict({name: weight.float() for name, weight in load_file(path).items()})
+    return model.eval()
