@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -25,9 +26,13 @@ from gopro.text.tower import TextTower
 
 KeysValues = tuple[Tensor, Tensor]  # each [B, H, P, d/H]
 
-# What autograd keeps of a token and layer with frozen weights, in multiples of the width (measured: see
-# benchmarks/text_tower.py): the inputs of two norms, q, k, v, attention output, two residuals, the MLP's 4 + 4.
-SAVED_WIDTHS = 17
+# What autograd keeps of a token and layer whose weights are frozen, in multiples of the width: 10 were measured with
+# GELU, 14 to 15 with QuickGELU (inputs of the norms, queries, keys, values and copies of them, the MLP's hidden layer).
+SAVED_WIDTHS = 15
+
+# Where not all activations can be kept, classes go through in chunks of this part of the memory: one part is left to
+# the chunk that is being recomputed, the others keep what they can.
+PARTS = 4
 
 
 @dataclass(frozen=True)
@@ -64,8 +69,8 @@ class PackedPrompts(Prompts):
     """Prompts of a fixed list of classes on a causal tower, packed.
 
     Args:
-        memory: bytes that the activations of a step may take; past that, classes go through in chunks that are
-            recomputed in backward. The result never depends on it beyond rounding.
+        memory: bytes that the activations of a step may take; classes that find no room in it go through in chunks
+            that are recomputed in backward. The result never depends on it beyond rounding.
     """
 
     def __init__(
@@ -81,7 +86,7 @@ class PackedPrompts(Prompts):
         super().__init__(tower, classnames, before=before, after=after, tail=tail)
         self.memory = memory
         self._chunked: dict[tuple[int, bool], tuple[Chunk, ...]] = {}
-        with torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad():
             self.sos = self._prefix(tower.token_embedding(torch.tensor([[tower.sos]], device=tower.device)))
 
     @staticmethod
@@ -100,13 +105,15 @@ class PackedPrompts(Prompts):
             before, deep = before[:, :, :0], ()
 
         needs_grad = any(t.requires_grad for t in (before, after, *deep, *shared[-1]))
-        layers = len(self.tower.blocks) if torch.is_grad_enabled() and needs_grad else 1
-        token_bytes = batch * self.tower.width * 4 * SAVED_WIDTHS * layers
-        chunks = self._chunks(max(1, self.memory // token_bytes), class_specific)
+        training = torch.is_grad_enabled() and needs_grad
+        layers = len(self.tower.blocks) if training else 1
+        room = self.memory // (batch * self.tower.width * 4 * SAVED_WIDTHS * layers)  # for so many tokens
+        if training and room < self._tokens(class_specific):
+            room //= PARTS
         features = []
-        for chunk in chunks:
+        for i, chunk in enumerate(chunks := self._chunks(room, class_specific)):
             arguments = (chunk, before, after, deep, shared)
-            if layers > 1 and len(chunks) > 1:
+            if training and i >= PARTS - 1:  # backward goes from last to first, so the first are those to keep
                 features.append(
                     checkpoint(self._encode_chunk, *arguments, use_reentrant=False, preserve_rng_state=False)
                 )
@@ -131,7 +138,7 @@ class PackedPrompts(Prompts):
         layers: list[KeysValues] = []
         for layer, block in enumerate(tower.blocks):
             if 0 < layer <= len(deep):
-                x = deep[layer - 1].to(x.dtype).expand(x.shape[0], -1, -1)
+                x = deep[layer - 1].to(x.dtype)
             q, k, v = _heads(block, x)
             parent = None if parents is None else parents[layer]
             layers.append((k, v) if parent is None else (_behind(parent[0], k), _behind(parent[1], v)))
@@ -156,9 +163,13 @@ class PackedPrompts(Prompts):
             x = _finish(block, x, _attend(q, k, v, shared[layer], chunk.runs))
         return tower.project(x)
 
+    def _tokens(self, class_specific: bool) -> int:
+        """How many tokens all classes have together."""
+        return sum(map(len, self.body_ids)) + (self.before * len(self) if class_specific else 0)
+
     def _chunks(self, limit: int, class_specific: bool) -> tuple[Chunk, ...]:
-        """The classes in chunks of about `limit` tokens, shortest names first."""
-        key = (limit, class_specific)
+        """The classes in chunks of at most `limit` tokens (or one class), shortest names first."""
+        key = (limit, class_specific) = (min(limit, self._tokens(class_specific)), class_specific)
         if key not in self._chunked:
             inside = self.before if class_specific else 0
             lengths = [inside + len(body) for body in self.body_ids]
@@ -173,6 +184,7 @@ class PackedPrompts(Prompts):
             self._chunked[key] = tuple(self._chunk(classes, inside) for classes in chunks)
         return self._chunked[key]
 
+    @torch.inference_mode(False)  # kept for training, which cannot use inference tensors
     def _chunk(self, classes: Sequence[int], inside: int) -> Chunk:
         """The layout of these classes, sorted by length, each with `inside` context tokens of its own in front."""
         ids: list[int] = []
@@ -244,28 +256,36 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, shared: KeysValues | None, runs: Se
     eot_only = q.shape[2] != k.shape[2]
     batch = max(q.shape[0], 1 if shared is None else shared[0].shape[0])
     length_shared = 0 if shared is None else shared[0].shape[2]
-    to_shared = None if shared is None else q @ shared[0].transpose(-1, -2)  # [B, H, queries, P]
-    own, weights_shared, at = [], [], 0
-    for run in runs:
+    tokens = [run.count * run.length for run in runs]
+    queries = [run.count for run in runs] if eot_only else tokens
+    to_shared = None if shared is None else (q @ shared[0].transpose(-1, -2)).split(queries, dim=2)  # each [B, H, q, P]
+    own, weights_shared = [], []
+    parts = zip(runs, q.split(queries, dim=2), k.split(tokens, dim=2), v.split(tokens, dim=2), strict=True)
+    for i, (run, query, key, value) in enumerate(parts):
         rows = 1 if eot_only else run.length
-        queries = slice(at, at + run.count * rows)
-        at = queries.stop
-        keys, values = (t[:, :, run.start : run.stop].unflatten(2, (run.count, run.length)) for t in (k, v))
-        scores = q[:, :, queries].unflatten(2, (run.count, rows)) @ keys.transpose(-1, -2)  # [B, H, C, rows, length]
-        if not eot_only:
-            future = torch.ones(rows, rows, dtype=torch.bool, device=q.device).triu(1)
-            scores = scores.masked_fill(future, float("-inf"))
+        key, value = (t.unflatten(2, (run.count, run.length)) for t in (key, value))
+        scores = query.unflatten(2, (run.count, rows)) @ key.transpose(-1, -2)  # [B, H, C, rows, length]
+        if rows > 1:
+            scores = scores.masked_fill(_future(rows, q.device), float("-inf"))
         if to_shared is not None:
             scores = torch.cat(
-                [to_shared[:, :, queries].unflatten(2, (run.count, rows)), scores.expand(batch, -1, -1, -1, -1)], dim=-1
+                [to_shared[i].unflatten(2, (run.count, rows)), scores.expand(batch, -1, -1, -1, -1)], dim=-1
             )
         weights = scores.softmax(dim=-1, dtype=torch.float32).to(v.dtype)
-        own.append((weights[..., length_shared:] @ values).flatten(2, 3))
-        weights_shared.append(weights[..., :length_shared].flatten(2, 3))
+        of_shared, of_own = weights.split([length_shared, run.length], dim=-1)
+        own.append((of_own @ value).flatten(2, 3))
+        weights_shared.append(of_shared.flatten(2, 3))
     attended = torch.cat(own, dim=2)
     if shared is not None:
         attended = attended + torch.cat(weights_shared, dim=2) @ shared[1]
     return attended.transpose(1, 2).flatten(2)
+
+
+@cache
+@torch.inference_mode(False)
+def _future(length: int, device: torch.device) -> Tensor:
+    """[length, length], true where a column stands behind a row."""
+    return torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
 
 
 def _finish(block: ResidualAttentionBlock, x: Tensor, attended: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ class Prompts(ABC):
                 f"context {name} has shape {tuple(context.shape)}, expected "
                 f"[batch, 1 or {len(self)}, {length}, {self.tower.width}]"
             )
-        return context
+        return context if length else context[:1, :1]
 
     @abstractmethod
     def _encode(self, before: Tensor, after: Tensor, deep: Sequence[Tensor]) -> Tensor: ...
