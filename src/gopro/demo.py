@@ -30,8 +30,8 @@ CONFIG = BenchmarkConfig(
 )
 
 INTRO = (
-    "Base-to-new on emoji-activities, drawn in a style (Twemoji) that the small embedded CLIP never saw in pretraining:\n"
-    "each method learns from 8 pictures of each base class and is tested on base classes and on new ones."
+    "Base-to-new on emoji-activities, in a drawing style that the small embedded CLIP never saw in pretraining.\n"
+    f"Each method learns from {CONFIG.shots} pictures of each base class and is tested on base classes and on new ones."
 )
 
 PICTURES = 6

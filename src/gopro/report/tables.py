@@ -8,6 +8,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rich import box
 from rich.markup import escape
 from rich.table import Table
 
@@ -87,7 +88,13 @@ def base_to_new(rows: Sequence[Mapping[str, Any]]) -> list[BaseToNewRow]:
 
 def rich_table(rows: Sequence[BaseToNewRow]) -> Table:
     """The table for a terminal, best means bold, notes as its caption."""
-    table = Table(caption="\n".join(map(escape, notes(rows))) or None, caption_justify="left")
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+        caption="\n".join(map(escape, notes(rows))) or None,
+        caption_justify="left",
+    )
     table.add_column("Data", overflow="fold")
     table.add_column("Method", overflow="fold")
     for title in COLUMNS.values():
