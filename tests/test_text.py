@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
-import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,9 +14,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from benchmarks.memory import LiveBytes
 from gopro.errors import InputError
 from gopro.text import FullPrompts, PackedPrompts, Prompts, TextTower, encode_texts, make_prompts
 
@@ -214,33 +212,6 @@ def test_thousands_of_classes_in_chunks() -> None:
     (expected,) = torch.autograd.grad((full * weights).sum(), context)
     assert (features[:, some] - full).abs().max() <= 1e-5
     assert deviation(gradient, expected) <= 1e-4
-
-
-class LiveBytes(TorchDispatchMode):
-    """The most bytes that tensors made inside it held at one time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.live = self.peak = 0
-        self._known: set[int] = set()
-
-    def __torch_dispatch__(
-        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor):
-                storage = tensor.untyped_storage()
-                if storage._cdata not in self._known:
-                    self._known.add(storage._cdata)
-                    self.live += storage.nbytes()
-                    weakref.finalize(storage, self._freed, storage._cdata, storage.nbytes())
-        self.peak = max(self.peak, self.live)
-        return out
-
-    def _freed(self, key: int, size: int) -> None:
-        self._known.discard(key)
-        self.live -= size
 
 
 def peak_bytes(classes: int, memory: int, train: bool) -> int:

@@ -1,0 +1,224 @@
+"""Packed against full text encoding: features of every class under one context an image, and the contexts' gradients.
+
+    python -m benchmarks.text_tower [--json] [--classes 50 500] [--contexts 4] [--repeats 3]
+
+The tower has ViT-B/16's shape (12 layers, width 512, 8 heads, 77 positions) and random weights, in fp32. Up to 100
+class names are Caltech101's where `../shared` holds them; beyond that, and without them, they are made up, of 1 to 5
+words. The packed path runs with its ordinary memory limit. The full path keeps too much to go through at once: it goes
+class by class in groups of 10, gradients added up, which costs it nothing in time. Both take turns, so that whatever
+else the machine does meets both; beyond 100 classes the full path runs once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import open_clip
+import torch
+from torch import Tensor
+
+from benchmarks.memory import LiveBytes
+from gopro.text import FullPrompts, PackedPrompts, Prompts, TextTower
+
+GROUP = 10  # classes that the full path takes at once
+BEFORE = 4  # tokens of a context, as of "a photo of a"
+CALTECH = Path(__file__).resolve().parents[2] / "shared/datasets/caltech-101/split_zhou_Caltech101.json"
+# fmt: off
+QUALITIES = (
+    "red", "blue", "spotted", "striped", "great", "lesser", "northern", "southern", "golden", "wild", "common", "dwarf",
+    "giant", "crested", "woolly", "antique", "folding", "electric", "wooden", "inflatable", "rusty", "hooded", "pygmy",
+)
+THINGS = (
+    "dog", "cat", "finch", "accordion", "teapot", "lighthouse", "helicopter", "maple", "orchid", "mushroom", "sofa",
+    "violin", "tram", "ketch", "anchor", "bonsai", "crocodile", "dragonfly", "menorah", "metronome", "nautilus",
+    "pagoda", "platypus", "saxophone", "sunflower", "trilobite", "wheelchair", "windmill", "yin-yang", "wild cat",
+    "joshua tree", "water lily", "grand piano", "cougar body", "flamingo head", "ceiling fan", "soccer ball",
+    "cash machine", "cellular telephone", "Cavalier King Charles spaniel",
+)
+# fmt: on
+
+
+@dataclass(frozen=True)
+class Result:
+    """One line of the table. Seconds are of a step (forward and backward), the median of the runs."""
+
+    classes: int
+    contexts: int
+    tokens_packed: int
+    """Tokens of all classes behind the shared context."""
+    tokens_full: int
+    """Positions that the full path computes, for one context."""
+    packed_seconds: float
+    full_seconds: float
+    ratio: float
+    packed_cpu_seconds: float
+    """Processor time of all threads: what is left of the noise that other programs make."""
+    full_cpu_seconds: float
+    cpu_ratio: float
+    packed_runs: int
+    full_runs: int
+    feature_deviation: float
+    """Largest absolute difference of unit features."""
+    gradient_deviation: float
+    """Largest difference of a context's gradient over the largest gradient."""
+    packed_peak_mib: float
+    full_peak_mib: float
+    """Both: most bytes that tensors held at one time; the full path's with 10 classes at a time."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--classes", type=int, nargs="+", default=[50, 500], metavar="C")
+    parser.add_argument("--contexts", type=int, default=4, metavar="B", help="contexts, one an image")
+    parser.add_argument("--repeats", type=int, default=3, metavar="N")
+    options = parser.parse_args()
+    if min(*options.classes, options.contexts, options.repeats) < 1:
+        parser.error("classes, contexts and repeats must be at least 1")
+
+    text = text_tower()
+    results = [compare(text, class_names(n), options.contexts, options.repeats) for n in options.classes]
+    report = {
+        "machine": machine(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "results": [asdict(result) for result in results],
+    }
+    if options.json:
+        print(json.dumps(report))
+    else:
+        print(f"{report['machine']}, {report['threads']} threads, torch {report['torch']}")
+        print(table(results))
+
+
+def text_tower() -> TextTower:
+    """ViT-B/16's text tower with random weights."""
+    torch.manual_seed(0)
+    image = open_clip.CLIPVisionCfg(image_size=16, patch_size=16, width=64, layers=1)  # takes no part
+    config = open_clip.get_model_config("ViT-B-16")
+    assert config is not None
+    model = open_clip.CLIP(config["embed_dim"], image, open_clip.CLIPTextCfg(**config["text_cfg"]))
+    return TextTower(model.eval().requires_grad_(False), open_clip.SimpleTokenizer())
+
+
+def class_names(count: int) -> list[str]:
+    """`count` different class names, the same every time."""
+    if count <= 100 and CALTECH.is_file():
+        rows = json.loads(CALTECH.read_text())["train"]
+        return sorted({name.replace("_", " ") for _, _, name in rows})[:count]
+    draw = random.Random(0)
+    names: dict[str, None] = {}
+    while len(names) < count:
+        names[" ".join([*draw.sample(QUALITIES, draw.choice((0, 1, 1, 1, 2, 2))), draw.choice(THINGS)])] = None
+    return list(names)
+
+
+def compare(text: TextTower, names: Sequence[str], contexts: int, repeats: int) -> Result:
+    """Times both paths in turns, and holds the packed path's result against the full one's."""
+    context = torch.randn(contexts, BEFORE, text.width, requires_grad=True)
+    weights = torch.randn(contexts, len(names), text.project(context[:1, 0]).shape[-1])
+    packed = PackedPrompts(text, names, before=BEFORE)
+    groups = [range(at, min(at + GROUP, len(names))) for at in range(0, len(names), GROUP)]
+    full = [(FullPrompts(text, [names[c] for c in group], before=BEFORE), weights[:, group]) for group in groups]
+    features, gradient = step([(packed, weights)], context)  # lays the chunks out, too
+    ours, theirs = Stopwatch(), Stopwatch()
+    expected, expected_gradient = theirs.time(step, full, context)
+    ours.time(step, [(packed, weights)], context)
+    for _ in range(repeats - 1):
+        if len(names) <= 100:
+            theirs.time(step, full, context)
+        ours.time(step, [(packed, weights)], context)
+    with LiveBytes() as packed_memory:
+        step([(packed, weights)], context)
+    with LiveBytes() as full_memory:
+        step(full[:1], context)
+    return Result(
+        classes=len(names),
+        contexts=contexts,
+        tokens_packed=sum(map(len, packed.body_ids)),
+        tokens_full=len(names) * text.context_length,
+        packed_seconds=ours.wall,
+        full_seconds=theirs.wall,
+        ratio=theirs.wall / ours.wall,
+        packed_cpu_seconds=ours.cpu,
+        full_cpu_seconds=theirs.cpu,
+        cpu_ratio=theirs.cpu / ours.cpu,
+        packed_runs=len(ours.walls),
+        full_runs=len(theirs.walls),
+        feature_deviation=(features - expected).abs().max().item(),
+        gradient_deviation=((gradient - expected_gradient).abs().max() / expected_gradient.abs().max()).item(),
+        packed_peak_mib=packed_memory.peak / 2**20,
+        full_peak_mib=full_memory.peak / 2**20,
+    )
+
+
+def step(parts: Sequence[tuple[Prompts, Tensor]], context: Tensor) -> tuple[Tensor, Tensor]:
+    """Features [B, C, D] of the classes of all parts, and the gradient at the context of their product with weights."""
+    context.grad = None
+    features = []
+    for prompts, weights in parts:
+        of_part = prompts(context)
+        (of_part * weights).sum().backward()
+        features.append(of_part.detach())
+    assert context.grad is not None
+    return torch.cat(features, dim=1), context.grad
+
+
+class Stopwatch:
+    """Medians of the wall-clock and processor seconds of calls."""
+
+    def __init__(self) -> None:
+        self.walls: list[float] = []
+        self.cpus: list[float] = []
+
+    def time(self, function, *arguments):
+        wall, cpu = time.perf_counter(), time.process_time()
+        result = function(*arguments)
+        self.walls.append(time.perf_counter() - wall)
+        self.cpus.append(time.process_time() - cpu)
+        return result
+
+    @property
+    def wall(self) -> float:
+        return statistics.median(self.walls)
+
+    @property
+    def cpu(self) -> float:
+        return statistics.median(self.cpus)
+
+
+def machine() -> str:
+    """Processor and number of cores."""
+    model = platform.processor() or platform.machine()
+    if sys.platform == "linux":
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
+    return f"{model}, {os.cpu_count()} cores"
+
+
+def table(results: Sequence[Result]) -> str:
+    """The results in Markdown."""
+    head = "classes × contexts | packed s | full s | ratio | CPU packed s | CPU full s | ratio | features | gradients"
+    lines = [f"| {head} | peak packed, full MiB |", "|" + "---|" * 10]
+    for r in results:
+        lines.append(
+            f"| {r.classes} × {r.contexts} | {r.packed_seconds:.2f} | {r.full_seconds:.1f} | {r.ratio:.1f} "
+            f"| {r.packed_cpu_seconds:.2f} | {r.full_cpu_seconds:.1f} | {r.cpu_ratio:.1f} "
+            f"| {r.feature_deviation:.1e} | {r.gradient_deviation:.1e} "
+            f"| {r.packed_peak_mib:.0f}, {r.full_peak_mib:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
