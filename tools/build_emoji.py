@@ -23,22 +23,48 @@ ASSETS = Path(__file__).parents[1] / "src" / "gopro" / "assets" / "emoji"
 SIZE = 64  # pixels a side of a drawing
 COLUMNS = 40
 QUALITY = 90  # of the WebP sheets; 100 keeps every pixel
-# style -> npm package, version and the sha256 of its tarball
+# style -> npm package, its version, the sha256 of its tarball
 DRAWINGS = {
-    "noto": ("@iconify-json/noto", "1.2.9"),
-    "twemoji": ("@iconify-json/twemoji", "1.2.5"),
-    "openmoji": ("@iconify-json/openmoji", "1.2.29"),
-    "fluent": ("@iconify-json/fluent-emoji-flat", "1.2.6"),
-    "high-contrast": ("@iconify-json/fluent-emoji-high-contrast", "1.2.6"),
+    "noto": (
+        "@iconify-json/noto",
+        "1.2.9",
+        "3e918d88fc945c0bb3d468dbace6f88caef67f01c9f0e7bcae0915a042e8f1ad",
+    ),
+    "twemoji": (
+        "@iconify-json/twemoji",
+        "1.2.5",
+        "19046dff7d8707ce96212ec86468b36ac5f8e60409629dd13f809265c6d0ebb7",
+    ),
+    "openmoji": (
+        "@iconify-json/openmoji",
+        "1.2.29",
+        "03181e2c156cab35cf4a62f1f7886bd971d59212e75ac3f189d5a4cae3930fc5",
+    ),
+    "fluent": (
+        "@iconify-json/fluent-emoji-flat",
+        "1.2.6",
+        "7d064769dee690815f823bc5bcc511d957198caf9f5edd8dd9c1aa48a6aeb175",
+    ),
+    "high-contrast": (
+        "@iconify-json/fluent-emoji-high-contrast",
+        "1.2.6",
+        "0b92d48c90d2200bd499e3cdd09a127ca6a8c8ddefd34c35eb5a1e4994012ae0",
+    ),
 }
-NAMES = ("emojibase-data", "17.0.0")
+NAMES = (
+    "emojibase-data",
+    "17.0.0",
+    "d01d0e2ca4e22cb402679532155342c71e2e871f25c32223c013b8b166ebdf5a",
+)
 
 
-def packed(folder: Path, package: str, version: str) -> Path:
-    """The tarball of an npm package, packed into `folder` unless it lies there."""
+def packed(folder: Path, package: str, version: str, sha256: str) -> Path:
+    """The tarball of an npm package, packed into `folder` unless it lies there. Exits if it is another one."""
     tarball = folder / f"{package.removeprefix('@').replace('/', '-')}-{version}.tgz"
     if not tarball.exists():
         subprocess.run(["npm", "pack", "--silent", f"{package}@{version}"], cwd=folder, check=True)
+    if (found := hashlib.sha256(tarball.read_bytes()).hexdigest()) != sha256:
+        raise SystemExit(f"{tarball}: sha256 {found}, expected {sha256}; delete it to have it packed anew")
     return tarball
 
 
@@ -107,12 +133,8 @@ def main() -> None:
         print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
     record = {
         "packages": {
-            style: {
-                "package": package,
-                "version": version,
-                "sha256": hashlib.sha256(packed(folder, package, version).read_bytes()).hexdigest(),
-            }
-            for style, (package, version) in {**DRAWINGS, "names": NAMES}.items()
+            style: {"package": package, "version": version, "sha256": sha256}
+            for style, (package, version, sha256) in {**DRAWINGS, "names": NAMES}.items()
         },
         "size": SIZE,
         "columns": COLUMNS,
