@@ -1,12 +1,12 @@
 """Packed against full text encoding: features of every class under one context an image, and the contexts' gradients.
 
-    python -m benchmarks.text_tower [--json] [--classes 50 500] [--contexts 4] [--repeats 3]
+    python -m benchmarks.text_tower [--json] [--classes 50 500] [--contexts 4] [--repeats 3] [--memory 2]
 
 The tower has ViT-B/16's shape (12 layers, width 512, 8 heads, 77 positions) and random weights, in fp32. Up to 100
-class names are Caltech101's where `../shared` holds them; beyond that, and without them, they are made up, of 1 to 5
-words. The packed path runs with its ordinary memory limit. The full path keeps too much to go through at once: it goes
-class by class in groups of 10, gradients added up, which costs it nothing in time. Both take turns, so that whatever
-else the machine does meets both; beyond 100 classes the full path runs once.
+class names are Caltech101's where `../shared` holds them; beyond that, and without them, they are made up, of 1 to 6
+words. The packed path keeps to `--memory` GiB of activations and recomputes what finds no room. The full path would
+keep 20 MB a class and context: it takes 10 classes at a time and adds the gradients up, which costs it no time. Both
+take turns, so that whatever else the machine does meets both; beyond 100 classes the full path runs once.
 """
 
 from __future__ import annotations
@@ -82,16 +82,19 @@ def main() -> None:
     parser.add_argument("--classes", type=int, nargs="+", default=[50, 500], metavar="C")
     parser.add_argument("--contexts", type=int, default=4, metavar="B", help="contexts, one an image")
     parser.add_argument("--repeats", type=int, default=3, metavar="N")
+    parser.add_argument("--memory", type=float, default=2.0, metavar="GIB", help="of the packed path's activations")
     options = parser.parse_args()
     if min(*options.classes, options.contexts, options.repeats) < 1:
         parser.error("classes, contexts and repeats must be at least 1")
 
     text = text_tower()
-    results = [compare(text, class_names(n), options.contexts, options.repeats) for n in options.classes]
+    memory = int(options.memory * 2**30)
+    results = [compare(text, class_names(n), options.contexts, options.repeats, memory) for n in options.classes]
     report = {
         "machine": machine(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
+        "memory_gib": options.memory,
         "results": [asdict(result) for result in results],
     }
     if options.json:
@@ -123,11 +126,11 @@ def class_names(count: int) -> list[str]:
     return list(names)
 
 
-def compare(text: TextTower, names: Sequence[str], contexts: int, repeats: int) -> Result:
+def compare(text: TextTower, names: Sequence[str], contexts: int, repeats: int, memory: int) -> Result:
     """Times both paths in turns, and holds the packed path's result against the full one's."""
     context = torch.randn(contexts, BEFORE, text.width, requires_grad=True)
     weights = torch.randn(contexts, len(names), text.project(context[:1, 0]).shape[-1])
-    packed = PackedPrompts(text, names, before=BEFORE)
+    packed = PackedPrompts(text, names, before=BEFORE, memory=memory)
     groups = [range(at, min(at + GROUP, len(names))) for at in range(0, len(names), GROUP)]
     full = [(FullPrompts(text, [names[c] for c in group], before=BEFORE), weights[:, group]) for group in groups]
     features, gradient = step([(packed, weights)], context)  # lays the chunks out, too
