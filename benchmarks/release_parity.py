@@ -25,8 +25,8 @@ from gopro.methods.gopro import RELEASE, GOPro
 
 LIMIT = 1e-4
 
-# Zero but for rounding: rho's bias shifts all dimensions alike, which layer norm takes out, and batch norm takes out the
-# bias before it. They are held against the largest gradient of the step, not against their own noise.
+# Zero but for rounding: rho's bias shifts all dimensions alike, which layer norm takes out, and batch norm takes out
+# the bias before it. They are held against the largest gradient of the step, not against their own noise.
 ZERO_GRADIENTS = ("prompt_learner.rho.bias", "simproj.linear.bias")
 
 

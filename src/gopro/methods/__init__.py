@@ -16,7 +16,7 @@ from gopro.backbone import Backbone
 from gopro.errors import InputError
 from gopro.methods.base import Method, Recipe
 from gopro.methods.coop import CoOp, CoOpConfig
-from gopro.methods.gopro import RELEASE, GOPro, GOProConfig
+from gopro.methods.gopro import RELEASE, GOPro, GOProConfig, GOProRelease
 from gopro.methods.zeroshot import ZeroShot, ZeroShotConfig
 
 __all__ = ["METHODS", "Method", "Recipe", "build_method", "parse_method"]
@@ -25,7 +25,7 @@ METHODS: dict[str, tuple[type[Method], Any]] = {
     "zeroshot": (ZeroShot, ZeroShotConfig()),
     "coop": (CoOp, CoOpConfig()),
     "gopro": (GOPro, GOProConfig()),
-    "gopro-release": (GOPro, RELEASE),
+    "gopro-release": (GOProRelease, RELEASE),
 }
 
 

@@ -139,6 +139,12 @@ class GOPro(Method):
         }
 
 
+class GOProRelease(GOPro):
+    """GOPro with the released code's settings and training recipe."""
+
+    recipe = Recipe(optimizer="sgd", lr=2e-3, epochs=50, batch=4)
+
+
 def _map(inputs: int, outputs: int, rank: int | None, *, at_zero: bool) -> nn.Module:
     """A linear map with bias, of full or low rank, that starts at zero or as torch starts it."""
     last = nn.Linear(rank or inputs, outputs)
