@@ -42,7 +42,8 @@ def undeclared(folder: Path, *requirements: str) -> dict[str, list[str]]:
     return {
         module: owners.get(module, [])
         for module in imported(folder)
-        if declared.isdisjoint(map(normalized, owners.get(module, [])))
+        # what is not installed here, an extra's, goes by its own name
+        if declared.isdisjoint(map(normalized, owners.get(module, [module])))
     }
 
 

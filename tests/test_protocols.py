@@ -1,6 +1,7 @@
 """Base-to-new as a sweep: what it writes, what it does not do twice, and what it refuses."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,9 +57,10 @@ def test_a_second_sweep_runs_nothing(
 
 
 def test_a_missing_row_alone_is_made_again_from_the_run(
-    sweep: tuple[BenchmarkConfig, list[dict]], monkeypatch: pytest.MonkeyPatch
+    sweep: tuple[BenchmarkConfig, list[dict]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, _ = sweep
+    config = replace(sweep[0], output=tmp_path / "copy")
+    shutil.copytree(sweep[0].output, config.output)
     path = config.output / "results.jsonl"
     content = path.read_text()
     lines = content.splitlines(keepends=True)
