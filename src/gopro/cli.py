@@ -205,7 +205,7 @@ def _steps() -> Iterator[Callable[[Step], None]]:
         TimeRemainingColumn(compact=True),
         TextColumn("{task.description}"),
     )
-    progress = Progress(*columns, console=err, transient=True)
+    progress = Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
     tasks: list[TaskID] = []
 
     def on_step(step: Step) -> None:
@@ -230,7 +230,7 @@ def _steps() -> Iterator[Callable[[Step], None]]:
 @contextmanager
 def _bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
     columns = (TextColumn(what), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
-    with Progress(*columns, console=err, transient=True) as progress:
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task("", total=total)
         yield lambda done: progress.advance(task, done)
 
