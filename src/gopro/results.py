@@ -12,8 +12,9 @@ from gopro.errors import InputError
 
 Row = dict[str, Any]
 
-KEY = ("protocol", "data", "method", "backbone", "shots", "seed", "classes")
-"""What tells evaluations apart."""
+KEY = ("protocol", "source", "data", "method", "backbone", "shots", "seed", "classes")
+"""What tells evaluations apart: `source` is what the method learned from, `data` what it was tested on, `classes` the
+half of `data` that it chose from. A method that learns from no pictures has 0 shots and seed 0."""
 
 
 class Results:
