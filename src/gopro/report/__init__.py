@@ -1,13 +1,19 @@
 """What an experiment showed: tables of results, and one HTML page."""
 
 from gopro.report.page import SampleCard, write_page
-from gopro.report.tables import AVERAGE, BaseToNewRow, Spread, base_to_new, markdown_table, rich_table
+from gopro.report.shape import AVERAGE, Block, Cell, Line, Table
+from gopro.report.spread import Spread
+from gopro.report.tables import BaseToNewRow, base_to_new, markdown_table, rich_table
 
 __all__ = [
     "AVERAGE",
     "BaseToNewRow",
+    "Block",
+    "Cell",
+    "Line",
     "SampleCard",
     "Spread",
+    "Table",
     "base_to_new",
     "markdown_table",
     "rich_table",
