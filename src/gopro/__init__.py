@@ -2,10 +2,10 @@
 
 from gopro.backbone import load_backbone
 from gopro.classifier import Classifier, Prediction, load
-from gopro.config import BenchmarkConfig, TrainConfig
+from gopro.config import BenchmarkConfig, TrainConfig, TransferConfig
 from gopro.data import load_dataset
 from gopro.errors import InputError
-from gopro.protocols import base_to_new
+from gopro.sweep import benchmark
 from gopro.train import resume, train
 
 __all__ = [
@@ -14,7 +14,8 @@ __all__ = [
     "InputError",
     "Prediction",
     "TrainConfig",
-    "base_to_new",
+    "TransferConfig",
+    "benchmark",
     "load",
     "load_backbone",
     "load_dataset",

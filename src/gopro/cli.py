@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import cyclopts
 import yaml
@@ -19,15 +20,16 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from gopro import demo as demonstration
-from gopro import protocols, report
+from gopro import report, sweep
 from gopro.classifier import Classifier
-from gopro.config import BenchmarkConfig, TrainConfig
+from gopro.config import BenchmarkConfig, SweepConfig, TrainConfig, TransferConfig
 from gopro.data import load_dataset
 from gopro.data.dataset import ClassHalf
 from gopro.errors import InputError
 from gopro.evaluate import encode_samples, evaluate
 from gopro.fit import Step
-from gopro.run import load_run, write_atomically
+from gopro.run import load_run, slug, write_json
+from gopro.sweep.worker import summary
 from gopro.train import resume, train
 
 app = App(
@@ -100,14 +102,14 @@ def eval_command(
         "data": dataset.name,
         "classes": classes,
         "method": trained.config.method,
-        **protocols.summary(result),
+        **summary(result),
         "per_class": [
             {"class": name, "accuracy": None if accuracy is None else round(accuracy, 4)}
             for name, accuracy in zip(dataset.classnames, result.per_class, strict=True)
         ],
     }
-    path = run / f"eval-{protocols.slug(dataset.name)}-{classes}.json"
-    write_atomically(path, (json.dumps(row, indent=2, ensure_ascii=False) + "\n").encode())
+    path = run / f"eval-{slug(dataset.name)}-{classes}.json"
+    write_json(path, row)
     out.print(
         f"{escape(dataset.name)} {classes}: accuracy {result.accuracy:.2f} %, macro {result.macro_accuracy:.2f} %, "
         f"{result.n} pictures, {len(dataset.classnames)} classes, {result.seconds:.1f} s -> {escape(str(path))}",
@@ -158,10 +160,51 @@ def predict_command(
 
 @benchmark.command(name="base-to-new")
 def base_to_new_command(config: Annotated[BenchmarkConfig, Flat], *, config_file: ConfigFile = None) -> None:
-    """Train on the base classes, test on base and new classes, for each data set, method and seed."""
-    rows = _sweep(config)
-    out.print(report.rich_table(report.base_to_new(rows)))
-    out.print(f"{len(rows)} evaluations in {config.output / 'results.jsonl'}", highlight=False, soft_wrap=True)
+    """Train on the base classes, test on base and new classes.
+
+    Without --data and --suite it runs on the embedded benchmark.
+    """
+    _benchmark("base-to-new", config)
+
+
+@benchmark.command(name="cross-dataset")
+def cross_dataset_command(config: Annotated[TransferConfig, Flat], *, config_file: ConfigFile = None) -> None:
+    """Train on all classes of one data set, test on others.
+
+    Without --source and --suite it runs on the embedded benchmark.
+    """
+    _benchmark("cross-dataset", config)
+
+
+@benchmark.command(name="domain-generalization")
+def domain_generalization_command(config: Annotated[TransferConfig, Flat], *, config_file: ConfigFile = None) -> None:
+    """Train on all classes of one data set, test on the same things in other styles.
+
+    Without --source and --suite it runs on the embedded benchmark.
+    """
+    _benchmark("domain-generalization", config)
+
+
+@benchmark.command(name="few-shot")
+def few_shot_command(config: Annotated[BenchmarkConfig, Flat], *, config_file: ConfigFile = None) -> None:
+    """Train on 1, 2, 4, 8 and 16 pictures of every class, test on all classes.
+
+    Without --data and --suite it runs on the embedded benchmark.
+    """
+    _benchmark("few-shot", config)
+
+
+@app.command(name="report")
+def report_command(folder: Path) -> None:
+    """Write report.html, tables.md, tables.tex and plots/ from the results in a folder.
+
+    Parameters
+    ----------
+    folder:
+        The --output of gopro benchmark.
+    """
+    page = report.write_report(folder)
+    out.print(f"{escape(str(page))}, with tables.md, tables.tex and plots/ beside it", highlight=False, soft_wrap=True)
 
 
 @app.command(name="demo")
@@ -175,25 +218,59 @@ def demo_command(*, output: Path = Path("runs/demo")) -> None:
     """
     config = replace(demonstration.CONFIG, output=output)
     out.print(demonstration.INTRO, highlight=False)
-    rows = _sweep(config)
-    out.print(report.rich_table(report.base_to_new(rows)))
-    page = demonstration.write_report(config, rows)
+    _benchmark("base-to-new", config, then_report=False)
+    steps = demonstration.next_steps(config)
+    page = report.write_report(output, title=demonstration.TITLE, next_steps=steps)
     out.print(f"\nReport with pictures: {page}\n", highlight=False, soft_wrap=True)
-    for step in demonstration.next_steps(config):
+    for step in steps:
         out.print(escape(step.replace("`", "")), highlight=False, soft_wrap=True)
 
 
-def _sweep(config: BenchmarkConfig) -> list[dict[str, Any]]:
+def _benchmark(protocol: str, config: SweepConfig, *, then_report: bool = True) -> None:
+    """Runs a protocol, shows its tables, and exits with code 1 where runs failed."""
     with _steps() as on_step:
+        command = "gopro " + shlex.join(sys.argv[1:])
+        outcome = sweep.benchmark(protocol, config, command=command, on_event=_say, on_step=on_step)
+    for table in report.tables(outcome.rows):
+        out.print(report.rich_table(table))
+    folder = escape(str(config.output))
+    out.print(f"{len(outcome.rows)} evaluations in {folder}/results.jsonl", highlight=False, soft_wrap=True)
+    if outcome.failures:
+        err.print(
+            f"{len(outcome.failures)} runs failed; the same command tries them again. Their tracebacks are in "
+            f"{folder}/failures.jsonl",
+            style="red",
+            highlight=False,
+            soft_wrap=True,
+        )
+        sys.exit(1)
+    if then_report:
+        out.print(f"Next: gopro report {folder}", highlight=False, soft_wrap=True)
 
-        def on_run(progress: protocols.Progress) -> None:
-            err.print(
-                f"run {progress.run} of {progress.runs}: {escape(progress.method)} on {escape(progress.data)}, "
-                f"seed {progress.seed}",
-                highlight=False,
-            )
 
-        return protocols.base_to_new(config, on_run=on_run, on_step=on_step)
+def _say(event: sweep.Event) -> None:
+    """One line for what a sweep says of itself."""
+    left = "" if event.seconds_left is None else f", {_duration(event.seconds_left)} to go"
+    if event.job is None:
+        there = f"; {event.found} are there already" if event.found else ""
+        err.print(f"{event.runs} runs to do{there}", highlight=False)
+        return
+    job = event.job
+    about = f"{escape(job.train.method)} on {escape(job.tests[0].key.source)}"
+    if job.train.shots:
+        about += f", {job.train.shots} shots, seed {job.train.seed}"
+    if event.kind == "started":
+        err.print(f"{about} begins ({event.ended} of {event.runs} runs done{left})", highlight=False)
+    elif event.kind == "failed":
+        err.print(f"{about} failed: {escape(event.error or '')}", style="red", highlight=False, soft_wrap=True)
+
+
+def _duration(seconds: float) -> str:
+    """Roughly how long, for a person."""
+    for limit, size, unit in ((90, 1, "s"), (90 * 60, 60, "min"), (36 * 3600, 3600, "h")):
+        if seconds < limit:
+            return f"about {max(1, round(seconds / size))} {unit}"
+    return f"about {seconds / 86400:.0f} days"
 
 
 @contextmanager

@@ -19,10 +19,6 @@ class HowToTrain:
 
     root: Path | None = None
     """Directory that holds the benchmarks' folders in CoOp's layout."""
-    backbone: str = EMBEDDED
-    """CLIP to build on: emoji, ARCHITECTURE:TAG, ARCHITECTURE:FILE or openai:FILE."""
-    shots: int = 16
-    """Training pictures a class."""
     epochs: int | None = None
     """Passes over the training pictures."""
     batch: int | None = None
@@ -31,6 +27,8 @@ class HowToTrain:
     """Learning rate at its highest."""
     optimizer: Literal["sgd", "adamw"] | None = None
     """Optimiser."""
+    select: Literal["last", "val"] = "last"
+    """The model to keep: of the last epoch, or of the epoch that is best on the validation pictures."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Number format of the towers; losses and norms stay in fp32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -64,6 +62,10 @@ class TrainConfig(HowToTrain):
     """Folder that the run is written to."""
     method: str = "gopro"
     """Method, with settings if wanted: gopro[con=0]."""
+    backbone: str = EMBEDDED
+    """CLIP to build on: emoji, ARCHITECTURE:TAG, ARCHITECTURE:FILE or openai:FILE."""
+    shots: int = 16
+    """Training pictures a class."""
     seed: int = 1
     """Decides the training pictures, their order, their views and the start."""
     classes: ClassHalf = "all"
@@ -81,19 +83,56 @@ class TrainConfig(HowToTrain):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchmarkConfig(HowToTrain):
-    """A sweep of training runs over data sets, methods and seeds."""
+class SweepConfig(HowToTrain):
+    """What the sweeps of all protocols share. What is not given comes from the suite."""
 
-    data: tuple[str, ...]
-    """Data sets."""
     output: Path
     """Folder for results.jsonl and the runs; what is already in it is not run again."""
-    methods: tuple[str, ...] = ("zeroshot", "coop", "gopro")
+    suite: Literal["emoji", "paper"] | None = None
+    """Settings where none are given: the embedded benchmark's (which hold where no data are named), or the paper's."""
+    methods: tuple[str, ...] | None = None
     """Methods, with settings if wanted: gopro[con=0]."""
-    seeds: tuple[int, ...] = (1, 2, 3)
+    backbones: tuple[str, ...] | None = None
+    """CLIPs to build on: emoji, ARCHITECTURE:TAG, ARCHITECTURE:FILE or openai:FILE."""
+    shots: tuple[int, ...] | None = None
+    """Training pictures a class; each number is run."""
+    seeds: tuple[int, ...] | None = None
     """Seeds."""
+    jobs: int = 1
+    """Runs at once on this machine, a process each."""
+    ray: str | None = None
+    """Address of a Ray cluster to run on, such as auto or 10.0.0.1:6379; its machines share the output folder."""
 
-    def run(self, data: str, method: str, seed: int, classes: ClassHalf, output: Path) -> TrainConfig:
+    def run(
+        self, data: str, method: str, backbone: str, shots: int, seed: int, classes: ClassHalf, output: Path
+    ) -> TrainConfig:
         """One training run of the sweep."""
         shared = {name: getattr(self, name) for name in HowToTrain.__dataclass_fields__}
-        return TrainConfig(data=data, method=method, seed=seed, classes=classes, output=output, **shared)
+        return TrainConfig(
+            data=data,
+            method=method,
+            backbone=backbone,
+            shots=shots,
+            seed=seed,
+            classes=classes,
+            output=output,
+            **shared,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig(SweepConfig):
+    """A sweep within data sets, each trained and tested on its own."""
+
+    data: tuple[str, ...] | None = None
+    """Data sets: emoji-animals, caltech101, ..., or the paths of folders of class-named folders."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferConfig(SweepConfig):
+    """A sweep from one data set to others."""
+
+    source: str | None = None
+    """Data set to train on, all its classes."""
+    targets: tuple[str, ...] | None = None
+    """Data sets to test on as they are."""

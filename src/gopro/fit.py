@@ -1,4 +1,4 @@
-"""The training loop, and going on with it after a cut."""
+"""The training loop, the choice of the epoch to keep, and going on after a cut."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from gopro.data.dataset import Sample
 from gopro.data.loader import in_memory, train_batches
 from gopro.errors import InputError
+from gopro.evaluate import encode_samples, evaluate
 from gopro.methods import Method, Recipe
 from gopro.run import save_tensors, write_atomically
 
@@ -36,6 +37,14 @@ class Step:
     terms: dict[str, Tensor]
 
 
+@dataclass
+class Best:
+    """The epoch that was best on the validation pictures: their accuracy in percent, and what was learned by then."""
+
+    accuracy: float
+    learned: dict[str, Tensor]
+
+
 def learning_rate(recipe: Recipe, epoch: float) -> float:
     """The learning rate at a fractional epoch: constant and small for the warm-up, then a cosine down to 0."""
     if epoch < recipe.warmup:
@@ -51,14 +60,22 @@ def fit(
     *,
     seed: int,
     folder: Path,
+    val: Sequence[Sample] = (),
     workers: int = 0,
     on_step: Callable[[Step], None] = lambda step: None,
-) -> None:
+) -> float:
     """Trains a method in place, going on where `folder` says that an earlier call was cut off.
 
     After every epoch the learned tensors and the optimiser's state are in `folder/resume.safetensors` and the losses
     in `folder/log.csv`. Order and views depend on (seed, epoch, picture) alone, so a run that was cut ends as one that
     was not.
+
+    Args:
+        val: where given, the method ends as it was after the epoch with the highest accuracy on these pictures, the
+            latest of equals; each epoch's is in the log.
+
+    Returns:
+        Seconds of training, those before a cut included.
 
     Raises:
         InputError: a loss that is not finite; a picture that cannot be read; a folder that cannot be written.
@@ -70,14 +87,16 @@ def fit(
         plain = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
     module, optimizer = fabric.setup(method, plain)
     preprocess = method.backbone.preprocess
+    started = time.perf_counter()
     loader = train_batches(
         in_memory(samples, preprocess), method.views, preprocess, recipe.batch, seed, workers=workers
     )
     steps = len(loader)
-    first = _resume(folder, method, optimizer)
-    started = time.perf_counter()
-    module.train()
+    first, earlier, best = _resume(folder, method, optimizer)
+    started -= earlier
+    held_out = encode_samples(method, val, workers=workers) if val else None
     for epoch in range(first, recipe.epochs):
+        module.train()
         loader.set_epoch(epoch)
         lrs, losses = [], []
         for i, batch in enumerate(loader):
@@ -95,13 +114,28 @@ def fit(
             lrs.append(lr)
             losses.append(terms)
             on_step(Step(epoch * steps + i + 1, recipe.epochs * steps, epoch, lr, terms))
-        _log(folder / LOG, epoch, steps, lrs, losses, time.perf_counter() - started)
-        _save(folder, method, optimizer, epoch + 1)
+        accuracy = None if held_out is None else evaluate(method, held_out).accuracy
+        if accuracy is not None and (best is None or accuracy >= best.accuracy):
+            best = Best(accuracy, {key: tensor.clone() for key, tensor in method.state_dict().items()})
+        seconds = time.perf_counter() - started
+        _log(folder / LOG, epoch, steps, lrs, losses, seconds, accuracy)
+        _save(folder, method, optimizer, epoch + 1, seconds, best)
     module.eval()
+    if best is not None:
+        method.load_state_dict(best.learned)
+    return time.perf_counter() - started
 
 
-def _log(path: Path, epoch: int, steps: int, lrs: list[float], losses: list[dict[str, Tensor]], seconds: float) -> None:
-    """Appends an epoch's steps, one row each; the one place where losses leave the device."""
+def _log(
+    path: Path,
+    epoch: int,
+    steps: int,
+    lrs: list[float],
+    losses: list[dict[str, Tensor]],
+    seconds: float,
+    accuracy: float | None,
+) -> None:
+    """Appends an epoch's steps, one row each, validation on its last; the one place where losses leave the device."""
     names = list(losses[0])
     values = torch.stack([torch.stack([loss[name].float() for name in names]) for loss in losses]).cpu()
     finite = values.isfinite().all(dim=1)
@@ -112,29 +146,42 @@ def _log(path: Path, epoch: int, steps: int, lrs: list[float], losses: list[dict
     with path.open("a", newline="") as file:
         writer = csv.writer(file)
         if file.tell() == 0:
-            writer.writerow(["epoch", "step", "lr", *names, "seconds"])
+            writer.writerow(["epoch", "step", "lr", *names, "seconds", *(["val"] if accuracy is not None else [])])
         for i, (lr, row) in enumerate(zip(lrs, values.tolist(), strict=True)):
-            writer.writerow([epoch, epoch * steps + i + 1, f"{lr:.6g}", *(f"{v:.6g}" for v in row), f"{seconds:.1f}"])
+            val = [] if accuracy is None else ["" if i + 1 < len(lrs) else f"{accuracy:.4f}"]
+            figures = [f"{lr:.6g}", *(f"{v:.6g}" for v in row), f"{seconds:.1f}", *val]
+            writer.writerow([epoch, epoch * steps + i + 1, *figures])
 
 
-def _save(folder: Path, method: Method, optimizer: torch.optim.Optimizer, epochs: int) -> None:
+def _save(
+    folder: Path, method: Method, optimizer: torch.optim.Optimizer, epochs: int, seconds: float, best: Best | None
+) -> None:
     tensors = {f"learned.{key}": tensor for key, tensor in method.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{key}": t for key, t in state.items() if isinstance(t, Tensor)}
-    save_tensors(folder / RESUME, tensors, {"epochs": str(epochs)})
+    said = {"epochs": str(epochs), "seconds": str(seconds)}
+    if best is not None:
+        tensors |= {f"best.{key}": tensor for key, tensor in best.learned.items()}
+        said["best"] = str(best.accuracy)
+    save_tensors(folder / RESUME, tensors, said)
 
 
-def _resume(folder: Path, method: Method, optimizer: torch.optim.Optimizer) -> int:
-    """Puts the last saved state back, and the log to where it was then; returns the epochs that are done."""
+def _resume(folder: Path, method: Method, optimizer: torch.optim.Optimizer) -> tuple[int, float, Best | None]:
+    """Puts the last saved state back, and the log to where it was then.
+
+    Returns: the epochs that are done, the seconds they took, the best of them where one was chosen.
+    """
     path = folder / RESUME
     if not path.is_file():
         (folder / LOG).unlink(missing_ok=True)
-        return 0
+        return 0, 0.0, None
     try:
         with safe_open(path, framework="pt", device=str(method.backbone.device)) as file:
-            epochs = int(file.metadata()["epochs"])
+            said = file.metadata()
+            epochs, seconds = int(said["epochs"]), float(said["seconds"])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-        method.load_state_dict({k.removeprefix("learned."): t for k, t in tensors.items() if k.startswith("learned.")})
+            best = Best(float(said["best"]), _under("best.", tensors)) if "best" in said else None
+        method.load_state_dict(_under("learned.", tensors))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0]
         raise InputError(f"{path} cannot be gone on from ({first}): remove it to start anew") from error
@@ -148,4 +195,8 @@ def _resume(folder: Path, method: Method, optimizer: torch.optim.Optimizer) -> i
     kept = io.StringIO(newline="")
     csv.writer(kept).writerows(row for row in rows if row[0] == "epoch" or int(row[0]) < epochs)
     write_atomically(folder / LOG, kept.getvalue().encode())
-    return epochs
+    return epochs, seconds, best
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}

@@ -74,7 +74,9 @@ class Predictions:
                 raise ValueError(f"a class beyond the {len(names)} names")
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             first = str(error).strip().splitlines()[0]
-            raise InputError(f"{path} does not hold predictions ({first}): remove it, and its results' lines") from error
+            raise InputError(
+                f"{path} does not hold predictions ({first}): remove it and its line of results"
+            ) from error
         return Predictions(said["data"], said["classes"], names, labels.long(), top.long(), probability.float())
 
     def accuracy_by_class(self) -> list[float | None]:

@@ -1,152 +1,198 @@
-"""The field's protocols as sweeps over data sets, methods and seeds."""
+"""The field's protocols: which runs they consist of, and what each run is tested on."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from gopro.backbone import Backbone, load_backbone
-from gopro.config import BenchmarkConfig, TrainConfig
+from gopro.config import BenchmarkConfig, SweepConfig, TrainConfig, TransferConfig
 from gopro.data import load_dataset
 from gopro.data.dataset import ClassHalf, Dataset
 from gopro.errors import InputError
-from gopro.evaluate import EncodedSamples, Evaluation, encode_samples, evaluate
-from gopro.fit import Step
 from gopro.methods import parse_method
-from gopro.results import Results, Row
-from gopro.run import CONFIG, LEARNED, Run, load_run, read_config
-from gopro.train import make_fabric, resume, train
-
-HALVES: tuple[ClassHalf, ...] = ("base", "new")
+from gopro.results import Key
+from gopro.run import slug
+from gopro.suites import SUITES, Suite
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Where a sweep stands: `run` of `runs`, and what it is at."""
+class Test:
+    """One evaluation of a run: the row that it becomes, and what to load its data set by."""
 
-    run: int
-    runs: int
+    key: Key
     data: str
-    method: str
-    seed: int
 
 
-def base_to_new(
-    config: BenchmarkConfig,
-    *,
-    on_run: Callable[[Progress], None] = lambda progress: None,
-    on_step: Callable[[Step], None] = lambda step: None,
-) -> list[Row]:
-    """Trains on the base classes and tests on base and on new classes, for every data set, method and seed.
+@dataclass(frozen=True)
+class Job:
+    """One training run and all that is tested of it.
 
-    The protocol of CoCoOp (Zhou et al. 2022, arXiv 2203.05557). Each evaluation is a row of `output/results.jsonl`;
-    the runs lie under `output/runs`. What is already there is not run again, and a run that was cut off is gone on
-    with.
+    Attributes:
+        work: what it costs beside others, in pictures through the image tower, roughly.
+    """
 
-    Returns:
-        The rows that this sweep consists of, those found included.
+    train: TrainConfig
+    tests: tuple[Test, ...]
+    work: float
+
+    @property
+    def run(self) -> str:
+        """Name of the run's folder."""
+        return self.train.output.name
+
+
+def base_to_new(config: BenchmarkConfig) -> list[Job]:
+    """Train on the base classes, test on base and on new classes (CoCoOp, Zhou et al. 2022, arXiv 2203.05557)."""
+    plan = _Plan("base-to-new", config, named=config.data is not None)
+    jobs = []
+    for backbone, data in plan.each(config.data or plan.suite.base_to_new):
+        jobs += plan.runs(backbone, data, "base", [(data, "base"), (data, "new")], plan.shots(plan.suite.shots))
+    return plan.checked(jobs)
+
+
+def few_shot(config: BenchmarkConfig) -> list[Job]:
+    """Train on 1, 2, 4, 8 and 16 pictures of all classes, test on all (CoOp, Zhou et al. 2022, arXiv 2109.01134)."""
+    plan = _Plan("few-shot", config, named=config.data is not None)
+    jobs = []
+    for backbone, data in plan.each(config.data or plan.suite.few_shot):
+        jobs += plan.runs(backbone, data, "all", [(data, "all")], plan.shots(*plan.suite.curve))
+    return plan.checked(jobs)
+
+
+def cross_dataset(config: TransferConfig) -> list[Job]:
+    """Train on all classes of the source, test on it and on other data sets as they are (CoCoOp)."""
+    plan = _Plan("cross-dataset", config, named=config.source is not None)
+    return plan.transfer(config, *plan.suite.cross_dataset)
+
+
+def domain_generalization(config: TransferConfig) -> list[Job]:
+    """Train on all classes of the source, test on it and on the same kinds of things in other domains (CoOp)."""
+    plan = _Plan("domain-generalization", config, named=config.source is not None)
+    return plan.transfer(config, *plan.suite.domain_generalization)
+
+
+class _Plan:
+    """What the protocols share: settings filled in, data sets loaded once, jobs put together.
 
     Raises:
-        InputError: anything in the config that cannot be had, found before the first run where possible.
+        InputError: a method, data set or number that cannot be had.
     """
-    for method in config.methods:
-        parse_method(method)
-    datasets = {name: load_dataset(name, config.root) for name in config.data}
-    for dataset in datasets.values():
-        for seed in config.seeds:
-            dataset.half("base").few_shot(config.shots, seed)
-    results = Results(config.output / "results.jsonl")
-    bench = _Bench(load_backbone(config.backbone, make_fabric(config).device), config.workers)
-    rows: list[Row] = []
-    plan = [(data, method, seed) for data in config.data for method in config.methods for seed in config.seeds]
-    for number, (data, method, seed) in enumerate(plan, 1):
-        dataset = datasets[data]
-        keys: list[Row] = [
-            {
-                "protocol": "base-to-new",
-                "data": dataset.name,
-                "method": method,
-                "backbone": config.backbone,
-                "shots": config.shots,
-                "seed": seed,
-                "classes": half,
-            }
-            for half in HALVES
-        ]
-        wanted = config.run(data, method, seed, "base", run_folder(config, data, method, seed))
-        _check_same(wanted)
-        found = [results.find(key) for key in keys]
-        if None in found:
-            on_run(Progress(number, len(plan), dataset.name, method, seed))
-            started = time.perf_counter()
-            run = bench.trained(wanted, on_step)
-            train_seconds = time.perf_counter() - started
-            missing = [key for key, row in zip(keys, found, strict=True) if row is None]
-            for key in missing:
-                evaluation = bench.evaluated(run, dataset, key["classes"])
-                results.add([{**key, **summary(evaluation), "train_seconds": round(train_seconds, 2)}])
-        rows += [row for key in keys if (row := results.find(key)) is not None]
-    return rows
 
+    def __init__(self, protocol: str, config: SweepConfig, *, named: bool):
+        # Named data without a suite get each method's own recipe, and nothing of the embedded benchmark's shortcuts.
+        own = Suite(base_to_new=(), few_shot=(), cross_dataset=("", ()), domain_generalization=("", ()))
+        self.suite = SUITES[config.suite or "emoji"] if config.suite or not named else own
+        epochs = self.suite.epochs if config.epochs is None else config.epochs
+        batch = self.suite.batch if config.batch is None else config.batch
+        self.protocol, self.config = protocol, replace(config, epochs=epochs, batch=batch)
+        self.methods = config.methods or self.suite.methods
+        self.kinds = {method: parse_method(method)[0] for method in self.methods}
+        self.seeds = config.seeds or self.suite.seeds
+        self.datasets: dict[str, Dataset] = {}
+        for name in ("jobs", "methods", "seeds", "backbones", "shots"):
+            value = getattr(config, name)
+            if value == () or (isinstance(value, tuple) and len(set(value)) < len(value)):
+                raise InputError(f"{name} {' '.join(map(str, value))}: give at least one, and none twice")
+        if config.jobs < 1:
+            raise InputError(f"jobs is {config.jobs}: give at least 1")
 
-def run_folder(config: BenchmarkConfig, data: str, method: str, seed: int) -> Path:
-    """Where a sweep's run lies."""
-    name = f"{slug(config.backbone)}-{slug(data)}-{slug(method)}-{config.shots}shots-seed{seed}"
-    return config.output / "runs" / name
+    def each(self, data: Sequence[str]) -> list[tuple[str, str]]:
+        """Backbones and data sets, these innermost."""
+        if len(set(data)) < len(data):
+            raise InputError(f"data {' '.join(data)}: name each data set once")
+        return [(backbone, name) for backbone in self.config.backbones or self.suite.backbones for name in data]
 
+    def shots(self, *otherwise: int) -> tuple[int, ...]:
+        return self.config.shots or otherwise
 
-def summary(evaluation: Evaluation) -> Row:
-    """The figures of an evaluation that a results row holds."""
-    return {
-        "accuracy": round(evaluation.accuracy, 4),
-        "macro_accuracy": round(evaluation.macro_accuracy, 4),
-        "n": evaluation.n,
-        "seconds": round(evaluation.seconds, 2),
-    }
+    def dataset(self, name: str) -> Dataset:
+        if name not in self.datasets:
+            loaded = load_dataset(name, self.config.root)
+            for other, there in self.datasets.items():
+                if there.name == loaded.name:
+                    raise InputError(f"{other} and {name} are both called {loaded.name} in results: rename one")
+            self.datasets[name] = loaded
+        return self.datasets[name]
 
-
-class _Bench:
-    """What the runs of a sweep share: the backbone, and the test pictures that it has seen."""
-
-    def __init__(self, backbone: Backbone, workers: int):
-        self.backbone, self.workers = backbone, workers
-        self.seen: dict[tuple[str, ClassHalf], EncodedSamples] = {}
-
-    def trained(self, config: TrainConfig, on_step: Callable[[Step], None]) -> Run:
-        """The run as it lies in its folder, gone on with if it was cut off, or trained now."""
-        if (config.output / LEARNED).is_file():
-            return load_run(config.output, backbone=self.backbone)
-        if (config.output / CONFIG).is_file():
-            return resume(config.output, backbone=self.backbone, on_step=on_step)
-        return train(config, backbone=self.backbone, on_step=on_step)
-
-    def evaluated(self, run: Run, dataset: Dataset, half: ClassHalf) -> Evaluation:
-        part = dataset.half(half)
-        key = (dataset.name, half)
-        if key not in self.seen:
-            self.seen[key] = encode_samples(run.method, part.test, workers=self.workers)
-        return evaluate(run.method.for_classes(part.classnames), self.seen[key])
-
-
-def _check_same(wanted: TrainConfig) -> None:
-    """That a run which is already there was told what this sweep would tell it.
-
-    Raises:
-        InputError: it was told otherwise, so that its results are not the ones asked for.
-    """
-    if not (wanted.output / CONFIG).is_file():
-        return
-    there = read_config(wanted.output)["config"]
-    for name in ("backbone", "epochs", "batch", "lr", "optimizer", "precision"):
-        if getattr(there, name) != getattr(wanted, name):
+    def transfer(self, config: TransferConfig, source: str, targets: tuple[str, ...]) -> list[Job]:
+        """The jobs of a protocol that trains on one data set and tests on others, and on it."""
+        source, targets = config.source or source, config.targets or targets
+        if not source or not targets or source in targets:
             raise InputError(
-                f"{wanted.output} was run with {name} {getattr(there, name)}, not {getattr(wanted, name)}: "
-                "choose another --output"
+                f"source {source or 'none'}, targets {' '.join(targets) or 'none'}: name a source and other targets"
             )
+        jobs = []
+        for backbone, data in self.each([source]):
+            tests: list[tuple[str, ClassHalf]] = [(name, "all") for name in (data, *targets)]
+            jobs += self.runs(backbone, data, "all", tests, self.shots(self.suite.shots))
+        return self.checked(jobs)
 
+    def runs(
+        self,
+        backbone: str,
+        source: str,
+        half: ClassHalf,
+        tests: Sequence[tuple[str, ClassHalf]],
+        shots: Sequence[int],
+    ) -> list[Job]:
+        """The jobs on one source. What learns from no pictures is run once, with each tested data set's own prompt."""
+        jobs = []
+        for method, kind in self.kinds.items():
+            if kind.learns:
+                jobs += [
+                    self._job(backbone, source, source, method, count, seed, half, tests)
+                    for count in shots
+                    for seed in self.seeds
+                ]
+            else:
+                for name in dict.fromkeys(name for name, _ in tests):
+                    own = [test for test in tests if test[0] == name]
+                    jobs.append(self._job(backbone, source, name, method, 0, 0, half, own))
+        return jobs
 
-def slug(text: str) -> str:
-    """The text as a file name."""
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in text.strip("/")).strip("_")
+    def _job(
+        self,
+        backbone: str,
+        source: str,
+        data: str,
+        method: str,
+        shots: int,
+        seed: int,
+        half: ClassHalf,
+        tests: Sequence[tuple[str, ClassHalf]],
+    ) -> Job:
+        name = f"{slug(backbone)}-{slug(self.dataset(data).name)}-{half}-{slug(method)}-{shots}shots-seed{seed}"
+        train = self.config.run(data, method, backbone, shots, seed, half, self.config.output / "runs" / name)
+        learner = self.kinds[method]
+        work = 0.0
+        if learner.learns:
+            part = self.dataset(data).half(half)
+            part.few_shot(shots, seed)
+            if learner.recipe is not None:
+                # A picture of ViT-B/16 costs about as much as the text of 20 classes under its own context.
+                epochs = train.recipe(learner.recipe).epochs
+                work += epochs * shots * len(part.classnames) * (len(learner.views) + len(part.classnames) / 20)
+        listed = []
+        for tested, classes in tests:
+            dataset = self.dataset(tested)
+            key = Key(
+                protocol=self.protocol,
+                source=self.dataset(source).name,
+                data=dataset.name,
+                method=method,
+                backbone=backbone,
+                shots=shots,
+                seed=seed,
+                classes=classes,
+            )
+            listed.append(Test(key, tested))
+            work += len(dataset.half(classes).test)
+        return Job(train, tuple(listed), work)
+
+    def checked(self, jobs: list[Job]) -> list[Job]:
+        """The jobs, none of which writes to another's folder."""
+        folders: dict[str, TrainConfig] = {}
+        for job in jobs:
+            if folders.setdefault(job.run, job.train) != job.train:
+                raise InputError(f"{job.train.method} and {folders[job.run].method} would share {job.train.output}")
+        return jobs

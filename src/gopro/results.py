@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,29 @@ from gopro.errors import InputError
 
 Row = dict[str, Any]
 
-KEY = ("protocol", "source", "data", "method", "backbone", "shots", "seed", "classes")
-"""What tells evaluations apart: `source` is what the method learned from, `data` what it was tested on, `classes` the
-half of `data` that it chose from. A method that learns from no pictures has 0 shots and seed 0."""
+
+@dataclass(frozen=True)
+class Key:
+    """What tells evaluations apart.
+
+    A method that learns from no pictures has 0 shots and seed 0.
+
+    Attributes:
+        source: what the method learned from, `data`: what it was tested on.
+        classes: the half of `data` that it chose from: all, base or new.
+    """
+
+    protocol: str
+    source: str
+    data: str
+    method: str
+    backbone: str
+    shots: int
+    seed: int
+    classes: str
+
+
+KEY = tuple(field.name for field in fields(Key))
 
 
 class Results:
@@ -43,17 +63,28 @@ class Results:
             with path.open("rb+") as file:
                 file.truncate(len(whole))
 
-    def find(self, row: Row) -> Row | None:
-        """The evaluation that is already there under the same key."""
-        return next((have for have in self.rows if all(have[key] == row[key] for key in KEY)), None)
+    def find(self, key: Key) -> Row | None:
+        """The evaluation that is already there under this key."""
+        wanted = asdict(key)
+        return next((row for row in self.rows if all(row[name] == value for name, value in wanted.items())), None)
 
-    def add(self, rows: Iterable[Row]) -> None:
-        """Appends rows; they are on disk when this returns."""
-        rows = list(rows)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab") as file:
-            for row in rows:
-                file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+    def add(self, row: Row) -> None:
+        """Appends a row; it is on disk when this returns."""
+        append_json(self.path, row)
+        self.rows.append(row)
+
+
+def append_json(path: Path, record: Row) -> None:
+    """Appends an object as one line; it is on disk when this returns.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            file.write((json.dumps(record, ensure_ascii=False) + "\n").encode())
             file.flush()
             os.fsync(file.fileno())
-        self.rows += rows
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}") from error

@@ -1,4 +1,5 @@
-"""A run's folder: `config.json` says what was trained on what, `learned.safetensors` holds what was learned."""
+"""A run's folder: `config.json` says what was trained on what, `cost.json` what that took, `learned.safetensors` holds
+what was learned."""
 
 from __future__ import annotations
 
@@ -19,7 +20,22 @@ from gopro.config import TrainConfig
 from gopro.errors import InputError
 from gopro.methods import Method, build_method
 
-CONFIG, LEARNED = "config.json", "learned.safetensors"
+CONFIG, LEARNED, COST = "config.json", "learned.safetensors", "cost.json"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run's training took.
+
+    Attributes:
+        train_seconds: wall-clock seconds, those before a cut included.
+        peak_memory_mib: see `gopro.machine.PeakMemory`; None where the system does not tell.
+        parameters: how many numbers are learned.
+    """
+
+    train_seconds: float
+    peak_memory_mib: float | None
+    parameters: int
 
 
 @dataclass(frozen=True)
@@ -39,6 +55,11 @@ class Run:
     data: str
     template: str
     method: Method
+
+
+def slug(text: str) -> str:
+    """The text as a file name."""
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in text.strip("/")).strip("_")
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -91,6 +112,24 @@ def read_config(folder: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is not the config of a run ({type(error).__name__}: {error})") from error
     return content
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Indented JSON with a newline at its end, written atomically."""
+    write_atomically(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_cost(folder: Path) -> Cost:
+    """The content of a finished run's `cost.json`.
+
+    Raises:
+        InputError: there is none, or it holds something else.
+    """
+    path = folder / COST
+    try:
+        return Cost(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{path} does not say what the run took ({error}): remove {folder} to run it anew") from error
 
 
 def build(content: dict[str, Any], backbone: Backbone) -> Method:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -14,8 +14,9 @@ from gopro.config import HowToTrain, TrainConfig
 from gopro.data import Dataset, load_dataset
 from gopro.errors import InputError
 from gopro.fit import RESUME, Step, fit
+from gopro.machine import PeakMemory
 from gopro.methods import Method, build_method, parse_method
-from gopro.run import CONFIG, LEARNED, Run, describe, read_config, save_tensors, write_atomically
+from gopro.run import CONFIG, COST, LEARNED, Cost, Run, describe, read_config, save_tensors, write_json
 from gopro.views import stable_seed
 
 
@@ -55,8 +56,7 @@ def train(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder} cannot be made: {error.strerror}") from error
-    content = describe(config, few.name, few.template, method)
-    write_atomically(folder / CONFIG, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+    write_json(folder / CONFIG, describe(config, few.name, few.template, method))
     return _train(config, folder, few, method, fabric, on_step)
 
 
@@ -81,12 +81,16 @@ def resume(
 
 
 def _prepare(config: TrainConfig, backbone: Backbone | None) -> tuple[Dataset, Method, Fabric]:
-    """The training pictures, the untrained method and the device, all checked before anything is written."""
+    """The training and validation pictures, the untrained method and the device, checked before anything is written."""
     kind, _ = parse_method(config.method)
     if kind.recipe is not None:
         config.recipe(kind.recipe)
     fabric = make_fabric(config)
-    few = load_dataset(config.data, config.root).half(config.classes).few_shot(config.shots, config.seed)
+    few = replace(load_dataset(config.data, config.root).half(config.classes), test=())  # training never sees them
+    if kind.learns:
+        few = few.few_shot(config.shots, config.seed)
+        if config.select == "val" and not few.val:
+            raise InputError(f"{few.name} has no validation pictures to choose an epoch by: use --select last")
     if len(few.classnames) < 2:
         only = " ".join(map(repr, few.classnames))
         raise InputError(f"{few.name}: there is only one class to train on, {only}; give at least two")
@@ -105,9 +109,24 @@ def _train(
     fabric: Fabric,
     on_step: Callable[[Step], None],
 ) -> Run:
+    memory, seconds = PeakMemory(method.backbone.device), 0.0
     if method.recipe is not None:
         recipe = config.recipe(method.recipe)
-        fit(method, few.train, recipe, fabric, seed=config.seed, folder=folder, workers=config.workers, on_step=on_step)
+        val = few.val if config.select == "val" else ()
+        seconds = fit(
+            method,
+            few.train,
+            recipe,
+            fabric,
+            seed=config.seed,
+            folder=folder,
+            val=val,
+            workers=config.workers,
+            on_step=on_step,
+        )
+    parameters = sum(parameter.numel() for parameter in method.parameters())
+    peak = None if memory.mib is None else round(memory.mib, 1)
+    write_json(folder / COST, asdict(Cost(round(seconds, 2), peak, parameters)))
     save_tensors(folder / LEARNED, method.state_dict())
     (folder / RESUME).unlink(missing_ok=True)
     return Run(folder, config, few.name, few.template, method.eval())

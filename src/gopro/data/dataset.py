@@ -86,8 +86,10 @@ class Dataset:
         for any half, machine and order of calls.
 
         Raises:
-            InputError: a class has fewer than `shots` training pictures.
+            InputError: a class has fewer than `shots` training pictures, or the data set has none at all.
         """
+        if not self.train:
+            raise InputError(f"{self.name} has no training pictures: it is there to be tested on")
         if shots < 1:
             raise InputError(f"shots is {shots}: ask for at least 1 picture a class")
         return replace(

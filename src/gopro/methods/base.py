@@ -40,10 +40,12 @@ class Method(nn.Module, ABC):
     out of them, so that a state dict is small and fits any class names.
 
     Attributes:
+        learns: whether it takes anything from training pictures.
         views: which views of a picture a training step needs, the plain one first.
         recipe: how it is trained unless told otherwise; None where nothing is trained.
     """
 
+    learns: ClassVar[bool] = True
     views: ClassVar[tuple[ViewName, ...]] = ("base",)
     recipe: Recipe | None = None
 

@@ -27,6 +27,7 @@ class ZeroShot(Method):
     Published Base/New/HM on 11 data sets, ViT-B/16: 69.34/74.22/71.70.
     """
 
+    learns = False
     config: ZeroShotConfig
 
     def set_classes(self, classnames: Sequence[str]) -> None:

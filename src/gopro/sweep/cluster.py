@@ -1,0 +1,72 @@
+"""Runs on a Ray cluster. A run whose machine is lost is begun again on another, from its last finished epoch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from gopro.errors import InputError
+from gopro.protocols import Job, Test
+from gopro.sweep.processes import Task
+from gopro.sweep.worker import Failed, Message, Worker
+
+RETRIES = 3
+"""How often Ray begins a run again whose worker or machine was lost."""
+
+
+def on_cluster(tasks: Sequence[Task], address: str) -> Iterator[tuple[int, Message]]:
+    """Does the tasks on the Ray cluster at `address`, and yields what they say as (number of the task, message).
+
+    A task asks for one CPU for itself and one for each process that makes its views, and for a GPU unless it was told
+    to compute on the CPU or no machine has one. What a task says is known when it has ended. The package must be
+    installed on the cluster's machines, and data and output folders lie at the same paths there.
+
+    Raises:
+        InputError: ray is not installed, there is no such cluster, or none of its machines has what a run needs.
+    """
+    try:
+        import ray
+        from ray.exceptions import RayError
+    except ImportError as error:
+        raise InputError("--ray needs Ray: pip install 'gopro[ray]'") from error
+    ours = not ray.is_initialized()
+    if ours:
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            first = str(error).strip().partition("\n")[0]
+            raise InputError(f"--ray {address}: there is no cluster to be reached ({first})") from error
+    try:
+        machines = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
+        train = tasks[0][0].train
+        wish = {"CPU": 1 + train.workers, "GPU": int(train.device != "cpu" and any("GPU" in m for m in machines))}
+        if not any(all(machine.get(name, 0) >= count for name, count in wish.items()) for machine in machines):
+            raise InputError(
+                f"--ray {address}: a run needs {wish['CPU']} CPUs and {wish['GPU']} GPUs of one machine, and none has "
+                "them: use fewer --workers, or --device cpu"
+            )
+        remote: Any = ray.remote(num_cpus=wish["CPU"], num_gpus=wish["GPU"], max_retries=RETRIES)(_work)
+        pending = {remote.remote(*task): number for number, task in enumerate(tasks)}
+        while pending:
+            ended, _ = ray.wait(list(pending))
+            number = pending.pop(ended[0])
+            try:
+                messages: list[Message] = ray.get(ended[0])
+            except RayError as error:
+                first = str(error).strip().partition("\n")[0]
+                messages = [Failed(f"Ray gave the run up: {first}")]
+            for message in messages:
+                yield number, message
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+_worker: Worker | None = None  # a Ray worker process serves many runs
+
+
+def _work(job: Job, tests: Sequence[Test]) -> list[Message]:
+    global _worker
+    _worker = _worker or Worker()
+    return list(_worker.work(job, tests))
