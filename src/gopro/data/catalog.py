@@ -1,56 +1,297 @@
-"""The benchmark data sets of CoOp's protocol, laid out as its DATASETS.md says: one entry each."""
+"""The benchmark data sets of CoOp's protocols, one entry each, laid out as its DATASETS.md says.
+
+Layout, class names, proportions and templates are those of https://github.com/KaiyangZhou/CoOp (`datasets/*.py` and
+`trainers/zsclip.py`). docs/datasets.md shows every folder.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from gopro.data import formats
 from gopro.data.dataset import Dataset
-from gopro.data.splits import clean_name, read_split
+from gopro.data.listing import some
+from gopro.data.splits import Parts, as_split, clean_name, keep_entries, read_entries
 from gopro.errors import InputError
+
+CLASSNAMES = "classnames.txt"
+"""ImageNet's class names, which its variants use as well."""
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Where a data set's parts lie below the root, and the prompt CoOp's zero-shot baseline uses for it."""
+    """A data set: where its parts lie below the root, how large it is, and the prompt of CoOp's zero-shot baseline."""
 
     name: str
     folder: str
     """Its own folder below the root."""
     pictures: str
-    """The folder of pictures below that, which the paths of the split file start from."""
-    split: str
-    """CoOp's split file, beside the folder of pictures."""
+    """The folder of pictures in it, which the paths of the split file start from."""
     template: str
+    classes: int
+    counts: tuple[int, int, int]
+    """Pictures to train, validate and test on, as CoOp has them."""
+    read: Callable[..., Parts]
+    """What makes the three parts of the original annotations; see `formats.py`."""
+    reads: tuple[str, ...] = ()
+    """The files and folders that `read` takes, in its order; the folder of pictures where none is named."""
+    split: str | None = None
+    """CoOp's split file, which counts where it lies in the data set's folder; none if `read` always says the parts."""
+    needs: tuple[str, ...] = ()
+    """The folders of pictures where they are several in `pictures`."""
+
+    @property
+    def own_split(self) -> str | None:
+        """The file that a split drawn here is written to."""
+        return self.split and self.split.replace("_zhou_", "_gopro_")
+
+    def home(self, root: Path) -> Path:
+        """The data set's own folder: below `root`, or `root` itself if it goes by that name or has the split file."""
+        root = root.expanduser()
+        below = root / self.folder
+        if self.split and (root / self.split).is_file():
+            return root
+        return root if Path(os.path.abspath(root)).name == self.folder and not below.is_dir() else below
+
+    def split_file(self, root: Path) -> Path | None:
+        """The split file that counts: CoOp's, else the one that was drawn here; None if there is neither."""
+        files = [self.home(root) / split for split in (self.split, self.own_split) if split]
+        return next((file for file in files if file.is_file()), None)
+
+    def missing(self, root: Path) -> list[Path]:
+        """The files and folders that loading needs and that are not there; none if the data set is in place."""
+        home = self.home(root)
+        if not home.is_dir():
+            return [home]
+        needed = [home / folder for folder in self.needs or (self.pictures,)]
+        if self.split_file(root) is None:
+            needed += self._inputs(home)
+        return [path for path in dict.fromkeys(needed) if not path.exists()]
 
     def load(self, root: Path) -> Dataset:
-        """The data set below `root`, which may also be the data set's own folder.
+        """The data set below `root`, the benchmarks' directory, or in `root`, its own folder.
+
+        The parts are those of CoOp's split file. Where that is absent, they are made from the original annotations
+        as CoOp makes them; what CoOp draws at random is drawn with a fixed seed, the same on every machine, and
+        written once to `split_gopro_*.json` beside the pictures, which counts from then on. Where it cannot be
+        written, the split is drawn anew each time, with a warning. No picture is looked up: one that is missing is
+        an InputError when it is opened.
 
         Raises:
-            InputError: the split file or the folder of pictures is not there, or the split file is faulty.
+            InputError: something is missing, a file is faulty, or the annotations are not of as many classes and
+                pictures as the data set has.
         """
-        root = root.expanduser()
-        home = root if (root / self.split).is_file() else root / self.folder
-        for needed in (home, home / self.split, home / self.pictures):
-            if not needed.exists():
-                raise InputError(
-                    f"{self.name}: no {needed}; --root must be the directory that holds {self.folder}/ "
-                    f"with {self.split} and {self.pictures}/ in it"
-                )
-        split = read_split(home / self.split, home / self.pictures)
-        classnames = tuple(clean_name(name) for name in split.classnames)
+        home = self.home(root)
+        if missing := self.missing(root):
+            names = some([str(path) for path in missing])
+            advice = f"{self.folder}/ must lie in --root, laid out as docs/datasets.md says"
+            instead = self.split and set(missing) <= set(self._inputs(home))
+            raise InputError(f"{self.name}: no {names}; {advice}{f', or put {self.split} there' if instead else ''}")
+        split = as_split(self._parts(home), home / self.pictures)
+        classnames = tuple(map(clean_name, split.classnames))
         return Dataset(self.name, classnames, split.train, split.val, split.test, self.template)
 
+    def _parts(self, home: Path) -> Parts:
+        if file := self.split_file(home):
+            return read_entries(file)
+        parts = self.read(*self._inputs(home))
+        classes = len({label for part in parts.values() for _, label, _ in part})
+        if classes != self.classes:
+            raise InputError(f"{home}: {classes} classes, where {self.name} has {self.classes}; is it all unpacked?")
+        if self.own_split:
+            # an incomplete folder's split would stay when the rest has come
+            if (found := sum(map(len, parts.values()))) != (whole := sum(self.counts)):
+                raise InputError(f"{home}: {found} pictures, where {self.name} has {whole}; is it all unpacked?")
+            keep_entries(home / self.own_split, parts)
+        return parts
+
+    def _inputs(self, home: Path) -> list[Path]:
+        paths = [home / file for file in self.reads or (self.pictures,)]
+        shared = home.parent / "imagenet" / CLASSNAMES
+        return [shared if path.name == CLASSNAMES and not path.exists() and shared.exists() else path for path in paths]
+
+
+_PHOTO = "a photo of a {}."
 
 CATALOG: dict[str, Benchmark] = {
     entry.name: entry
     for entry in (
         Benchmark(
+            name="imagenet",
+            folder="imagenet",
+            pictures="images",
+            template=_PHOTO,
+            classes=1000,
+            counts=(1_281_167, 0, 50_000),
+            read=formats.imagenet,
+            reads=("images/train", "images/val", CLASSNAMES),
+        ),
+        Benchmark(
             name="caltech101",
             folder="caltech-101",
             pictures="101_ObjectCategories",
+            template=_PHOTO,
+            classes=100,
+            counts=(4128, 1649, 2465),
+            read=partial(
+                formats.folders,
+                ignored=("BACKGROUND_Google", "Faces_easy"),
+                renamed={"airplanes": "airplane", "Faces": "face", "Leopards": "leopard", "Motorbikes": "motorbike"},
+            ),
             split="split_zhou_Caltech101.json",
-            template="a photo of a {}.",
+        ),
+        Benchmark(
+            name="oxford_pets",
+            folder="oxford_pets",
+            pictures="images",
+            template="a photo of a {}, a type of pet.",
+            classes=37,
+            counts=(2944, 736, 3669),
+            read=formats.pets,
+            reads=("annotations/trainval.txt", "annotations/test.txt"),
+            split="split_zhou_OxfordPets.json",
+        ),
+        Benchmark(
+            name="stanford_cars",
+            folder="stanford_cars",
+            pictures=".",
+            needs=("cars_train", "cars_test"),
+            template=_PHOTO,
+            classes=196,
+            counts=(6509, 1635, 8041),
+            read=formats.cars,
+            reads=("devkit/cars_train_annos.mat", "cars_test_annos_withlabels.mat", "devkit/cars_meta.mat"),
+            split="split_zhou_StanfordCars.json",
+        ),
+        Benchmark(
+            name="oxford_flowers",
+            folder="oxford_flowers",
+            pictures="jpg",
+            template="a photo of a {}, a type of flower.",
+            classes=102,
+            counts=(4093, 1633, 2463),
+            read=formats.flowers,
+            reads=("imagelabels.mat", "cat_to_name.json"),
+            split="split_zhou_OxfordFlowers.json",
+        ),
+        Benchmark(
+            name="food101",
+            folder="food-101",
+            pictures="images",
+            template="a photo of {}, a type of food.",
+            classes=101,
+            counts=(50_500, 20_200, 30_300),
+            read=formats.folders,
+            split="split_zhou_Food101.json",
+        ),
+        Benchmark(
+            name="fgvc_aircraft",
+            folder="fgvc_aircraft",
+            pictures="images",
+            template="a photo of a {}, a type of aircraft.",
+            classes=100,
+            counts=(3334, 3333, 3333),
+            read=formats.aircraft,
+            reads=("variants.txt", *(f"images_variant_{part}.txt" for part in ("train", "val", "test"))),
+        ),
+        Benchmark(
+            name="sun397",
+            folder="sun397",
+            pictures="SUN397",
+            template=_PHOTO,
+            classes=397,
+            counts=(15_880, 3970, 19_850),
+            read=formats.sun,
+            reads=("ClassName.txt", "Training_01.txt", "Testing_01.txt"),
+            split="split_zhou_SUN397.json",
+        ),
+        Benchmark(
+            name="dtd",
+            folder="dtd",
+            pictures="images",
+            template="{} texture.",
+            classes=47,
+            counts=(2820, 1128, 1692),
+            read=formats.folders,
+            split="split_zhou_DescribableTextures.json",
+        ),
+        Benchmark(
+            name="eurosat",
+            folder="eurosat",
+            pictures="2750",
+            template="a centered satellite photo of {}.",
+            classes=10,
+            counts=(13_500, 5400, 8100),
+            read=partial(
+                formats.folders,
+                renamed={
+                    "AnnualCrop": "Annual Crop Land",
+                    "HerbaceousVegetation": "Herbaceous Vegetation Land",
+                    "Highway": "Highway or Road",
+                    "Industrial": "Industrial Buildings",
+                    "Pasture": "Pasture Land",
+                    "PermanentCrop": "Permanent Crop Land",
+                    "Residential": "Residential Buildings",
+                    "SeaLake": "Sea or Lake",
+                },
+            ),
+            split="split_zhou_EuroSAT.json",
+        ),
+        Benchmark(
+            name="ucf101",
+            folder="ucf101",
+            pictures="UCF-101-midframes",
+            template="a photo of a person doing {}.",
+            classes=101,
+            counts=(7639, 1898, 3783),
+            read=formats.ucf,
+            reads=tuple(f"ucfTrainTestlist/{file}.txt" for file in ("classInd", "trainlist01", "testlist01")),
+            split="split_zhou_UCF101.json",
+        ),
+        Benchmark(
+            name="imagenetv2",
+            folder="imagenetv2",
+            pictures="imagenetv2-matched-frequency-format-val",
+            template=_PHOTO,
+            classes=1000,
+            counts=(0, 0, 10_000),
+            read=formats.numbered_folders,
+            reads=("imagenetv2-matched-frequency-format-val", CLASSNAMES),
+        ),
+        Benchmark(
+            name="imagenet_sketch",
+            folder="imagenet-sketch",
+            pictures="images",
+            template=_PHOTO,
+            classes=1000,
+            counts=(0, 0, 50_889),
+            read=formats.wnid_folders,
+            reads=("images", CLASSNAMES),
+        ),
+        Benchmark(
+            name="imagenet_a",
+            folder="imagenet-adversarial",
+            pictures="imagenet-a",
+            template=_PHOTO,
+            classes=200,
+            counts=(0, 0, 7500),
+            read=formats.wnid_folders,
+            reads=("imagenet-a", CLASSNAMES),
+        ),
+        Benchmark(
+            name="imagenet_r",
+            folder="imagenet-rendition",
+            pictures="imagenet-r",
+            template=_PHOTO,
+            classes=200,
+            counts=(0, 0, 30_000),
+            read=formats.wnid_folders,
+            reads=("imagenet-r", CLASSNAMES),
         ),
     )
 }
+"""The data sets by name: the eleven of CoOp's few-shot and base-to-new tables, then the four variants of ImageNet."""
