@@ -3,7 +3,7 @@
 from gopro.report.page import SampleCard, write_page
 from gopro.report.shape import AVERAGE, Block, Cell, Line, Table
 from gopro.report.spread import Spread
-from gopro.report.tables import BaseToNewRow, base_to_new, markdown_table, rich_table
+from gopro.report.tables import BaseToNewRow, base_to_new, markdown_table, rich_table, tables
 
 __all__ = [
     "AVERAGE",
@@ -17,5 +17,6 @@ __all__ = [
     "base_to_new",
     "markdown_table",
     "rich_table",
+    "tables",
     "write_page",
 ]
