@@ -125,11 +125,11 @@ def _transfer(scores: Sequence[Score], shots: int) -> Table:
             sheet.notes += [f"{where}: {text}" for text in said]
             spreads = {data: _spread(list(seeds.values())) for data, seeds in own.items()} | {AVERAGE: _spread(means)}
             sheet.figures[source][method] = tuple(spreads[column] for column in columns)
-    others = "on other data sets" if protocol == "cross-dataset" else "on the same kinds of things in other domains"
-    learned = f"Trained on {sources[0]}" if len(sources) == 1 else "Trained on one data set, the source"
-    lead = f"{learned}, all classes, tested on it and, as it is, {others}."
+    others = "other data sets" if protocol == "cross-dataset" else "the same kinds of things in other domains"
+    learned = sources[0] if len(sources) == 1 else "one data set, the source"
+    lead = f"Trained on all classes of {learned}; tested on it and, without further training, on {others}."
     if AVERAGE in columns:
-        lead += " The average is over the others, without what was trained on."
+        lead += " The average is over the others alone."
     return sheet.table(protocol, _setting(backbone, shots), lead, {sources[0]: ""} if len(sources) == 1 else None)
 
 

@@ -1,0 +1,57 @@
+"""What all renderings of a table write alike."""
+
+from __future__ import annotations
+
+import re
+
+from gopro.report.shape import Cell, Line, Table
+
+LINE = 76
+"""Characters of figures that fit one line beside the names; wider tables stack the parts of a figure."""
+
+
+def heading(table: Table) -> str:
+    """The table's protocol and setting."""
+    return f"{table.title}: {table.setting}"
+
+
+def label(line: Line) -> str:
+    """The method; what was not run is marked."""
+    return f"{line.label} †" if line.published else line.label
+
+
+def notes(table: Table) -> tuple[str, ...]:
+    """The table's notes, with what the mark means where it stands."""
+    marked = any(line.published for block in table.blocks for line in block.lines)
+    return ("† not run here, figures as published", *table.notes) if marked else table.notes
+
+
+def figure(line: Line, cell: Cell) -> tuple[str, str, str]:
+    """Mean, standard deviation and signed difference to the published figure, "" where there is none.
+
+    Of a published line the mean is the published figure.
+    """
+    if line.published:
+        return "–" if cell.published is None else f"{cell.published:.2f}", "", ""
+    if not cell.spread.count:
+        return "–", "", ""
+    std, difference = cell.spread.std, cell.difference
+    return (
+        f"{cell.spread.mean:.2f}",
+        "" if std is None else f"{std:.2f}",
+        "" if difference is None else f"{difference:+z.2f}",
+    )
+
+
+def is_wide(table: Table) -> bool:
+    """Whether the figures do not fit one line, so that mean, deviation and difference go below one another."""
+    rows = [
+        [len(f"{mean} ± {std} ({difference})" if difference else f"{mean} ± {std}") for mean, std, difference in row]
+        for row in ([figure(line, cell) for cell in line.cells] for block in table.blocks for line in block.lines)
+    ]
+    return sum(max(column) for column in zip(*rows, strict=True)) > LINE
+
+
+def pieces(name: str) -> list[str]:
+    """A column's title where it may be broken: `oxford_flowers` as `oxford_` and `flowers`."""
+    return re.findall(r".+?(?:[_:/ -]+|$)", name)
