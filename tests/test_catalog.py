@@ -74,13 +74,34 @@ def test_a_missing_picture_is_named_when_opened(tmp_path: Path):
 
 
 def test_what_is_missing_is_named(tmp_path: Path):
-    assert "--root" in refusal("caltech101")
-    entry = CATALOG["caltech101"]
-    assert str(tmp_path / entry.folder) in refusal("caltech101", tmp_path)
-    (tmp_path / entry.folder).mkdir()
-    assert entry.split in refusal("caltech101", tmp_path)
-    (tmp_path / entry.folder / entry.split).write_text(json.dumps(SPLIT))
-    assert entry.pictures in refusal("caltech101", tmp_path)
+    assert "--root" in refusal("oxford_pets")
+    entry = CATALOG["oxford_pets"]
+    home = tmp_path / entry.folder
+    assert entry.missing(tmp_path) == [home]
+    assert f"no {home};" in refusal("oxford_pets", tmp_path)
+    home.mkdir()
+    lists = [home / "annotations" / name for name in ("trainval.txt", "test.txt")]
+    assert entry.missing(tmp_path) == entry.missing(home) == [home / "images", *lists]
+    assert f"{home / 'images'}, {lists[0]}, {lists[1]}; " in refusal("oxford_pets", tmp_path)
+    (home / "images").mkdir()
+    assert entry.missing(tmp_path) == lists
+    assert f"or {entry.split} be there instead" in refusal("oxford_pets", tmp_path)
+    (home / str(entry.split)).write_text(json.dumps(SPLIT))
+    assert entry.missing(tmp_path) == [] and len(load_dataset("oxford_pets", tmp_path).train) == 2
+    (home / "images").rmdir()
+    assert entry.missing(tmp_path) == [home / "images"]
+    assert "be there instead" not in refusal("oxford_pets", tmp_path)
+
+
+def test_a_data_set_s_own_folder_is_known_by_its_name_or_its_split_file(tmp_path: Path):
+    entry = CATALOG["dtd"]
+    (tmp_path / "dtd" / "images").mkdir(parents=True)
+    assert entry.home(tmp_path) == entry.home(tmp_path / "dtd") == tmp_path / "dtd"
+    renamed = tmp_path / "textures"
+    (renamed / "images").mkdir(parents=True)
+    assert entry.missing(renamed) == [renamed / "dtd"]  # any folder may hold one called images
+    (renamed / str(entry.split)).write_text(json.dumps(SPLIT))
+    assert entry.home(renamed) == renamed and load_dataset("dtd", renamed).classnames == ("red fox", "owl")
 
 
 def test_unknown_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -67,7 +67,7 @@ class Benchmark:
         home = self.home(root)
         if not home.is_dir():
             return [home]
-        needed = [home / folder for folder in self.needs or (self.pictures,)]
+        needed = self._picture_folders(home)
         if self.split_file(root) is None:
             needed += self._inputs(home)
         return [path for path in dict.fromkeys(needed) if not path.exists()]
@@ -89,8 +89,9 @@ class Benchmark:
         if missing := self.missing(root):
             names = some([str(path) for path in missing])
             advice = f"{self.folder}/ must lie in --root, laid out as docs/datasets.md says"
-            instead = self.split and set(missing) <= set(self._inputs(home))
-            raise InputError(f"{self.name}: no {names}; {advice}{f', or put {self.split} there' if instead else ''}")
+            if self.split and home.is_dir() and not set(missing) & set(self._picture_folders(home)):
+                advice += f", or {self.split} be there instead"
+            raise InputError(f"{self.name}: no {names}; {advice}")
         split = as_split(self._parts(home), home / self.pictures)
         classnames = tuple(map(clean_name, split.classnames))
         return Dataset(self.name, classnames, split.train, split.val, split.test, self.template)
@@ -108,6 +109,9 @@ class Benchmark:
                 raise InputError(f"{home}: {found} pictures, where {self.name} has {whole}; is it all unpacked?")
             keep_entries(home / self.own_split, parts)
         return parts
+
+    def _picture_folders(self, home: Path) -> list[Path]:
+        return [home / folder for folder in self.needs or (self.pictures,)]
 
     def _inputs(self, home: Path) -> list[Path]:
         paths = [home / file for file in self.reads or (self.pictures,)]
