@@ -178,9 +178,9 @@ def _of_shots(scores: Sequence[Score], shots: int) -> list[Score]:
 
 def _average(parts: Mapping[str, _Seeds]) -> tuple[list[tuple[float, ...]], list[str]]:
     """Means over data sets, one a seed that all of them have; and what was left out."""
-    lacking = [data for data, seeds in parts.items() if not seeds]
+    lacking = sorted(data for data, seeds in parts.items() if not seeds)
     if lacking:
-        said = [f"no average, {', '.join(lacking)} is missing"] if len(lacking) < len(parts) else []
+        said = [f"no average, {', '.join(lacking)} missing"] if len(lacking) < len(parts) else []
         return [], said
     everywhere = set[int].intersection(*(set(seeds) for seeds in parts.values())) if parts else set()
     partly = sorted({seed for seeds in parts.values() for seed in seeds} - everywhere)
