@@ -1,6 +1,6 @@
 """What an experiment showed: tables of results, and one HTML page."""
 
-from gopro.report.page import SampleCard, write_page
+from gopro.report.page import write_report
 from gopro.report.shape import AVERAGE, Block, Cell, Line, Table
 from gopro.report.spread import Spread
 from gopro.report.tables import BaseToNewRow, base_to_new, markdown_table, rich_table, tables
@@ -11,12 +11,11 @@ __all__ = [
     "Block",
     "Cell",
     "Line",
-    "SampleCard",
     "Spread",
     "Table",
     "base_to_new",
     "markdown_table",
     "rich_table",
     "tables",
-    "write_page",
+    "write_report",
 ]

@@ -1,60 +1,164 @@
-"""One self-contained HTML page of results: a table, a plot, pictures with what each method sees in them."""
+"""The report: one HTML page that needs nothing but itself, and the tables and plots as files beside it."""
 
 from __future__ import annotations
 
-import base64
-import io
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import jinja2
 from markupsafe import Markup, escape
-from PIL import Image
 
-from gopro.report.chart import WIDTH, colours, panels
-from gopro.report.tables import AVERAGE, COLUMNS, BaseToNewRow, best, blocks, notes
+from gopro.data.dataset import Dataset
+from gopro.report import plots
+from gopro.report.accuracy import Cost, average_or, cost_plots, costs, dots, shot_curves
+from gopro.report.classes import (
+    Confusion,
+    Gains,
+    Matrix,
+    confusions,
+    gain_plots,
+    gains,
+    matrices,
+    tests,
+)
+from gopro.report.gather import Experiment, Group, groups
+from gopro.report.learning import learning_plots
+from gopro.report.look import DARK, LIGHT, Mark, marks
+from gopro.report.pictures import Card, cards
+from gopro.report.plots import Plots
+from gopro.report.shape import AVERAGE, Table
+from gopro.report.summary import Headline, headlines
+from gopro.report.tables import tables
+from gopro.report.write import write_tables
+from gopro.run import write_atomically
 
-LARGEST_SIDE = 256
-"""Of an embedded picture, in pixels; larger ones are scaled down, so that the page stays small."""
+WIDE = 6
+"""Columns of figures from which on a table scrolls in itself on any screen."""
 
 
 @dataclass(frozen=True)
-class SampleCard:
-    """A picture, its true class, and each method's likeliest classes with their probabilities, best first."""
+class GroupView:
+    """What the page shows of a group of evaluations; each part may be empty."""
 
-    picture: Image.Image
-    truth: str
-    predictions: Mapping[str, Sequence[tuple[str, float]]]
+    title: str
+    methods: Sequence[str]
+    gains: Sequence[Gains]
+    gain_plots: Plots | None
+    confusions: Sequence[Confusion]
+    matrices: Sequence[Matrix]
+    cards: Sequence[Card]
+    figure: str
+    costs: Sequence[Cost]
+    cost_plots: Plots | None
 
 
-def write_page(
-    path: Path,
-    *,
-    title: str,
-    intro: str,
-    rows: Sequence[BaseToNewRow],
-    samples: Sequence[SampleCard],
-    facts: Mapping[str, str],
-    next_steps: Sequence[str],
-) -> Path:
-    """Write one HTML file that needs nothing but itself: no script, no request.
+def write_report(folder: Path, *, title: str | None = None, next_steps: Sequence[str] = ()) -> Path:
+    """Makes `report.html`, `tables.md`, `tables.tex` and `plots/` of a results folder, in it.
 
-    The file appears whole or not at all. All text is escaped; what stands between backticks in `intro`, `facts` and
-    `next_steps` is set as code, as a block where it is a line of its own among several.
-    What is empty takes no room on the page.
+    The page has no script and asks for nothing outside itself. It appears whole or not at all. All text is escaped;
+    what stands between backticks in `next_steps` is set as code, as a block where it is a line of its own among
+    several. What there are no data for takes no room; what is missing or unlike is said at the page's end.
 
     Args:
-        path: the file to write; its folder is made where it is absent.
-        rows: what `base_to_new` returned.
-        samples: shown in this order.
-        facts: label to text: machine, versions, command, time.
+        folder: what `gopro benchmark` wrote.
+        title: of the page; by default the protocols' names.
         next_steps: one sentence or command each.
 
-    Returns: `path`.
+    Returns: path of the page.
+
+    Raises:
+        InputError: the folder has no results, a file in it is broken, or it cannot be written to.
     """
+    experiment = Experiment(folder)
+    made = tables(experiment.rows)
+    write_tables(folder, experiment.rows)
+    mark = marks(row["method"] for row in experiment.rows)
+    loaded: dict[str, Dataset | None] = {}
+    views = [_view(experiment, group, mark, loaded) for group in groups(experiment.rows)]
+    dotted = [None if table.protocol == "few-shot" else dots(table, mark) for table in made]
+    curves = shot_curves(experiment.rows, mark)
+    learning, unshown = learning_plots(experiment, mark)
+    for part in (*dotted, *curves, *learning, *(v.gain_plots for v in views), *(v.cost_plots for v in views)):
+        if part is not None:
+            plots.save(part, folder / "plots")
+    experiment.note_missing()
+    salts = count()
+    environment = _environment()
+    environment.filters["inline"] = lambda panel: plots.inline(panel, f"p{next(salts)}")
+    protocols = dict.fromkeys(table.title for table in made)
+    html = environment.get_template("page.html").render(
+        title=title or ("GOPro: " + ", ".join(name.lower() for name in protocols) if protocols else "GOPro"),
+        summary=_summary(made),
+        facts=_facts(experiment),
+        tables=list(zip(made, dotted, strict=True)),
+        curves=curves,
+        learning=learning,
+        unshown=unshown,
+        views=views,
+        failures=experiment.failures,
+        history=experiment.history,
+        notes=dict.fromkeys(experiment.notes),
+        next_steps=next_steps,
+        marks=mark,
+        light=LIGHT,
+        dark=DARK,
+        AVERAGE=AVERAGE,
+        WIDE=WIDE,
+    )
+    path = folder / "report.html"
+    write_atomically(path, html.encode())
+    return path
+
+
+def _view(
+    experiment: Experiment, group: Group, mark: Mapping[str, Mark], loaded: dict[str, Dataset | None]
+) -> GroupView:
+    tested = tests(experiment, group)
+    gained = gains(tested, group.zeroshot)
+    figure, cost = costs(group)
+    return GroupView(
+        title=group.title,
+        methods=group.methods,
+        gains=gained,
+        gain_plots=gain_plots(group, gained, mark) if gained else None,
+        confusions=confusions(tested),
+        matrices=matrices(tested),
+        cards=cards(experiment, group, loaded),
+        figure=figure,
+        costs=cost,
+        cost_plots=cost_plots(group, figure, cost, mark) if cost else None,
+    )
+
+
+def _summary(made: Sequence[Table]) -> list[tuple[str, list[Headline]]]:
+    """By protocol and setting."""
+    return [(f"{table.title}, {table.setting}", found) for table in made if (found := headlines(table))]
+
+
+def _facts(experiment: Experiment) -> dict[str, str]:
+    """What was run, in figures."""
+    rows = experiment.rows
+
+    def distinct(key: str) -> list:
+        return list(dict.fromkeys(row[key] for row in rows))
+
+    seeds = [seed for seed in distinct("seed") if seed]
+    facts = {
+        "protocols": len(distinct("protocol")),
+        "data sets": len(distinct("data")),
+        "methods": len(distinct("method")),
+        "backbones": len(distinct("backbone")),
+        "seeds": len(seeds),
+        "runs": len({row.get("run") for row in rows}),
+        "evaluations": len(rows),
+    }
+    return {(name if number != 1 else name[:-1]): f"{number:,}" for name, number in facts.items() if number}
+
+
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("gopro.report"),
         autoescape=True,
@@ -62,33 +166,22 @@ def write_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"code_spans": _code_spans, "data_url": _data_url}
-    html = environment.get_template("page.html").render(
-        title=title,
-        intro=intro,
-        blocks=[(block, best(block)) for block in blocks(rows)],
-        columns=COLUMNS,
-        average=AVERAGE,
-        seeds=max((row.hm.count for row in rows), default=0),
-        notes=notes(rows),
-        colours=colours(rows),
-        panels=panels(rows),
-        panel_width=WIDTH,
-        samples=samples,
-        facts=facts,
-        next_steps=next_steps,
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(html, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
+    environment.filters |= {"code_spans": code_spans, "average_or": average_or, "signed": _signed, "when": _when}
+    return environment
 
 
-def _code_spans(text: str) -> Markup:
+def _signed(value: float, digits: int = 2) -> str:
+    """With its sign, which says more than a colour; 0.00 without."""
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")
+
+
+def _when(iso: str) -> str:
+    """An ISO time as far as its minutes."""
+    return str(iso)[:16].replace("T", " ")
+
+
+def code_spans(text: str) -> Markup:
     """The text escaped, with `…` as <code>, in a block where it is a line of its own among several."""
     lines = text.splitlines()
     html = Markup()
@@ -100,12 +193,3 @@ def _code_spans(text: str) -> Markup:
                 html += Markup("<code>{}</code>").format(part) if index % 2 else escape(part)
             html += "\n"
     return html
-
-
-def _data_url(picture: Image.Image) -> str:
-    """The picture as a data: URL, PNG, at most LARGEST_SIDE pixels a side."""
-    small = picture.convert("RGB")
-    small.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    small.save(buffer, format="PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
