@@ -1,21 +1,25 @@
 """What an experiment showed: tables of results, and one HTML page."""
 
+from gopro.report.latex import latex
+from gopro.report.markdown import markdown
 from gopro.report.page import write_report
 from gopro.report.shape import AVERAGE, Block, Cell, Line, Table
 from gopro.report.spread import Spread
-from gopro.report.tables import BaseToNewRow, base_to_new, markdown_table, rich_table, tables
+from gopro.report.tables import tables
+from gopro.report.terminal import rich_table
+from gopro.report.write import write_tables
 
 __all__ = [
     "AVERAGE",
-    "BaseToNewRow",
     "Block",
     "Cell",
     "Line",
     "Spread",
     "Table",
-    "base_to_new",
-    "markdown_table",
+    "latex",
+    "markdown",
     "rich_table",
     "tables",
     "write_report",
+    "write_tables",
 ]

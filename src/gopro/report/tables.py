@@ -7,25 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gopro.report.published import SOURCE, published
-from gopro.report.rows import COLUMNS, BaseToNewRow, base_to_new, best, blocks, markdown_table, notes, rich_table
 from gopro.report.scores import PROTOCOLS, TRANSFER, Score, read_scores
 from gopro.report.shape import AVERAGE, Table
 from gopro.report.sheet import Sheet
 from gopro.report.spread import Spread
-
-__all__ = [
-    "AVERAGE",
-    "COLUMNS",
-    "BaseToNewRow",
-    "Spread",
-    "base_to_new",
-    "best",
-    "blocks",
-    "markdown_table",
-    "notes",
-    "rich_table",
-    "tables",
-]
 
 _Seeds = Mapping[int, tuple[float, ...]]
 """What each seed reached: one accuracy, or base and new."""
