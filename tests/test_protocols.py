@@ -1,93 +1,149 @@
-"""Base-to-new as a sweep: what it writes, what it does not do twice, and what it refuses."""
+"""What the protocols consist of: which runs, on which classes, tested on what; and the suites' settings."""
 
-import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from gopro import protocols
-from gopro.config import BenchmarkConfig
+from gopro.config import BenchmarkConfig, SweepConfig, TransferConfig
 from gopro.errors import InputError
-from gopro.protocols import base_to_new
-from gopro.results import KEY, Results
+from gopro.protocols import Job, base_to_new, cross_dataset, domain_generalization, few_shot
+from gopro.suites import SUITES
+from gopro.sweep import benchmark
 
-CONFIG = BenchmarkConfig(
-    data=("emoji-activities", "emoji-activities:noto"),
-    output=Path(),
-    methods=("zeroshot", "coop"),
-    seeds=(1, 2),
-    shots=1,
-    epochs=1,
-    batch=32,
-    workers=0,
-)
+OUT = Path("unused")
 
 
-@pytest.fixture(scope="module")
-def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[BenchmarkConfig, list[dict]]:
-    config = replace(CONFIG, output=tmp_path_factory.mktemp("sweep"))
-    return config, base_to_new(config)
+def evaluated(job: Job) -> list[tuple[str, str]]:
+    return [(test.key.data, test.key.classes) for test in job.tests]
 
 
-def test_every_evaluation_is_a_row(sweep: tuple[BenchmarkConfig, list[dict]]) -> None:
-    config, rows = sweep
-    written = [json.loads(line) for line in (config.output / "results.jsonl").read_text().splitlines()]
-    assert sorted(map(str, written)) == sorted(map(str, rows)) and len(rows) == 2 * 2 * 2 * 2
-    assert len({tuple(row[key] for key in KEY) for row in rows}) == len(rows)
-    for row in rows:
-        assert {"accuracy", "macro_accuracy", "n", "seconds"} <= set(row) and 0 <= row["accuracy"] <= 100
-    zeroshot = [row for row in rows if row["method"] == "zeroshot" and row["seed"] == 1]
-    assert {(row["data"], row["classes"]) for row in zeroshot} == {
-        (data, half) for data in ("emoji-activities:twemoji", "emoji-activities:noto") for half in ("base", "new")
+def learned(jobs: list[Job]) -> list[Job]:
+    return [job for job in jobs if job.train.shots]
+
+
+def test_base_to_new_trains_on_base_and_tests_both_halves() -> None:
+    jobs = base_to_new(BenchmarkConfig(output=OUT, data=("emoji-food", "emoji-animals:noto"), seeds=(3, 5)))
+    assert {(j.train.data, j.train.method, j.train.seed) for j in learned(jobs)} == {
+        (data, method, seed)
+        for data in ("emoji-food", "emoji-animals:noto")
+        for method in ("coop", "gopro")
+        for seed in (3, 5)
+    }
+    for job in jobs:
+        assert job.train.classes == "base"
+        assert [half for _, half in evaluated(job)] == ["base", "new"]
+        assert {test.key.source for test in job.tests} == {test.key.data for test in job.tests}
+        assert job.train.epochs is None and job.train.batch is None  # named data: the method's own recipe
+
+
+def test_what_learns_from_nothing_is_run_once_a_data_set_without_shots_and_seed() -> None:
+    jobs = base_to_new(BenchmarkConfig(output=OUT, data=("emoji-food",), methods=("zeroshot",), shots=(1, 16)))
+    [job] = jobs
+    assert (job.train.shots, job.train.seed, job.tests[0].key.shots, job.tests[0].key.seed) == (0, 0, 0, 0)
+    # from another data set, too, it takes each target's own prompt: a run for each
+    jobs = cross_dataset(TransferConfig(output=OUT, methods=("zeroshot",)))
+    assert [job.train.data for job in jobs] == [
+        "emoji-activities",
+        "emoji-animals",
+        "emoji-food",
+        "emoji-travel",
+        "emoji-objects",
+    ]
+    assert {test.key.source for job in jobs for test in job.tests} == {"emoji-activities:twemoji"}
+
+
+def test_a_source_is_trained_once_for_all_its_targets() -> None:
+    targets = ("emoji-animals", "emoji-travel:fluent")
+    jobs = cross_dataset(
+        TransferConfig(output=OUT, source="emoji-food", targets=targets, methods=("coop",), seeds=(1,))
+    )
+    [job] = jobs
+    assert job.train.classes == "all" and job.train.data == "emoji-food"
+    assert evaluated(job) == [
+        ("emoji-food:twemoji", "all"),
+        ("emoji-animals:twemoji", "all"),
+        ("emoji-travel:fluent", "all"),
+    ]
+
+
+def test_protocols_that_train_the_same_share_the_run() -> None:
+    config = TransferConfig(
+        output=OUT, source="emoji-food", targets=("emoji-food:noto",), methods=("coop",), shots=(4,)
+    )
+    across = {job.run: job.train for job in cross_dataset(replace(config, targets=("emoji-animals",)))}
+    domains = {job.run: job.train for job in domain_generalization(config)}
+    shots = {
+        job.run: job.train
+        for job in few_shot(BenchmarkConfig(output=OUT, data=("emoji-food",), methods=("coop",), shots=(4,)))
+    }
+    assert across == domains == shots
+    halves = base_to_new(BenchmarkConfig(output=OUT, data=("emoji-food",), methods=("coop",), shots=(4,)))
+    assert not {job.run for job in halves} & set(shots)
+
+
+def test_few_shot_runs_every_number_of_shots_on_all_classes() -> None:
+    jobs = few_shot(BenchmarkConfig(output=OUT, data=("emoji-food",), seeds=(1, 2), methods=("zeroshot", "coop")))
+    assert sorted(job.train.shots for job in jobs) == [0, *sorted(2 * [1, 2, 4, 8, 16])]
+    assert all(evaluated(job) == [("emoji-food:twemoji", "all")] and job.train.classes == "all" for job in jobs)
+
+
+def test_without_data_the_embedded_benchmark_runs() -> None:
+    suite = SUITES["emoji"]
+    jobs = base_to_new(BenchmarkConfig(output=OUT))
+    assert {job.train.data for job in jobs} == set(suite.base_to_new)
+    assert {job.train.epochs for job in jobs} == {suite.epochs}
+    assert {job.train.epochs for job in base_to_new(BenchmarkConfig(output=OUT, epochs=2))} == {2}
+    domains = learned(domain_generalization(TransferConfig(output=OUT)))
+    assert {tuple(data for data, _ in evaluated(job)) for job in domains} == {
+        tuple(f"emoji-activities:{style}" for style in ("noto", "fluent", "openmoji", "twemoji", "high-contrast"))
     }
 
 
-def test_a_second_sweep_runs_nothing(
-    sweep: tuple[BenchmarkConfig, list[dict]], monkeypatch: pytest.MonkeyPatch
+def test_the_paper_s_suite_is_the_paper_s_set_up() -> None:
+    paper = SUITES["paper"]
+    assert len(paper.base_to_new) == 11 and paper.base_to_new[0] == "imagenet"
+    assert paper.cross_dataset[0] == "imagenet" and len(paper.cross_dataset[1]) == 10
+    assert set(paper.cross_dataset[1]) == set(paper.base_to_new) - {"imagenet"}
+    assert paper.domain_generalization == (
+        "imagenet",
+        ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r"),
+    )
+    assert (paper.backbones, paper.shots, paper.seeds) == (("ViT-B-16:openai",), 16, (1, 2, 3, 4, 5))
+    assert paper.epochs is None and paper.batch is None
+
+
+def test_the_paper_s_suite_on_caltech101(shared: Path) -> None:
+    config = BenchmarkConfig(output=OUT, suite="paper", data=("caltech101",), root=shared / "datasets")
+    jobs = base_to_new(config)
+    assert [(job.train.method, job.train.seed) for job in jobs] == [
+        ("zeroshot", 0),
+        *(("coop", seed) for seed in range(1, 6)),
+        *(("gopro", seed) for seed in range(1, 6)),
+    ]
+    assert {(job.train.backbone, job.train.shots) for job in learned(jobs)} == {("ViT-B-16:openai", 16)}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "config", "reason"),
+    [
+        ("base-to-new", BenchmarkConfig(output=OUT, methods=("coup",)), "did you mean coop"),
+        ("base-to-new", BenchmarkConfig(output=OUT, data=("emoji-food", "emoji-foo")), "emoji-foo"),
+        ("base-to-new", BenchmarkConfig(output=OUT, data=("emoji-food",), shots=(99,)), "fewer than 99 shots"),
+        ("few-shot", BenchmarkConfig(output=OUT, seeds=(1, 1)), "seeds 1 1: .* none twice"),
+        ("few-shot", BenchmarkConfig(output=OUT, jobs=0), "jobs is 0"),
+        ("base-to-new", BenchmarkConfig(output=OUT, data=("emoji-food", "emoji-food:twemoji")), "are both called"),
+        ("base-to-new", BenchmarkConfig(output=OUT, data=("emoji-food", "emoji-food")), "name each data set once"),
+        ("cross-dataset", TransferConfig(output=OUT, source="emoji-food"), "targets none"),
+        ("cross-dataset", TransferConfig(output=OUT, source="emoji-food", targets=("emoji-food",)), "other targets"),
+        ("base-to-new", BenchmarkConfig(output=OUT, methods=("gopro[con=0]", "gopro(con=0)")), "no such method"),
+        ("base-to-new", BenchmarkConfig(output=OUT, methods=("gopro[sem=1]", "gopro[sem=1] ")), "would share"),
+        ("zero-to-hero", BenchmarkConfig(output=OUT), "choose one of base-to-new"),
+    ],
+)
+def test_a_sweep_is_checked_before_its_first_run(
+    protocol: str, config: SweepConfig, reason: str, tmp_path: Path
 ) -> None:
-    config, rows = sweep
-    content = (config.output / "results.jsonl").read_bytes()
-    monkeypatch.setattr(protocols, "train", None)
-    monkeypatch.setattr(protocols, "evaluate", None)
-    started: list[protocols.Progress] = []
-    assert base_to_new(config, on_run=started.append) == rows
-    assert started == [] and (config.output / "results.jsonl").read_bytes() == content
-
-
-def test_a_missing_row_alone_is_made_again_from_the_run(
-    sweep: tuple[BenchmarkConfig, list[dict]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = replace(sweep[0], output=tmp_path / "copy")
-    shutil.copytree(sweep[0].output, config.output)
-    path = config.output / "results.jsonl"
-    content = path.read_text()
-    lines = content.splitlines(keepends=True)
-    lost = json.loads(lines.pop(5))
-    path.write_text("".join(lines) + '{"protocol": "base-to-n')  # a line that a cut left unfinished
-    monkeypatch.setattr(protocols, "train", None)
-    base_to_new(config)
-    again = json.loads(path.read_text().splitlines()[-1])
-    same = {key: value for key, value in lost.items() if "seconds" not in key}
-    assert {key: value for key, value in again.items() if "seconds" not in key} == same
-    assert len(path.read_text().splitlines()) == len(lines) + 1
-
-
-def test_a_run_told_otherwise_is_not_passed_off_as_this_one(sweep: tuple[BenchmarkConfig, list[dict]]) -> None:
-    config, _ = sweep
-    with pytest.raises(InputError, match="epochs 1, not 2: choose another --output"):
-        base_to_new(replace(config, epochs=2))
-
-
-def test_a_sweep_is_checked_before_its_first_run(tmp_path: Path) -> None:
-    for wish in ({"methods": ("zeroshot", "coup")}, {"data": ("emoji-food", "emoji-foo")}, {"shots": 99}):
-        with pytest.raises(InputError):
-            base_to_new(replace(CONFIG, output=tmp_path / "out", **wish))
-        assert not (tmp_path / "out").exists()
-
-
-def test_a_results_file_with_a_foreign_line_is_named(tmp_path: Path) -> None:
-    (tmp_path / "results.jsonl").write_text('{"a": 1}\n')
-    with pytest.raises(InputError, match=r"results\.jsonl, line 1"):
-        Results(tmp_path / "results.jsonl")
+    with pytest.raises(InputError, match=reason):
+        benchmark(protocol, replace(config, output=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
