@@ -67,6 +67,16 @@ def test_the_data_sets_of_the_published_tables(shared: Path):
     assert named - {"average"} == set(CATALOG) and len(CATALOG) == 15
 
 
+def test_the_documented_table_is_the_catalog():
+    table = (Path(__file__).parents[1] / "docs" / "datasets.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| `(\S+)` \| (\d+) \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \| (.+) \|$", table, re.M)
+    assert [row[0] for row in rows] == list(CATALOG)
+    for name, folder, classes, *pictures, template in rows:
+        entry, numbers = CATALOG[name], tuple(int(count.replace(",", "")) for count in pictures)
+        assert (folder, int(classes), numbers, template) == (entry.folder, entry.classes, entry.counts, entry.template)
+        assert f"\n    {folder}/" in table and (entry.split or "") in table
+
+
 @pytest.mark.parametrize("entry", CATALOG.values(), ids=CATALOG.keys())
 def test_entries_are_consistent(entry: Benchmark):
     assert entry.template.count("{}") == 1 and entry.template.endswith(".")
@@ -395,7 +405,7 @@ def write_variant(root: Path, name: str) -> Path:
 
 
 @pytest.mark.parametrize("name", ["imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r"])
-def test_variants_of_imagenet_are_there_to_be_tested_on(name: str, tmp_path: Path):
+def test_variants_of_imagenet_are_there_to_be_tested_on(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     home = write_variant(tmp_path, name)
     assert CATALOG[name].missing(tmp_path) == [home / "classnames.txt"]
     write_classnames(home)
@@ -412,6 +422,8 @@ def test_variants_of_imagenet_are_there_to_be_tested_on(name: str, tmp_path: Pat
     (home / "classnames.txt").unlink()
     write_classnames(tmp_path / "imagenet")
     assert entry.missing(tmp_path) == [] and entry.load(home) == dataset
+    monkeypatch.chdir(home)
+    assert entry.load(Path(".")).test[-1].label == dataset.test[-1].label
 
 
 def test_imagenetv2_s_folders_are_one_a_line_of_the_names(tmp_path: Path):

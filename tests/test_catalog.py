@@ -102,6 +102,9 @@ def test_a_data_set_s_own_folder_is_known_by_its_name_or_its_split_file(tmp_path
     assert entry.missing(renamed) == [renamed / "dtd"]  # any folder may hold one called images
     (renamed / str(entry.split)).write_text(json.dumps(SPLIT))
     assert entry.home(renamed) == renamed and load_dataset("dtd", renamed).classnames == ("red fox", "owl")
+    (tmp_path / "dtd" / "dtd").mkdir()  # as unpacking in the wrong place leaves it
+    (tmp_path / "dtd" / str(entry.split)).write_text(json.dumps(SPLIT))
+    assert load_dataset("dtd", tmp_path) == load_dataset("dtd", tmp_path / "dtd")
 
 
 def test_unknown_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,7 +1,7 @@
 """The benchmark data sets of CoOp's protocols, one entry each, laid out as its DATASETS.md says.
 
 Layout, class names, proportions and templates are those of https://github.com/KaiyangZhou/CoOp (`datasets/*.py` and
-`trainers/zsclip.py`). docs/datasets.md shows every folder.
+`trainers/zsclip.py`); docs/datasets.md shows every folder.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Benchmark:
     split: str | None = None
     """CoOp's split file, which counts where it lies in the data set's folder; none if `read` always says the parts."""
     needs: tuple[str, ...] = ()
-    """The folders of pictures where they are several in `pictures`."""
+    """The folders of pictures, where `pictures` holds several."""
 
     @property
     def own_split(self) -> str | None:
@@ -57,18 +57,13 @@ class Benchmark:
             return root
         return root if Path(os.path.abspath(root)).name == self.folder and not below.is_dir() else below
 
-    def split_file(self, root: Path) -> Path | None:
-        """The split file that counts: CoOp's, else the one that was drawn here; None if there is neither."""
-        files = [self.home(root) / split for split in (self.split, self.own_split) if split]
-        return next((file for file in files if file.is_file()), None)
-
     def missing(self, root: Path) -> list[Path]:
         """The files and folders that loading needs and that are not there; none if the data set is in place."""
         home = self.home(root)
         if not home.is_dir():
             return [home]
         needed = self._picture_folders(home)
-        if self.split_file(root) is None:
+        if self._split_file(home) is None:
             needed += self._inputs(home)
         return [path for path in dict.fromkeys(needed) if not path.exists()]
 
@@ -87,17 +82,16 @@ class Benchmark:
         """
         home = self.home(root)
         if missing := self.missing(root):
-            names = some([str(path) for path in missing])
-            advice = f"{self.folder}/ must lie in --root, laid out as docs/datasets.md says"
+                advice = f"{self.folder}/ must lie in --root, laid out as docs/datasets.md says"
             if self.split and home.is_dir() and not set(missing) & set(self._picture_folders(home)):
                 advice += f", or {self.split} be there instead"
-            raise InputError(f"{self.name}: no {names}; {advice}")
+            raise InputError(f"{self.name}: no {some(list(map(str, missing)))}; {advice}")
         split = as_split(self._parts(home), home / self.pictures)
         classnames = tuple(map(clean_name, split.classnames))
         return Dataset(self.name, classnames, split.train, split.val, split.test, self.template)
 
     def _parts(self, home: Path) -> Parts:
-        if file := self.split_file(home):
+        if file := self._split_file(home):
             return read_entries(file)
         parts = self.read(*self._inputs(home))
         classes = len({label for part in parts.values() for _, label, _ in part})
@@ -110,12 +104,17 @@ class Benchmark:
             keep_entries(home / self.own_split, parts)
         return parts
 
+    def _split_file(self, home: Path) -> Path | None:
+        """The split file that counts: CoOp's, else the one that was drawn here."""
+        files = [home / split for split in (self.split, self.own_split) if split]
+        return next((file for file in files if file.is_file()), None)
+
     def _picture_folders(self, home: Path) -> list[Path]:
         return [home / folder for folder in self.needs or (self.pictures,)]
 
     def _inputs(self, home: Path) -> list[Path]:
         paths = [home / file for file in self.reads or (self.pictures,)]
-        shared = home.parent / "imagenet" / CLASSNAMES
+        shared = Path(os.path.abspath(home)).parent / "imagenet" / CLASSNAMES
         return [shared if path.name == CLASSNAMES and not path.exists() and shared.exists() else path for path in paths]
 
 
@@ -298,4 +297,4 @@ CATALOG: dict[str, Benchmark] = {
         ),
     )
 }
-"""The data sets by name: the eleven of CoOp's few-shot and base-to-new tables, then the four variants of ImageNet."""
+"""The data sets by name: the eleven of the few-shot and base-to-new tables, then the four variants of ImageNet."""
