@@ -34,7 +34,7 @@ class Benchmark:
     template: str
     classes: int
     counts: tuple[int, int, int]
-    """Pictures to train, validate and test on, as CoOp has them."""
+    """Pictures to train, validate and test on, as CoOp has them, but that ImageNet's test pictures are not its val."""
     read: Callable[..., Parts]
     """What makes the three parts of the original annotations; see `formats.py`."""
     reads: tuple[str, ...] = ()
@@ -82,7 +82,7 @@ class Benchmark:
         """
         home = self.home(root)
         if missing := self.missing(root):
-                advice = f"{self.folder}/ must lie in --root, laid out as docs/datasets.md says"
+            advice = f"{self.folder}/ must lie in --root, laid out as docs/datasets.md says"
             if self.split and home.is_dir() and not set(missing) & set(self._picture_folders(home)):
                 advice += f", or {self.split} be there instead"
             raise InputError(f"{self.name}: no {some(list(map(str, missing)))}; {advice}")
