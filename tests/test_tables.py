@@ -539,6 +539,18 @@ def test_terminal_fits_base_to_new_into_100_columns_and_eleven_data_sets_into_12
     assert len(shown(wide, 120)[0].splitlines()) < 40
 
 
+def test_terminal_breaks_long_titles_into_80_columns() -> None:
+    styles = ("fluent", "openmoji", "twemoji", "high-contrast")
+    figures = {f"emoji-objects:{style}": [70, 71, 72] for style in styles}
+    rows = transfer("gopro", "domain-generalization", "emoji-objects:noto", **figures, **{"emoji-objects:noto": [9.5]})
+    [table] = tables(rows)
+    plain, _ = shown(table, 80)
+    assert "…" not in plain
+    assert re.search(r"contrast +average *\n", plain)
+    assert plain.count("71.00") == 5
+    assert plain.count("±1.00") == 5
+
+
 def latex_rows(text: str) -> list[tuple[int, list[list[str]]]]:
     """By tabular that is not in another: how many columns it declares, and its rows of cells."""
     found = []

@@ -7,7 +7,7 @@ import re
 from gopro.report.shape import Cell, Line, Table
 
 LINE = 76
-"""Characters of figures that fit one line beside the names; wider tables stack the parts of a figure."""
+"""Characters of figures and their titles that fit one line beside the names."""
 
 
 def heading(table: Table) -> str:
@@ -44,12 +44,14 @@ def figure(line: Line, cell: Cell) -> tuple[str, str, str]:
 
 
 def is_wide(table: Table) -> bool:
-    """Whether the figures do not fit one line, so that mean, deviation and difference go below one another."""
-    rows = [
-        [len(f"{mean} ± {std} ({difference})" if difference else f"{mean} ± {std}") for mean, std, difference in row]
-        for row in ([figure(line, cell) for cell in line.cells] for block in table.blocks for line in block.lines)
-    ]
-    return sum(max(column) for column in zip(*rows, strict=True)) > LINE
+    """Whether the columns do not fit one line, so that the parts of each figure and title go below one another."""
+    widths = list(map(len, table.columns))
+    for line in (line for block in table.blocks for line in block.lines):
+        for index, cell in enumerate(line.cells):
+            mean, std, difference = figure(line, cell)
+            width = len(mean) + (len(f" ± {std}") if std else 0) + (len(f" ({difference})") if difference else 0)
+            widths[index] = max(widths[index], width)
+    return sum(widths) > LINE
 
 
 def pieces(name: str) -> list[str]:
