@@ -403,7 +403,7 @@ def every_protocol() -> list[Row]:
         figures = {data: [float(value), 50.0] for data, value in p.items() if data not in ("method", AVERAGE)}
         if p["method"] in ("CoOp", "GOPro"):
             rows += transfer(NAMES[p["method"]], source="imagenet", **figures, **PAPER)
-    rows += transfer("coop", source="a|b", **{"[c]*<d>": [40], "a|b": [20]})
+    rows += transfer("coop", source="a|b", **{"[c]*<d>": [40], "a|b": [20]}) + halves("[c]*<d>", "coop", (1, 2))
     rows += transfer("coop", "domain-generalization", objects=[9, 8], sketch=[7, 6], flat=[5, 4])
     return rows + [result("few-shot", "~^\\`_x_", "coop", 10 * k, shots=k, seed=s) for k in (1, 8) for s in (1, 2)]
 
@@ -536,6 +536,8 @@ def test_terminal_fits_base_to_new_into_100_columns_and_eleven_data_sets_into_12
         for cell in figures:
             assert f"{cell.spread.mean:.2f}" in plain
             assert f"({cell.difference:+z.2f})" in plain
+        labels = {f"{line.label} †" if line.published else line.label for block in part.blocks for line in block.lines}
+        assert all(f" {label} " in plain for label in labels)
     assert len(shown(wide, 120)[0].splitlines()) < 40
 
 
@@ -587,7 +589,7 @@ def test_latex_is_balanced_and_every_row_has_the_columns_that_are_declared() -> 
     # Nothing of a name is left to LaTeX: no comment, parameter, math, or argument of the \\ before it.
     body = text.partition("\n")[2]
     assert not re.search(r"(?<!\\)[%#]|[~^|<>]", re.sub(r"\\text[a-z]+\{\}", "", body))
-    assert not re.search(r"\\\\\s*[\[*]", body)
+    assert not re.search(r"(\\\\|rule)\s*[\[*]", body)
     assert set(re.findall(r"\$[^$]*\$", body)) <= {r"$\pm$"} | set(re.findall(r"\$[+-]\d+\.\d\d\$", body))
     assert r"my\_pets 100\% \#1" in body
     assert text.isascii()
