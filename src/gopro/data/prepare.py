@@ -178,12 +178,19 @@ class Preparation:
         return into
 
     def _place(self) -> None:
-        """Renames the folder into place, or what it holds where there is such a folder already."""
+        """Renames the folder into place, or what it holds where there is such a folder already.
+
+        Then CoOp's own files come first and the pictures last: it is by the pictures that a next call sees that all
+        is done.
+        """
+        first = {file.into for file in self.source.coop}
         kept: list[Path] = []
         if not self.home.exists():
             self.ready.rename(self.home)
         else:
-            for child in sorted(self.ready.iterdir()):
+            for child in sorted(
+                self.ready.iterdir(), key=lambda c: (c.name == self.source.marker, c.name not in first)
+            ):
                 place = self.home / child.name
                 if place.exists():
                     kept.append(place)
