@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from gopro.report.gather import Group
 from gopro.report.look import LIGHT, Mark
-from gopro.report.plots import Panel, Plots, tip
+from gopro.report.plots import Panel, Plots, stem, tip
 from gopro.report.shape import AVERAGE, Line, Table
 from gopro.report.spread import Spread
 from gopro.report.summary import headlines
 from gopro.report.tables import tables
 from gopro.results import Row
-from gopro.run import slug
 
 LANE, GAP = 0.085, 0.1
 """Height of one method's dot, and between two columns' dots, in inches."""
@@ -39,7 +38,7 @@ def dots(table: Table, marks: Mapping[str, Mark]) -> Plots:
         methods |= {line.label: marks[line.label] for line in lines}
         height = 0.5 + len(table.columns) * (LANE * len(lines) + GAP)
         panels.append(Panel(average_or(block.title) or table.title, _lanes(table.columns, lines, marks), height))
-    return Plots(slug(f"{table.protocol}-{table.setting}"), f"{table.title}, {table.setting}", panels, methods)
+    return Plots(stem(f"{table.protocol}-{table.setting}"), f"{table.title}, {table.setting}", panels, methods)
 
 
 def _lanes(columns: Sequence[str], lines: Sequence[Line], marks: Mapping[str, Mark]) -> Draw:
@@ -93,7 +92,7 @@ def shot_curves(rows: Iterable[Row], marks: Mapping[str, Mark]) -> list[Plots]:
         order = [data for data in (AVERAGE, *datasets) if data in curves]
         panels = [Panel(average_or(data), _curves(curves[data], marks)) for data in order]
         methods = {method: mark for method, mark in marks.items() if any(key[1] == method for key in seeds)}
-        found.append(Plots(slug(f"few-shot-{backbone}"), f"Accuracy over shots, {backbone}", panels, methods))
+        found.append(Plots(stem(f"few-shot-{backbone}"), f"Accuracy over shots, {backbone}", panels, methods))
     return found
 
 
@@ -177,7 +176,7 @@ def cost_plots(group: Group, figure: str, found: Sequence[Cost], marks: Mapping[
 
 def _scatter(known: Sequence[tuple[Cost, float]], label: str, figure: str, marks: Mapping[str, Mark]) -> Draw:
     positive = [value for _, value in known if value > 0]
-    least = 10 ** math.floor(math.log10(min(positive)))
+    first, last = math.floor(math.log10(min(positive))), math.ceil(math.log10(max(positive)))
 
     def draw(axes: Axes) -> None:
         for cost, value in known:
@@ -188,10 +187,12 @@ def _scatter(known: Sequence[tuple[Cost, float]], label: str, figure: str, marks
             [dot] = axes.plot([value], [spread.mean], color=mark.hex, marker=mark.marker, markersize=6)
             dot.set_gid(tip(f"{cost.method}: {spread}, {value:,.4g} {label}"))
         if max(positive) > 10 * min(positive):
-            if len(positive) < len(known):  # 0, of what learns nothing, lies a decade below the least of the others
-                axes.set_xscale("symlog", linthresh=least)
-            else:
-                axes.set_xscale("log")
+            nothing = [0.0] if len(positive) < len(known) else []
+            # 0, of what learns nothing, lies a decade below the least of the others.
+            axes.set_xscale("symlog", linthresh=10**first) if nothing else axes.set_xscale("log")
+            ticks = [*nothing, *(10.0**power for power in range(first, last + 1, 1 + (last - first) // 5))]
+            axes.set_xticks(ticks, [EngFormatter(sep="")(tick) for tick in ticks])
+            axes.set_xticks([], minor=True)
         else:
             axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.margins(0.1)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -134,7 +133,7 @@ def gains(found: Sequence[Test], zeroshot: str | None) -> list[Gains]:
     """Each method's gains over zero-shot CLIP; none where that was not run."""
     entries: dict[str, list[ClassGain]] = {}
     for test in found:
-        if zeroshot not in test.methods:
+        if zeroshot is None or zeroshot not in test.methods:
             continue
         pictures = torch.bincount(test.labels, minlength=len(test.names)).tolist()
         before = _by_class(test.methods[zeroshot])
@@ -151,7 +150,9 @@ def gains(found: Sequence[Test], zeroshot: str | None) -> list[Gains]:
 
 def _by_class(seeds: Sequence[Predictions]) -> list[float | None]:
     each = [own.accuracy_by_class() for own in seeds]
-    return [None if values[0] is None else fmean(v for v in values if v is not None) for values in zip(*each)]
+    return [
+        None if values[0] is None else fmean(v for v in values if v is not None) for values in zip(*each, strict=True)
+    ]
 
 
 def gain_plots(group: Group, found: Sequence[Gains], marks: Mapping[str, Mark]) -> Plots:
@@ -163,7 +164,7 @@ def gain_plots(group: Group, found: Sequence[Gains], marks: Mapping[str, Mark]) 
     return Plots(f"gains-{group.slug}", f"Gains of classes over zero-shot CLIP. {group.title}", panels, {})
 
 
-def _histogram(shares: Sequence[float], tallest: float):
+def _histogram(shares: Sequence[float], tallest: float) -> Callable[[Axes], None]:
     def draw(axes: Axes) -> None:
         for share, low in zip(shares, BINS, strict=False):
             colour = "bar" if low == -5 else "up-bar" if low > 0 else "down-bar"
@@ -182,23 +183,18 @@ def _histogram(shares: Sequence[float], tallest: float):
 
 
 def confusions(found: Sequence[Test]) -> list[Confusion]:
-    """The pairs that one of the methods mixes up most often."""
+    """The pairs that one of the methods mixes up for the largest share of a class's pictures."""
     listed = []
     for test in found:
-        counted: dict[str, Counter[tuple[int, int]]] = {}
-        for method, seeds in test.methods.items():
-            counts: Counter[tuple[int, int]] = Counter()
-            for own in seeds:
-                wrong = own.top[:, 0] != own.labels
-                counts.update(zip(own.labels[wrong].tolist(), own.top[wrong, 0].tolist(), strict=True))
-            counted[method] = Counter({pair: count / len(seeds) for pair, count in counts.items()})
-        worst: Counter[tuple[int, int]] = Counter()
-        for counts in counted.values():
-            worst |= counts
-        pictures = torch.bincount(test.labels, minlength=len(test.names)).tolist()
-        for (truth, called), _ in worst.most_common(PAIRS):
-            counts = {method: own[truth, called] for method, own in counted.items()}
-            listed.append(Confusion(test.names[truth], test.names[called], test.where, pictures[truth], counts))
+        counts = {method: _counts(seeds) for method, seeds in test.methods.items()}
+        pictures = np.bincount(test.labels.numpy(), minlength=len(test.names))
+        shares = np.max(list(counts.values()), axis=0) / np.maximum(pictures, 1)[:, None]
+        np.fill_diagonal(shares, 0)
+        for pair in np.argsort(-shares, axis=None, kind="stable")[:PAIRS]:
+            truth, called = divmod(int(pair), len(test.names))
+            if shares[truth, called] > 0:
+                own = {method: float(count[truth, called]) for method, count in counts.items()}
+                listed.append(Confusion(test.names[truth], test.names[called], test.where, int(pictures[truth]), own))
     return sorted(listed, key=lambda entry: -max(entry.counts.values()) / entry.pictures)[:PAIRS]
 
 
@@ -206,14 +202,19 @@ def matrices(found: Sequence[Test]) -> list[Matrix]:
     """Of the first tests that have few classes."""
     few = [test for test in found if len(test.names) <= FEW]
     return [
-        Matrix(test.where, test.names, {method: _matrix(seeds) for method, seeds in test.methods.items()})
+        Matrix(test.where, test.names, {method: _percent(_counts(seeds)) for method, seeds in test.methods.items()})
         for test in few[:MATRICES]
     ]
 
 
-def _matrix(seeds: Sequence[Predictions]) -> Float[np.ndarray, "classes classes"]:
+def _counts(seeds: Sequence[Predictions]) -> Float[np.ndarray, "classes classes"]:
+    """Pictures of each class called each class, mean over seeds."""
     classes = len(seeds[0].classnames)
     counts = np.zeros((classes, classes))
     for own in seeds:
         np.add.at(counts, (own.labels.numpy(), own.top[:, 0].numpy()), 1)
+    return counts / len(seeds)
+
+
+def _percent(counts: Float[np.ndarray, "classes classes"]) -> Float[np.ndarray, "classes classes"]:
     return 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)

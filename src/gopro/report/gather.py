@@ -38,7 +38,8 @@ class Group:
     def title(self) -> str:
         """Protocol, source, backbone and shots in words."""
         source = f"from {self.source}, " if self.source else ""
-        return f"{PROTOCOLS.get(self.protocol, self.protocol)}: {source}{self.backbone}, {self.shots} shots"
+        shots = "1 shot" if self.shots == 1 else f"{self.shots} shots" if self.shots else "no training pictures"
+        return f"{PROTOCOLS[self.protocol]}: {source}{self.backbone}, {shots}"
 
     @property
     def slug(self) -> str:
@@ -76,16 +77,17 @@ def groups(rows: Iterable[Row]) -> list[Group]:
         kept = tuple(row for row in own if row["shots"] in (0, shots))
         found.append(Group(protocol, source, backbone, shots, kept))
     order = list(PROTOCOLS)
-    return sorted(found, key=lambda group: order.index(group.protocol) if group.protocol in order else len(order))
+    return sorted(found, key=lambda group: order.index(group.protocol))
 
 
 class Experiment:
-    """A results folder. What its files lack is collected in `notes`, one sentence each.
+    """A results folder.
 
     Attributes:
         rows: all results.
         failures: failed runs that have no result since, the latest of each.
         history: the calls that made the folder.
+        notes: what the report's makers found missing or unlike, a sentence each.
 
     Raises:
         InputError: the folder has no results, or one of its JSON files is broken.
@@ -149,8 +151,8 @@ class Experiment:
         asked = list(self._predictions.values())
         if missing := asked.count(None):
             self.notes.append(
-                f"{missing} of {len(asked)} evaluations have no file of predictions; "
-                "gains, confusions and pictures are those of the others."
+                f"{missing} of {len(asked)} files of predictions are not there; gains, confusions and pictures are "
+                "those of the others."
             )
 
 

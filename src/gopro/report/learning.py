@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +11,9 @@ from matplotlib.ticker import MaxNLocator
 
 from gopro.report.gather import Experiment
 from gopro.report.look import Mark
-from gopro.report.plots import Panel, Plots, tip
+from gopro.report.plots import Panel, Plots, stem, tip
 from gopro.report.scores import TRANSFER
 from gopro.results import Row
-from gopro.run import slug
 
 POINTS = 40
 """Of a curve; the steps between two are averaged."""
@@ -83,8 +82,15 @@ def _training(row: Row) -> Training:
 
 def _curves(experiment: Experiment, runs: Sequence[str]) -> dict[str, Curve]:
     """Each column of the logs, over the seeds that took the same number of steps as the first."""
-    logs = [log for run in runs if (log := experiment.log(run))]
-    logs = [log for log in logs if len(log) == len(logs[0])]
+    logs: list[list[dict[str, float]]] = []
+    first = ""
+    for run in runs:
+        log = experiment.log(run)
+        if log and logs and len(log) != len(logs[0]):
+            experiment.notes.append(f"{run} took other steps than {first}: it is left out of the learning curves.")
+        elif log:
+            first = first or run
+            logs.append(log)
     found: dict[str, Curve] = {}
     for name in logs[0][0] | logs[0][-1] if logs else ():
         if name in NOT_LOSSES:
@@ -108,10 +114,10 @@ def _plots(training: Training, curves: Mapping[str, Mapping[str, Curve]], marks:
         terms.remove("total")  # each method has one term alone, which is the total
     panels = [Panel(NAMES.get(name, name), _lines(name, curves, marks)) for name in terms]
     methods = {method: mark for method, mark in marks.items() if method in curves}
-    return Plots(slug(f"learning-{training.title}"), f"Learning curves. {training.title}", panels, methods)
+    return Plots(stem(f"learning-{training.title}"), f"Learning curves. {training.title}", panels, methods)
 
 
-def _lines(name: str, curves: Mapping[str, Mapping[str, Curve]], marks: Mapping[str, Mark]):
+def _lines(name: str, curves: Mapping[str, Mapping[str, Curve]], marks: Mapping[str, Mark]) -> Callable[[Axes], None]:
     def draw(axes: Axes) -> None:
         for method, own in curves.items():
             if name not in own:

@@ -32,11 +32,12 @@ from gopro.report.plots import Plots
 from gopro.report.shape import AVERAGE, Table
 from gopro.report.summary import Headline, headlines
 from gopro.report.tables import tables
+from gopro.report.words import pieces
 from gopro.report.write import write_tables
 from gopro.run import write_atomically
 
-WIDE = 6
-"""Columns of figures from which on a table scrolls in itself on any screen."""
+NARROW = 4
+"""Columns of figures up to which a table leaves room for a plot beside it."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,8 @@ def write_report(folder: Path, *, title: str | None = None, next_steps: Sequence
     html = environment.get_template("page.html").render(
         title=title or ("GOPro: " + ", ".join(name.lower() for name in protocols) if protocols else "GOPro"),
         summary=_summary(made),
+        datasets=list(dict.fromkeys(row["data"] for row in experiment.rows)),
+        backbones=list(dict.fromkeys(row["backbone"] for row in experiment.rows)),
         facts=_facts(experiment),
         tables=list(zip(made, dotted, strict=True)),
         curves=curves,
@@ -106,7 +109,7 @@ def write_report(folder: Path, *, title: str | None = None, next_steps: Sequence
         light=LIGHT,
         dark=DARK,
         AVERAGE=AVERAGE,
-        WIDE=WIDE,
+        NARROW=NARROW,
     )
     path = folder / "report.html"
     write_atomically(path, html.encode())
@@ -167,6 +170,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"code_spans": code_spans, "average_or": average_or, "signed": _signed, "when": _when}
+    environment.filters["breakable"] = lambda name: Markup("<wbr>").join(pieces(name))
     return environment
 
 

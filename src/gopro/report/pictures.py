@@ -67,7 +67,7 @@ def cards(experiment: Experiment, group: Group, loaded: dict[str, Dataset | None
                 index = fits[len(fits) // 2]
                 taken.add((at, index))
                 first = next(iter(said.values()))
-                where = [*([first.data] if several else []), *([first.classes] if first.classes != "all" else [])]
+                where = [*([dataset.name] if several else []), *([first.classes] if first.classes != "all" else [])]
                 try:
                     url = data_url(dataset.test[index].picture.open())
                 except InputError as error:
@@ -97,9 +97,10 @@ def _reasons(methods: Sequence[str]) -> list[tuple[str, Callable[[Right], torch.
         found.append((f"{right_one} right, {wrong_one} wrong", choose))
 
     rivals = [method for method in learned if method != lead]
-    for other in [*zeroshot, *rivals[:1]] if lead else []:
-        differ(lead, other)
-        differ(other, lead)
+    for other in [*zeroshot, *rivals[:1]]:
+        if lead is not None:
+            differ(lead, other)
+            differ(other, lead)
     everyone = "every method" if len(methods) > 1 else methods[0]
     found.append((f"{everyone} right", lambda right: torch.stack(list(right.values())).all(dim=0)))
     found.append((f"{everyone} wrong", lambda right: ~torch.stack(list(right.values())).any(dim=0)))

@@ -11,19 +11,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from gopro.report.look import LIGHT, Mark
-from gopro.run import write_atomically
+from gopro.run import slug, write_atomically
 
-SIZE = (3.4, 2.2)
-"""Of a panel, in inches: as wide as a card of the page on a phone, so that its text is not scaled."""
+SIZE = (2.8, 1.9)
+"""Of a panel, in inches: about as wide as a card of the page, so that its text keeps its size."""
 TIP = "tip:"
 ACROSS = 4
 """Panels in a row of a file."""
@@ -92,6 +92,11 @@ class Plots:
     methods: Mapping[str, Mark]
 
 
+def stem(text: str) -> str:
+    """The text as the stem of a file's name."""
+    return slug(re.sub(r"[,\s]+", "-", text))
+
+
 def tip(text: str) -> str:
     """The gid that gives an artist a tooltip."""
     return TIP + text
@@ -122,7 +127,8 @@ def _for_page(tag: re.Match[str]) -> str:
         return re.sub(r' (?:width|height|version|xmlns)="[^"]*"', "", text)
     if gid := re.match(r"""<g id=(["'])(.*)\1""", text, re.DOTALL):
         said = gid[2].removeprefix(TIP)
-        return f"<g><title>{said}</title>" if said != gid[2] else "<g>"
+        end = "/>" if text.endswith("/>") else ">"
+        return f"<g><title>{said}</title>" if said != gid[2] else f"<g{end}"
     text = re.sub(r"font: (?:[\w-]+ )*?([\d.]+)px [^;\"]*", r"font-size: \1px", text)
     text = re.sub(r" ?font-family: [^;\"]*;?", "", text)
     text = re.sub(r"#[0-9a-f]{6}\b", lambda colour: _VARIABLES.get(colour[0], colour[0]), text)
@@ -168,6 +174,7 @@ def _columns(methods: Mapping[str, Mark], across: int) -> int:
 @contextmanager
 def _style(more: Mapping[str, str]) -> Iterator[None]:
     """Matplotlib's settings, for as long as it takes. A name in a script that its font lacks is drawn as boxes."""
-    with matplotlib.rc_context({**_RC, **more}), warnings.catch_warnings():
+    settings: dict[Any, Any] = {**_RC, **more}
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")
         yield
