@@ -283,6 +283,9 @@ def test_no_source_at_all(site: Site, tmp_path: Path, how: str):
     by_hand = replace(SOURCES["dtd"], official=(), by_hand=("ask {home}",))
     text = refusal(preparation(site, "dtd", tmp_path, by_hand))
     assert f"ask {tmp_path / 'dtd'}" in text and not (tmp_path / "dtd").exists()
+    files = mirror(site, "dtd")
+    assert preparation(site, "dtd", tmp_path, by_hand).run(), "what was of no use is not used again"
+    assert tree(tmp_path / "dtd") == files
 
 
 def test_a_publisher_who_has_something_else(site: Site, tmp_path: Path):
@@ -291,6 +294,16 @@ def test_a_publisher_who_has_something_else(site: Site, tmp_path: Path):
     source = replace(source, official=(replace(source.official[0], keep="another"),))
     assert "holds no folder another" in refusal(preparation(site, "dtd", tmp_path, source))
     assert not (tmp_path / "dtd").exists()
+
+
+def test_a_publisher_s_archive_that_is_damaged_is_fetched_again(site: Site, tmp_path: Path):
+    files = miniature(CATALOG["imagenetv2"])
+    source = publish(site, "imagenetv2", files)
+    whole = site.files["/imagenetv2/0"]
+    site.files["/imagenetv2/0"] = whole[: len(whole) // 2]
+    assert "not an archive that can be unpacked" in refusal(preparation(site, "imagenetv2", tmp_path, source))
+    site.files["/imagenetv2/0"] = whole
+    assert preparation(site, "imagenetv2", tmp_path, source).run()
 
 
 def test_what_is_there_is_not_written_over(site: Site, tmp_path: Path):
@@ -363,19 +376,19 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> Callable[[], int
 def test_broken_off_at_any_step_and_run_again(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, origin: str, there: bool
 ):
-    name = "caltech101"
-    files, source = miniature(CATALOG[name]), SOURCES[name]
-    split = {"split_zhou_Caltech101.json": json.dumps(SPLIT).encode()}
+    name, pictures = ("caltech101", "101_ObjectCategories") if origin == "mirror" else ("sun397", "SUN397")
+    folder = CATALOG[name].folder
     if origin == "mirror":
-        files = mirror(site, name)
+        files, source = mirror(site, name), SOURCES[name]
     else:
+        files = miniature(CATALOG[name])
         source = publish(site, name, files)
-        files = files | split
+        files[CATALOG[name].split or ""] = json.dumps(SPLIT).encode()
     step = 0
     while True:
         step += 1
         root = tmp_path / str(step)
-        home = root / "caltech-101"
+        home = root / folder
         if there:
             home.mkdir(parents=True)
         with monkeypatch.context() as patch:
@@ -386,12 +399,30 @@ def test_broken_off_at_any_step_and_run_again(
                 pass
             else:
                 break
-        pictures = home / "101_ObjectCategories"
-        assert not pictures.exists() or len(tree(pictures)) == 3, f"half-done after step {step}"
+        assert not (home / pictures).exists() or len(tree(home / pictures)) == 3, f"half-done after step {step}"
         preparation(site, name, root, source).run()
-        assert tree(home) == files and os.listdir(root) == ["caltech-101"], f"after step {step}"
+        assert tree(home) == files and os.listdir(root) == [folder], f"after step {step}"
         shutil.rmtree(root)
     assert steps() == step - 1 > 10
+
+
+def test_broken_off_where_the_pictures_are_there_already(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    source = publish(site, "sun397", miniature(CATALOG["sun397"]))
+    done = False
+    for step in range(1, 100):
+        home = tmp_path / str(step) / "sun397"
+        (home / "SUN397" / "a").mkdir(parents=True)
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, step)
+            try:
+                done = preparation(site, "sun397", home.parent, source).run()
+            except KeyboardInterrupt:
+                pass
+        preparation(site, "sun397", home.parent, source).run()
+        assert (home / "split_zhou_SUN397.json").is_file(), f"a split would be drawn, after step {step}"
+        if done:
+            break
+    assert done
 
 
 def test_kill_9_while_downloading_and_while_unpacking(site: Site, tmp_path: Path):

@@ -96,6 +96,7 @@ class Preparation:
                 self._from_mirror()
                 return self._check_complete(f"the mirror {MIRROR}")
             except Unusable as error:
+                shutil.rmtree(self.work / "mirror", ignore_errors=True)
                 if not self.source.official:
                     raise InputError(f"{error}; {self.by_hand}") from error
                 self.say(f"not from the mirror: {error}")
