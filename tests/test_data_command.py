@@ -12,6 +12,7 @@ import tarfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -414,10 +415,8 @@ def test_broken_off_where_the_pictures_are_there_already(site: Site, tmp_path: P
         (home / "SUN397" / "a").mkdir(parents=True)
         with monkeypatch.context() as patch:
             interrupt_at(patch, step)
-            try:
+            with suppress(KeyboardInterrupt):
                 done = preparation(site, "sun397", home.parent, source).run()
-            except KeyboardInterrupt:
-                pass
         preparation(site, "sun397", home.parent, source).run()
         assert (home / "split_zhou_SUN397.json").is_file(), f"a split would be drawn, after step {step}"
         if done:

@@ -190,7 +190,7 @@ class Preparation:
             self.ready.rename(self.home)
         else:
             for child in sorted(
-                self.ready.iterdir(), key=lambda c: (c.name == self.source.marker, c.name not in first)
+                self.ready.iterdir(), key=lambda c: (c.name == self.source.marker, c.name not in first, c.name)
             ):
                 place = self.home / child.name
                 if place.exists():
