@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -33,8 +34,9 @@ def on_cluster(tasks: Sequence[Task], address: str) -> Iterator[tuple[int, Messa
     ours = not ray.is_initialized()
     if ours:
         try:
+            _knock(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             first = str(error).strip().partition("\n")[0]
             raise InputError(f"--ray {address}: there is no cluster to be reached ({first})") from error
     try:
@@ -61,6 +63,13 @@ def on_cluster(tasks: Sequence[Task], address: str) -> Iterator[tuple[int, Messa
     finally:
         if ours:
             ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raises OSError at once where nobody listens; Ray itself would go on trying for many minutes."""
+    host, _, port = address.rpartition("//")[2].partition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 _worker: Worker | None = None  # a Ray worker process serves many runs

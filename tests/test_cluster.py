@@ -1,0 +1,117 @@
+"""Sweeps on a real Ray cluster of two workers on this machine, one of which is killed in mid-run."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gopro import benchmark
+from gopro.config import TransferConfig
+from gopro.errors import InputError
+
+pytest.importorskip("ray", reason="Ray is an extra: pip install 'gopro[ray]'")
+
+CONFIG = TransferConfig(
+    output=Path(),
+    source="emoji-activities",
+    targets=("emoji-activities:noto",),
+    methods=("coop",),
+    seeds=(1, 2),
+    shots=(4,),
+    epochs=5,
+    batch=32,
+    device="cpu",
+    workers=0,
+)
+
+# Starts a cluster whose head does no work and whose two workers have one CPU each, says where it is, and kills, as
+# told on its standard input, a worker with all its processes.
+CLUSTER = """
+import sys
+from ray.cluster_utils import Cluster
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+print(cluster.address, flush=True)
+for line in sys.stdin:
+    cluster.remove_node(nodes[int(line)], allow_graceful=False)
+    print("killed", flush=True)
+cluster.shutdown()
+"""
+
+
+def figures(path: Path) -> list[dict]:
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    kept = [{key: value for key, value in row.items() if "seconds" not in key and "memory" not in key} for row in rows]
+    return sorted(kept, key=str)
+
+
+@pytest.fixture
+def cluster():
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_DISABLE_IMPORT_WARNING": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-c", CLUSTER],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None and process.stdin is not None
+        address = process.stdout.readline().strip()
+        assert address, "the cluster did not start"
+
+        def kill(worker: int) -> None:
+            assert process.stdout is not None and process.stdin is not None
+            process.stdin.write(f"{worker}\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "killed\n"
+
+        yield address, kill
+        process.stdin.close()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_a_cluster_that_loses_a_worker_finds_what_one_process_finds(cluster, tmp_path: Path) -> None:
+    address, kill = cluster
+    whole = benchmark("cross-dataset", replace(CONFIG, output=tmp_path / "whole"))
+    assert not whole.failures
+    script = textwrap.dedent(
+        f"""
+        from pathlib import Path
+        from gopro import TransferConfig, benchmark
+        config = {replace(CONFIG, output=tmp_path / "ray", ray=address)!r}
+        print(len(benchmark("cross-dataset", config).failures))
+        """
+    ).replace("PosixPath", "Path")
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as sweep:
+        deadline = time.monotonic() + 120
+        while len(list(tmp_path.glob("ray/runs/*/resume.safetensors"))) < 2:  # both workers are in the middle of a run
+            assert time.monotonic() < deadline and sweep.poll() is None, "the runs did not begin"
+            time.sleep(0.05)
+        kill(0)
+        assert not (tmp_path / "ray" / "results.jsonl").exists()
+        printed, _ = sweep.communicate(timeout=300)
+    assert sweep.returncode == 0 and printed.strip().endswith("0")
+    assert figures(tmp_path / "ray" / "results.jsonl") == figures(tmp_path / "whole" / "results.jsonl")
+
+
+def test_a_run_that_no_machine_can_take_is_refused(cluster, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="needs 4 CPUs and 0 GPUs of one machine, and none has them"):
+        benchmark("cross-dataset", replace(CONFIG, output=tmp_path, ray=cluster[0], workers=3))
+
+
+def test_an_address_where_no_cluster_is(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--ray 127\.0\.0\.1:1: there is no cluster"):
+        benchmark("cross-dataset", replace(CONFIG, output=tmp_path, ray="127.0.0.1:1"))
