@@ -494,7 +494,7 @@ def test_learning_curves_are_means_over_seeds(tmp_path: Path) -> None:
     assert unshown == 0
     assert experiment.notes == ["run3 took other steps than run1: it is left out of the learning curves."]
     # One loss term alone is the total, which is not drawn twice.
-    assert [panel.title for panel in plots.panels] == ["Cross-entropy", "Accuracy on validation pictures, %"]
+    assert [panel.title for panel in plots.panels] == ["Cross-entropy", "Validation accuracy, %"]
     assert lines(plots.panels[0]) == [([1, 2, 3, 4], [1.5, 3, 4.5, 6])]
     assert lines(plots.panels[1]) == [([4], [50])]
     (tmp_path / "runs" / "run1" / "log.csv").write_text("epoch,step\n0,one\n", encoding="utf-8")
@@ -599,6 +599,18 @@ def test_page_in_a_browser(browser: Browser, everything: Path, width: int, schem
         })"""
     )
     assert outside == []
+    page.close()
+
+
+def test_print_shows_all_of_it_on_white(browser: Browser, everything: Path) -> None:
+    page = browser.new_page(viewport={"width": 700, "height": 1000}, color_scheme="dark")
+    page.goto(everything.as_uri())
+    page.emulate_media(media="print")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    shown = "[...document.querySelectorAll('table, img, svg')].every(e => e.getBoundingClientRect().height > 0)"
+    assert page.evaluate(shown)
+    page.emulate_media(media="screen")
+    assert not page.evaluate(shown)
     page.close()
 
 

@@ -24,7 +24,7 @@ NAMES = {
     "ce": "Cross-entropy",
     "con": "Contrastive loss",
     "sem": "Consistency of prompts",
-    "val": "Accuracy on validation pictures, %",
+    "val": "Validation accuracy, %",
 }
 NOT_LOSSES = ("epoch", "step", "lr", "seconds")
 
