@@ -607,7 +607,7 @@ def test_print_shows_all_of_it_on_white(browser: Browser, everything: Path) -> N
     page.goto(everything.as_uri())
     page.emulate_media(media="print")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-    shown = "[...document.querySelectorAll('table, img, svg')].every(e => e.getBoundingClientRect().height > 0)"
+    shown = "[...document.querySelectorAll('table, img, svg')].every(e => e.checkVisibility())"
     assert page.evaluate(shown)
     page.emulate_media(media="screen")
     assert not page.evaluate(shown)
