@@ -20,7 +20,7 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from gopro.cli_data import data_app
+from gopro.cli.data import data_app
 from gopro.data import prepare
 from gopro.data.catalog import CATALOG, Benchmark
 from gopro.data.prepare import Preparation, mirror_file
@@ -427,7 +427,7 @@ def test_broken_off_where_the_pictures_are_there_already(site: Site, tmp_path: P
 def test_kill_9_while_downloading_and_while_unpacking(site: Site, tmp_path: Path):
     files = {f"images/{i % 50}/{i}.jpg": os.urandom(300) for i in range(12_000)}
     mirror(site, "dtd", files)
-    command = [sys.executable, "-c", "from gopro.cli_data import data_app; data_app()"]
+    command = [sys.executable, "-c", "from gopro.cli.data import data_app; data_app()"]
     command += ["prepare", "dtd", "--root", str(tmp_path)]
     environment = os.environ | {"HF_ENDPOINT": site.address, "HF_HUB_OFFLINE": "0"}
     work = tmp_path / ".gopro-dtd"

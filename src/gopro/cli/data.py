@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
-    MofNCompleteColumn,
     Progress,
     TextColumn,
     TimeRemainingColumn,
@@ -25,6 +23,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from gopro.cli.console import DEFAULTS, bar, err, out
 from gopro.data import load_dataset
 from gopro.data.catalog import CATALOG, Benchmark
 from gopro.data.check import check
@@ -37,9 +36,8 @@ from gopro.errors import InputError
 data_app = App(
     name="data",
     help="List, check and get data sets.",
-    default_parameter=Parameter(consume_multiple=True),
+    default_parameter=DEFAULTS,
 )
-out, err = Console(), Console(stderr=True)
 
 
 @data_app.command(name="list")
@@ -146,7 +144,7 @@ def check_command(
     if workers is not None and workers < 1:
         raise InputError(f"workers is {workers}: give at least 1")
     dataset = load_dataset(name, root)
-    with _counting(len(pictures_of(dataset))) as advance:
+    with bar("pictures", len(pictures_of(dataset))) as advance:
         found = check(dataset, CATALOG.get(name), workers, advance)
     if json_output:
         print(json.dumps(asdict(found), ensure_ascii=False))
@@ -197,14 +195,6 @@ def prepare_command(name: str, *, root: Path) -> None:
     held = ", ".join(sorted(path.name + ("/" if path.is_dir() else "") for path in home.iterdir()))
     out.print(f"{name} is in {escape(str(home))}: {escape(held)}", highlight=False, soft_wrap=True)
     out.print(f"Next: gopro data check {name} --root {escape(str(root))}", highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _counting(total: int) -> Iterator[Callable[[int], None]]:
-    columns = (TextColumn("pictures"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-        task = progress.add_task("", total=total)
-        yield lambda done: progress.advance(task, done)
 
 
 @contextmanager

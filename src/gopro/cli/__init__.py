@@ -1,0 +1,64 @@
+"""The command line: what stands in the config dataclasses, as commands. The one place that prints."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+
+import cyclopts
+import yaml
+from cyclopts import App
+
+from gopro.cli import benchmark, runs
+from gopro.cli.console import DEFAULTS, err
+from gopro.cli.data import data_app
+from gopro.errors import InputError
+
+app = App(
+    name="gopro",
+    help="Prompt learning for CLIP with self-supervision.",
+    version_flags=["--version"],
+    default_parameter=DEFAULTS,
+)
+for part in (runs.app, benchmark.app):
+    app.command(part, name="*")
+app.command(data_app)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs a command. Bad input is one line on stderr and exit code 2, never a traceback."""
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"(?!gopro)")
+    try:
+        _use_config_file(tokens)
+        app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+    except InputError as error:
+        err.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except cyclopts.CycloptsError as error:
+        err.print(f"error: {' '.join(str(error).split())}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        err.print("stopped; what is written stays, and the same command or --resume goes on from it")
+        sys.exit(130)
+
+
+def _use_config_file(tokens: list[str]) -> None:
+    """Lets a `--config FILE` among the tokens give the command's settings, under the flags."""
+    path = None
+    for i, token in enumerate(tokens):
+        if token == "--config" or token.startswith("--config="):
+            path = Path(token.partition("=")[2] or (tokens[i + 1] if i + 1 < len(tokens) else ""))
+    app.config = ()
+    if path is None:
+        return
+    if not path.is_file():
+        raise InputError(f"--config {path}: no such file")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"--config {path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"--config {path}: expected settings as `key: value` lines")
+    app.config = (cyclopts.config.Yaml(path, use_commands_as_keys=False),)

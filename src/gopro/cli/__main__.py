@@ -1,0 +1,3 @@
+from gopro.cli import main
+
+main()

@@ -1,0 +1,136 @@
+"""`gopro benchmark`, `report` and `demo`: many runs, and what they showed."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App
+from rich.markup import escape
+
+from gopro import demo as demonstration
+from gopro import report, sweep
+from gopro.cli.console import DEFAULTS, ConfigFile, Flat, err, out, steps
+from gopro.config import BenchmarkConfig, SweepConfig, TransferConfig
+
+app = App(default_parameter=DEFAULTS)
+benchmark = App(name="benchmark", help="Train and evaluate methods by the field's protocols.")
+app.command(benchmark)
+
+
+@benchmark.command(name="base-to-new")
+def base_to_new_command(config: Annotated[BenchmarkConfig, Flat], *, config_file: ConfigFile = None) -> None:
+    """Train on the base classes, test on base and new classes.
+
+    Without --data and --suite it runs on the embedded benchmark.
+    """
+    _benchmark("base-to-new", config)
+
+
+@benchmark.command(name="cross-dataset")
+def cross_dataset_command(config: Annotated[TransferConfig, Flat], *, config_file: ConfigFile = None) -> None:
+    """Train on all classes of one data set, test on others.
+
+    Without --source and --suite it runs on the embedded benchmark.
+    """
+    _benchmark("cross-dataset", config)
+
+
+@benchmark.command(name="domain-generalization")
+def domain_generalization_command(config: Annotated[TransferConfig, Flat], *, config_file: ConfigFile = None) -> None:
+    """Train on all classes of one data set, test on the same things in other styles.
+
+    Without --source and --suite it runs on the embedded benchmark.
+    """
+    _benchmark("domain-generalization", config)
+
+
+@benchmark.command(name="few-shot")
+def few_shot_command(config: Annotated[BenchmarkConfig, Flat], *, config_file: ConfigFile = None) -> None:
+    """Train on 1, 2, 4, 8 and 16 pictures of every class, test on all classes.
+
+    Without --data and --suite it runs on the embedded benchmark.
+    """
+    _benchmark("few-shot", config)
+
+
+@app.command(name="report")
+def report_command(folder: Path) -> None:
+    """Write report.html, tables.md, tables.tex and plots/ from the results in a folder.
+
+    Parameters
+    ----------
+    folder:
+        The --output of gopro benchmark.
+    """
+    page = report.write_report(folder)
+    out.print(f"{escape(str(page))}, with tables.md, tables.tex and plots/ beside it", highlight=False, soft_wrap=True)
+
+
+@app.command(name="demo")
+def demo_command(*, output: Path = Path("runs/demo")) -> None:
+    """Base-to-new on the embedded benchmark, with a report.
+
+    Parameters
+    ----------
+    output:
+        Folder for the results, the runs and report.html.
+    """
+    config = replace(demonstration.CONFIG, output=output)
+    out.print(demonstration.INTRO, highlight=False)
+    _benchmark("base-to-new", config, then_report=False)
+    steps = demonstration.next_steps(config)
+    page = report.write_report(output, title=demonstration.TITLE, next_steps=steps)
+    out.print(f"\nReport with pictures: {page}\n", highlight=False, soft_wrap=True)
+    for step in steps:
+        out.print(escape(step.replace("`", "")), highlight=False, soft_wrap=True)
+
+
+def _benchmark(protocol: str, config: SweepConfig, *, then_report: bool = True) -> None:
+    """Runs a protocol, shows its tables, and exits with code 1 where runs failed."""
+    with steps() as on_step:
+        command = "gopro " + shlex.join(sys.argv[1:])
+        outcome = sweep.benchmark(protocol, config, command=command, on_event=_say, on_step=on_step)
+    for table in report.tables(outcome.rows):
+        out.print(report.rich_table(table))
+    folder = escape(str(config.output))
+    out.print(f"{len(outcome.rows)} evaluations in {folder}/results.jsonl", highlight=False, soft_wrap=True)
+    if outcome.failures:
+        err.print(
+            f"{len(outcome.failures)} runs failed; the same command tries them again. Their tracebacks are in "
+            f"{folder}/failures.jsonl",
+            style="red",
+            highlight=False,
+            soft_wrap=True,
+        )
+        sys.exit(1)
+    if then_report:
+        out.print(f"Next: gopro report {folder}", highlight=False, soft_wrap=True)
+
+
+def _say(event: sweep.Event) -> None:
+    """One line for what a sweep says of itself."""
+    left = "" if event.seconds_left is None else f", {_duration(event.seconds_left)} to go"
+    if event.job is None:
+        there = f"; {event.found} are there already" if event.found else ""
+        err.print(f"{event.runs} runs to do{there}", highlight=False)
+        return
+    job = event.job
+    about = f"{escape(job.train.method)} on {escape(job.train.data)}"
+    if job.train.shots:
+        about += f", {job.train.shots} shots, seed {job.train.seed}"
+    if event.kind == "started":
+        err.print(f"{about} begins ({event.ended} of {event.runs} runs done{left})", highlight=False, soft_wrap=True)
+    elif event.kind == "failed":
+        err.print(f"{about} failed: {escape(event.error or '')}", style="red", highlight=False, soft_wrap=True)
+
+
+def _duration(seconds: float) -> str:
+    """Roughly how long, for a person."""
+    for limit, size, unit in ((90, 1, "s"), (90 * 60, 60, "min"), (36 * 3600, 3600, "h")):
+        if seconds < limit:
+            return f"about {max(1, round(seconds / size))} {unit}"
+    return f"about {seconds / 86400:.0f} days"

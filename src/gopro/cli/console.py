@@ -1,0 +1,62 @@
+"""What the commands share: where they print, their progress bars, and how a config becomes flags."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from gopro.fit import Step
+
+out, err = Console(), Console(stderr=True)
+
+DEFAULTS = Parameter(consume_multiple=True, negative_iterable=())
+"""Of every command: a flag takes all the values behind it, and has no --empty- form."""
+Flat = Parameter(name="*")
+ConfigFile = Annotated[Path | None, Parameter(name="--config", help="YAML file of these settings; flags go over it.")]
+"""Read by `main` before the command is parsed; here for the help."""
+
+
+@contextmanager
+def steps() -> Iterator[Callable[[Step], None]]:
+    """A progress bar over training steps, with loss terms, learning rate and the time left."""
+    columns = (
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.description}"),
+    )
+    progress = Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
+    tasks: list[TaskID] = []
+
+    def on_step(step: Step) -> None:
+        if not tasks:
+            progress.start()
+            tasks.append(progress.add_task("", total=step.steps))
+        if step.step % 10 == 1:  # reading a loss waits for the device
+            terms = "  ".join(f"{name} {value.item():.3f}" for name, value in step.terms.items())
+            progress.update(tasks[0], description=f"epoch {step.epoch + 1}  {terms}  lr {step.lr:.1e}")
+        progress.update(tasks[0], completed=step.step)
+        if step.step == step.steps:
+            progress.remove_task(tasks.pop())
+            progress.stop()
+
+    try:
+        yield on_step
+    finally:
+        if tasks:
+            progress.stop()
+
+
+@contextmanager
+def bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar over `what`, with the time left."""
+    columns = (TextColumn(what), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+        task = progress.add_task("", total=total)
+        yield lambda done: progress.advance(task, done)

@@ -1,0 +1,134 @@
+"""`gopro train`, `eval` and `predict`: one run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+from rich.markup import escape
+
+from gopro.classifier import Classifier
+from gopro.cli.console import DEFAULTS, ConfigFile, Flat, bar, out, steps
+from gopro.config import TrainConfig
+from gopro.data import load_dataset
+from gopro.data.dataset import ClassHalf
+from gopro.errors import InputError
+from gopro.evaluate import encode_samples, evaluate
+from gopro.run import load_run, slug, write_json
+from gopro.sweep.worker import summary
+from gopro.train import resume, train
+
+app = App(default_parameter=DEFAULTS)
+
+
+@app.command(name="train")
+def train_command(
+    config: Annotated[TrainConfig | None, Flat] = None,
+    *,
+    resume_from: Annotated[Path | None, Parameter(name="--resume", help="Go on with a run that was cut off.")] = None,
+    config_file: ConfigFile = None,
+) -> None:
+    """Train a method on a few labelled pictures a class."""
+    with steps() as on_step:
+        if resume_from is not None:
+            if config is not None:
+                raise InputError("--resume takes no other settings: a run goes on as it was begun")
+            run = resume(resume_from, on_step=on_step)
+        elif config is None:
+            raise InputError("say what to train on: --data DATA --output RUN (see gopro train --help)")
+        else:
+            run = train(config, on_step=on_step)
+    out.print(f"{escape(run.config.method)} is trained on {len(run.method.classnames)} classes of {escape(run.data)}.")
+    out.print(f"Next: gopro predict {escape(str(run.folder))} PICTURE...", soft_wrap=True)
+
+
+@app.command(name="eval")
+def eval_command(
+    run: Path,
+    *,
+    data: str | None = None,
+    root: Path | None = None,
+    classes: ClassHalf = "all",
+    workers: int = 2,
+    config_file: ConfigFile = None,
+) -> None:
+    """Accuracy of a run on the test pictures of a data set.
+
+    Parameters
+    ----------
+    run:
+        Folder of a trained run.
+    data:
+        Data set; the one that the run was trained on if not given.
+    root:
+        Directory that holds the benchmarks' folders; the run's own if not given.
+    classes:
+        Classes to tell apart: all, or the base or new half.
+    workers:
+        Processes that read pictures.
+    """
+    trained = load_run(run)
+    dataset = load_dataset(data or trained.config.data, root or trained.config.root).half(classes)
+    with bar("pictures", len(dataset.test)) as advance:
+        method = trained.method.for_classes(dataset.classnames)
+        result = evaluate(method, encode_samples(method, dataset.test, workers=workers, on_progress=advance))
+    row = {
+        "data": dataset.name,
+        "classes": classes,
+        "method": trained.config.method,
+        **summary(result),
+        "per_class": [
+            {"class": name, "accuracy": None if accuracy is None else round(accuracy, 4)}
+            for name, accuracy in zip(dataset.classnames, result.per_class, strict=True)
+        ],
+    }
+    path = run / f"eval-{slug(dataset.name)}-{classes}.json"
+    write_json(path, row)
+    out.print(
+        f"{escape(dataset.name)} {classes}: accuracy {result.accuracy:.2f} %, macro {result.macro_accuracy:.2f} %, "
+        f"{result.n} pictures, {len(dataset.classnames)} classes, {result.seconds:.1f} s -> {escape(str(path))}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@app.command(name="predict")
+def predict_command(
+    run: Path,
+    pictures: Annotated[list[Path], Parameter(negative=())],
+    *,
+    classes: str | None = None,
+    top: int = 5,
+    json_output: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    config_file: ConfigFile = None,
+) -> None:
+    """Names for pictures, with probabilities.
+
+    Parameters
+    ----------
+    run:
+        Folder of a trained run.
+    pictures:
+        Picture files.
+    classes:
+        Names to choose from, separated by commas, any you like; those of the training if not given.
+    top:
+        How many names a picture.
+    json_output:
+        One JSON object a picture.
+    """
+    if top < 1:
+        raise InputError(f"top is {top}: ask for at least 1 name")
+    classifier = Classifier(load_run(run).method)
+    if classes is not None:
+        classifier = classifier.for_classes([name.strip() for name in classes.split(",") if name.strip()])
+    for picture in pictures:
+        predictions = classifier.predict(picture, top)
+        if json_output:
+            names = [{"name": p.name, "probability": round(p.probability, 6)} for p in predictions]
+            print(json.dumps({"picture": str(picture), "predictions": names}, ensure_ascii=False))
+        else:
+            listed = ", ".join(f"{p.name} {p.probability:.1%}" for p in predictions)
+            out.print(f"{escape(str(picture))}: {escape(listed)}", highlight=False, soft_wrap=True)
