@@ -172,7 +172,65 @@ def test_a_real_process_exits_2_without_a_traceback(tmp_path: Path) -> None:
     assert done.returncode == 2 and "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["eval"], ["predict"], ["benchmark", "base-to-new"], ["demo"]])
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli") / "results"
+    cli.main(f"benchmark base-to-new {SMALL} --output {folder}".split())
+    return folder
+
+
+SMALL = "--data emoji-activities --methods zeroshot coop --seeds 1 2 --shots 1 --epochs 1 --batch 32 --workers 0"
+
+
+def test_benchmark_says_how_many_runs_and_shows_the_table(results: Path, tmp_path: Path, gopro) -> None:
+    code, out, err = gopro(*f"benchmark base-to-new {SMALL} --output {tmp_path / 'new'}".split())
+    said = err.splitlines()
+    assert code == 0 and said[0] == "3 runs to do"
+    assert said[1:3] == [
+        "zeroshot on emoji-activities begins (0 of 3 runs done)",
+        said[2],
+    ] and said[2].startswith("coop on emoji-activities, 1 shots, seed 1 begins (1 of 3 runs done, about ")
+    assert "Base" in out and "zeroshot" in out and "coop" in out
+    assert f"6 evaluations in {tmp_path}/new/results.jsonl" in out and f"Next: gopro report {tmp_path}/new" in out
+    code, again, err = gopro(*f"benchmark base-to-new {SMALL} --output {tmp_path / 'new'}".split())
+    assert code == 0 and err == "0 runs to do; 3 are there already\n" and again == out
+
+
+def test_report_writes_a_page_tables_and_plots(results: Path, gopro) -> None:
+    code, out, _ = gopro("report", results)
+    assert code == 0 and out.startswith(str(results / "report.html")) and len(out.splitlines()) == 1
+    assert {"report.html", "tables.md", "tables.tex", "plots"} <= {path.name for path in results.iterdir()}
+    code, _, err = gopro("report", results / "runs")
+    assert code == 2 and "results.jsonl" in err and len(err.splitlines()) == 1
+
+
+def test_failed_runs_are_said_at_the_end_with_exit_code_1(folder: Path, tmp_path: Path, gopro) -> None:
+    (folder / "red_things" / "3.png").write_bytes(b"broken")
+    command = f"benchmark few-shot --data {folder} --shots 3 --seeds 1 --epochs 1 --workers 0 --output {tmp_path / 'o'}"
+    code, _, err = gopro(*command.split(), "--methods", "coop")
+    assert code == 1 and "coop on " in err and "red_things/3.png" in err and "1 run failed" in err
+    assert "Traceback" not in err and json.loads((tmp_path / "o" / "failures.jsonl").read_text())["method"] == "coop"
+
+
+def test_data_is_part_of_the_command(gopro) -> None:
+    code, out, _ = gopro("data", "list")
+    assert code == 0 and "imagenet_sketch" in out and "emoji-food" in out
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [],
+        ["train"],
+        ["eval"],
+        ["predict"],
+        ["benchmark", "base-to-new"],
+        ["benchmark", "cross-dataset"],
+        ["report"],
+        ["data", "check"],
+        ["demo"],
+    ],
+)
 def test_help_says_what_every_setting_is(command: list[str], gopro) -> None:
     code, out, _ = gopro(*command, "--help")
     assert code == 0

@@ -10,9 +10,10 @@ import cyclopts
 import yaml
 from cyclopts import App
 
-from gopro.cli import benchmark, runs
+from gopro.cli.benchmark import benchmark, demo_command, report_command
 from gopro.cli.console import DEFAULTS, err
 from gopro.cli.data import data_app
+from gopro.cli.runs import eval_command, predict_command, train_command
 from gopro.errors import InputError
 
 app = App(
@@ -21,9 +22,13 @@ app = App(
     version_flags=["--version"],
     default_parameter=DEFAULTS,
 )
-for part in (runs.app, benchmark.app):
-    app.command(part, name="*")
+app.command(train_command, name="train")
+app.command(eval_command, name="eval")
+app.command(predict_command, name="predict")
+app.command(benchmark)
+app.command(report_command, name="report")
 app.command(data_app)
+app.command(demo_command, name="demo")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -61,4 +66,7 @@ def _use_config_file(tokens: list[str]) -> None:
         raise InputError(f"--config {path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise InputError(f"--config {path}: expected settings as `key: value` lines")
-    app.config = (cyclopts.config.Yaml(path, use_commands_as_keys=False),)
+    commands, *_ = app.parse_commands(tokens)
+    for command in reversed(commands):  # as if the file had named the command: a flat one may not say data
+        content = {command: content}
+    app.config = (cyclopts.config.Dict(content, source=str(path)),)

@@ -16,9 +16,9 @@ from gopro import report, sweep
 from gopro.cli.console import DEFAULTS, ConfigFile, Flat, err, out, steps
 from gopro.config import BenchmarkConfig, SweepConfig, TransferConfig
 
-app = App(default_parameter=DEFAULTS)
-benchmark = App(name="benchmark", help="Train and evaluate methods by the field's protocols.")
-app.command(benchmark)
+benchmark = App(
+    name="benchmark", help="Train and evaluate methods by the field's protocols.", default_parameter=DEFAULTS
+)
 
 
 @benchmark.command(name="base-to-new")
@@ -57,7 +57,6 @@ def few_shot_command(config: Annotated[BenchmarkConfig, Flat], *, config_file: C
     _benchmark("few-shot", config)
 
 
-@app.command(name="report")
 def report_command(folder: Path) -> None:
     """Write report.html, tables.md, tables.tex and plots/ from the results in a folder.
 
@@ -70,7 +69,6 @@ def report_command(folder: Path) -> None:
     out.print(f"{escape(str(page))}, with tables.md, tables.tex and plots/ beside it", highlight=False, soft_wrap=True)
 
 
-@app.command(name="demo")
 def demo_command(*, output: Path = Path("runs/demo")) -> None:
     """Base-to-new on the embedded benchmark, with a report.
 
@@ -99,9 +97,9 @@ def _benchmark(protocol: str, config: SweepConfig, *, then_report: bool = True) 
     folder = escape(str(config.output))
     out.print(f"{len(outcome.rows)} evaluations in {folder}/results.jsonl", highlight=False, soft_wrap=True)
     if outcome.failures:
+        count = len(outcome.failures)
         err.print(
-            f"{len(outcome.failures)} runs failed; the same command tries them again. Their tracebacks are in "
-            f"{folder}/failures.jsonl",
+            f"{count} run{'s' if count > 1 else ''} failed, see {folder}/failures.jsonl; the same command tries again",
             style="red",
             highlight=False,
             soft_wrap=True,

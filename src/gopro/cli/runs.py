@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 from rich.markup import escape
 
 from gopro.classifier import Classifier
-from gopro.cli.console import DEFAULTS, ConfigFile, Flat, bar, out, steps
+from gopro.cli.console import ConfigFile, Flat, bar, out, steps
 from gopro.config import TrainConfig
 from gopro.data import load_dataset
 from gopro.data.dataset import ClassHalf
@@ -20,10 +20,7 @@ from gopro.run import load_run, slug, write_json
 from gopro.sweep.worker import summary
 from gopro.train import resume, train
 
-app = App(default_parameter=DEFAULTS)
 
-
-@app.command(name="train")
 def train_command(
     config: Annotated[TrainConfig | None, Flat] = None,
     *,
@@ -44,7 +41,6 @@ def train_command(
     out.print(f"Next: gopro predict {escape(str(run.folder))} PICTURE...", soft_wrap=True)
 
 
-@app.command(name="eval")
 def eval_command(
     run: Path,
     *,
@@ -94,7 +90,6 @@ def eval_command(
     )
 
 
-@app.command(name="predict")
 def predict_command(
     run: Path,
     pictures: Annotated[list[Path], Parameter(negative=())],
