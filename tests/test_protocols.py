@@ -34,7 +34,8 @@ def test_base_to_new_trains_on_base_and_tests_both_halves() -> None:
         assert job.train.classes == "base"
         assert [half for _, half in evaluated(job)] == ["base", "new"]
         assert {test.key.source for test in job.tests} == {test.key.data for test in job.tests}
-        assert job.train.epochs is None and job.train.batch is None  # named data: the method's own recipe
+        assert job.train.epochs is None and job.train.batch is None  # the method's own recipe
+        assert job.train.shots in (0, 16)
 
 
 def test_what_learns_from_nothing_is_run_once_a_data_set_without_shots_and_seed() -> None:
@@ -92,8 +93,8 @@ def test_without_data_the_embedded_benchmark_runs() -> None:
     suite = SUITES["emoji"]
     jobs = base_to_new(BenchmarkConfig(output=OUT))
     assert {job.train.data for job in jobs} == set(suite.base_to_new)
-    assert {job.train.epochs for job in jobs} == {suite.epochs}
-    assert {job.train.epochs for job in base_to_new(BenchmarkConfig(output=OUT, epochs=2))} == {2}
+    assert {job.train.shots for job in jobs} == {0, suite.shots}
+    assert {job.train.shots for job in base_to_new(BenchmarkConfig(output=OUT, shots=(2,)))} == {0, 2}
     domains = learned(domain_generalization(TransferConfig(output=OUT)))
     assert {tuple(data for data, _ in evaluated(job)) for job in domains} == {
         tuple(f"emoji-activities:{style}" for style in ("noto", "fluent", "openmoji", "twemoji", "high-contrast"))
@@ -110,7 +111,6 @@ def test_the_paper_s_suite_is_the_paper_s_set_up() -> None:
         ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r"),
     )
     assert (paper.backbones, paper.shots, paper.seeds) == (("ViT-B-16:openai",), 16, (1, 2, 3, 4, 5))
-    assert paper.epochs is None and paper.batch is None
 
 
 def test_the_paper_s_suite_on_caltech101(shared: Path) -> None:

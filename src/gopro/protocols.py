@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from gopro.config import BenchmarkConfig, SweepConfig, TrainConfig, TransferConfig
 from gopro.data import load_dataset
@@ -79,12 +79,10 @@ class _Plan:
     """
 
     def __init__(self, protocol: str, config: SweepConfig, *, named: bool):
-        # Named data without a suite get each method's own recipe, and nothing of the embedded benchmark's shortcuts.
+        # Named data without a suite get the field's 16 shots, not the embedded benchmark's few.
         own = Suite(base_to_new=(), few_shot=(), cross_dataset=("", ()), domain_generalization=("", ()))
         self.suite = SUITES[config.suite or "emoji"] if config.suite or not named else own
-        epochs = self.suite.epochs if config.epochs is None else config.epochs
-        batch = self.suite.batch if config.batch is None else config.batch
-        self.protocol, self.config = protocol, replace(config, epochs=epochs, batch=batch)
+        self.protocol, self.config = protocol, config
         self.methods = config.methods or self.suite.methods
         self.kinds = {method: parse_method(method)[0] for method in self.methods}
         self.seeds = config.seeds or self.suite.seeds

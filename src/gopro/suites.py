@@ -15,7 +15,6 @@ class Suite:
         base_to_new, few_shot: data sets, each trained and tested on its own.
         cross_dataset, domain_generalization: a source, and the targets that its models are tested on.
         curve: shots of the few-shot protocol; the other protocols take `shots`.
-        epochs, batch: None where each method's own recipe holds.
     """
 
     base_to_new: tuple[str, ...]
@@ -27,8 +26,6 @@ class Suite:
     shots: int = 16
     curve: tuple[int, ...] = (1, 2, 4, 8, 16)
     seeds: tuple[int, ...] = (1, 2, 3)
-    epochs: int | None = None
-    batch: int | None = None
 
 
 _EMOJI = ("emoji-animals", "emoji-food", "emoji-travel", "emoji-objects", "emoji-activities")
@@ -58,8 +55,6 @@ SUITES: dict[str, Suite] = {
             tuple(f"emoji-activities:{style}" for style in ("fluent", "openmoji", "twemoji", "high-contrast")),
         ),
         shots=4,
-        epochs=5,
-        batch=32,
     ),
     # 16 shots on ViT-B/16; the five seeds are those of the released GOPro's scripts.
     "paper": Suite(
