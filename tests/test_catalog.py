@@ -3,6 +3,7 @@
 import copy
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from gopro.data import load_dataset
-from gopro.data.catalog import CATALOG
+from gopro.data import Dataset, load_dataset
+from gopro.data.catalog import CATALOG, fingerprint
+from gopro.data.check import check
 from gopro.data.splits import clean_name, read_split, write_entries
 from gopro.errors import InputError
 
@@ -61,6 +63,20 @@ def test_every_real_split_file_reads(shared: Path):
         for part in ("train", "val", "test"):
             read = [(s.picture.name, s.label, split.classnames[s.label]) for s in getattr(split, part)]
             assert read == [(f"pictures/{path}", label, name) for path, label, name in raw[part]]
+
+
+def test_class_names_are_known_by_their_fingerprints(shared: Path):
+    files = shared / "datasets" / "splits"
+    held = [entry for entry in CATALOG.values() if entry.names is not None]
+    assert len(held) == 7
+    for entry in held:
+        assert entry.split is not None
+        names = [clean_name(name) for name in read_split(files / entry.split, Path("pictures")).classnames]
+        assert fingerprint(names) == entry.names
+        assert fingerprint([names[1], names[0], *names[2:]]) != entry.names
+        other = Dataset(entry.name, (*names[:-1], "other"), (), (), ())
+        [fault] = check(other, replace(entry, counts=(0, 0, 0))).problems
+        assert fault == f"{entry.name}: the class names, or their order, are not CoOp's; restore {entry.split}"
 
 
 def test_a_missing_picture_is_named_when_opened(tmp_path: Path):

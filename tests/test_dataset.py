@@ -1,7 +1,12 @@
 """Class halves and few-shot draws: the same pictures for the same seed, in any order of calls."""
 
+import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 from hypothesis import assume, given
@@ -81,6 +86,30 @@ def test_seeds_draw_differently(dataset: Dataset, seed: int):
     assert len(draws) == 3
 
 
+def test_a_draw_is_the_same_on_every_machine(shared: Path, tmp_path: Path):
+    """Other process, hash seed, folder and order of the split file: the pictures that a machine drew once."""
+    home = tmp_path / "elsewhere" / "caltech-101"
+    (home / "101_ObjectCategories").mkdir(parents=True)
+    split = json.loads((shared / "datasets" / "caltech-101" / "split_zhou_Caltech101.json").read_text())
+    split["train"].reverse()
+    (home / "split_zhou_Caltech101.json").write_text(json.dumps(split))
+    code = """
+import sys
+from pathlib import Path
+from gopro import load_dataset
+data = load_dataset("caltech101", Path(sys.argv[1]))
+data.few_shot(2, seed=9)
+for sample in data.half("base").few_shot(4, seed=1).train[:8]:
+    print(data.classnames[sample.label], sample.picture.path.name)
+"""
+    environment = {**os.environ, "PYTHONHASHSEED": "123"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, home.parent], env=environment, capture_output=True, text=True, check=True
+    )
+    drawn = {"face": ("0212", "0095", "0171", "0256"), "leopard": ("0169", "0009", "0059", "0108")}
+    assert done.stdout.splitlines() == [f"{name} image_{i}.jpg" for name, numbers in drawn.items() for i in numbers]
+
+
 def test_too_many_shots_name_the_class():
     few = Dataset("few", ("owl", "fox"), (Sample(Blank("o"), 0), Sample(Blank("f"), 1), Sample(Blank("g"), 1)), (), ())
     with pytest.raises(InputError, match=r"few: class 'owl' has 1 training pictures, fewer than 2 shots") as caught:
@@ -88,6 +117,11 @@ def test_too_many_shots_name_the_class():
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="shots is 0"):
         few.few_shot(0, seed=1)
+
+
+def test_what_is_there_to_be_tested_on_is_not_trained_on():
+    with pytest.raises(InputError, match="v2 has no training pictures: it is there to be tested on"):
+        Dataset("v2", ("owl", "fox"), (), (), (Sample(Blank("o"), 0),)).few_shot(1, seed=1)
 
 
 def test_halves_that_are_none():

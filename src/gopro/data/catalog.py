@@ -6,8 +6,9 @@ Layout, class names, proportions and templates are those of https://github.com/K
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -43,6 +44,8 @@ class Benchmark:
     """CoOp's split file, which counts where it lies in the data set's folder; none if `read` always says the parts."""
     needs: tuple[str, ...] = ()
     """The folders of pictures, where `pictures` holds several."""
+    names: str | None = None
+    """`fingerprint` of CoOp's class names; None where it was not known."""
 
     @property
     def own_split(self) -> str | None:
@@ -118,6 +121,11 @@ class Benchmark:
         return [shared if path.name == CLASSNAMES and not path.exists() and shared.exists() else path for path in paths]
 
 
+def fingerprint(classnames: Sequence[str]) -> str:
+    """What tells class names, their order and their spelling apart: 16 hexadecimal digits of SHA-256."""
+    return hashlib.sha256("\n".join(classnames).encode()).hexdigest()[:16]
+
+
 _PHOTO = "a photo of a {}."
 
 CATALOG: dict[str, Benchmark] = {
@@ -146,6 +154,7 @@ CATALOG: dict[str, Benchmark] = {
                 renamed={"airplanes": "airplane", "Faces": "face", "Leopards": "leopard", "Motorbikes": "motorbike"},
             ),
             split="split_zhou_Caltech101.json",
+            names="32e75ba1ea076239",
         ),
         Benchmark(
             name="oxford_pets",
@@ -157,6 +166,7 @@ CATALOG: dict[str, Benchmark] = {
             read=formats.pets,
             reads=("annotations/trainval.txt", "annotations/test.txt"),
             split="split_zhou_OxfordPets.json",
+            names="325452254a1c260e",
         ),
         Benchmark(
             name="stanford_cars",
@@ -169,6 +179,7 @@ CATALOG: dict[str, Benchmark] = {
             read=formats.cars,
             reads=("devkit/cars_train_annos.mat", "cars_test_annos_withlabels.mat", "devkit/cars_meta.mat"),
             split="split_zhou_StanfordCars.json",
+            names="2caca90b5c02b65f",
         ),
         Benchmark(
             name="oxford_flowers",
@@ -180,6 +191,7 @@ CATALOG: dict[str, Benchmark] = {
             read=formats.flowers,
             reads=("imagelabels.mat", "cat_to_name.json"),
             split="split_zhou_OxfordFlowers.json",
+            names="0d27092c2140383d",
         ),
         Benchmark(
             name="food101",
@@ -221,6 +233,7 @@ CATALOG: dict[str, Benchmark] = {
             counts=(2820, 1128, 1692),
             read=formats.folders,
             split="split_zhou_DescribableTextures.json",
+            names="681d23b9cd3c2ede",
         ),
         Benchmark(
             name="eurosat",
@@ -243,6 +256,7 @@ CATALOG: dict[str, Benchmark] = {
                 },
             ),
             split="split_zhou_EuroSAT.json",
+            names="bcff3a8022b63397",
         ),
         Benchmark(
             name="ucf101",
@@ -254,6 +268,7 @@ CATALOG: dict[str, Benchmark] = {
             read=formats.ucf,
             reads=tuple(f"ucfTrainTestlist/{file}.txt" for file in ("classInd", "trainlist01", "testlist01")),
             split="split_zhou_UCF101.json",
+            names="911d40df1647f15a",
         ),
         Benchmark(
             name="imagenetv2",

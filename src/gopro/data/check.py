@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from gopro.data.catalog import Benchmark
+from gopro.data.catalog import Benchmark, fingerprint
 from gopro.data.dataset import Dataset, Picture
 from gopro.data.pictures import PictureFile
 from gopro.errors import InputError
@@ -107,6 +107,8 @@ def _against(dataset: Dataset, entry: Benchmark) -> list[str]:
     problems: list[str] = []
     if len(dataset.classnames) != entry.classes:
         problems.append(f"{dataset.name}: {len(dataset.classnames)} classes, the benchmark has {entry.classes}")
+    elif entry.names not in (None, fingerprint(dataset.classnames)):
+        problems.append(f"{dataset.name}: the class names, or their order, are not CoOp's; restore {entry.split}")
     for part, expected in zip(("train", "val", "test"), entry.counts, strict=True):
         if len(dataset.split(part)) != expected:
             problems.append(
