@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from gopro.config import BenchmarkConfig, SweepConfig, TransferConfig
 from gopro.errors import InputError
@@ -122,6 +123,17 @@ def test_the_paper_s_suite_on_caltech101(shared: Path) -> None:
         *(("gopro", seed) for seed in range(1, 6)),
     ]
     assert {(job.train.backbone, job.train.shots) for job in learned(jobs)} == {("ViT-B-16:openai", 16)}
+
+
+def test_a_run_can_be_done_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("train/a", "train/b", "test/a", "test/b"):
+        (tmp_path / "root" / "mine" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "root" / "mine" / name / "1.png")
+    monkeypatch.chdir(tmp_path)
+    config = BenchmarkConfig(output=OUT, data=("mine",), root=Path("root"), methods=("coop",), seeds=(1,), shots=(1,))
+    [job] = base_to_new(config)
+    assert job.train.data == job.tests[0].data == str(tmp_path / "root" / "mine")
+    assert job.train.output.is_relative_to(tmp_path / "unused") and job.train.root == tmp_path / "root"
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gopro.config import BenchmarkConfig, SweepConfig, TrainConfig, TransferConfig
-from gopro.data import load_dataset
+from gopro.data import find_folder, load_dataset
 from gopro.data.dataset import ClassHalf, Dataset
 from gopro.errors import InputError
 from gopro.methods import parse_method
@@ -82,7 +82,9 @@ class _Plan:
         # Named data without a suite get the field's 16 shots, not the embedded benchmark's few.
         own = Suite(base_to_new=(), few_shot=(), cross_dataset=("", ()), domain_generalization=("", ()))
         self.suite = SUITES[config.suite or "emoji"] if config.suite or not named else own
-        self.protocol, self.config = protocol, config
+        # Absolute, as a run may go on, or be reported on, from another folder or machine of the same file system.
+        root = None if config.root is None else config.root.expanduser().resolve()
+        self.protocol, self.config = protocol, replace(config, output=config.output.resolve(), root=root)
         self.methods = config.methods or self.suite.methods
         self.kinds = {method: parse_method(method)[0] for method in self.methods}
         self.seeds = config.seeds or self.suite.seeds
@@ -111,6 +113,11 @@ class _Plan:
                     raise InputError(f"{other} and {name} are both called {loaded.name} in results: rename one")
             self.datasets[name] = loaded
         return self.datasets[name]
+
+    def path(self, name: str) -> str:
+        """What to load a data set by from any folder."""
+        folder = find_folder(name, self.config.root)
+        return name if folder is None else str(folder.resolve())
 
     def transfer(self, config: TransferConfig, source: str, targets: tuple[str, ...]) -> list[Job]:
         """The jobs of a protocol that trains on one data set and tests on others, and on it."""
@@ -160,7 +167,9 @@ class _Plan:
         tests: Sequence[tuple[str, ClassHalf]],
     ) -> Job:
         name = f"{slug(backbone)}-{slug(self.dataset(data).name)}-{half}-{slug(method)}-{shots}shots-seed{seed}"
-        train = self.config.run(data, method, backbone, shots, seed, half, self.config.output / "runs" / name)
+        train = self.config.run(
+            self.path(data), method, backbone, shots, seed, half, self.config.output / "runs" / name
+        )
         learner = self.kinds[method]
         work = 0.0
         if learner.learns:
@@ -183,7 +192,7 @@ class _Plan:
                 seed=seed,
                 classes=classes,
             )
-            listed.append(Test(key, tested))
+            listed.append(Test(key, self.path(tested)))
             work += len(dataset.half(classes).test)
         return Job(train, tuple(listed), work)
 

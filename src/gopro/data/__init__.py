@@ -13,7 +13,7 @@ from gopro.data.folder import folder_dataset
 from gopro.data.pictures import PictureFile
 from gopro.errors import InputError
 
-__all__ = ["Dataset", "Picture", "PictureFile", "Sample", "load_dataset"]
+__all__ = ["Dataset", "Picture", "PictureFile", "Sample", "find_folder", "load_dataset"]
 
 
 def load_dataset(name: str, root: Path | None = None) -> Dataset:
@@ -34,11 +34,17 @@ def load_dataset(name: str, root: Path | None = None) -> Dataset:
         if root is None:
             raise InputError(f"{name}: give --root, the directory that holds {CATALOG[name].folder}/")
         return CATALOG[name].load(root)
-    own = Path(os.path.expanduser(name))
-    for folder in [own] if root is None else [own, root.expanduser() / own]:
-        if name and folder.is_dir():
-            return folder_dataset(folder)
+    if folder := find_folder(name, root):
+        return folder_dataset(folder)
     known = (*SETS, *CATALOG)
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
     raise InputError(f"{name}: no such data set or folder; {hint}known: {', '.join(known)}, or a folder's path")
+
+
+def find_folder(name: str, root: Path | None = None) -> Path | None:
+    """The folder of one's own that `load_dataset` takes a name for; None where it means something else or nothing."""
+    if not name or name.startswith("emoji-") or name in CATALOG:
+        return None
+    own = Path(os.path.expanduser(name))
+    return next((f for f in [own] + ([] if root is None else [root.expanduser() / own]) if f.is_dir()), None)

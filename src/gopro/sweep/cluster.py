@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from gopro.errors import InputError
@@ -51,7 +49,7 @@ def on_cluster(tasks: Sequence[Task], address: str) -> Iterator[tuple[int, Messa
                 "them: use fewer --workers, or --device cpu"
             )
         remote: Any = ray.remote(num_cpus=wish["CPU"], num_gpus=wish["GPU"], max_retries=RETRIES)(_work)
-        pending = {remote.remote(_absolute(job), tests): number for number, (job, tests) in enumerate(tasks)}
+        pending = {remote.remote(*task): number for number, task in enumerate(tasks)}
         while pending:
             ended, _ = ray.wait(list(pending))
             number = pending.pop(ended[0])
@@ -65,14 +63,6 @@ def on_cluster(tasks: Sequence[Task], address: str) -> Iterator[tuple[int, Messa
     finally:
         if ours:
             ray.shutdown()
-
-
-def _absolute(job: Job) -> Job:
-    """The job with paths that do not depend on where a process was started."""
-    train = job.train
-    data = str(Path(train.data).resolve()) if Path(train.data).is_dir() else train.data
-    root = None if train.root is None else train.root.resolve()
-    return replace(job, train=replace(train, output=train.output.resolve(), root=root, data=data))
 
 
 def _knock(address: str) -> None:
