@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass
 from typing import Any
 
 from gopro.errors import InputError
-from gopro.results import KEY
+from gopro.results import KEY, Key
 
 PROTOCOLS = {
     "base-to-new": "Base to new",
@@ -21,18 +21,10 @@ TRANSFER = ("cross-dataset", "domain-generalization")
 """Protocols that train on one data set and test on others."""
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
+@dataclass(frozen=True)
+class Score(Key):
     """One evaluation: the key of its row, and its accuracy in percent."""
 
-    protocol: str
-    source: str
-    data: str
-    method: str
-    backbone: str
-    shots: int
-    seed: int
-    classes: str
     accuracy: float
 
 
