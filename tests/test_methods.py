@@ -9,6 +9,7 @@ from gopro.backbone import Backbone, Encoded
 from gopro.errors import InputError
 from gopro.methods import METHODS, Method, build_method, parse_method
 from gopro.methods.gopro import GOPro, GOProConfig
+from gopro.text import encode_texts
 
 NAMES = ["red fox", "owl", "grand piano", "dog", "very slow old train"]
 TEMPLATE = "a photo of a {}."
@@ -113,6 +114,21 @@ def test_a_weight_of_zero_turns_a_loss_off(off: str, tiny: Backbone) -> None:
     method = disturbed(build_method(f"gopro[{off}=0]", tiny, NAMES, TEMPLATE))
     terms = method.losses(encoded(tiny, 3, 4), torch.tensor([0, 1, 2, 3]))
     assert terms[off].item() == 0 and terms["ce"].item() > 0
+
+
+def test_the_anchor_is_the_distance_to_frozen_clip(tiny: Backbone) -> None:
+    labels, views = torch.tensor([0, 1, 2, 3]), encoded(tiny, 3, 4)
+    method = build_method("gopro[anchor=2]", tiny, NAMES, TEMPLATE)
+    assert "anchor" not in build_method("gopro", tiny, NAMES, TEMPLATE).losses(views, labels)
+    assert method.losses(views, labels)["anchor"].item() == pytest.approx(0, abs=1e-5)  # it starts at zero-shot CLIP
+    method = disturbed(method)
+    assert isinstance(method, GOPro)
+    frozen = encode_texts(tiny.text, [TEMPLATE.format(name) for name in NAMES])
+    text = 1 - torch.cosine_similarity(method.text_features(views), frozen, dim=-1)
+    image = 1 - torch.cosine_similarity(method.image_features(views), views.embedding, dim=-1)
+    torch.testing.assert_close(method.losses(views, labels)["anchor"], 2 * (text.mean() + image.mean()))
+    other = method.for_classes(NAMES[:2])
+    assert len(other.losses(views, labels % 2)) == 4
 
 
 def test_every_parameter_of_gopro_learns(tiny: Backbone) -> None:

@@ -20,8 +20,8 @@ def nt_xent(a: Float[Tensor, "batch dim"], b: Float[Tensor, "batch dim"], temper
     return F.cross_entropy(similarity, other)
 
 
-def prompt_consistency(text: Float[Tensor, "batch classes dim"], view: Float[Tensor, "batch classes dim"]) -> Tensor:
-    """Mean over pictures and classes of 1 - cos between the text features that two views of a picture generate.
+def prompt_consistency(text: Float[Tensor, "*batch dim"], view: Float[Tensor, "*#batch dim"]) -> Tensor:
+    """Mean of 1 - cos between the text features that two views of a picture generate, [batch, classes, dim] each.
 
     Takes unit vectors, for which 1 - cos is half their squared distance: D/2 times the element-wise mean of squares of
     the released code, whose gradient vanishes beside the cross-entropy's.

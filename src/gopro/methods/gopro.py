@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gopro.backbone import Backbone, Encoded
 from gopro.losses import nt_xent, prompt_consistency
 from gopro.methods.base import Method, Recipe, split_context_template
-from gopro.text import make_prompts
+from gopro.text import encode_texts, make_prompts
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class GOProConfig:
     """Weight of the visual contrastive loss."""
     temperature: float = 0.1
     """Of the visual contrastive loss."""
+    anchor: float = 0.0
+    """Weight of the distance to frozen CLIP: 1 - cos of image and text features to what they are without learning."""
 
 
 RELEASE = GOProConfig(
@@ -91,6 +93,8 @@ class GOPro(Method):
         words, tail = split_context_template(self.config.template)
         text = self.backbone.text
         self.prompts = make_prompts(text, classnames, before=len(text.tokens(words)), tail=tail)
+        if self.config.anchor:
+            self.frozen_text = encode_texts(text, [self.config.template.format(name) for name in classnames])
 
     def contexts(self, encoded: Encoded) -> Float[Tensor, "views batch tokens width"]:
         """The context that each picture of each view generates: the learned one plus its shift."""
@@ -132,11 +136,15 @@ class GOPro(Method):
         if self.config.projectors == "outside":
             con = self.project_beside(image[0]), self.project_beside(image[1])
         consistency = prompt_consistency if self.config.sem_form == "cosine" else F.mse_loss
-        return {
+        terms = {
             "ce": F.cross_entropy(self._logits(image[0], text[0]), labels),
             "sem": self.config.sem * (consistency(text[0], text[1]) + consistency(text[0], text[2])),
             "con": self.config.con * nt_xent(*con, self.config.temperature),
         }
+        if self.config.anchor:
+            distance = prompt_consistency(text, self.frozen_text) + prompt_consistency(image, encoded.embedding)
+            terms["anchor"] = self.config.anchor * distance
+        return terms
 
 
 class GOProRelease(GOPro):
