@@ -104,7 +104,8 @@ def test_events_say_how_many_runs_and_how_long(tmp_path: Path) -> None:
     assert [event.kind for event in events] == ["planned", *3 * ["started", "finished"]]
     assert [event.ended for event in events] == [0, 0, 1, 1, 2, 2, 3]
     assert all(event.runs == 3 for event in events)
-    assert events[1].seconds_left is None and all((event.seconds_left or 0) > 0 for event in events[2:-1])
+    assert not any(event.seconds_left for event in events[:4])  # zero-shot: not until a run has been trained
+    assert all((event.seconds_left or 0) > 0 for event in events[4:-1])
     assert events[-1].seconds_left == 0
 
 

@@ -118,7 +118,7 @@ def sweep(
             }
             append_json(config.output / HISTORY, record)
         outcome = Outcome()
-        clock = _Clock([job.work for job, _ in tasks], config.jobs if config.ray is None else None)
+        clock = _Clock([job for job, _ in tasks], config.jobs if config.ray is None else None)
         for number, message in _messages(tasks, config, on_step):
             job = tasks[number][0]
             match message:
@@ -156,19 +156,22 @@ def _messages(
 
 
 class _Clock:
-    """How long a sweep has still to go, from the seconds that the runs so far took for their share of the work."""
+    """How long a sweep has still to go, from the seconds that the trained runs so far took for their share of the work.
 
-    def __init__(self, work: list[float], at_once: int | None):
-        self.work, self.at_once = work, at_once
-        self.left = dict(enumerate(work))
+    What only tests says little of it: most of its time is what the others find done already.
+    """
+
+    def __init__(self, jobs: list[Job], at_once: int | None):
+        self.jobs, self.at_once = jobs, at_once
+        self.left = {number: job.work for number, job in enumerate(jobs)}
         self.began, self.seconds, self.done, self.ended = time.monotonic(), 0.0, 0.0, 0
 
     def end(self, number: int, seconds: float | None) -> None:
         self.left.pop(number)
         self.ended += 1
-        if seconds is not None:
+        if seconds is not None and self.jobs[number].train.shots:
             self.seconds += seconds
-            self.done += self.work[number]
+            self.done += self.jobs[number].work
 
     def seconds_left(self) -> float | None:
         if not self.done:
