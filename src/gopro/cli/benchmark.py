@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -90,8 +91,9 @@ def demo_command(*, output: Path = Path("runs/demo")) -> None:
 def _benchmark(protocol: str, config: SweepConfig, *, then_report: bool = True) -> None:
     """Runs a protocol, shows its tables, and exits with code 1 where runs failed."""
     with steps() as on_step:
+        shown = "started" if config.ray is None else "finished"  # a cluster does not tell when a run begins
         command = "gopro " + shlex.join(sys.argv[1:])
-        outcome = sweep.benchmark(protocol, config, command=command, on_event=_say, on_step=on_step)
+        outcome = sweep.benchmark(protocol, config, command=command, on_event=partial(_say, shown), on_step=on_step)
     for table in report.tables(outcome.rows):
         out.print(report.rich_table(table))
     folder = escape(str(config.output))
@@ -109,8 +111,8 @@ def _benchmark(protocol: str, config: SweepConfig, *, then_report: bool = True) 
         out.print(f"Next: gopro report {folder}", highlight=False, soft_wrap=True)
 
 
-def _say(event: sweep.Event) -> None:
-    """One line for what a sweep says of itself."""
+def _say(shown: str, event: sweep.Event) -> None:
+    """One line for what a sweep says of itself; of runs that go well, where they have `started` or are `finished`."""
     left = "" if event.seconds_left is None else f", {_duration(event.seconds_left)} to go"
     if event.job is None:
         there = f"; {event.found} are there already" if event.found else ""
@@ -120,8 +122,9 @@ def _say(event: sweep.Event) -> None:
     about = f"{escape(job.train.method)} on {escape(job.train.data)}"
     if job.train.shots:
         about += f", {job.train.shots} shots, seed {job.train.seed}"
-    if event.kind == "started":
-        err.print(f"{about} begins ({event.ended} of {event.runs} runs done{left})", highlight=False, soft_wrap=True)
+    if event.kind == shown:
+        verb = "begins" if shown == "started" else "is done"
+        err.print(f"{about} {verb} ({event.ended} of {event.runs} runs done{left})", highlight=False, soft_wrap=True)
     elif event.kind == "failed":
         err.print(f"{about} failed: {escape(event.error or '')}", style="red", highlight=False, soft_wrap=True)
 
