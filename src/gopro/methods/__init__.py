@@ -15,8 +15,10 @@ import yaml
 from gopro.backbone import Backbone
 from gopro.errors import InputError
 from gopro.methods.base import Method, Recipe
+from gopro.methods.cocoop import CoCoOp, CoCoOpConfig
 from gopro.methods.coop import CoOp, CoOpConfig
 from gopro.methods.gopro import RELEASE, GOPro, GOProConfig, GOProRelease
+from gopro.methods.kgcoop import KgCoOp, KgCoOpConfig
 from gopro.methods.zeroshot import ZeroShot, ZeroShotConfig
 
 __all__ = ["METHODS", "Method", "Recipe", "build_method", "parse_method"]
@@ -24,6 +26,8 @@ __all__ = ["METHODS", "Method", "Recipe", "build_method", "parse_method"]
 METHODS: dict[str, tuple[type[Method], Any]] = {
     "zeroshot": (ZeroShot, ZeroShotConfig()),
     "coop": (CoOp, CoOpConfig()),
+    "cocoop": (CoCoOp, CoCoOpConfig()),
+    "kgcoop": (KgCoOp, KgCoOpConfig()),
     "gopro": (GOPro, GOProConfig()),
     "gopro-release": (GOProRelease, RELEASE),
 }

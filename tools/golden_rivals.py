@@ -1,0 +1,204 @@
+"""Record training steps of the authors' own code of CoOp, CoCoOp and KgCoOp, which tests/test_rivals.py reproduces.
+
+    git clone https://github.com/KaiyangZhou/CoOp             # as of ff61507 for the recorded files
+    git clone https://github.com/htyao89/KgCoOp               # as of c43ccc3
+    python -m tools.golden_rivals --repository CoOp coop-end coop-middle coop-front coop-csc coop-csc-middle cocoop
+    python -m tools.golden_rivals --repository KgCoOp/KgCoOp kgcoop
+
+Each case becomes tests/golden/CASE.safetensors. The repository's own model and `forward_backward` run in fp32 on the
+CPU, on a small CLIP with random weights (`random_clip`) and random pictures; only Dassl is stood in for, by the few
+names that are imported from it. A file holds `images` [4, 3, 16, 16] and `labels` [4], the learnables before the first
+step (`init.*`), the logits then, the first gradients (`grad.*`), the loss before each of three SGD steps (`losses`) and
+the learnables after them (`after.*`); its metadata name the classes, our spec of the same method, and the step size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+GOLDEN = Path(__file__).resolve().parents[1] / "tests" / "golden"
+CLASSNAMES = ["red fox", "owl", "grand_piano", "jack-o'-lantern", "very slow old train", "dog", "St. Bernard"]
+LR, STEPS = 0.05, 3
+
+
+@dataclass(frozen=True)
+class Case:
+    """A trainer of the authors (module and class of theirs), its settings, and our spec of the same."""
+
+    trainer: tuple[str, str]
+    spec: str
+    context: str = ""
+    tokens: int = 4
+    csc: bool = False
+    position: str = "end"
+
+
+CASES = {
+    "coop-end": Case(("coop", "CoOp"), "coop", context="a photo of a"),
+    "coop-middle": Case(("coop", "CoOp"), "coop[tokens=5,position=middle]", tokens=5, position="middle"),
+    "coop-front": Case(("coop", "CoOp"), "coop[tokens=4,position=front]", position="front"),
+    "coop-csc": Case(("coop", "CoOp"), "coop[tokens=4,csc=true]", csc=True),
+    "coop-csc-middle": Case(
+        ("coop", "CoOp"), "coop[tokens=5,csc=true,position=middle]", tokens=5, csc=True, position="middle"
+    ),
+    "cocoop": Case(("cocoop", "CoCoOp"), "cocoop", context="a photo of a"),
+    "kgcoop": Case(
+        ("kgcoop", "KgCoOp"), 'kgcoop[template="a centered satellite photo of {}."]', context="a photo of a"
+    ),
+}
+
+
+def random_clip() -> dict[str, Tensor]:
+    """A CLIP in OpenAI's layout, the same everywhere: 16 px, patches of 8, image width 64, text width 128, 96 shared.
+
+    NumPy keeps the stream of its RandomState as it is, which neither its newer generators nor torch promise.
+    """
+    draw = np.random.RandomState(0)
+    state: dict[str, Tensor] = {}
+
+    def normal(name: str, *shape: int, std: float) -> None:
+        state[name] = torch.from_numpy((std * draw.standard_normal(shape)).astype(np.float32))
+
+    def norm(name: str, width: int) -> None:
+        normal(f"{name}.weight", width, std=0.1)
+        state[f"{name}.weight"] += 1
+        normal(f"{name}.bias", width, std=0.1)
+
+    def blocks(prefix: str, width: int, layers: int) -> None:
+        for i in range(layers):
+            block = f"{prefix}transformer.resblocks.{i}"
+            linear = {"attn.in_proj_": (3, 1), "attn.out_proj.": (1, 1), "mlp.c_fc.": (4, 1), "mlp.c_proj.": (1, 4)}
+            for name, (outputs, inputs) in linear.items():
+                normal(f"{block}.{name}weight", outputs * width, inputs * width, std=(inputs * width) ** -0.5)
+                normal(f"{block}.{name}bias", outputs * width, std=0.1)
+            norm(f"{block}.ln_1", width)
+            norm(f"{block}.ln_2", width)
+
+    normal("visual.class_embedding", 64, std=0.1)
+    normal("visual.positional_embedding", 5, 64, std=0.1)
+    normal("visual.conv1.weight", 64, 3, 8, 8, std=0.1)
+    norm("visual.ln_pre", 64)
+    blocks("visual.", 64, layers=2)
+    norm("visual.ln_post", 64)
+    normal("visual.proj", 64, 96, std=0.1)
+    normal("token_embedding.weight", 49408, 128, std=0.1)
+    normal("positional_embedding", 77, 128, std=0.05)
+    blocks("", 128, layers=2)
+    norm("ln_final", 128)
+    normal("text_projection", 128, 96, std=0.1)
+    state["logit_scale"] = torch.tensor(3.0)
+    return state
+
+
+def stand_in_for_dassl() -> None:
+    """What the trainers import of Dassl, as far as a step on given pictures needs it."""
+
+    class TrainerX:
+        def model_backward_and_update(self, loss: Tensor) -> None:
+            self.optim.zero_grad()
+            loss.backward()
+            self.optim.step()
+
+    names: dict[str, dict[str, Any]] = {
+        "engine": {"TRAINER_REGISTRY": SimpleNamespace(register=lambda: lambda kind: kind), "TrainerX": TrainerX},
+        "metrics": {"compute_accuracy": lambda output, label: [torch.zeros(1)]},
+        "utils": {"load_pretrained_weights": None, "load_checkpoint": None},
+        "optim": {"build_optimizer": None, "build_lr_scheduler": None},
+    }
+    sys.modules["dassl"] = ModuleType("dassl")
+    for name, contents in names.items():
+        module = sys.modules[f"dassl.{name}"] = ModuleType(f"dassl.{name}")
+        vars(module).update(contents)
+
+
+def settings(case: Case) -> Any:
+    """The settings that the trainers read."""
+    trainer = SimpleNamespace(
+        N_CTX=case.tokens, CTX_INIT=case.context, CSC=case.csc, CLASS_TOKEN_POSITION=case.position, PREC="fp32"
+    )
+    return SimpleNamespace(
+        TRAINER=SimpleNamespace(COOP=trainer, COCOOP=trainer),
+        INPUT=SimpleNamespace(SIZE=(16, 16)),
+        DATASET=SimpleNamespace(NAME="EuroSAT"),  # whose hand-written prompt is far from the context's words
+    )
+
+
+def record(case: Case) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a case, by the authors' code, which must be importable as `trainers` and `clip`."""
+    module = import_module(f"trainers.{case.trainer[0]}")
+    clip = import_module("clip.model")
+    state = random_clip()
+
+    def loaded(cfg: Any = None) -> Any:
+        model = clip.build_model(dict(state)).float()
+        model.load_state_dict(state)  # again, as theirs goes through fp16
+        return model
+
+    module.load_clip_to_cpu = loaded  # KgCoOp loads a second one for its prompts, and puts it on a GPU
+    torch.nn.Module.cuda = torch.Tensor.cuda = lambda self: self
+    cfg = settings(case)
+    torch.manual_seed(1)
+    trainer = getattr(module, case.trainer[1])()
+    model = trainer.model = module.CustomCLIP(cfg, CLASSNAMES, loaded())
+    wanted = "ctx" if case.trainer[0] == "kgcoop" else "prompt_learner"
+    learned = {}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(wanted in name)
+        if wanted in name:
+            learned[name.removeprefix("prompt_learner.")] = parameter
+    trainer.cfg, trainer.device, trainer.scaler, trainer.w = cfg, "cpu", None, 8.0
+    trainer.batch_idx, trainer.num_batches = 0, STEPS + 1  # so that no epoch ends
+    trainer.optim = torch.optim.SGD(learned.values(), lr=LR, momentum=0.9, weight_decay=5e-4)
+
+    draw = np.random.RandomState(1)
+    images = torch.from_numpy(draw.standard_normal((4, 3, 16, 16)).astype(np.float32))
+    labels = torch.tensor([0, 3, 6, 2])
+    tensors = {"images": images, "labels": labels}
+    tensors |= {f"init.{name}": parameter.detach().clone() for name, parameter in learned.items()}
+    with torch.no_grad():
+        logits = model.eval()(images)
+    tensors["logits"] = logits[0] if isinstance(logits, tuple) else logits
+    model.train()
+    losses = []
+    for step in range(STEPS):
+        losses.append(trainer.forward_backward({"img": images, "label": labels})["loss"])
+        if step == 0:
+            tensors |= {f"grad.{name}": parameter.grad.clone() for name, parameter in learned.items()}
+    tensors["losses"] = torch.tensor(losses)
+    tensors |= {f"after.{name}": parameter.detach() for name, parameter in learned.items()}
+    metadata = {
+        "classnames": json.dumps([name.replace("_", " ") for name in CLASSNAMES]),
+        "spec": case.spec,
+        "lr": str(LR),
+    }
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}, metadata
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="+", choices=CASES, metavar="CASE", help=", ".join(CASES))
+    parser.add_argument("--repository", type=Path, required=True, help="folder that holds clip/ and trainers/")
+    parser.add_argument("--output", type=Path, default=GOLDEN, help="folder to write to")
+    arguments = parser.parse_args()
+    sys.path.insert(0, str(arguments.repository))
+    stand_in_for_dassl()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    for name in arguments.cases:
+        tensors, metadata = record(CASES[name])
+        save_file(tensors, arguments.output / f"{name}.safetensors", metadata)
+
+
+if __name__ == "__main__":
+    main()
