@@ -14,7 +14,7 @@ from gopro.backbone import Backbone, Encoded, from_openai
 from gopro.config import BenchmarkConfig
 from gopro.errors import InputError
 from gopro.methods import METHODS, Method, build_method
-from tools.golden_rivals import CASES, GOLDEN, STEPS, random_clip
+from tools.golden_rivals import CASES, CLASSNAMES, GOLDEN, STEPS, random_clip
 
 NAMES = ["red fox", "owl", "grand piano", "dog", "very slow old train"]
 TEMPLATE = "a photo of a {}."
@@ -107,9 +107,12 @@ def test_other_settings_are_told_apart(name: str, spec: str, openai_tiny: Backbo
     assert max(deviations(golden, {**metadata, "spec": spec}, openai_tiny).values()) > 1e-3
 
 
-def test_golden_files_stay_small() -> None:
-    files = list(GOLDEN.iterdir())
-    assert sorted(file.stem for file in files) == sorted(CASES) and all(file.stat().st_size < 1e5 for file in files)
+@pytest.mark.parametrize("name", CASES)
+def test_golden_files_are_small_and_say_what_the_tool_records_now(name: str) -> None:
+    _, metadata = read(name)
+    assert (GOLDEN / f"{name}.safetensors").stat().st_size < 1e5
+    assert metadata["spec"] == CASES[name].spec
+    assert json.loads(metadata["classnames"]) == [classname.replace("_", " ") for classname in CLASSNAMES]
 
 
 @pytest.mark.parametrize("settings", ["position=middle", "position=front", "tokens=3", "tokens=3,position=middle"])
