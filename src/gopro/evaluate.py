@@ -1,10 +1,11 @@
-"""How well a method does: pictures through the frozen tower once, then accuracies."""
+"""How well a method does: pictures through the tower, once for all methods where it is frozen, then accuracies."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -49,17 +50,16 @@ def encode_samples(
 ) -> EncodedSamples:
     """The evaluation view of each picture through the part of the method that nothing learned touches.
 
+    Only where `method.frozen_images`.
+
     Raises:
         InputError: no pictures; one that cannot be read.
     """
-    if not samples:
-        raise InputError("there are no pictures to evaluate on")
     started = time.perf_counter()
     parts, labels = [], []
-    for views, label, indices in eval_batches(samples, method.backbone.preprocess, batch, workers):
-        parts.append(method.encode(views[0].to(method.backbone.device)).to("cpu"))
+    for encoded, label in _encoded(method, samples, batch, workers, on_progress):
+        parts.append(encoded.to("cpu"))
         labels.append(label)
-        on_progress(len(indices))
     return EncodedSamples(Encoded.cat(parts), torch.cat(labels), time.perf_counter() - started)
 
 
@@ -73,16 +73,53 @@ def evaluate(method: Method, samples: EncodedSamples, *, batch: int = 64) -> Eva
         method.logits(samples.encoded[i : i + batch].to(device)).float().cpu()
         for i in range(0, len(samples.labels), batch)
     ]
+    return _judged(logits, samples.labels, len(method.classnames), samples.seconds + time.perf_counter() - started)
+
+
+@torch.no_grad()
+def evaluate_pictures(
+    method: Method,
+    samples: Sequence[Sample],
+    *,
+    batch: int = 64,
+    workers: int = 0,
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> Evaluation:
+    """As `evaluate`, for any method: pictures are read, encoded and classified a batch at a time, and none is kept.
+
+    Raises:
+        InputError: no pictures; one that cannot be read.
+    """
+    started = time.perf_counter()
+    method.eval()
+    logits, labels = [], []
+    for encoded, label in _encoded(method, samples, batch, workers, on_progress):
+        logits.append(method.logits(encoded).float().cpu())
+        labels.append(label)
+    return _judged(logits, torch.cat(labels), len(method.classnames), time.perf_counter() - started)
+
+
+def _encoded(
+    method: Method, samples: Sequence[Sample], batch: int, workers: int, on_progress: Callable[[int], None]
+) -> Iterator[tuple[Any, Tensor]]:
+    """Batches of the evaluation view, encoded on the method's device, with their labels."""
+    if not samples:
+        raise InputError("there are no pictures to evaluate on")
+    for views, labels, indices in eval_batches(samples, method.backbone.preprocess, batch, workers):
+        yield method.encode(views[0].to(method.backbone.device)), labels
+        on_progress(len(indices))
+
+
+def _judged(logits: list[Tensor], labels: Tensor, classes: int, seconds: float) -> Evaluation:
     probabilities = torch.cat(logits).softmax(dim=-1)
-    right = (probabilities.argmax(dim=-1) == samples.labels).double()
-    classes = len(method.classnames)
-    counts = torch.bincount(samples.labels, minlength=classes)
-    per_class = 100 * torch.bincount(samples.labels, weights=right, minlength=classes) / counts
+    right = (probabilities.argmax(dim=-1) == labels).double()
+    counts = torch.bincount(labels, minlength=classes)
+    per_class = 100 * torch.bincount(labels, weights=right, minlength=classes) / counts
     return Evaluation(
         accuracy=100 * right.mean().item(),
         macro_accuracy=per_class[counts > 0].mean().item(),
         per_class=tuple(value if count else None for value, count in zip(per_class.tolist(), counts, strict=True)),
         n=len(right),
-        seconds=samples.seconds + time.perf_counter() - started,
+        seconds=seconds,
         probabilities=probabilities,
     )

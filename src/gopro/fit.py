@@ -18,7 +18,7 @@ from torch import Tensor
 from gopro.data.dataset import Sample
 from gopro.data.loader import in_memory, train_batches
 from gopro.errors import InputError
-from gopro.evaluate import encode_samples, evaluate
+from gopro.evaluate import encode_samples, evaluate, evaluate_pictures
 from gopro.methods import Method, Recipe
 from gopro.run import save_tensors, write_atomically
 
@@ -94,7 +94,7 @@ def fit(
     steps = len(loader)
     first, earlier, best = _resume(folder, method, optimizer)
     started -= earlier
-    held_out = encode_samples(method, val, workers=workers) if val else None
+    held_out = encode_samples(method, val, workers=workers) if val and method.frozen_images else None
     for epoch in range(first, recipe.epochs):
         module.train()
         loader.set_epoch(epoch)
@@ -114,7 +114,12 @@ def fit(
             lrs.append(lr)
             losses.append(terms)
             on_step(Step(epoch * steps + i + 1, recipe.epochs * steps, epoch, lr, terms))
-        accuracy = None if held_out is None else evaluate(method, held_out).accuracy
+        method.end_epoch(epoch, recipe.epochs)
+        accuracy = None
+        if held_out is not None:
+            accuracy = evaluate(method, held_out).accuracy
+        elif val:
+            accuracy = evaluate_pictures(method, val, workers=workers).accuracy
         if accuracy is not None and (best is None or accuracy >= best.accuracy):
             best = Best(accuracy, {key: tensor.clone() for key, tensor in method.state_dict().items()})
         seconds = time.perf_counter() - started

@@ -15,7 +15,7 @@ from gopro.config import TrainConfig
 from gopro.data import load_dataset
 from gopro.data.dataset import ClassHalf
 from gopro.errors import InputError
-from gopro.evaluate import encode_samples, evaluate
+from gopro.evaluate import evaluate_pictures
 from gopro.run import load_run, slug, write_json
 from gopro.sweep.worker import summary
 from gopro.train import resume, train
@@ -69,7 +69,7 @@ def eval_command(
     dataset = load_dataset(data or trained.config.data, root or trained.config.root).half(classes)
     with bar("pictures", len(dataset.test)) as advance:
         method = trained.method.for_classes(dataset.classnames)
-        result = evaluate(method, encode_samples(method, dataset.test, workers=workers, on_progress=advance))
+        result = evaluate_pictures(method, dataset.test, workers=workers, on_progress=advance)
     row = {
         "data": dataset.name,
         "classes": classes,

@@ -19,6 +19,8 @@ from gopro.methods.cocoop import CoCoOp, CoCoOpConfig
 from gopro.methods.coop import CoOp, CoOpConfig
 from gopro.methods.gopro import RELEASE, GOPro, GOProConfig, GOProRelease
 from gopro.methods.kgcoop import KgCoOp, KgCoOpConfig
+from gopro.methods.maple import MaPLe, MaPLeConfig
+from gopro.methods.promptsrc import PromptSRC, PromptSRCConfig
 from gopro.methods.zeroshot import ZeroShot, ZeroShotConfig
 
 __all__ = ["METHODS", "Method", "Recipe", "build_method", "parse_method"]
@@ -28,6 +30,8 @@ METHODS: dict[str, tuple[type[Method], Any]] = {
     "coop": (CoOp, CoOpConfig()),
     "cocoop": (CoCoOp, CoCoOpConfig()),
     "kgcoop": (KgCoOp, KgCoOpConfig()),
+    "maple": (MaPLe, MaPLeConfig()),
+    "promptsrc": (PromptSRC, PromptSRCConfig()),
     "gopro": (GOPro, GOProConfig()),
     "gopro-release": (GOProRelease, RELEASE),
 }

@@ -11,8 +11,9 @@ from typing import Any, ClassVar, Literal, Self
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from gopro.backbone import Backbone, Encoded
+from gopro.backbone import Backbone
 from gopro.errors import InputError
+from gopro.text import TextTower
 from gopro.views import ViewName
 
 
@@ -41,11 +42,14 @@ class Method(nn.Module, ABC):
 
     Attributes:
         learns: whether it takes anything from training pictures.
+        frozen_images: whether the image tower is as it was, so that what it says of a picture can be kept. A method
+            that learns inside the tower has no such part: its `encode` gives the images themselves.
         views: which views of a picture a training step needs, the plain one first.
         recipe: how it is trained unless told otherwise; None where nothing is trained.
     """
 
     learns: ClassVar[bool] = True
+    frozen_images: ClassVar[bool] = True
     views: ClassVar[tuple[ViewName, ...]] = ("base",)
     recipe: Recipe | None = None
 
@@ -69,24 +73,31 @@ class Method(nn.Module, ABC):
         other.set_classes(classnames)
         return other
 
-    def encode(self, images: Float[Tensor, "*batch 3 size size"]) -> Encoded:
-        """The part that no learned parameter touches."""
-        return self.backbone.encode(images)
+    def encode(self, images: Float[Tensor, "*batch 3 size size"]) -> Any:
+        """The part that no learned parameter touches: `Encoded` [*batch], or the images where there is none."""
+        return self.backbone.encode(images) if self.frozen_images else images
 
     @abstractmethod
-    def logits(self, encoded: Encoded) -> Float[Tensor, "batch classes"]:
-        """Scaled similarities of pictures [batch] to all classes; their softmax are the probabilities."""
+    def logits(self, encoded: Any) -> Float[Tensor, "batch classes"]:
+        """Scaled similarities of pictures [batch] to all classes; their softmax are the probabilities.
 
-    def losses(self, encoded: Encoded, labels: Int[Tensor, " batch"]) -> dict[str, Tensor]:
+        Args:
+            encoded: what `encode` gives.
+        """
+
+    def losses(self, encoded: Any, labels: Int[Tensor, " batch"]) -> dict[str, Tensor]:
         """Loss terms by name, already weighted; their sum is stepped on.
 
         Args:
-            encoded: the views of a batch, [views, batch], in the order of `views`.
+            encoded: what `encode` gives for the views of a batch, [views, batch], in the order of `views`.
             labels: [batch].
         """
         raise NotImplementedError(f"{type(self).__name__} is not trained")
 
-    def forward(self, encoded: Encoded, labels: Int[Tensor, " batch"]) -> dict[str, Tensor]:
+    def end_epoch(self, epoch: int, epochs: int) -> None:
+        """Called in training after each of `epochs` epochs, counted from 0, before its state is saved or judged."""
+
+    def forward(self, encoded: Any, labels: Int[Tensor, " batch"]) -> dict[str, Tensor]:
         """The losses: a wrapped module must be called for its gradients to be synchronised."""
         return self.losses(encoded, labels)
 
@@ -113,3 +124,22 @@ def split_context_template(template: str) -> tuple[str, str]:
     if not before:
         raise InputError(f"template {template!r}: the context starts from the words before {{}}, and there are none")
     return before, behind
+
+
+def split_context_tokens(template: str, tokens: int, text: TextTower) -> tuple[str, str, str]:
+    """As `split_context_template`, for methods that learn only the first `tokens` tokens of the words.
+
+    Returns: the words to learn, the words that stay between them and the class name, what follows it.
+
+    Raises:
+        InputError: also where no word ends with that token.
+    """
+    before, behind = split_context_template(template)
+    words = before.split()
+    for i in range(1, len(words) + 1):
+        if len(text.tokens(" ".join(words[:i]))) == tokens:
+            return " ".join(words[:i]), " ".join(words[i:]), behind
+    raise InputError(
+        f"template {template!r}: no word before {{}} ends with token {tokens}, up to which the context is learned; "
+        "choose other words or another number of tokens"
+    )

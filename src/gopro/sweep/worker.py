@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
+
 from gopro.backbone import Backbone, load_backbone
 from gopro.data import load_dataset
-from gopro.data.dataset import ClassHalf
+from gopro.data.dataset import ClassHalf, Sample
 from gopro.errors import InputError
-from gopro.evaluate import EncodedSamples, Evaluation, encode_samples, evaluate
+from gopro.evaluate import EncodedSamples, Evaluation, encode_samples, evaluate, evaluate_pictures
 from gopro.fit import Step
+from gopro.methods import Method
 from gopro.predictions import Predictions
 from gopro.protocols import Job, Test
 from gopro.results import Row
@@ -48,7 +51,7 @@ class Worker:
 
     def __init__(self) -> None:
         self._backbone: Backbone | None = None
-        self._seen: OrderedDict[tuple[str, str, Path | None, ClassHalf], EncodedSamples] = OrderedDict()
+        self._seen: OrderedDict[tuple[str, str, Path | None, str], EncodedSamples] = OrderedDict()
 
     def work(
         self, job: Job, tests: Sequence[Test], on_step: Callable[[Step], None] = lambda step: None
@@ -85,18 +88,26 @@ class Worker:
     def _row(self, job: Job, run: Run, test: Test) -> Row:
         classes: ClassHalf = test.key.classes  # pyright: ignore[reportAssignmentType]
         part = load_dataset(test.data, job.train.root).half(classes)
-        known = (job.train.backbone, test.data, job.train.root, classes)
+        method = run.method.for_classes(part.classnames)
+        if method.frozen_images:
+            evaluation = evaluate(method, self._encoded(job, test, method, part.test))
+        else:
+            evaluation = evaluate_pictures(method, part.test, workers=job.train.workers)
+        labels = torch.tensor([sample.label for sample in part.test])
+        predictions = Predictions.of(evaluation, labels, test.data, classes, part.classnames)
+        predictions.save(run.folder / f"test-{slug(test.key.data)}-{classes}.safetensors")
+        return {**asdict(test.key), **summary(evaluation), **asdict(read_cost(run.folder)), "run": job.run}
+
+    def _encoded(self, job: Job, test: Test, method: Method, samples: Sequence[Sample]) -> EncodedSamples:
+        """The test pictures as the frozen tower sees them, the same for every method that leaves it so."""
+        known = (job.train.backbone, test.data, job.train.root, test.key.classes)
         if known in self._seen:
             self._seen.move_to_end(known)
         else:
-            self._seen[known] = encode_samples(run.method, part.test, workers=job.train.workers)
+            self._seen[known] = encode_samples(method, samples, workers=job.train.workers)
             while len(self._seen) > 1 and sum(map(_bytes, self._seen.values())) > BUDGET:
                 self._seen.popitem(last=False)
-        samples = self._seen[known]
-        evaluation = evaluate(run.method.for_classes(part.classnames), samples)
-        predictions = Predictions.of(evaluation, samples.labels, test.data, classes, part.classnames)
-        predictions.save(run.folder / f"test-{slug(test.key.data)}-{classes}.safetensors")
-        return {**asdict(test.key), **summary(evaluation), **asdict(read_cost(run.folder)), "run": job.run}
+        return self._seen[known]
 
 
 def summary(evaluation: Evaluation) -> Row:

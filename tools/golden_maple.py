@@ -1,0 +1,183 @@
+"""Record training steps of the authors' own code of MaPLe and PromptSRC, which tests/test_maple.py and
+tests/test_promptsrc.py reproduce.
+
+    git clone https://github.com/muzairkhattak/multimodal-prompt-learning      # as of 69bce21 for the recorded files
+    git clone https://github.com/muzairkhattak/PromptSRC                       # as of bb95c77
+    python -m tools.golden_maple --repository multimodal-prompt-learning maple
+    python -m tools.golden_maple --repository PromptSRC promptsrc
+
+Each method becomes tests/golden/METHOD.safetensors. The repository's own model and `forward_backward` run in fp32 on
+the CPU, on a small CLIP with random weights (`deeper_clip`) and random pictures. Dassl is stood in for by the few names
+that are imported from it, calls that move to a GPU or to fp16 do nothing, and the widths 512 and 768 that are written
+into MaPLe's code become this CLIP's. A file holds `images` [4, 3, 16, 16] and `labels` [4], the learnables before the
+first step by our names (`init.*`), the logits then, the first gradients (`grad.*`) and the loss before each of three
+SGD steps (`losses`). For PromptSRC each step is an epoch and `after.*` are the tokens that it ends with, their average;
+`terms` are the first step's losses of texts and of images, and the sum of the other two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from importlib import import_module, util
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from tools.golden_rivals import CLASSNAMES, GOLDEN, LR, STEPS, random_clip, stand_in_for_dassl
+
+SPECS = {"maple": "maple[depth=3]", "promptsrc": "promptsrc[depth=3,gpa_mean=2,gpa_std=0.8]"}
+DEPTH, GPA_MEAN, GPA_STD = 3, 2.0, 0.8
+
+
+def deeper_clip() -> dict[str, Tensor]:
+    """`random_clip` with more layers than have learned tokens: 5 in the image tower and 4 in the text tower."""
+    state = random_clip()
+    for prefix, layers in (("visual.transformer.resblocks.", 5), ("transformer.resblocks.", 4)):
+        first = {name: tensor for name, tensor in state.items() if name.startswith(prefix)}
+        for layer in range(2, layers):
+            again = f"{prefix}{layer % 2}."
+            state |= {f"{prefix}{layer}.{n.removeprefix(again)}": t for n, t in first.items() if n.startswith(again)}
+    return state
+
+
+def at_these_widths(name: str, image: int, text: int) -> ModuleType:
+    """A module of the repository, with this CLIP's widths where ViT-B/16's are written into it."""
+    spec = util.find_spec(name)
+    assert spec is not None and spec.origin is not None
+    source = Path(spec.origin).read_text().replace("768", str(image)).replace("512", str(text))
+    module = sys.modules[name] = ModuleType(name)
+    module.__package__ = name.rpartition(".")[0]
+    exec(compile(source, spec.origin, "exec"), vars(module))
+    return module
+
+
+def record_maple() -> dict[str, Tensor]:
+    """MaPLe by the authors' code, which must be importable as `trainers` and `clip`."""
+    module = at_these_widths("trainers.maple", image=64, text=128)
+    build = import_module("clip.model").build_model
+    own = SimpleNamespace(N_CTX=2, CTX_INIT="a photo of a", PREC="fp32", PROMPT_DEPTH=DEPTH)
+    cfg = SimpleNamespace(TRAINER=SimpleNamespace(MAPLE=own), INPUT=SimpleNamespace(SIZE=(16, 16)))
+    details = {"vision_depth": 0, "language_depth": 0, "vision_ctx": 0, "language_ctx": 0}
+    model = module.CustomCLIP(cfg, CLASSNAMES, build(deeper_clip(), {"trainer": "MaPLe", "maple_length": 2, **details}))
+    learner = model.prompt_learner
+    layers = [learner.proj, *learner.compound_prompt_projections]
+    learned = {"context": [learner.ctx], "deep": list(learner.compound_prompts_text)}
+    for i, layer in enumerate(layers):
+        learned |= {f"couplings.{i}.{name}": [parameter] for name, parameter in layer.named_parameters()}
+    return record(module.MaPLe(), cfg, model, learned)
+
+
+def record_promptsrc() -> dict[str, Tensor]:
+    """PromptSRC likewise."""
+    module = import_module("trainers.promptsrc")
+    build = import_module("clip.model").build_model
+    own = SimpleNamespace(
+        N_CTX_TEXT=4,
+        N_CTX_VISION=4,
+        PROMPT_DEPTH_TEXT=DEPTH,
+        PROMPT_DEPTH_VISION=DEPTH,
+        CTX_INIT="a photo of a",
+        PREC="fp32",
+        TEXT_LOSS_WEIGHT=25,
+        IMAGE_LOSS_WEIGHT=10,
+    )
+    cfg = SimpleNamespace(
+        TRAINER=SimpleNamespace(PROMPTSRC=own),
+        INPUT=SimpleNamespace(SIZE=(16, 16)),
+        OPTIM=SimpleNamespace(MAX_EPOCH=STEPS),
+    )
+
+    def loaded(cfg: Any = None, frozen: bool = False) -> Any:
+        depth, tokens = (0, 0) if frozen else (DEPTH, 4)
+        details = {"vision_depth": depth, "language_depth": depth, "vision_ctx": tokens, "language_ctx": tokens}
+        return build(deeper_clip(), {"trainer": "IVLP", **details})
+
+    module.load_clip_to_cpu = loaded  # for the frozen model
+    model = module.CustomCLIP(cfg, CLASSNAMES, loaded())
+    image, text = model.image_encoder.transformer.resblocks, model.text_encoder.transformer.resblocks
+    learned = {
+        "context": [model.prompt_learner.ctx],
+        "deep": [text[i].VPT_shallow for i in range(1, DEPTH)],
+        "image": [model.image_encoder.VPT, *(image[i].VPT_shallow for i in range(1, DEPTH))],
+    }
+    trainer = module.PromptSRC()
+    trainer.step_counter, trainer.previous_model_gpa = 1, None
+    gauss = trainer.get_gauss(GPA_MEAN, GPA_STD)
+    weights = np.array([gauss(epoch) for epoch in range(1, STEPS + 1)])
+    trainer.gauss = weights / weights.sum()
+    return record(trainer, cfg, model, learned)
+
+
+def record(trainer: Any, cfg: Any, model: Any, learned: dict[str, list[nn.Parameter]]) -> dict[str, Tensor]:
+    """Three steps on random pictures, each an epoch; `learned` holds their parameters, stacked, by our names."""
+    draw = np.random.RandomState(1)
+    images = torch.from_numpy(draw.standard_normal((4, 3, 16, 16)).astype(np.float32))
+    labels = torch.tensor([0, 3, 6, 2])
+    model.float().requires_grad_(False)
+    parameters = [parameter.requires_grad_() for group in learned.values() for parameter in group]
+    with torch.no_grad():
+        for parameter in parameters:  # far from zero, so that each of them matters
+            parameter += torch.from_numpy((0.1 * draw.standard_normal(parameter.shape)).astype(np.float32))
+
+    def stacked(prefix: str, values: str | None = None) -> dict[str, Tensor]:
+        got = {name: [p if values is None else getattr(p, values) for p in group] for name, group in learned.items()}
+        joined = {name: torch.stack(group) if name in ("deep", "image") else group[0] for name, group in got.items()}
+        return {f"{prefix}.{name}": tensor.detach().clone() for name, tensor in joined.items()}
+
+    tensors = {"images": images, "labels": labels, **stacked("init")}
+    with torch.no_grad():
+        tensors["logits"] = model.eval()(images)
+    model.train()
+    trainer.cfg, trainer.device, trainer.scaler, trainer.model = cfg, "cpu", None, model
+    trainer.batch_idx, trainer.num_batches, trainer.update_lr = 0, 1, lambda: None
+    batch = {"img": images, "label": labels}
+    own = getattr(cfg.TRAINER, "PROMPTSRC", None)
+    if own is not None:  # each loss is what its weight adds, tried on steps of length 0
+        trainer.optim, trainer.num_batches = torch.optim.SGD(parameters, lr=0.0), 0
+        sums = []
+        for own.TEXT_LOSS_WEIGHT, own.IMAGE_LOSS_WEIGHT in ((0, 0), (25, 0), (0, 10)):
+            sums.append(trainer.forward_backward(batch)["loss"])
+        own.TEXT_LOSS_WEIGHT, own.IMAGE_LOSS_WEIGHT = 25, 10
+        tensors["terms"] = torch.tensor([sums[1] - sums[0], sums[2] - sums[0], sums[0]])
+        trainer.num_batches = 1
+    trainer.optim = torch.optim.SGD(parameters, lr=LR, momentum=0.9, weight_decay=5e-4)
+    losses = []
+    for step in range(STEPS):
+        losses.append(trainer.forward_backward(batch)["loss"])
+        if step == 0:
+            tensors |= stacked("grad", "grad")
+    tensors["losses"] = torch.tensor(losses)
+    return tensors if own is None else tensors | stacked("after")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("method", choices=SPECS)
+    parser.add_argument("--repository", type=Path, required=True, help="folder that holds clip/ and trainers/")
+    parser.add_argument("--output", type=Path, default=GOLDEN, help="folder to write to")
+    arguments = parser.parse_args()
+    sys.path.insert(0, str(arguments.repository))
+    stand_in_for_dassl()
+    for kind in (Tensor, nn.Module):
+        kind.cuda = kind.half = lambda self: self  # pyright: ignore
+    tensors = record_maple() if arguments.method == "maple" else record_promptsrc()
+    metadata = {
+        "classnames": json.dumps([name.replace("_", " ") for name in CLASSNAMES]),
+        "spec": SPECS[arguments.method],
+        "lr": str(LR),
+    }
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    save_file(
+        {n: t.contiguous() for n, t in tensors.items()}, arguments.output / f"{arguments.method}.safetensors", metadata
+    )
+
+
+if __name__ == "__main__":
+    main()
