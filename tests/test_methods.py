@@ -10,6 +10,7 @@ from gopro.backbone import Backbone
 from gopro.errors import InputError
 from gopro.methods import METHODS, Method, build_method, parse_method
 from gopro.methods.gopro import GOPro, GOProConfig
+from gopro.methods.linear_probe import LinearProbe
 from gopro.text import encode_texts
 
 NAMES = ["red fox", "owl", "grand piano", "dog", "very slow old train"]
@@ -55,6 +56,8 @@ def test_pictures_do_not_depend_on_their_batch(method: Method) -> None:
 
 
 def test_learned_state_holds_no_class_name_and_no_backbone(method: Method, tiny: Backbone) -> None:
+    if isinstance(method, LinearProbe):
+        return  # a classifier of its classes, which refuses others: tests/test_closed_form.py
     many = type(method)(tiny, [f"thing number {i}" for i in range(40)], method.config)
     shapes = {key: tensor.shape for key, tensor in method.state_dict().items()}
     assert {key: tensor.shape for key, tensor in many.state_dict().items()} == shapes
@@ -87,7 +90,7 @@ def step(method: Method, term: str, tiny: Backbone) -> dict[str, torch.Tensor]:
     return {name: p.grad for name, p in method.named_parameters() if p.grad is not None and p.grad.abs().max() > 1e-12}
 
 
-@pytest.mark.parametrize("term", ["ce", "sem", "con"])
+@pytest.mark.parametrize("term", ["ce", "sem", "con", "anchor"])
 def test_each_loss_of_gopro_changes_predictions(term: str, tiny: Backbone) -> None:
     """One step along the gradient of this loss alone makes that loss smaller and moves the logits."""
     method = disturbed(build_method("gopro", tiny, NAMES, TEMPLATE))
@@ -120,7 +123,7 @@ def test_a_weight_of_zero_turns_a_loss_off(off: str, tiny: Backbone) -> None:
 def test_the_anchor_is_the_distance_to_frozen_clip(tiny: Backbone) -> None:
     labels, views = torch.tensor([0, 1, 2, 3]), encoded(tiny, 3, 4)
     method = build_method("gopro[anchor=2]", tiny, NAMES, TEMPLATE)
-    assert "anchor" not in build_method("gopro", tiny, NAMES, TEMPLATE).losses(views, labels)
+    assert "anchor" not in build_method("gopro[anchor=0]", tiny, NAMES, TEMPLATE).losses(views, labels)
     assert method.losses(views, labels)["anchor"].item() == pytest.approx(0, abs=1e-5)  # it starts at zero-shot CLIP
     method = disturbed(method)
     assert isinstance(method, GOPro)
