@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
 
-from gopro.backbone import Backbone, load_backbone
+from gopro.backbone import Backbone, Encoded, load_backbone
 from gopro.config import HowToTrain, TrainConfig
 from gopro.data import Dataset, load_dataset
+from gopro.data.dataset import Sample
+from gopro.data.loader import in_memory, train_batches
 from gopro.errors import InputError
+from gopro.evaluate import encode_samples
 from gopro.fit import RESUME, Step, fit
 from gopro.machine import PeakMemory
 from gopro.methods import Method, build_method, parse_method
@@ -110,10 +114,12 @@ def _train(
     on_step: Callable[[Step], None],
 ) -> Run:
     memory, seconds = PeakMemory(method.backbone.device), 0.0
+    if method.solves:
+        seconds += _solve(config, few, method, fabric)
     if method.recipe is not None:
         recipe = config.recipe(method.recipe)
         val = few.val if config.select == "val" else ()
-        seconds = fit(
+        seconds += fit(
             method,
             few.train,
             recipe,
@@ -130,3 +136,41 @@ def _train(
     save_tensors(folder / LEARNED, method.state_dict())
     (folder / RESUME).unlink(missing_ok=True)
     return Run(folder, config, few.name, few.template, method.eval())
+
+
+def _solve(config: TrainConfig, few: Dataset, method: Method, fabric: Fabric) -> float:
+    """Has the method take what it can from all training pictures at once. Returns seconds."""
+    started = time.perf_counter()
+    device = method.backbone.device
+    method.to(device)
+    val = None
+    if few.val:
+        with fabric.autocast():
+            held_out = encode_samples(method, few.val, workers=config.workers)
+        val = held_out.encoded.to(device), held_out.labels.to(device)
+    labels = torch.tensor([sample.label for sample in few.train], device=device)
+    method.solve(training_draws(method, few.train, fabric, config.seed, config.workers), labels, val)
+    return time.perf_counter() - started
+
+
+def training_draws(
+    method: Method, samples: Sequence[Sample], fabric: Fabric, seed: int, workers: int
+) -> Iterator[Encoded]:
+    """The training pictures in their order, [n], as often as `Method.solve` wants them; one draw at a time is made."""
+    device, preprocess = method.backbone.device, method.backbone.preprocess
+    if not method.draws:
+        with fabric.autocast():
+            encoded = encode_samples(method, samples, workers=workers).encoded
+        yield encoded.to(device)
+        return
+    # A batch size that leaves no picture alone in the last batch, where the loader would leave it out.
+    size = next(size for size in range(64, 1, -1) if len(samples) % size != 1)
+    loader = train_batches(in_memory(samples, preprocess), method.views[:1], preprocess, size, seed, workers=workers)
+    for draw in range(method.draws):
+        loader.set_epoch(draw)
+        parts, indices = [], []
+        for batch in loader:
+            with fabric.autocast():
+                parts.append(method.encode(batch.views[0].to(device)))
+            indices.append(batch.indices)
+        yield Encoded.cat(parts)[torch.cat(indices).argsort().to(device)]

@@ -19,14 +19,19 @@ from gopro.methods.cocoop import CoCoOp, CoCoOpConfig
 from gopro.methods.coop import CoOp, CoOpConfig
 from gopro.methods.gopro import RELEASE, GOPro, GOProConfig, GOProRelease
 from gopro.methods.kgcoop import KgCoOp, KgCoOpConfig
+from gopro.methods.linear_probe import LinearProbe, LinearProbeConfig
 from gopro.methods.maple import MaPLe, MaPLeConfig
 from gopro.methods.promptsrc import PromptSRC, PromptSRCConfig
+from gopro.methods.tip_adapter import TipAdapter, TipAdapterConfig, TipAdapterF, TipAdapterFConfig
 from gopro.methods.zeroshot import ZeroShot, ZeroShotConfig
 
 __all__ = ["METHODS", "Method", "Recipe", "build_method", "parse_method"]
 
 METHODS: dict[str, tuple[type[Method], Any]] = {
     "zeroshot": (ZeroShot, ZeroShotConfig()),
+    "linear-probe": (LinearProbe, LinearProbeConfig()),
+    "tip-adapter": (TipAdapter, TipAdapterConfig()),
+    "tip-adapter-f": (TipAdapterF, TipAdapterFConfig()),
     "coop": (CoOp, CoOpConfig()),
     "cocoop": (CoCoOp, CoCoOpConfig()),
     "kgcoop": (KgCoOp, KgCoOpConfig()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
@@ -45,13 +45,17 @@ class Method(nn.Module, ABC):
         frozen_images: whether the image tower is as it was, so that what it says of a picture can be kept. A method
             that learns inside the tower has no such part: its `encode` gives the images themselves.
         views: which views of a picture a training step needs, the plain one first.
-        recipe: how it is trained unless told otherwise; None where nothing is trained.
+        recipe: how it is trained in steps unless told otherwise; None where nothing is.
+        solves: whether `solve` comes before the first step, or in the place of steps.
+        draws: how many random draws of its first view `solve` is given; 0 for the evaluation view alone.
     """
 
     learns: ClassVar[bool] = True
     frozen_images: ClassVar[bool] = True
     views: ClassVar[tuple[ViewName, ...]] = ("base",)
     recipe: Recipe | None = None
+    solves: ClassVar[bool] = False
+    draws: int = 0
 
     def __init__(self, backbone: Backbone, classnames: Sequence[str], config: Any):
         super().__init__()
@@ -76,6 +80,18 @@ class Method(nn.Module, ABC):
     def encode(self, images: Float[Tensor, "*batch 3 size size"]) -> Any:
         """The part that no learned parameter touches: `Encoded` [*batch], or the images where there is none."""
         return self.backbone.encode(images) if self.frozen_images else images
+
+    def solve(
+        self, draws: Iterable[Any], labels: Int[Tensor, " n"], val: tuple[Any, Int[Tensor, " val"]] | None = None
+    ) -> None:
+        """Takes what it can from all training pictures at once, without steps. The same again gives the same bits.
+
+        Args:
+            draws: what `encode` gives for a view of every training picture, [n], one draw after the other.
+            labels: [n].
+            val: the evaluation view of the validation pictures, [val], and their labels, where there are any.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is not solved")
 
     @abstractmethod
     def logits(self, encoded: Any) -> Float[Tensor, "batch classes"]:
