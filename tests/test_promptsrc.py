@@ -98,6 +98,23 @@ def test_another_training_of_the_same_method_averages_anew(tiny: Backbone) -> No
     torch.testing.assert_close(tokens(method), before)
 
 
+def test_a_run_ends_with_the_average(tmp_path: Path, tiny: Backbone) -> None:
+    config = TrainConfig(
+        data="emoji-activities",
+        output=tmp_path / "run",
+        method="promptsrc[gpa_mean=2]",
+        shots=1,
+        epochs=3,
+        batch=32,
+        classes="base",
+        workers=0,
+    )
+    train(config, backbone=tiny)
+    method = load_run(tmp_path / "run", backbone=tiny).method
+    assert isinstance(method, PromptSRC) and method.average.abs().max() > 0
+    assert torch.equal(tokens(method), method.average)
+
+
 @pytest.mark.parametrize("method", ["maple", "promptsrc"])
 def test_bf16_trains_near_fp32(method: str, tmp_path: Path, tiny: Backbone) -> None:
     found = {}
