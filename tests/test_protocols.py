@@ -50,7 +50,6 @@ def test_what_learns_from_nothing_is_run_once_a_data_set_without_shots_and_seed(
         "emoji-animals",
         "emoji-food",
         "emoji-travel",
-        "emoji-objects",
     ]
     assert {test.key.source for job in jobs for test in job.tests} == {"emoji-activities:twemoji"}
 
