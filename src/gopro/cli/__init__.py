@@ -13,6 +13,7 @@ from cyclopts import App
 from gopro.cli.benchmark import benchmark, demo_command, report_command
 from gopro.cli.console import DEFAULTS, err
 from gopro.cli.data import data_app
+from gopro.cli.methods import methods_command
 from gopro.cli.runs import eval_command, predict_command, train_command
 from gopro.errors import InputError
 
@@ -28,6 +29,7 @@ app.command(predict_command, name="predict")
 app.command(benchmark)
 app.command(report_command, name="report")
 app.command(data_app)
+app.command(methods_command, name="methods")
 app.command(demo_command, name="demo")
 
 
