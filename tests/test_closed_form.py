@@ -1,5 +1,6 @@
 """Methods that are solved instead of stepped, and the ensembles of hand-written prompts."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from gopro.data import load_dataset
 from gopro.data.dataset import Dataset
 from gopro.errors import InputError
 from gopro.evaluate import encode_samples
-from gopro.fit import RESUME
+from gopro.fit import RESUME, learning_rate
 from gopro.methods import build_method
 from gopro.methods.linear_probe import DEFAULT_C, LinearProbe, logistic_regression
 from gopro.methods.tip_adapter import TipAdapter
@@ -36,6 +37,10 @@ def pictures(count: int, seed: int = 3) -> Encoded:
     generator = torch.Generator().manual_seed(seed)
     embedding = F.normalize(torch.randn(count, 32, generator=generator), dim=-1)
     return Encoded(embedding, torch.zeros(count, 128), torch.zeros(count, 128))
+
+
+def features(embedding: Tensor) -> Encoded:
+    return Encoded(embedding, embedding, embedding)  # layer statistics that nothing here reads
 
 
 def labels(count: int) -> Tensor:
@@ -67,6 +72,49 @@ def test_tip_adapter_against_a_plain_sum(tiny: Backbone) -> None:
             affinity = float(test.embedding[i] @ key / key.norm())
             expected[i, j % 4] += 2 * torch.exp(torch.tensor(-3.5 * (1 - affinity)))
     torch.testing.assert_close(method.logits(test), expected)
+
+
+@pytest.fixture
+def authors(tiny: Backbone) -> tuple[dict[str, Tensor], Backbone]:
+    """What the authors' code recorded (tools/golden_tip_adapter.py), and a backbone with its scale of 100."""
+    backbone = copy.copy(tiny)
+    backbone.logit_scale, backbone.embed_dim = 100.0, 16
+    return load_file(Path(__file__).parent / "golden" / "tip-adapter.safetensors"), backbone
+
+
+def as_recorded(spec: str, recorded: dict[str, Tensor], backbone: Backbone, *, search: bool = False) -> TipAdapter:
+    method = build_method(spec, backbone, NAMES, TEMPLATE)
+    assert isinstance(method, TipAdapter)
+    method.text = recorded["text"]
+    val = (features(recorded["test"]), recorded["test_labels"]) if search else None
+    method.solve([features(draw) for draw in recorded["draws"]], recorded["labels"], val)
+    return method
+
+
+def test_the_authors_cache_logits_and_search(authors: tuple[dict[str, Tensor], Backbone]) -> None:
+    recorded, test = authors[0], features(authors[0]["test"])
+    method = as_recorded("tip-adapter[alpha=2,beta=3]", *authors)
+    torch.testing.assert_close(method.keys, recorded["keys"], atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(method.logits(test), recorded["logits"], atol=1e-4, rtol=1e-6)
+    method = as_recorded("tip-adapter[search=true]", *authors, search=True)
+    torch.testing.assert_close(torch.stack([method.beta, method.alpha]), recorded["best"])
+    torch.testing.assert_close(method.logits(test), recorded["searched"], atol=1e-4, rtol=1e-6)
+
+
+def test_the_authors_fine_tuning(authors: tuple[dict[str, Tensor], Backbone]) -> None:
+    """Three epochs of two batches, with their AdamW's epsilon."""
+    recorded, method = authors[0], as_recorded("tip-adapter-f[alpha=2,beta=3]", *authors)
+    assert method.recipe is not None
+    recipe = replace(method.recipe, epochs=3)
+    optimizer = torch.optim.AdamW([method.keys], lr=recipe.lr, weight_decay=recipe.weight_decay, eps=1e-4)
+    for step in range(6):
+        rows = slice(0, 6) if step % 2 == 0 else slice(6, 12)
+        optimizer.param_groups[0]["lr"] = learning_rate(recipe, step / 2)
+        optimizer.zero_grad()
+        method.losses(features(recorded["draws"][:1, rows]), recorded["labels"][rows])["ce"].backward()
+        optimizer.step()
+    moved = (recorded["tuned"] - recorded["keys"]).abs().max()
+    assert (method.keys - recorded["tuned"]).abs().max() < 1e-3 * moved
 
 
 @pytest.mark.parametrize("spec", ["tip-adapter", "tip-adapter-f"])
