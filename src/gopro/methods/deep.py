@@ -36,8 +36,8 @@ class DeepPrompts(Method):
     image prompts of which a method says where they come from.
 
     Raises:
-        InputError: the backbone's image tower is no ViT of open_clip's own; a depth below 1; a template of which no word
-            ends with the last learned token.
+        InputError: the backbone's image tower is no ViT of open_clip's own; a depth below 1; a template of which no
+            word ends with the last learned token.
     """
 
     frozen_images = False
