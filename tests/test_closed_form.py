@@ -19,13 +19,13 @@ from gopro.data import load_dataset
 from gopro.data.dataset import Dataset
 from gopro.errors import InputError
 from gopro.evaluate import encode_samples
-from gopro.fit import RESUME, learning_rate
+from gopro.fit import RESUME, Step, learning_rate
 from gopro.methods import build_method
 from gopro.methods.linear_probe import DEFAULT_C, LinearProbe, logistic_regression
 from gopro.methods.tip_adapter import TipAdapter
 from gopro.run import LEARNED, load_run, read_cost
 from gopro.text import encode_texts
-from gopro.train import make_fabric, train, training_draws
+from gopro.train import make_fabric, resume, train, training_draws
 
 NAMES = ["red fox", "owl", "grand piano", "dog"]
 TEMPLATE = "a photo of a {}."
@@ -244,6 +244,27 @@ def test_a_stepped_method_starts_from_its_solution(tmp_path: Path, tiny: Backbon
     tuned = train(replace(config, method="tip-adapter-f", output=tmp_path / "b"), backbone=tiny).method
     moved = (tuned.keys - start.keys).abs()
     assert 0 < moved.max() < 2e-3 * 1.1  # AdamW's steps are of the size of the learning rate
+
+
+@pytest.mark.parametrize("select", ["last", "val"])
+def test_a_cut_run_is_solved_again_and_ends_as_an_uncut_one(select: str, tmp_path: Path, tiny: Backbone) -> None:
+    config = replace(CONFIG, method="tip-adapter-f", epochs=3, batch=64, select=select)
+    train(replace(config, output=tmp_path / "uncut"), backbone=tiny)
+
+    class Cut(Exception):
+        pass
+
+    def cut(step: Step) -> None:
+        if step.epoch == 2:
+            raise Cut
+
+    with pytest.raises(Cut):
+        train(replace(config, output=tmp_path / "cut"), backbone=tiny, on_step=cut)
+    steps: list[Step] = []
+    resume(tmp_path / "cut", backbone=tiny, on_step=steps.append)
+    assert {step.epoch for step in steps} == {2}
+    uncut, gone_on = load_file(tmp_path / "uncut" / LEARNED), load_file(tmp_path / "cut" / LEARNED)
+    assert uncut.keys() == gone_on.keys() and all(torch.equal(uncut[key], gone_on[key]) for key in uncut)
 
 
 def test_a_sweep_records_what_a_linear_probe_cannot_be_tested_on(tmp_path: Path) -> None:
