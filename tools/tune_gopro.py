@@ -24,7 +24,7 @@ from gopro.backbone import load_backbone
 from gopro.data import Dataset, load_dataset
 from gopro.data.dataset import Sample
 from gopro.data.emoji import STYLES
-from gopro.evaluate import EncodedSamples, encode_samples, evaluate
+from gopro.evaluate import EncodedSamples, encode_samples, evaluate, evaluate_pictures
 from gopro.fit import fit
 from gopro.methods import Method, build_method
 from gopro.results import Row, append_json
@@ -83,9 +83,12 @@ class Bench:
         return {"method": spec, "seed": seed, "shots": shots, **figures, "seconds": seconds}
 
     def accuracy(self, method: Method, data: Dataset, name: str, samples: Sequence[Sample]) -> float:
+        method = method.for_classes(data.classnames)
+        if not method.frozen_images:
+            return evaluate_pictures(method, samples).accuracy
         if name not in self.seen:
             self.seen[name] = encode_samples(method, samples)
-        return evaluate(method.for_classes(data.classnames), self.seen[name]).accuracy
+        return evaluate(method, self.seen[name]).accuracy
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -48,8 +48,9 @@ class HowToTrain:
         for name in ("epochs", "batch", "lr"):
             if name in given and given[name] <= 0:
                 raise InputError(f"{name} is {given[name]}: give a number above 0")
-        recipe = replace(own, **given)
-        return replace(recipe, warmup=min(recipe.warmup, recipe.epochs / 10))
+        if "epochs" in given:  # a short run is not all warm-up
+            given["warmup"] = min(own.warmup, given["epochs"] / 10)
+        return replace(own, **given)
 
 
 @dataclass(frozen=True, kw_only=True)

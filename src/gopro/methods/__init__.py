@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import re
 import shlex
 import types
@@ -71,10 +72,9 @@ def parse_method(spec: str) -> tuple[type[Method], Any]:
             raise InputError(
                 f"method {spec!r}: no setting {key!r}; {name} has {', '.join(hints)}, as {name}[key=value]"
             )
-        value = text if hints[key] in (str, str | None) and text != "null" else yaml.safe_load(text)
+        value = _value(text, hints[key])
         if not _fits(value, hints[key]):
-            wanted = " or ".join(map(str, get_args(hints[key]))) if get_args(hints[key]) else hints[key].__name__
-            raise InputError(f"method {spec!r}: {key} is {text!r}, expected {wanted}")
+            raise InputError(f"method {spec!r}: {key} is {text!r}, expected {_wanted(hints[key])}")
         settings[key] = float(value) if hints[key] is float else value
     return kind, dataclasses.replace(config, **settings)
 
@@ -87,11 +87,31 @@ def build_method(spec: str, backbone: Backbone, classnames: Sequence[str], templ
     return kind(backbone, classnames, config)
 
 
+def _value(text: str, hint: Any) -> Any:
+    """A setting as written, as the value it stands for."""
+    if hint in (str, str | None) and text != "null":
+        return text
+    if hint in (float, float | None) and text != "null":
+        try:
+            return float(text)  # YAML would take 1e-3 for a text
+        except ValueError:
+            return text
+    return yaml.safe_load(text)
+
+
+def _wanted(hint: Any) -> str:
+    """What a setting may be, for a person."""
+    if get_origin(hint) is Literal:
+        return " or ".join(map(str, get_args(hint)))
+    kinds = get_args(hint) or (hint,)
+    return " or ".join("null" if kind is types.NoneType else kind.__name__ for kind in kinds)
+
+
 def _fits(value: Any, hint: Any) -> bool:
     if get_origin(hint) is Literal:
         return value in get_args(hint)
     if get_origin(hint) in (Union, types.UnionType):
         return any(_fits(value, option) for option in get_args(hint))
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return type(value) is hint

@@ -38,9 +38,9 @@ class MaPLe(DeepPrompts):
 
     Recipe and start are those of the authors' base-to-new runs: the first tokens from words, the deeper ones from
     N(0, 0.02²), the maps of all deeper layers from one draw. Their logits, loss, gradients and first steps are
-    reproduced (tests/golden). Ours departs from their code in three places: the warm-up is half an epoch (see
-    `HowToTrain.recipe`), theirs one; a depth beyond the shallower tower's layers means that many, where theirs makes
-    tokens that a tower never reads; the fixed words behind the name are the template's, not always a full stop.
+    reproduced (tests/golden). Ours departs from their code in two places: a depth beyond the shallower tower's
+    layers means that many, where theirs makes tokens that a tower never reads; the fixed words behind the name are the
+    template's, not always a full stop.
     """
 
     recipe = Recipe(optimizer="sgd", lr=3.5e-3, epochs=5, batch=4)
