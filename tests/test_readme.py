@@ -54,7 +54,7 @@ def test_links_between_documents_lead_somewhere(page: Path) -> None:
 
 def test_the_demo_ends_in_a_table_a_report_and_what_to_do_next(tmp_path: Path, monkeypatch, capsys) -> None:
     """The demo's own path on fewer pictures: a second call runs nothing and shows the same."""
-    monkeypatch.setattr(demo, "CONFIG", replace(demo.CONFIG, shots=1, epochs=1, seeds=(1,), workers=0))
+    monkeypatch.setattr(demo, "CONFIG", replace(demo.CONFIG, shots=(1,), epochs=1, seeds=(1,), workers=0))
     monkeypatch.setenv("COLUMNS", "200")
     tables = []
     for _ in range(2):
@@ -64,8 +64,8 @@ def test_the_demo_ends_in_a_table_a_report_and_what_to_do_next(tmp_path: Path, m
         page = (tmp_path / "report.html").read_text(encoding="utf-8")
         assert all(method in printed.out and method in page for method in ("zeroshot", "coop", "gopro"))
         assert "report.html" in printed.out and "gopro train --data" in printed.out
-        assert page.count("data:image/png") == demo.PICTURES
-    assert tables[0] == tables[1] and "run 1 of" not in printed.err
+        assert page.count("<img ") >= 4
+    assert tables[0] == tables[1] and printed.err.startswith("0 runs to do")
     said = [command for line in demo.next_steps(demo.CONFIG) for command in re.findall(r"`(gopro [^`]+)`", line)]
     for command in said:
         cli.app.config = ()

