@@ -34,8 +34,10 @@ def test_the_recorded_step_is_reproduced(golden: Path) -> None:
     names = report["deviations"]
     assert {"logits", "text_features.augmix", "projected.moco", "loss.total", "sgd.loss.4"} <= set(names)
     assert sum(name.startswith("grad.") for name in names) == 23
-    forward = [value for name, value in names.items() if not name.startswith("grad.")]
-    assert max(forward) < 3e-5  # processors round differently: 0.7e-5 on one, 1.0e-5 on another (batch norm of five)
+    forward = {name: value for name, value in names.items() if not name.startswith("grad.")}
+    # batch norm over five pictures magnifies rounding: 0.7e-5 on one processor, 1.02e-5 on another
+    normed = [forward.pop(name) for name in list(forward) if name.startswith("projected.")]
+    assert max(normed) < 2e-5 and max(forward.values()) < 1e-5
 
 
 @pytest.mark.parametrize("key", ["out.logits", "loss.sem", "grad.prompt_learner.ctx", "sgd.loss.4"])

@@ -6,14 +6,14 @@ import time
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
 from gopro.backbone import Backbone, load_backbone
 from gopro.data import load_dataset
-from gopro.data.dataset import ClassHalf, Sample
+from gopro.data.dataset import ClassHalf, Dataset, Sample
 from gopro.errors import InputError
 from gopro.evaluate import EncodedSamples, Evaluation, encode_samples, evaluate, evaluate_pictures
 from gopro.fit import Step
@@ -52,6 +52,7 @@ class Worker:
     def __init__(self) -> None:
         self._backbone: Backbone | None = None
         self._seen: OrderedDict[tuple[str, str, Path | None, str], EncodedSamples] = OrderedDict()
+        self._datasets: dict[tuple[str, Path | None], Dataset] = {}
 
     def work(
         self, job: Job, tests: Sequence[Test], on_step: Callable[[Step], None] = lambda step: None
@@ -87,7 +88,10 @@ class Worker:
 
     def _row(self, job: Job, run: Run, test: Test) -> Row:
         classes: ClassHalf = test.key.classes  # pyright: ignore[reportAssignmentType]
-        part = load_dataset(test.data, job.train.root).half(classes)
+        place = test.data, job.train.root
+        if place not in self._datasets:  # without what is not tested on: ImageNet's list takes long and much memory
+            self._datasets[place] = replace(load_dataset(*place), train=(), val=())
+        part = self._datasets[place].half(classes)
         method = run.method.for_classes(part.classnames)
         if method.frozen_images:
             evaluation = evaluate(method, self._encoded(job, test, method, part.test))
