@@ -35,8 +35,8 @@ def ours(name: str) -> str | None:
     if ".meta_net." in name:
         return None
     for theirs, here in (
-        ("prompt_learner.style.linear.", "style."),
-        ("prompt_learner.content.linear.", "content."),
+        ("prompt_learner.style.linear.", "maps.style."),
+        ("prompt_learner.content.linear.", "maps.content."),
         ("prompt_learner.ctx", "context"),
         ("prompt_learner.rho.weight", "rho"),
         ("prompt_learner.rho.bias", "rho_bias"),
@@ -78,7 +78,7 @@ def compare(path: Path) -> dict[str, float]:
     labels = tensors["label"]
     result: dict[str, float] = {}
 
-    text = method.text_features(encoded)
+    text = method.text_features(method.contexts(encoded))
     result["logits"] = deviation(method.logits(encoded[0]), tensors["out.logits"])
     for i, view in enumerate(("image", "moco", "augmix")):
         result[f"text_features.{view}"] = deviation(text[i], tensors[f"out.text_features.{view}"])

@@ -57,12 +57,12 @@ def test_learning_rate_warms_up_and_falls_to_zero() -> None:
 def test_a_run_writes_its_config_tensors_and_log(whole: Path) -> None:
     content = json.loads((whole / "config.json").read_text())
     assert content["data"] == "emoji-activities:twemoji" and content["config"]["shots"] == 1
-    assert {"context", "rho", "style.0.0.weight"} <= set(load_file(whole / LEARNED))
+    assert {"context", "rho", "maps.style.0.0.weight"} <= set(load_file(whole / LEARNED))
     with (whole / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == list(range(1, 1 + 3 * math.ceil(len(content["classnames"]) / 32)))
     for row in rows:
-        terms = [float(row[term]) for term in ("ce", "sem", "con", "anchor")]
+        terms = [float(row[term]) for term in ("ce", "sem", "con", "anchor_image", "anchor_text")]
         assert float(row["total"]) == pytest.approx(sum(terms), rel=1e-4)
     assert not (whole / RESUME).exists()
 

@@ -30,6 +30,19 @@ def test_nt_xent_ignores_length_and_order_of_views_and_pictures() -> None:
     assert nt_xent(a, b) > nt_xent(a, a)
 
 
+def test_supervised_nt_xent_is_its_definition_summed_by_hand() -> None:
+    a, b = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(0)).unbind()
+    labels = [0, 1, 0, 2, 0]
+    vectors, of = [F.normalize(v, dim=0).double() for v in (*a, *b)], labels * 2
+    expected = 0.0
+    for i in range(10):
+        score = {j: math.exp(float(vectors[i] @ vectors[j]) / 0.2) for j in range(10) if j != i}
+        positives = [j for j in score if of[j] == of[i]]
+        expected -= sum(math.log(score[j] / sum(score.values())) for j in positives) / len(positives) / 10
+    assert nt_xent(a, b, 0.2, torch.tensor(labels)).item() == pytest.approx(expected, rel=1e-5)
+    torch.testing.assert_close(nt_xent(a, b, 0.2, torch.arange(5)), nt_xent(a, b, 0.2))
+
+
 def test_nt_xent_of_one_picture_is_zero() -> None:
     assert nt_xent(torch.randn(1, 4), torch.randn(1, 4)).item() == 0
 

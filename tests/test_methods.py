@@ -90,7 +90,7 @@ def step(method: Method, term: str, tiny: Backbone) -> dict[str, torch.Tensor]:
     return {name: p.grad for name, p in method.named_parameters() if p.grad is not None and p.grad.abs().max() > 1e-12}
 
 
-@pytest.mark.parametrize("term", ["ce", "sem", "con", "anchor"])
+@pytest.mark.parametrize("term", ["ce", "sem", "con", "anchor_image", "anchor_text"])
 def test_each_loss_of_gopro_changes_predictions(term: str, tiny: Backbone) -> None:
     """One step along the gradient of this loss alone makes that loss smaller and moves the logits."""
     method = disturbed(build_method("gopro", tiny, NAMES, TEMPLATE))
@@ -113,26 +113,67 @@ def test_the_released_contrastive_loss_changes_nothing(tiny: Backbone) -> None:
     assert {name.split(".")[0] for name in step(method, "con", tiny)} == {"project_beside"}
 
 
-@pytest.mark.parametrize("off", ["sem", "con"])
+@pytest.mark.parametrize("off", ["sem", "con", "anchor_image", "anchor_text"])
 def test_a_weight_of_zero_turns_a_loss_off(off: str, tiny: Backbone) -> None:
-    method = disturbed(build_method(f"gopro[{off}=0]", tiny, NAMES, TEMPLATE))
-    terms = method.losses(encoded(tiny, 3, 4), torch.tensor([0, 1, 2, 3]))
-    assert terms[off].item() == 0 and terms["ce"].item() > 0
+    on, method = (disturbed(build_method(spec, tiny, NAMES, TEMPLATE)) for spec in ("gopro", f"gopro[{off}=0]"))
+    views, labels = encoded(tiny, 3, 4), torch.tensor([0, 1, 2, 3])
+    assert set(on.losses(views, labels)) - set(method.losses(views, labels)) == {off}
 
 
-def test_the_anchor_is_the_distance_to_frozen_clip(tiny: Backbone) -> None:
+def test_the_anchors_are_the_distance_to_frozen_clip(tiny: Backbone) -> None:
     labels, views = torch.tensor([0, 1, 2, 3]), encoded(tiny, 3, 4)
-    method = build_method("gopro[anchor=2]", tiny, NAMES, TEMPLATE)
-    assert "anchor" not in build_method("gopro[anchor=0]", tiny, NAMES, TEMPLATE).losses(views, labels)
-    assert method.losses(views, labels)["anchor"].item() == pytest.approx(0, abs=1e-5)  # it starts at zero-shot CLIP
+    method = build_method("gopro[anchor_image=2,anchor_text=3]", tiny, NAMES, TEMPLATE)
+    losses = method.losses(views, labels)
+    assert losses["anchor_image"].item() == pytest.approx(0, abs=1e-5)  # it starts at zero-shot CLIP
+    assert losses["anchor_text"].item() == pytest.approx(0, abs=1e-5)
     method = disturbed(method)
     assert isinstance(method, GOPro)
     frozen = encode_texts(tiny.text, [TEMPLATE.format(name) for name in NAMES])
-    text = 1 - torch.cosine_similarity(method.text_features(views), frozen, dim=-1)
+    text = 1 - torch.cosine_similarity(method.text_features(method.contexts(views)[0]), frozen, dim=-1)
     image = 1 - torch.cosine_similarity(method.image_features(views), views.embedding, dim=-1)
-    torch.testing.assert_close(method.losses(views, labels)["anchor"], 2 * (text.mean() + image.mean()))
-    other = method.for_classes(NAMES[:2])
-    assert len(other.losses(views, labels % 2)) == 4
+    losses = method.losses(views, labels)
+    torch.testing.assert_close(losses["anchor_image"], 2 * image.mean())
+    torch.testing.assert_close(losses["anchor_text"], 3 * text.mean())
+    assert method.for_classes(NAMES[:2]).losses(views, labels % 2)["anchor_text"] > 0
+
+
+def test_views_are_compared_in_classes_that_take_turns(tiny: Backbone) -> None:
+    """In the mean over a round of all classes, comparing a few classes a step is comparing all of them."""
+    names = [f"{name} {i}" for i in range(2) for name in NAMES[:4]]
+    every, some = (build_method(f"gopro[sem_classes={n}]", tiny, names, TEMPLATE) for n in ("null", "2"))
+    every.load_state_dict(disturbed(some).state_dict())
+    views, labels = encoded(tiny, 3, 4), torch.tensor([0, 1, 2, 3])
+    steps = [some.losses(views, labels)["sem"] for _ in range(5)]
+    torch.testing.assert_close(torch.stack(steps[:4]).mean(), every.losses(views, labels)["sem"])
+    assert len({step.item() for step in steps[:4]}) == 4
+    torch.testing.assert_close(steps[4], steps[0])
+    some.end_epoch(0, 2)  # a run that is gone on with begins an epoch with the first classes too
+    torch.testing.assert_close(some.losses(views, labels)["sem"], steps[0])
+
+
+@pytest.mark.parametrize(
+    "setting", ["projectors=image", "projectors=text", "statistics=style", "layers=1", "compare=moco"]
+)
+def test_parts_of_gopro_start_at_zero_shot_clip_and_learn(setting: str, tiny: Backbone) -> None:
+    method = build_method(f"gopro[{setting}]", tiny, NAMES, TEMPLATE).train()
+    zeroshot = build_method("zeroshot", tiny, NAMES, TEMPLATE)
+    torch.testing.assert_close(method.logits(encoded(tiny, 3)), zeroshot.logits(encoded(tiny, 3)), atol=1e-4, rtol=1e-4)
+    method = disturbed(method)
+    losses = method.losses(encoded(tiny, len(method.views), 4), torch.tensor([0, 1, 2, 3]))
+    sum(losses.values()).backward()
+    assert [n for n, p in method.named_parameters() if n != "rho_bias" and (p.grad is None or not p.grad.any())] == []
+
+
+def test_contexts_see_the_layers_that_are_taken_alone(tiny: Backbone) -> None:
+    method = disturbed(build_method("gopro[layers=1,statistics=style]", tiny, NAMES, TEMPLATE))
+    assert isinstance(method, GOPro)
+    views = encoded(tiny, 1, 2)
+    contexts = method.contexts(views)
+    views.std[..., :64] += 1
+    views.mean[:] += 1
+    torch.testing.assert_close(method.contexts(views), contexts)
+    views.std[..., 64:] += 1
+    assert (method.contexts(views) - contexts).abs().max() > 1e-4
 
 
 def test_every_parameter_of_gopro_learns(tiny: Backbone) -> None:
@@ -160,7 +201,7 @@ def test_contexts_against_a_plain_sum(tiny: Backbone) -> None:
                 for layer in range(2):
                     mean = views.mean[v, b, 64 * layer : 64 * (layer + 1)]
                     std = views.std[v, b, 64 * layer : 64 * (layer + 1)]
-                    feature = method.style[layer](std) + method.content[layer](mean)
+                    feature = method.maps["style"][layer](std) + method.maps["content"][layer](mean)
                     expected = expected + method.rho[v, m, layer] * feature
                 torch.testing.assert_close(contexts[v, b, m], expected, atol=1e-5, rtol=1e-4)
 

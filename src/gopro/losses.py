@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def nt_xent(a: Float[Tensor, "batch dim"], b: Float[Tensor, "batch dim"], temperature: float = 0.1) -> Tensor:
+def nt_xent(
+    a: Float[Tensor, "batch dim"],
+    b: Float[Tensor, "batch dim"],
+    temperature: float = 0.1,
+    labels: Int[Tensor, " batch"] | None = None,
+) -> Tensor:
     """NT-Xent between two views of a batch: a picture's other view against all other pictures of both views.
 
     SimCLR (arXiv 2002.05709, equation 1) in SLIP's symmetric form. In fp32 whatever the inputs; they need not be
     normalised. With a batch of one picture there is nothing to tell apart and the loss is 0.
+
+    Args:
+        labels: where given, all pictures of a picture's class are on its side: the supervised contrastive loss (Khosla
+            et al. 2020, arXiv 2004.11362, equation 2), which is NT-Xent where no class occurs twice.
     """
     both = F.normalize(torch.cat([a, b]).float(), dim=-1)  # [2B, dim]
     similarity = (both @ both.T / temperature).fill_diagonal_(float("-inf"))
-    other = torch.arange(len(both), device=both.device).roll(len(a))
-    return F.cross_entropy(similarity, other)
+    if labels is None:
+        labels = torch.arange(len(a), device=a.device)
+    same = (labels[:, None] == labels).repeat(2, 2).fill_diagonal_(False)
+    log_shares = similarity.log_softmax(dim=-1).masked_fill(~same, 0)
+    return -(log_shares.sum(dim=-1) / same.sum(dim=-1)).mean()
 
 
 def prompt_consistency(text: Float[Tensor, "*batch dim"], view: Float[Tensor, "*#batch dim"]) -> Tensor:

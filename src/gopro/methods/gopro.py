@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +12,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gopro.backbone import Backbone, Encoded
+from gopro.errors import InputError
 from gopro.losses import nt_xent, prompt_consistency
 from gopro.methods.base import Method, Recipe, split_context_template
-from gopro.text import encode_texts, make_prompts
+from gopro.text import Prompts, encode_texts, make_prompts
 
 
 @dataclass(frozen=True)
@@ -23,37 +24,53 @@ class GOProConfig:
 
     template: str = "a photo of a {}."
     """The words before {} are the context to start from; what follows {} stays fixed."""
-    statistics: Literal["separate", "release"] = "separate"
-    """Style and content of a layer: sigma and mu, or as released (mu + sigma) / 2 and mu, averaged."""
+    statistics: Literal["both", "style", "content", "none", "release"] = "both"
+    """What shifts the context: style (sigma) and content (mu) of the layers, one of them, nothing, or as released
+    (mu + sigma) / 2 and mu, averaged."""
+    layers: int | None = None
+    """Layers of the image tower whose statistics are taken, counted from the last; all if none."""
     shift: Literal["token", "shared"] = "token"
     """One shift for each context token, or one for all."""
     rho: Literal["view", "shared"] = "view"
     """Layer weights of each view's own (the paper's figure), or one set for all views."""
-    projectors: Literal["inside", "outside"] = "inside"
-    """Residual image and text projectors that the logits use, or one image projector beside the logits."""
     rank: int | None = 8
-    """Rank of the style, content and projector maps; full maps if none."""
+    """Rank of the style and content maps; full maps if none."""
+    projectors: Literal["inside", "image", "text", "outside"] = "inside"
+    """Residual image and text projectors that the logits use, one of them, or one image projector beside the logits."""
+    projector_rank: int | None = None
+    """Rank of the residual projectors; full maps if none."""
+    compare: Literal["both", "moco", "augmix"] = "both"
+    """The views that a picture is compared with; the contrastive loss takes the first of them."""
     sem: float = 10.0
     """Weight of the prompt consistency loss."""
     sem_form: Literal["cosine", "mse"] = "cosine"
     """1 - cos, or the released element-wise mean of squares."""
-    con: float = 0.1
+    sem_classes: int | None = 8
+    """Classes, taking turns, whose prompts the views are compared in at a step; all at each step if none."""
+    con: float = 0.3
     """Weight of the visual contrastive loss."""
+    con_form: Literal["nt-xent", "supervised"] = "nt-xent"
+    """A picture's other view against all else, or with the pictures of its class on its side."""
     temperature: float = 0.1
     """Of the visual contrastive loss."""
-    anchor: float = 8.0
-    """Weight of the distance to frozen CLIP: 1 - cos of image and text features to what they are without learning."""
+    anchor_image: float = 64.0
+    """Weight of the image features' distance to frozen CLIP's, 1 - cos."""
+    anchor_text: float = 256.0
+    """Weight of the text features' distance to frozen CLIP's, 1 - cos."""
 
 
 RELEASE = GOProConfig(
     statistics="release",
     shift="shared",
     rho="shared",
-    projectors="outside",
     rank=None,
+    projectors="outside",
     sem=1.0,
     sem_form="mse",
-    anchor=0.0,
+    sem_classes=None,
+    con=0.1,
+    anchor_image=0.0,
+    anchor_text=0.0,
 )
 """What the released code computes, without the faults of its harness."""
 
@@ -76,86 +93,129 @@ class GOPro(Method):
     50.1/44.4/47.1; a run takes 200 s of two shared cores, CoOp's 68 s.
     """
 
-    views = ("base", "moco", "augmix")
-    recipe = Recipe(optimizer="adamw", lr=1e-3, epochs=10, batch=32)
+    recipe = Recipe(optimizer="adamw", lr=1e-3, epochs=5, batch=4, warmup=0.25)
     config: GOProConfig
 
     def __init__(self, backbone: Backbone, classnames: Sequence[str], config: GOProConfig):
+        for name in ("layers", "rank", "projector_rank", "sem_classes"):
+            if (value := getattr(config, name)) is not None and value < 1:
+                raise InputError(f"{name} is {value}: give at least 1")
         super().__init__(backbone, classnames, config)
+        self.views = ("base", "moco", "augmix") if config.compare == "both" else ("base", config.compare)
         words, _ = split_context_template(config.template)
         self.context = nn.Parameter(backbone.text.embed(words))  # [M, d]
-        width, layers = backbone.text.width, len(backbone.layer_widths)
-        at_zero = config.projectors == "inside"
-        self.style = nn.ModuleList(_map(w, width, config.rank, at_zero=at_zero) for w in backbone.layer_widths)
-        self.content = nn.ModuleList(_map(w, width, config.rank, at_zero=at_zero) for w in backbone.layer_widths)
+        width, inside = backbone.text.width, config.projectors != "outside"
+        taken = self._taken(backbone.layer_widths)
+        kinds = {"none": (), "style": ("style",), "content": ("content",)}.get(config.statistics, ("style", "content"))
+        self.maps = nn.ModuleDict(
+            {kind: nn.ModuleList(_map(w, width, config.rank, at_zero=inside) for w in taken) for kind in kinds}
+        )
         views = len(self.views) if config.rho == "view" else 1
         tokens = len(self.context) if config.shift == "token" else 1
-        self.rho = nn.Parameter(torch.full((views, tokens, layers), 1 / layers))
-        self.rho_bias = nn.Parameter(torch.zeros(views, tokens))
+        if kinds:
+            self.rho = nn.Parameter(torch.full((views, tokens, len(taken)), 1 / len(taken)))
+            self.rho_bias = nn.Parameter(torch.zeros(views, tokens))
         dim = backbone.embed_dim
-        if config.projectors == "inside":
-            self.project_image = _map(dim, dim, config.rank, at_zero=True)
-            self.project_text = _map(dim, dim, config.rank, at_zero=True)
-        else:
+        if config.projectors in ("inside", "image"):
+            self.project_image = _map(dim, dim, config.projector_rank, at_zero=True)
+        if config.projectors in ("inside", "text"):
+            self.project_text = _map(dim, dim, config.projector_rank, at_zero=True)
+        if config.projectors == "outside":
             self.project_beside = nn.Sequential(nn.Linear(dim, dim), nn.BatchNorm1d(dim))
+        self._turn = 0  # which classes the views are compared in next; begun anew each epoch, so that resuming is exact
 
     def set_classes(self, classnames: Sequence[str]) -> None:
         super().set_classes(classnames)
         words, tail = split_context_template(self.config.template)
         text = self.backbone.text
         self.prompts = make_prompts(text, classnames, before=len(text.tokens(words)), tail=tail)
-        if self.config.anchor:
+        if self.config.anchor_text:
             self.frozen_text = encode_texts(text, [self.config.template.format(name) for name in classnames])
+
+    def end_epoch(self, epoch: int, epochs: int) -> None:
+        self._turn = 0
+
+    def _taken(self, of_layers: Sequence[Any]) -> Sequence[Any]:
+        """Of something a layer what is of the layers that are taken."""
+        return of_layers[-self.config.layers :] if self.config.layers else of_layers
 
     def contexts(self, encoded: Encoded) -> Float[Tensor, "views batch tokens width"]:
         """The context that each picture of each view generates: the learned one plus its shift."""
+        views = encoded.embedding.shape[:2]
+        if not self.maps:
+            return self.context.expand(*views, -1, -1)
         widths = self.backbone.layer_widths
-        mean, std = encoded.mean.split(widths, dim=-1), encoded.std.split(widths, dim=-1)
+        mean, std = (self._taken(t.split(widths, dim=-1)) for t in (encoded.mean, encoded.std))
+        of = {"style": std, "content": mean}
         if self.config.statistics == "release":
-            style_of, scale = [(m + s) / 2 for m, s in zip(mean, std, strict=True)], 0.5
-        else:
-            style_of, scale = list(std), 1.0
-        style = torch.stack([f(s) for f, s in zip(self.style, style_of, strict=True)], dim=-2)
-        content = torch.stack([f(m) for f, m in zip(self.content, mean, strict=True)], dim=-2)
-        features = scale * (style + content)  # [views, batch, layers, d]
-        rho = self.rho[: len(features)].expand(len(features), -1, -1)
-        bias = self.rho_bias[: len(features)].expand(len(features), -1)
+            of["style"] = [(m + s) / 2 for m, s in zip(mean, std, strict=True)]
+        features = sum(
+            torch.stack([f(x) for f, x in zip(maps, of[kind], strict=True)], dim=-2) for kind, maps in self.maps.items()
+        )  # [views, batch, layers, d]
+        if self.config.statistics == "release":
+            features = features / 2
+        rho = self.rho[: views[0]].expand(views[0], -1, -1)
+        bias = self.rho_bias[: views[0]].expand(views[0], -1)
         shift = torch.einsum("vml,vbld->vbmd", rho, features) + bias[:, None, :, None]
         return self.context + shift
 
-    def text_features(self, encoded: Encoded) -> Float[Tensor, "views batch classes embed"]:
-        """Unit text features of every class under each picture's context, all views in one pass."""
-        contexts = self.contexts(encoded)
-        text = self.prompts(contexts.flatten(0, 1)).unflatten(0, contexts.shape[:2])
-        return F.normalize(text + self.project_text(text), dim=-1) if self.config.projectors == "inside" else text
+    def picture_contexts(self, encoded: Encoded) -> Float[Tensor, "batch tokens width"]:
+        return self.contexts(encoded[None])[0]
 
-    def image_features(self, encoded: Encoded) -> Float[Tensor, "views batch embed"]:
+    def text_features(
+        self, contexts: Float[Tensor, "*batch tokens width"], prompts: Prompts | None = None
+    ) -> Float[Tensor, "*batch classes embed"]:
+        """Unit text features, as the logits use them, of every class (or of other prompts) under these contexts."""
+        text = (prompts or self.prompts)(contexts.flatten(0, -3)).unflatten(0, contexts.shape[:-2])
+        return self._shared_space(text)
+
+    def _shared_space(self, text: Float[Tensor, "*batch embed"]) -> Float[Tensor, "*batch embed"]:
+        if self.config.projectors in ("outside", "image"):
+            return text
+        return F.normalize(text + self.project_text(text), dim=-1)
+
+    def image_features(self, encoded: Encoded) -> Float[Tensor, "*batch embed"]:
         """The unit image features that the logits use."""
         image = encoded.embedding
-        return F.normalize(image + self.project_image(image), dim=-1) if self.config.projectors == "inside" else image
+        if self.config.projectors in ("outside", "text"):
+            return image
+        return F.normalize(image + self.project_image(image), dim=-1)
 
     def logits(self, encoded: Encoded) -> Float[Tensor, "batch classes"]:
-        encoded = encoded[None]
-        return self._logits(self.image_features(encoded)[0], self.text_features(encoded)[0])
+        return self._logits(self.image_features(encoded), self.text_features(self.picture_contexts(encoded)))
 
     def _logits(self, image: Tensor, text: Tensor) -> Tensor:
         return self.backbone.logit_scale * torch.einsum("bd,bcd->bc", image, text)
 
     def losses(self, encoded: Encoded, labels: Int[Tensor, " batch"]) -> dict[str, Tensor]:
-        image, text = self.image_features(encoded), self.text_features(encoded)
-        con = image[0], image[1]
-        if self.config.projectors == "outside":
-            con = self.project_beside(image[0]), self.project_beside(image[1])
-        consistency = prompt_consistency if self.config.sem_form == "cosine" else F.mse_loss
-        terms = {
-            "ce": F.cross_entropy(self._logits(image[0], text[0]), labels),
-            "sem": self.config.sem * (consistency(text[0], text[1]) + consistency(text[0], text[2])),
-            "con": self.config.con * nt_xent(*con, self.config.temperature),
-        }
-        if self.config.anchor:
-            distance = prompt_consistency(text, self.frozen_text) + prompt_consistency(image, encoded.embedding)
-            terms["anchor"] = self.config.anchor * distance
+        config, image, contexts = self.config, self.image_features(encoded), self.contexts(encoded)
+        text = self.text_features(contexts[0])
+        terms = {"ce": F.cross_entropy(self._logits(image[0], text), labels)}
+        if config.sem:
+            classes, prompts = self._compared()
+            distance = prompt_consistency if config.sem_form == "cosine" else F.mse_loss
+            others = self.text_features(contexts[1:], prompts)
+            terms["sem"] = config.sem * torch.stack([distance(text[:, classes], other) for other in others]).sum()
+        if config.con:
+            pair = image[0], image[1]
+            if config.projectors == "outside":
+                pair = self.project_beside(image[0]), self.project_beside(image[1])
+            same = labels if config.con_form == "supervised" else None
+            terms["con"] = config.con * nt_xent(*pair, config.temperature, labels=same)
+        if config.anchor_image:
+            terms["anchor_image"] = config.anchor_image * prompt_consistency(image, encoded.embedding)
+        if config.anchor_text:
+            terms["anchor_text"] = config.anchor_text * prompt_consistency(text, self.frozen_text)
         return terms
+
+    def _compared(self) -> tuple[list[int] | slice, Prompts]:
+        """The classes in whose prompts this step compares the views, and these prompts."""
+        count, many = len(self.classnames), self.config.sem_classes
+        if many is None or many >= count:
+            return slice(None), self.prompts
+        classes = [(self._turn + i) % count for i in range(many)]
+        self._turn = (self._turn + many) % count
+        return classes, self.prompts.some(classes)
 
 
 class GOProRelease(GOPro):

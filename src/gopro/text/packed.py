@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -94,6 +95,11 @@ class PackedPrompts(Prompts):
         """Whether packing is exact for this tower: causal, a SOS in front, plain residual blocks."""
         plain = all(type(block) is ResidualAttentionBlock for block in tower.blocks)
         return tower.causal and tower.sos is not None and plain
+
+    def some(self, classes: Sequence[int]) -> Self:
+        other = super().some(classes)
+        other._chunked = {}
+        return other
 
     def _encode(self, before: Tensor, after: Tensor, deep: Sequence[Tensor]) -> Tensor:
         batch = max(context.shape[0] for context in (before, after, *deep))

@@ -6,8 +6,10 @@ the embeddings of ordinary words), the rest are fixed tokens.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -50,6 +52,13 @@ class Prompts(ABC):
 
     def __len__(self) -> int:
         return len(self.body_ids)
+
+    def some(self, classes: Sequence[int]) -> Self:
+        """The prompts of these classes alone, by their places in the list."""
+        other = copy.copy(self)
+        other.body_ids = [self.body_ids[c] for c in classes]
+        other.after_at = [self.after_at[c] for c in classes]
+        return other
 
     def __call__(
         self, before: Tensor | None = None, after: Tensor | None = None, deep: Sequence[Tensor] = ()
