@@ -73,7 +73,7 @@ def test_predict_prints_names_and_json(run_folder: Path, picture: Path, gopro) -
     probabilities = {p["name"]: p["probability"] for p in objects[0]["predictions"]}
     assert set(probabilities) == {"red fox", "snow owl"}
     assert sum(probabilities.values()) == pytest.approx(1, abs=1e-5)
-    code, out, _ = gopro("predict", run_folder, picture, "--top", 2)
+    code, out, _ = gopro("predict", run_folder, picture, "--top-k", 2)
     assert code == 0 and out.count("%") == 2 and out.startswith(str(picture))
 
 
@@ -110,6 +110,7 @@ def wrong(tmp_path: Path, run: Path) -> dict[str, tuple[str, str]]:
     (tmp_path / "bad.yaml").write_text("a: [")
     (tmp_path / "list.yaml").write_text("- a")
     (tmp_path / "key.yaml").write_text("shotz: 4")
+    (tmp_path / "no-names.txt").write_text("\n \n")
     (tmp_path / "weights.safetensors").write_bytes(b"nothing")
     other = tmp_path / "other"
     shutil.copytree(run, other)
@@ -149,9 +150,24 @@ def wrong(tmp_path: Path, run: Path) -> dict[str, tuple[str, str]]:
         "resume finished": (f"train --resume {run}", "finished"),
         "resume with settings": (f"train --resume {run} --data emoji-food {new}", "--resume"),
         "other backbone": (f"eval {other}", "other weights"),
-        "text as picture": (f"predict {run} {tmp_path / 'text.jpg'}", "text.jpg"),
-        "no picture": (f"predict {run} {tmp_path / 'no.jpg'}", "no.jpg"),
+        "no run": (f"predict {tmp_path / 'no'} {tmp_path / 'text.jpg'}", "no such folder"),
         "no names": (f"predict {run} {tmp_path / 'text.jpg'} --classes ,", "class names"),
+        "a name twice": (f"predict {run} {tmp_path / 'text.jpg'} --classes a,b,a", "'a' is given twice"),
+        "names twice": (f"predict {run} x.jpg --classes a --classes-file {tmp_path / 'text.jpg'}", "choose one"),
+        "no file of names": (f"predict {run} x.jpg --classes-file {tmp_path / 'no.txt'}", "no.txt"),
+        "file of no names": (f"predict {run} x.jpg --classes-file {tmp_path / 'no-names.txt'}", "no class names"),
+        "two forms": (f"predict {run} x.jpg --json --csv", "choose one"),
+        "top 0": (f"predict {run} x.jpg --top-k 0", "top_k is 0"),
+        "batch 0": (f"predict {run} x.jpg --batch 0", "batch is 0"),
+        "workers 0": (f"predict {run} x.jpg --workers 0", "workers is 0"),
+        "unknown flag of predict": (f"predict {run} x.jpg --tpo 3", "--tpo"),
+        "link without sorting": (f"predict {run} x.jpg --link hard", "--link is for --sort-into"),
+        "confidence alone": (f"predict {run} x.jpg --min-confidence 0.5", "--min-confidence is for --sort-into"),
+        "confidence in percent": (
+            f"predict {run} x.jpg --sort-into {tmp_path / 'new'} --min-confidence 80",
+            "from 0 to 1",
+        ),
+        "predict without cuda": (f"predict {run} x.jpg --device cuda", "cuda"),
         "output taken": (f"train --data emoji-food --output {run}", "not empty"),
     }
 

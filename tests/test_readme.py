@@ -1,7 +1,10 @@
 """What the documents tell people to type works."""
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +32,44 @@ def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for example in examples:
         exec(compile(example, "README.md", "exec"), {})
     assert capsys.readouterr().out.count("%") == 2
+
+
+def test_all_examples_of_using_a_run_work_one_after_the_other(tmp_path: Path, monkeypatch, capsys) -> None:
+    """Commands run in this process, those with a pipe in a shell, as they are written."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "gopro").write_text(f'#!/bin/sh\nexec {sys.executable} -m gopro.cli "$@"\n')
+    (tmp_path / "bin" / "gopro").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    page, namespace, codes = ROOT / "docs" / "use.md", {}, []
+    examples = re.findall(r"```(python|sh)\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for language, example in examples:
+        if language == "python":
+            exec(compile(example, "use.md", "exec"), namespace)
+            continue
+        for line in example.splitlines():
+            if "|" in line:
+                piped = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+                print(piped.stdout)
+                codes.append(piped.returncode)
+            else:
+                codes.append(_code(shlex.split(line)[1:]))
+    out = capsys.readouterr().out
+    assert "pictures/broken.png: not a picture" in out and out.count('"predictions"') == 1
+    assert codes == [0, 1, 1, 0, 1]  # the broken picture is reported; of a pipe, head's counts
+    answers = (tmp_path / "answers.csv").read_text().splitlines()
+    pictures = len(list((tmp_path / "pictures").iterdir())) - 1
+    assert answers[0] == "path,rank,name,probability" and len(answers) == 1 + 5 * pictures
+    assert sum(path.is_file() for path in (tmp_path / "sorted").rglob("*")) == pictures
+    assert len(namespace["probabilities"]) == len(namespace["features"]) == pictures and namespace["likest"].is_file()
+
+
+def _code(arguments: list[str]) -> int:
+    try:
+        cli.main(arguments)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,14 +1,15 @@
 """GOPro: prompt learning for CLIP with self-supervision."""
 
 from gopro.backbone import load_backbone
-from gopro.classifier import Classifier, Prediction, load
+from gopro.classifier import Answer, Classifier, Prediction, load
 from gopro.config import BenchmarkConfig, TrainConfig, TransferConfig
-from gopro.data import load_dataset
+from gopro.data import find_pictures, load_dataset
 from gopro.errors import InputError
 from gopro.sweep import benchmark
 from gopro.train import resume, train
 
 __all__ = [
+    "Answer",
     "BenchmarkConfig",
     "Classifier",
     "InputError",
@@ -16,6 +17,7 @@ __all__ = [
     "TrainConfig",
     "TransferConfig",
     "benchmark",
+    "find_pictures",
     "load",
     "load_backbone",
     "load_dataset",

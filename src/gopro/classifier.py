@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, overload
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from gopro.data import PictureFile
+from gopro.data.dataset import Picture
+from gopro.data.intake import PictureLike, Pictures, taken_in
+from gopro.data.stream import decoded
+from gopro.errors import InputError
 from gopro.methods import Method
 from gopro.run import load_run
 from gopro.views import make_view
 
+NONE = "pictures: there are none; give at least one"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """A class name and its probability, 0 to 1."""
 
@@ -25,11 +33,32 @@ class Prediction:
     probability: float
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What `Classifier.stream` says of a picture.
+
+    Attributes:
+        picture: its path; `pictures[3]` for the fourth of a list, if it has none.
+        predictions: likeliest first; none where the picture could not be read.
+        error: why it could not.
+    """
+
+    picture: str
+    predictions: list[Prediction]
+    error: InputError | None = None
+
+
 class Classifier:
     """A method with pictures in and names out.
 
-    Attributes:
-        classes: the class names it chooses from.
+    Pictures are whatever `gopro.data.intake.PictureLike` says: paths of files and folders, PIL images, numpy arrays
+    [H, W, C] and torch tensors [C, H, W], alone, in batches or in lists of these mixed. One picture gives one answer, a
+    list, a batch or a folder a list of answers, also where it holds one picture. A folder's pictures come in the order
+    of `gopro.find_pictures`. They are decoded in threads and go through the image tower in batches, on the device that
+    the method is on.
+
+    As in scikit-learn, `predict` gives names, `predict_proba` probabilities, and `classes_` says what its columns are.
+    Where scikit-learn sorts `classes_`, here the order is that of training or of `for_classes`.
     """
 
     def __init__(self, method: Method):
@@ -37,51 +66,173 @@ class Classifier:
         self._view = make_view("eval", method.backbone.preprocess)
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        return self.method.classnames
+    def classes_(self) -> np.ndarray:
+        """The class names that it chooses from, [classes], text."""
+        return np.array(self.method.classnames)
 
-    def for_classes(self, names: Sequence[str]) -> Classifier:
+    def for_classes(self, names: Iterable[str]) -> Classifier:
         """The same classifier over other names, at once and without training.
 
         Raises:
-            InputError: no names, or one that the text tower cannot take.
+            InputError: no names, one that is given twice, or one that the method or its text tower cannot take.
         """
-        return Classifier(self.method.for_classes(names))
+        if isinstance(names, str):
+            raise InputError(f"class names {names!r}: give a list of names, such as [{names!r}]")
+        names = list(names)
+        for i, name in enumerate(names):
+            if not isinstance(name, str) or not name.strip():
+                raise InputError(f"class name {name!r}: give a name in words")
+            if name in names[:i]:
+                raise InputError(f"class name {name!r} is given twice")
+        return Classifier(self.method.for_classes([str(name) for name in names]))
+
+    # A path, an array and a tensor may be one picture or several, which no type tells: Any.
+    @overload
+    def predict(self, pictures: Image.Image, top_k: None = None, *, batch: int = 64) -> str: ...
+    @overload
+    def predict(self, pictures: Image.Image, top_k: int, *, batch: int = 64) -> list[Prediction]: ...
+    @overload
+    def predict(self, pictures: PictureLike, top_k: int | None = None, *, batch: int = 64) -> Any: ...
+    @overload
+    def predict(self, pictures: Iterable[PictureLike], top_k: None = None, *, batch: int = 64) -> list[str]: ...
+    @overload
+    def predict(self, pictures: Iterable[PictureLike], top_k: int, *, batch: int = 64) -> list[list[Prediction]]: ...
+    def predict(self, pictures: Pictures, top_k: int | None = None, *, batch: int = 64) -> Any:
+        """The likeliest class names.
+
+        Args:
+            pictures: see the class.
+            top_k: how many names a picture, with their probabilities; where there are fewer classes, all of them.
+            batch: pictures that go through the tower at once.
+
+        Returns:
+            Without `top_k` the likeliest name, as in scikit-learn: a str for one picture, a list of them for several.
+            With it, also with 1, a list of `Prediction` (`.name`, `.probability`), likeliest first, for one picture, a
+            list of such lists for several.
+
+        Raises:
+            InputError: a file that cannot be read, an array of another shape, dtype or range, no pictures; or a
+                `top_k` or `batch` below 1.
+        """
+        given, one = taken_in(pictures)
+        answers = []
+        for answer in self._answers(given, 1 if top_k is None else _above_0("top_k", top_k), batch):
+            if answer.error is not None:
+                raise answer.error
+            answers.append(answer.predictions[0].name if top_k is None else answer.predictions)
+        if not answers:
+            raise InputError(NONE)
+        return answers[0] if one else answers
+
+    def predict_proba(self, pictures: Pictures, *, batch: int = 64) -> Float[np.ndarray, "*pictures classes"]:
+        """Probability of each class of `classes_` for each picture: float32 [classes] for one, [pictures, classes] for
+        several.
+
+        Raises:
+            InputError: as `predict`.
+        """
+        return self._rows(pictures, lambda encoded: self._logits(encoded).softmax(dim=-1), batch)
+
+    def features(self, pictures: Pictures, *, batch: int = 64) -> Float[np.ndarray, "*pictures embed"]:
+        """Unit image features, those that the logits compare with text: float32 [D] for one picture, [pictures, D] for
+        several. A dot product of two is their pictures' cosine similarity.
+
+        Raises:
+            InputError: as `predict`.
+        """
+        return self._rows(pictures, self.method.image_features, batch)
+
+    def stream(
+        self, pictures: Pictures, top_k: int = 5, *, batch: int = 64, workers: int | None = None
+    ) -> Iterator[Answer]:
+        """Answers one by one, in the order of the pictures, for more pictures than one wants to hold in memory.
+
+        A file that cannot be read gets an answer with the reason, and the others go on. Pictures are asked for no
+        further ahead than two batches, so `pictures` may be a generator; it is iterated in another thread.
+
+        Args:
+            workers: threads that decode; one for each core, 16 at most, if not given.
+
+        Raises:
+            InputError: `top_k`, `batch` or `workers` below 1. While iterating: an array of another shape, dtype or
+                range, a folder without pictures.
+        """
+        if workers is not None:
+            _above_0("workers", workers)
+        return self._answers(taken_in(pictures)[0], _above_0("top_k", top_k), _above_0("batch", batch), workers)
+
+    def _answers(
+        self, given: Iterator[Picture], top_k: int, batch: int, workers: int | None = None
+    ) -> Iterator[Answer]:
+        names = self.method.classnames
+        for pictures, errors, encoded in self._encoded(given, batch, workers):
+            likeliest: Iterator[list[Prediction]] = iter(())
+            if encoded is not None:
+                top = self._logits(encoded).softmax(dim=-1).topk(min(top_k, len(names)))
+                likeliest = (
+                    [Prediction(names[i], p) for p, i in zip(values, indices, strict=True)]
+                    for values, indices in zip(top.values.tolist(), top.indices.tolist(), strict=True)
+                )
+            for picture, error in zip(pictures, errors, strict=True):
+                yield Answer(picture.name, next(likeliest) if error is None else [], error)
+
+    def _rows(self, pictures: Pictures, of: Callable[[Any], Tensor], batch: int) -> np.ndarray:
+        """A row for each picture, made of what the tower says; the row itself for one picture."""
+        given, one = taken_in(pictures)
+        rows = []
+        for _, errors, encoded in self._encoded(given, batch):
+            for error in errors:
+                if error is not None:
+                    raise error
+            with torch.no_grad():
+                rows.append(of(encoded).float().cpu())
+        if not rows:
+            raise InputError(NONE)
+        found = torch.cat(rows).numpy()
+        return found[0] if one else found
+
+    def _encoded(
+        self, given: Iterator[Picture], batch: int, workers: int | None = None
+    ) -> Iterator[tuple[list[Picture], list[InputError | None], Any]]:
+        """Batches of pictures; for each why it could not be read; what the tower says of those that could, None if
+        there are none."""
+        for part in decoded(given, self._view, batch=_above_0("batch", batch), workers=workers):
+            images = [image for _, image in part if isinstance(image, Tensor)]
+            with torch.no_grad():
+                encoded = self.method.encode(torch.stack(images).to(self.method.backbone.device)) if images else None
+            yield [p for p, _ in part], [e if isinstance(e, InputError) else None for _, e in part], encoded
 
     @torch.no_grad()
-    def probabilities(
-        self, pictures: Sequence[str | Path | Image.Image], *, batch: int = 64
-    ) -> Float[Tensor, "pictures classes"]:
-        """Probability of each class for each picture, files or PIL images.
-
-        Raises:
-            InputError: a file that cannot be read as a picture.
-        """
-        parts = []
-        for i in range(0, len(pictures), batch):
-            images = torch.stack([self._view(_opened(picture)) for picture in pictures[i : i + batch]])
-            encoded = self.method.encode(images.to(self.method.backbone.device))
-            parts.append(self.method.logits(encoded).float().softmax(dim=-1).cpu())
-        return torch.cat(parts) if parts else torch.empty(0, len(self.classes))
-
-    def predict(self, picture: str | Path | Image.Image, top_k: int = 5) -> list[Prediction]:
-        """The likeliest classes of one picture, likeliest first.
-
-        Raises:
-            InputError: a file that cannot be read as a picture.
-        """
-        values, indices = self.probabilities([picture])[0].topk(min(top_k, len(self.classes)))
-        return [Prediction(self.classes[i], p) for p, i in zip(values.tolist(), indices.tolist(), strict=True)]
+    def _logits(self, encoded: Any) -> Float[Tensor, "batch classes"]:
+        """The one place where logits are made."""
+        return self.method.logits(encoded).float().cpu()
 
 
-def _opened(picture: str | Path | Image.Image) -> Image.Image:
-    return picture.convert("RGB") if isinstance(picture, Image.Image) else PictureFile(Path(picture)).open()
+def _above_0(what: str, value: Any) -> int:
+    try:
+        value = operator.index(value)
+    except TypeError as error:
+        raise InputError(f"{what} is {value!r}: give a whole number") from error
+    if value < 1:
+        raise InputError(f"{what} is {value}: give at least 1")
+    return value
 
 
-def load(run: str | Path, device: str = "cpu") -> Classifier:
+def load(run: str | Path, device: str = "auto") -> Classifier:
     """The classifier of a trained run.
 
+    Args:
+        run: the folder of a run.
+        device: where to compute: `cpu`, `cuda`, or `auto`, which is a GPU if there is one.
+
     Raises:
-        InputError: not the folder of a finished run.
+        InputError: not the folder of a finished run; cuda where there is none.
     """
-    return Classifier(load_run(Path(run), device).method)
+    folder = Path(run).expanduser()
+    if not folder.is_dir():
+        raise InputError(f"{run}: there is no such folder; give the --output of gopro train")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"device {device}: torch finds none here; use cpu")
+    return Classifier(load_run(folder, device).method)

@@ -9,12 +9,14 @@ from pathlib import Path
 import cyclopts
 import yaml
 from cyclopts import App
+from PIL import Image
 
 from gopro.cli.benchmark import benchmark, demo_command, report_command
 from gopro.cli.console import DEFAULTS, err
 from gopro.cli.data import data_app
 from gopro.cli.methods import methods_command
-from gopro.cli.runs import eval_command, predict_command, train_command
+from gopro.cli.predict import predict_command
+from gopro.cli.runs import eval_command, train_command
 from gopro.errors import InputError
 
 app = App(
@@ -37,6 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs a command. Bad input is one line on stderr and exit code 2, never a traceback."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     warnings.filterwarnings("ignore", category=UserWarning, module=r"(?!gopro)")
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # we have a limit of our own
     try:
         _use_config_file(tokens)
         app(tokens, exit_on_error=False, print_error=False, result_action="return_value")

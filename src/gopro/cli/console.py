@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,9 +57,27 @@ def steps() -> Iterator[Callable[[Step], None]]:
 
 
 @contextmanager
-def bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar over `what`, with the time left."""
+def bar(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A progress bar over `what`, with the time left if the total is known."""
     columns = (TextColumn(what), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+    # What is printed meanwhile goes above the bar, but only from a terminal: rich would also take what goes elsewhere.
+    progress = Progress(
+        *columns, console=err, transient=True, disable=not err.is_terminal, redirect_stdout=out.is_terminal
+    )
+    with progress:
         task = progress.add_task("", total=total)
         yield lambda done: progress.advance(task, done)
+
+
+@contextmanager
+def plain_output() -> Iterator[None]:
+    """For lines that programs read: on stdout each as it comes, in UTF-8, with file names as the bytes they are; and a
+    quiet end where the reader has gone (`| head`)."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape", line_buffering=True)
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain when it ends
+        sys.exit(128 + 13)  # as a shell reports it of any program

@@ -1,15 +1,13 @@
-"""`gopro train`, `eval` and `predict`: one run."""
+"""`gopro train` and `eval`: one run."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 from rich.markup import escape
 
-from gopro.classifier import Classifier
 from gopro.cli.console import ConfigFile, Flat, bar, out, steps
 from gopro.config import TrainConfig
 from gopro.data import load_dataset
@@ -38,7 +36,7 @@ def train_command(
         else:
             run = train(config, on_step=on_step)
     out.print(f"{escape(run.config.method)} is trained on {len(run.method.classnames)} classes of {escape(run.data)}.")
-    out.print(f"Next: gopro predict {escape(str(run.folder))} PICTURE...", soft_wrap=True)
+    out.print(f"Next: gopro predict {escape(str(run.folder))} PICTURES", soft_wrap=True)
 
 
 def eval_command(
@@ -88,42 +86,3 @@ def eval_command(
         highlight=False,
         soft_wrap=True,
     )
-
-
-def predict_command(
-    run: Path,
-    pictures: Annotated[list[Path], Parameter(negative=())],
-    *,
-    classes: str | None = None,
-    top: int = 5,
-    json_output: Annotated[bool, Parameter(name="--json", negative=())] = False,
-    config_file: ConfigFile = None,
-) -> None:
-    """Names for pictures, with probabilities.
-
-    Parameters
-    ----------
-    run:
-        Folder of a trained run.
-    pictures:
-        Picture files.
-    classes:
-        Names to choose from, separated by commas, any you like; those of the training if not given.
-    top:
-        How many names a picture.
-    json_output:
-        One JSON object a picture.
-    """
-    if top < 1:
-        raise InputError(f"top is {top}: ask for at least 1 name")
-    classifier = Classifier(load_run(run).method)
-    if classes is not None:
-        classifier = classifier.for_classes([name.strip() for name in classes.split(",") if name.strip()])
-    for picture in pictures:
-        predictions = classifier.predict(picture, top)
-        if json_output:
-            names = [{"name": p.name, "probability": round(p.probability, 6)} for p in predictions]
-            print(json.dumps({"picture": str(picture), "predictions": names}, ensure_ascii=False))
-        else:
-            listed = ", ".join(f"{p.name} {p.probability:.1%}" for p in predictions)
-            out.print(f"{escape(str(picture))}: {escape(listed)}", highlight=False, soft_wrap=True)

@@ -10,10 +10,11 @@ from gopro.data.catalog import CATALOG
 from gopro.data.dataset import Dataset, Picture, Sample
 from gopro.data.emoji import SETS, emoji_dataset
 from gopro.data.folder import folder_dataset
+from gopro.data.listing import find_pictures
 from gopro.data.pictures import PictureFile
 from gopro.errors import InputError
 
-__all__ = ["Dataset", "Picture", "PictureFile", "Sample", "find_folder", "load_dataset"]
+__all__ = ["Dataset", "Picture", "PictureFile", "Sample", "find_folder", "find_pictures", "load_dataset"]
 
 
 def load_dataset(name: str, root: Path | None = None) -> Dataset:

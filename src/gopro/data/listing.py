@@ -1,9 +1,9 @@
-"""What pictures lie in a folder of class-named folders: names alone are read, no picture is opened or looked up."""
+"""What pictures lie in a folder, of class-named folders or of any: names alone are read, no picture is opened."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from gopro.data.pictures import SUFFIXES
@@ -37,7 +37,7 @@ def pictures_by_class(root: Path, ignored: Collection[str] = ()) -> dict[str, li
     for folder in class_folders(root):
         if folder in ignored:
             continue
-        found[folder] = _pictures_below(root / folder, f"{folder}/", ())
+        found[folder] = _pictures_below(root, folder)
         if not found[folder]:
             raise InputError(f"{root / folder}: no pictures in this class folder; add some or remove the folder")
         name = clean_name(folder).casefold()
@@ -56,19 +56,74 @@ def some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _pictures_below(folder: Path, prefix: str, above: tuple[str, ...]) -> list[str]:
+def find_pictures(folder: str | Path) -> list[Path]:
+    """The pictures in a folder and the folders in it, by the endings of their names, sorted.
+
+    Hidden files, what systems leave behind (Thumbs.db) and files that are no pictures by name are passed over.
+
+    Raises:
+        InputError: there is no such folder, one of the folders cannot be read, or no picture is in them.
+    """
+    folder = Path(folder)
+    found = [path for path in files_below(folder) if is_picture(path)]
+    if not found:
+        raise InputError(f"{folder}: no pictures in this folder ({' '.join(SUFFIXES)})")
+    return found
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file counts as a picture by its name."""
+    return path.name.lower().endswith(SUFFIXES)
+
+
+def files_below(
+    folder: Path, *, ignored: Path | None = None, refuse: Callable[[InputError], None] | None = None
+) -> Iterator[Path]:
+    """All files in a folder and the folders in it, folder by folder, each sorted; links are followed.
+
+    Args:
+        ignored: a folder to pass over.
+        refuse: is told of a folder that cannot be read or leads back to one above it, and the others are gone on with;
+            if not given, it is raised.
+
+    Raises:
+        InputError: see `refuse`.
+    """
+    return _files_below(folder, os.path.realpath(ignored) if ignored else "", refuse or _raise, ())
+
+
+def _files_below(
+    folder: Path, ignored: str, refuse: Callable[[InputError], None], above: tuple[str, ...]
+) -> Iterator[Path]:
     real = os.path.realpath(folder)
-    if real in above:
-        raise InputError(f"{folder}: a link that leads back to a folder above it; remove it")
-    paths: list[str] = []
-    for entry in _kept(folder):
+    if real == ignored:
+        return
+    try:
+        if real in above:
+            raise InputError(f"{folder}: a link that leads back to a folder above it; remove it")
+        entries = _kept(folder)
+    except InputError as error:
+        refuse(error)
+        return
+    for entry in entries:
         if entry.is_dir():
-            paths += _pictures_below(Path(entry.path), f"{prefix}{entry.name}/", (*above, real))
-        elif entry.name.lower().endswith(SUFFIXES):
-            paths.append(prefix + entry.name)
+            yield from _files_below(folder / entry.name, ignored, refuse, (*above, real))
         else:
+            yield folder / entry.name
+
+
+def _raise(error: InputError) -> None:
+    raise error
+
+
+def _pictures_below(root: Path, folder: str) -> list[str]:
+    """Paths below `root` of the pictures in one of its folders."""
+    paths: list[str] = []
+    for path in files_below(root / folder):
+        if not is_picture(path):
             endings = " ".join(SUFFIXES)
-            raise InputError(f"{entry.path}: not a picture by its name ({endings}); convert, move or remove it")
+            raise InputError(f"{path}: not a picture by its name ({endings}); convert, move or remove it")
+        paths.append(path.relative_to(root).as_posix())
     return sorted(paths)
 
 

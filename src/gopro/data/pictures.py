@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -39,11 +41,13 @@ class PictureFile:
     """A picture on disk."""
 
     path: Path
+    given: str | None = None
+    """The path as somebody wrote it, for whom it is called so."""
 
     @property
     def name(self) -> str:
-        """The path, with forward slashes."""
-        return self.path.as_posix()
+        """The path as it was given, or with forward slashes."""
+        return self.path.as_posix() if self.given is None else self.given
 
     def open(self) -> Image.Image:
         """The picture, mode RGB, upright; see `decode`. Raises InputError naming the path."""
@@ -65,14 +69,38 @@ def decode(source: Path | BinaryIO, name: str, max_pixels: int = MAX_PIXELS) -> 
         InputError: the file is missing, empty, truncated, damaged, not a picture, too large or too elongated,
             or has samples (floating point, 32-bit) that have no one rendering in 8 bits.
     """
+    with _refusals(name, source), Image.open(source, formats=_FORMATS) as image:
+        return _as_shown(image, name, max_pixels)
+
+
+def as_shown(image: Image.Image, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """A PIL image as an 8-bit RGB one of its own, by the rules of `decode`, so that a file and what `Image.open` makes
+    of it are the same picture.
+
+    EXIF orientation is applied to what `Image.open` gave alone: an image that was cropped, turned or made in memory
+    stands as its owner wants it.
+
+    Raises:
+        InputError: as `decode`, as far as it applies; the file behind the image is closed or damaged.
+    """
+    with _refusals(name):
+        return _as_shown(image, name, max_pixels)
+
+
+def _as_shown(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
+    _check_size(image, name, max_pixels)
+    image.load()
+    rgb = _to_rgb(image, name)
+    # After load(): PIL turns TIFFs itself while loading and then drops the tag. Only an opened image has a format.
+    turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1)) if image.format else None
+    return rgb if turn is None else rgb.transpose(turn)
+
+
+@contextmanager
+def _refusals(name: str, source: Path | BinaryIO | None = None) -> Iterator[None]:
+    """Whatever PIL raises, as an InputError that names the picture."""
     try:
-        with Image.open(source, formats=_FORMATS) as image:
-            _check_size(image, name, max_pixels)
-            image.load()
-            rgb = _to_rgb(image, name)
-            # After load(): PIL turns TIFFs itself while loading and then drops the tag.
-            turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-            return rgb if turn is None else rgb.transpose(turn)
+        yield
     except (InputError, MemoryError):
         raise
     except UnidentifiedImageError as error:
@@ -92,6 +120,8 @@ def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
     width, height = image.size
     if width * height > max_pixels:
         raise InputError(f"{name}: {width} x {height} is more than {max_pixels} pixels; scale it down")
+    if not width * height:
+        raise InputError(f"{name}: {width} x {height}, no pixels")
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise InputError(f"{name}: {width} x {height} is more elongated than {MAX_ASPECT}:1; crop it")
 

@@ -81,6 +81,15 @@ class Method(nn.Module, ABC):
         """The part that no learned parameter touches: `Encoded` [*batch], or the images where there is none."""
         return self.backbone.encode(images) if self.frozen_images else images
 
+    def image_features(self, encoded: Any) -> Float[Tensor, "*batch embed"]:
+        """The unit image features of pictures [*batch] that the logits are made of; the embeddings, unless a method
+        makes others of them.
+
+        Args:
+            encoded: what `encode` gives.
+        """
+        return encoded.embedding
+
     def solve(
         self, draws: Iterable[Any], labels: Int[Tensor, " n"], val: tuple[Any, Int[Tensor, " val"]] | None = None
     ) -> None:
