@@ -101,7 +101,7 @@ def test_an_opened_picture_is_turned_as_its_file_is(classifier: Classifier, tmp_
 
 
 def test_sixteen_bits_and_transparency_are_as_in_files(classifier: Classifier, tmp_path: Path) -> None:
-    deep = Image.fromarray((np.asarray(scene(4).convert("L")).astype(np.uint16) * 257))
+    deep = Image.fromarray(np.asarray(scene(4).convert("L")).astype(np.uint16) * 257)
     clear = scene(5).convert("RGBA")
     clear.putalpha(scene(6).convert("L"))
     for i, image in enumerate((deep, clear, scene(7).quantize(16), scene(8).convert("CMYK"))):
@@ -140,8 +140,8 @@ def test_a_folder_is_its_pictures_in_order(classifier: Classifier, folder: Path)
         "deep/c.PNG",
         "deep/ünïcode 日本/é.png",
     ]
-    np.testing.assert_array_equal(classifier.features(folder), classifier.features(found))
-    np.testing.assert_array_equal(classifier.features(str(folder)), classifier.features(np.array([str(p) for p in found])))
+    for again in (folder, str(folder), np.array([str(path) for path in found])):
+        np.testing.assert_array_equal(classifier.features(again), classifier.features(found))
 
 
 def test_other_names_score_as_if_they_had_been_there_from_the_start(classifier: Classifier) -> None:
@@ -155,24 +155,36 @@ def test_other_names_score_as_if_they_had_been_there_from_the_start(classifier: 
 
 
 @pytest.mark.parametrize("spec", sorted(METHODS))
-def test_every_method_has_unit_features(spec: str, tiny: Backbone) -> None:
-    """There are some for every method, of unit length, and one picture's do not depend on the others."""
-    classifier = Classifier(build_method(spec, tiny, NAMES, "a photo of a {}."))
-    features = classifier.features([scene(1), scene(2)])
+def test_every_method_has_features_and_they_give_its_probabilities(spec: str, tiny: Backbone) -> None:
+    """Unit length, one picture's not depending on the others; with the text features where logits are made of these."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        method = build_method(spec, tiny, NAMES, "a photo of a {}.")
+        for parameter in method.parameters():  # so that it isn't zero-shot CLIP
+            torch.nn.init.normal_(parameter, std=0.1)
+    classifier, images = Classifier(method), [scene(1), scene(2)]
+    features = classifier.features(images)
     assert features.shape == (2, tiny.embed_dim)
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-5)
     np.testing.assert_allclose(classifier.features(scene(1)), features[0], atol=1e-5)
-
-
-def test_gopros_features_with_its_text_give_its_probabilities(classifier: Classifier, tiny: Backbone) -> None:
-    method, images = classifier.method, [scene(1), scene(2)]
-    encoded = method.encode(torch.stack([classifier._view(image) for image in images]))
-    with torch.no_grad():
-        text = method.text_features(encoded[None])[0].numpy()  # pyright: ignore
-    logits = tiny.logit_scale * np.einsum("bd,bcd->bc", classifier.features(images), text)
-    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    if spec == "linear-probe":
+        with pytest.raises(InputError, match="LinearProbe compares pictures with no text"):
+            classifier.text_features(images)
+        return
+    text = classifier.text_features(images)
+    assert text.shape == (2, len(NAMES), tiny.embed_dim)
+    np.testing.assert_allclose(np.linalg.norm(text, axis=2), 1, atol=1e-5)
+    np.testing.assert_allclose(classifier.text_features(scene(1)), text[0], atol=1e-5)
+    exponents = np.exp(tiny.logit_scale * np.einsum("bd,bcd->bc", features, text))
+    expected = exponents / exponents.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(classifier.predict_proba(images), expected, atol=1e-5)
-    assert np.abs(classifier.features(images) - encoded.embedding.numpy()).max() > 0.01  # not just the embeddings
+
+
+def test_gopros_features_are_not_clips(classifier: Classifier) -> None:
+    embeddings = Classifier(build_method("zeroshot", classifier.method.backbone, NAMES, "a {}.")).features(scene(1))
+    assert np.abs(classifier.features(scene(1)) - embeddings).max() > 0.01
+    one, other = classifier.text_features([scene(1), scene(2)])
+    assert np.abs(one - other).max() > 1e-3
 
 
 HWC = np.zeros((8, 8, 3), np.uint8)
@@ -186,16 +198,16 @@ WRONG = {
     "pixels as lists": ([[[0, 0, 0]]], "pictures[0]: a list inside a list"),
     "a vector": (np.zeros(9), "pictures: shape [9]; an array must be [H, W, C]"),
     "five dimensions": ([torch.zeros(1, 1, 3, 8, 8)], "pictures[0]: shape [1, 1, 3, 8, 8]; a tensor must be [C, H, W]"),
-    "channels first": (np.zeros((3, 8, 8), np.uint8), "shape [3, 8, 8]; an array must be [H, W, C] or [N, H, W, C]: use"),
+    "channels first": (np.zeros((3, 8, 8), np.uint8), "must be [H, W, C] or [N, H, W, C]: use .transpose(1, 2, 0)"),
     "channels last": (torch.zeros(8, 8, 3), "use .permute(2, 0, 1)"),
     "two channels": (np.zeros((8, 8, 2)), "shape [8, 8, 2]"),
     "no pixels": (np.zeros((0, 8, 3)), "no pixels"),
     "integers": (np.zeros((8, 8, 3), np.int64), "pictures: dtype int64; give uint8"),
     "booleans": (torch.zeros(3, 8, 8, dtype=torch.bool), "dtype bool"),
-    "0 to 255 as floats": ([HWC, HWC * 0.5 + 200.0], "pictures[1]: values from 200 to 200, floating point must be 0 to 1; divide"),
+    "0 to 255 as floats": ([HWC, HWC + 200.0], "pictures[1]: values from 200 to 200, floating point must be"),
     "normalised": (torch.full((3, 8, 8), -1.5), "undo its normalisation"),
     "NaN": (np.full((8, 8, 3), np.nan), "values from nan"),
-    "one of a batch": ([HWC, torch.stack([torch.zeros(3, 8, 8), torch.full((3, 8, 8), 9.0)])], "pictures[1][1]: values"),
+    "one of a batch": ([HWC, torch.tensor([0.0, 9]).view(2, 1, 1, 1).expand(2, 3, 8, 8)], "pictures[1][1]: values"),
     "elongated": (np.zeros((1, 900, 3), np.uint8), "elongated"),
     "no such file": (["nowhere.png"], "nowhere.png: there is no such picture"),
 }  # fmt: skip
@@ -204,7 +216,7 @@ WRONG = {
 @pytest.mark.parametrize("what", WRONG)
 def test_what_is_no_picture_is_named(classifier: Classifier, what: str) -> None:
     pictures, words = WRONG[what]
-    for method in (classifier.predict, classifier.predict_proba, classifier.features):
+    for method in (classifier.predict, classifier.predict_proba, classifier.features, classifier.text_features):
         with pytest.raises(InputError) as caught:
             method(pictures)
         assert words in str(caught.value) and "\n" not in str(caught.value)
@@ -246,7 +258,7 @@ def test_wrong_settings_are_named(classifier: Classifier) -> None:
             call()
 
 
-def test_a_folder_without_pictures_is_an_error_and_so_is_a_broken_picture(classifier: Classifier, tmp_path: Path) -> None:
+def test_folders_without_pictures_and_with_broken_ones_are_errors(classifier: Classifier, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(InputError, match="no pictures in this folder"):
         classifier.predict(tmp_path)

@@ -142,6 +142,23 @@ class Classifier:
         """
         return self._rows(pictures, self.method.image_features, batch)
 
+    def text_features(self, pictures: Pictures, *, batch: int = 64) -> Float[np.ndarray, "*pictures classes embed"]:
+        """Unit text features of each class of `classes_`, those that the logits compare the pictures' features with:
+        float32 [classes, D] for one picture, [pictures, classes, D] for several.
+
+        Where a method makes its prompts out of the picture (GOPro, CoCoOp), they differ from picture to picture; with
+        the others any one picture will do.
+
+        Raises:
+            InputError: as `predict`; the method compares pictures with no text (a linear probe).
+        """
+
+        def of(encoded: Any) -> Tensor:
+            text = self.method.class_features(encoded)
+            return text.expand(len(self.method.image_features(encoded)), -1, -1)
+
+        return self._rows(pictures, of, batch)
+
     def stream(
         self, pictures: Pictures, top_k: int = 5, *, batch: int = 64, workers: int | None = None
     ) -> Iterator[Answer]:

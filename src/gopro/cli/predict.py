@@ -18,8 +18,6 @@ from gopro.data.listing import files_below, is_picture
 from gopro.errors import InputError
 from gopro.sorting import UNSURE, Link, Sorter
 
-_SWITCH = {"negative": ()}
-
 
 def predict_command(
     run: Path,
@@ -28,8 +26,8 @@ def predict_command(
     classes: str | None = None,
     classes_file: Path | None = None,
     top_k: int = 5,
-    json_output: Annotated[bool, Parameter(name="--json", **_SWITCH)] = False,
-    csv_output: Annotated[bool, Parameter(name="--csv", **_SWITCH)] = False,
+    json_output: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    csv_output: Annotated[bool, Parameter(name="--csv", negative=())] = False,
     sort_into: Path | None = None,
     min_confidence: float | None = None,
     link: Link | None = None,
@@ -73,7 +71,9 @@ def predict_command(
     """
     for word in pictures:
         if word.startswith("-") and word != "-":
-            raise InputError(f"{word}: no such option, see gopro predict --help; for a file of that name write ./{word}")
+            raise InputError(
+                f"{word}: no such option, see gopro predict --help; for a file of that name write ./{word}"
+            )
     if json_output and csv_output:
         raise InputError("--json and --csv: choose one")
     if sort_into is None and (link is not None or min_confidence is not None):

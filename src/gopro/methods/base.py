@@ -90,6 +90,18 @@ class Method(nn.Module, ABC):
         """
         return encoded.embedding
 
+    def class_features(self, encoded: Any) -> Float[Tensor, "#batch classes embed"]:
+        """The unit text features that the logits compare pictures [batch] with: [batch, classes, D], or
+        [1, classes, D] where they are the same for all pictures.
+
+        Args:
+            encoded: what `encode` gives.
+
+        Raises:
+            InputError: the method compares pictures with no text.
+        """
+        raise InputError(f"{type(self).__name__} compares pictures with no text: there are no text features")
+
     def solve(
         self, draws: Iterable[Any], labels: Int[Tensor, " n"], val: tuple[Any, Int[Tensor, " val"]] | None = None
     ) -> None:

@@ -61,9 +61,11 @@ class CoCoOp(Method):
         """The context of each picture: the learned one, every token shifted alike."""
         return self.context + self.meta_net(encoded.embedding)[:, None]
 
+    def class_features(self, encoded: Encoded) -> Float[Tensor, "batch classes embed"]:
+        return self.prompts(self.contexts(encoded))
+
     def logits(self, encoded: Encoded) -> Float[Tensor, "batch classes"]:
-        text = self.prompts(self.contexts(encoded))
-        return self.backbone.logit_scale * torch.einsum("bd,bcd->bc", encoded.embedding, text)
+        return self.backbone.logit_scale * torch.einsum("bd,bcd->bc", encoded.embedding, self.class_features(encoded))
 
     def losses(self, encoded: Encoded, labels: Int[Tensor, " batch"]) -> dict[str, Tensor]:
         return {"ce": F.cross_entropy(self.logits(encoded[0]), labels)}

@@ -83,5 +83,8 @@ class DeepPrompts(Method):
         """Unit image features."""
         return self.image_tower(images, self.image_prompts())
 
+    def class_features(self, encoded: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "1 classes embed"]:
+        return self.text_features()[None]
+
     def logits(self, encoded: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch classes"]:
         return self.backbone.logit_scale * self.image_features(encoded) @ self.text_features().T

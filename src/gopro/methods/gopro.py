@@ -181,6 +181,9 @@ class GOPro(Method):
             return image
         return F.normalize(image + self.project_image(image), dim=-1)
 
+    def class_features(self, encoded: Encoded) -> Float[Tensor, "batch classes embed"]:
+        return self.text_features(encoded[None])[0]
+
     def logits(self, encoded: Encoded) -> Float[Tensor, "batch classes"]:
         return self._logits(self.image_features(encoded), self.text_features(self.picture_contexts(encoded)))
 

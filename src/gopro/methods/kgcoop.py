@@ -54,6 +54,9 @@ class KgCoOp(Method):
         before, behind = split_template(self.config.template or "a photo of a {}.")
         self.written = encode_texts(text, [f"{before} {name}{behind}".strip() for name in classnames])
 
+    def class_features(self, encoded: Encoded) -> Float[Tensor, "1 classes embed"]:
+        return self.prompts(self.context)
+
     def logits(self, encoded: Encoded) -> Float[Tensor, "batch classes"]:
         return self._logits(encoded, self.prompts(self.context)[0])
 

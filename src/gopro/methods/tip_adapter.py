@@ -105,6 +105,9 @@ class TipAdapter(Method):
                 raise InputError("search=true: there are no validation pictures to search on; give alpha and beta")
             self._search(*val)
 
+    def class_features(self, encoded: Encoded) -> Float[Tensor, "1 classes embed"]:
+        return self.text[None]
+
     def logits(self, encoded: Encoded) -> Float[Tensor, "batch classes"]:
         image = encoded.embedding
         return self._zeroshot(image) + self.alpha * self._cache(image, self.beta)

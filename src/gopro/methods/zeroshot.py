@@ -38,5 +38,8 @@ class ZeroShot(Method):
         template = self.config.template or "a photo of a {}."
         self.text = written_features(self.backbone.text, classnames, template, self.config.ensemble)
 
+    def class_features(self, encoded: Encoded) -> Float[Tensor, "1 classes embed"]:
+        return self.text[None]
+
     def logits(self, encoded: Encoded) -> Float[Tensor, "batch classes"]:
         return self.backbone.logit_scale * encoded.embedding @ self.text.T

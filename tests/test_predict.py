@@ -1,0 +1,275 @@
+"""`gopro predict` as a person and as a program meet it."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import gopro
+from gopro import cli
+
+NAMES = "red fox,snowy owl,teapot"
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("predict") / "run"
+    cli.main(f"train --data emoji-activities --method zeroshot --shots 1 --workers 0 --output {folder}".split())
+    return folder
+
+
+@pytest.fixture
+def predict(run_folder: Path, capsys: pytest.CaptureFixture[str]):
+    """Runs the command in this process; gives its exit code and what it printed."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        code = 0
+        try:
+            cli.main(["predict", str(run_folder), *map(str, arguments)])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+def command(run: Path, *arguments: object) -> list[str]:
+    return [sys.executable, "-m", "gopro.cli", "predict", str(run), *map(str, arguments)]
+
+
+def paint(path: Path, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    small = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (5, 5, 3), dtype=np.uint8))
+    small.resize((60, 50)).save(path)
+    return path
+
+
+@pytest.fixture
+def pics(tmp_path: Path) -> Path:
+    """Five pictures in three folders, two of a name; two files that cannot be read; one that is no picture by name."""
+    for i, name in enumerate(("a.png", "b.jpg", "deep/a.png", "deep/ü 日本.webp", "deep/deeper/c.PNG")):
+        paint(tmp_path / "pics" / name, i)
+    (tmp_path / "pics" / "deep" / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
+    (tmp_path / "pics" / "empty.png").write_bytes(b"")
+    (tmp_path / "pics" / "notes.txt").write_text("notes")
+    return tmp_path / "pics"
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def test_a_folder_is_answered_and_what_cannot_be_read_is_said_at_the_end(pics: Path, predict) -> None:
+    code, out, err = predict(pics, pics / "no.jpg", "--classes", NAMES, "--top-k", 2)
+    lines = out.splitlines()
+    assert code == 1
+    assert [line.split(": ")[0] for line in lines] == [
+        str(pics / name) for name in ("a.png", "b.jpg", "deep/a.png", "deep/deeper/c.PNG", "deep/ü 日本.webp")
+    ]
+    assert all(line.count("%") == 2 for line in lines)
+    said = err.splitlines()
+    assert said[0] == "passed over 1 file in the folders, no pictures by name" and said[1] == "3 could not be read:"
+    for line, (name, reason) in zip(
+        said[2:],
+        {"deep/broken.jpg": "not a picture", "empty.png": "the file is empty", "no.jpg": "no such picture"}.items(),
+        strict=True,
+    ):
+        assert line.startswith(f"  {pics / name}: ") and reason in line
+
+
+def test_json_csv_and_python_agree(pics: Path, run_folder: Path, predict) -> None:
+    paths = gopro.find_pictures(pics)
+    paths = [path for path in paths if path.name not in ("broken.jpg", "empty.png")]
+    expected = gopro.load(run_folder, "cpu").for_classes(NAMES.split(",")).predict(paths, top_k=3)
+    _, out, _ = predict(pics, "--classes", NAMES, "--json")
+    objects = [json.loads(line) for line in out.splitlines()]
+    _, out, _ = predict(pics, "--classes", NAMES, "--csv", "--batch", 2)
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert len(objects) == 5 and len(rows) == 15 and list(rows[0]) == ["path", "rank", "name", "probability"]
+    for i, (path, predictions) in enumerate(zip(paths, expected, strict=True)):
+        assert objects[i]["picture"] == str(path)
+        for rank, (p, said) in enumerate(zip(predictions, objects[i]["predictions"], strict=True), 1):
+            row = rows[3 * i + rank - 1]
+            assert (row["path"], row["rank"], row["name"]) == (str(path), str(rank), p.name) and said["name"] == p.name
+            for value in (said["probability"], float(row["probability"])):
+                assert value == pytest.approx(p.probability, abs=2e-6)
+
+
+def test_names_come_from_a_file_too(pics: Path, tmp_path: Path, predict) -> None:
+    (tmp_path / "names.txt").write_text("\ufeffred fox\r\n\nsnowy owl, white\n  teapot\n", encoding="utf-8")
+    code, out, _ = predict(pics / "a.png", "--classes-file", tmp_path / "names.txt", "--json")
+    assert code == 0
+    assert {p["name"] for p in json.loads(out)["predictions"]} == {"red fox", "snowy owl, white", "teapot"}
+
+
+def test_paths_that_are_not_utf8_come_out_as_they_went_in(tmp_path: Path, predict, run_folder: Path) -> None:
+    strange = os.path.join(os.fsencode(tmp_path), b"\xff,\xe9.png")
+    try:
+        os.close(os.open(strange, os.O_CREAT))
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    shutil.copy(paint(tmp_path / "a.png"), strange)
+    code, out, _ = predict(tmp_path, "--json")
+    assert code == 0 and {os.fsencode(json.loads(line)["picture"]) for line in out.splitlines()} > {strange}
+    code, _, _ = predict(tmp_path, "--sort-into", tmp_path / "sorted")
+    assert code == 0 and len(tree(tmp_path / "sorted")) == 2
+
+
+def test_folders_without_pictures_and_unreadable_ones_are_said(pics: Path, tmp_path: Path, predict) -> None:
+    (tmp_path / "bare").mkdir()
+    (pics / "deep" / "loop").symlink_to(pics)
+    code, out, err = predict(tmp_path / "bare", pics, "--top-k", 1)
+    assert code == 1 and len(out.splitlines()) == 5
+    assert f"{tmp_path / 'bare'}: no pictures in this folder" in err and "loop: a link that leads back" in err
+    code, out, err = predict(tmp_path / "bare")
+    assert code == 1 and out == "" and "1 could not be read" in err
+
+
+def test_what_may_not_be_read_is_said(pics: Path, predict) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may read anything")
+    (pics / "a.png").chmod(0)
+    (pics / "deep").chmod(0)
+    code, out, err = predict(pics)
+    (pics / "deep").chmod(0o700)
+    assert code == 1 and len(out.splitlines()) == 1 and err.count("Permission denied") == 2
+
+
+def test_sorting_copies_and_says_how_many(pics: Path, tmp_path: Path, predict) -> None:
+    goal = pics / "sorted"  # inside the folder that is sorted
+    arguments = (pics, "--classes", NAMES, "--sort-into", goal)
+    code, out, err = predict(*arguments)
+    assert code == 1 and "2 could not be read" in err and out.splitlines()[-1] == f"      5 pictures in {goal}"
+    found = tree(goal)
+    assert sorted(found.values()) == sorted(p.read_bytes() for p in gopro.find_pictures(pics) if _whole(p, goal))
+    code, again, _ = predict(*arguments)
+    assert again.splitlines()[-1] == f"      5 pictures in {goal}, 5 of them were there already" and tree(goal) == found
+    code, out, err = predict(*arguments, "--json")
+    assert len(out.splitlines()) == 5 and "5 of them were there already" in err and tree(goal) == found
+
+
+def _whole(path: Path, goal: Path) -> bool:
+    return path.name not in ("broken.jpg", "empty.png") and goal not in path.parents
+
+
+def test_sorting_puts_each_picture_where_its_prediction_says(pics: Path, tmp_path: Path, predict) -> None:
+    _, out, _ = predict(pics, "--classes", NAMES, "--json")
+    best = {o["picture"]: o["predictions"][0] for o in map(json.loads, out.splitlines())}
+    middle = sorted(p["probability"] for p in best.values())[2]
+    arguments = (pics, "--classes", NAMES, "--sort-into", tmp_path / "sorted", "--link", "symbolic")
+    _, out, _ = predict(*arguments, "--min-confidence", middle - 1e-5)
+    where = {str(path.resolve()): path.parent.name for path in (tmp_path / "sorted").rglob("*") if path.is_symlink()}
+    assert where == {path: p["name"] if p["probability"] >= middle else "_unsure" for path, p in best.items()}
+    assert "      2 _unsure/  (less than " in out
+
+
+def test_a_list_on_stdin_is_answered_as_it_comes(pics: Path, run_folder: Path, tmp_path: Path) -> None:
+    """A second process: the answer to a path comes before the next is asked; a huge and a hugest picture among them."""
+    Image.new("1", (10000, 9000)).save(tmp_path / "huge.png")  # PIL warns of such
+    Image.new("1", (16000, 16000)).save(tmp_path / "hugest.png")
+    process = subprocess.Popen(
+        command(run_folder, "-", "--top-k", 1),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=pics,
+    )
+    assert process.stdin and process.stdout and process.stderr
+    for line, answered in {
+        b"./a.png\n": b"./a.png: ",
+        b"\r\n\nb.jpg\r\n": b"b.jpg: ",
+        "deep/ü 日本.webp\n".encode(): "deep/ü 日本.webp: ".encode(),
+    }.items():
+        process.stdin.write(line)
+        process.stdin.flush()
+        assert process.stdout.readline().startswith(answered)
+    out, err = process.communicate(f"no.png\n{tmp_path}/hugest.png\n{tmp_path}/huge.png\ndeep/deeper\na.png".encode())
+    assert [line.split(b": ")[0] for line in out.splitlines()] == [
+        os.fsencode(tmp_path / "huge.png"),
+        b"deep/deeper/c.PNG",
+        b"a.png",
+    ]
+    said = err.decode().splitlines()
+    assert process.returncode == 1 and len(said) == 3 and said[0] == "2 could not be read:"
+    assert "no.png: there is no such picture" in said[1] and "pixels" in said[2]
+
+
+def test_a_closed_pipe_ends_it_quietly(pics: Path, run_folder: Path) -> None:
+    many = "a.png\n" * 10_000  # what a pipe holds, so that writing it waits for nobody
+    process = subprocess.Popen(
+        command(run_folder, "-", "--batch", 4),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=pics,
+    )
+    assert process.stdin and process.stdout and process.stderr
+    process.stdin.write(many.encode())
+    assert process.stdout.readline().startswith(b"a.png: ")
+    process.stdout.close()
+    assert process.wait(60) == 141 and process.stderr.read() == b""
+
+
+def test_a_bar_with_the_time_left_is_on_the_terminal_and_nowhere_else(pics: Path, run_folder: Path) -> None:
+    pty = pytest.importorskip("pty", reason="there are no such terminals here")
+    ours, theirs = pty.openpty()
+    done = subprocess.run(
+        command(run_folder, *[pics / "a.png"] * 40, "--batch", 4, "--csv", "--top-k", 1),
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        check=True,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
+    )
+    os.close(theirs)
+    seen = b""
+    try:
+        while chunk := os.read(ours, 1 << 16):
+            seen += chunk
+    except OSError:  # how Linux says that nobody writes any more
+        pass
+    os.close(ours)
+    assert b"pictures" in seen and b"/40" in seen and b"a.png" not in seen
+    assert len(done.stdout.splitlines()) == 41
+
+
+def test_a_killed_sort_is_finished_by_the_same_command(run_folder: Path, tmp_path: Path, predict) -> None:
+    for i in range(300):
+        paint(tmp_path / "pics" / str(i % 3) / f"{i // 3}.png", i)
+    arguments = (tmp_path / "pics", "--classes", NAMES, "--batch", 4, "--sort-into")
+    goal = tmp_path / "sorted"
+    process = subprocess.Popen(command(run_folder, *arguments, goal), stdout=subprocess.DEVNULL)
+    while len(tree(goal)) < 20:
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = tree(goal)
+    assert len(before) < 300
+    assert predict(*arguments, goal)[0] == 0
+    assert predict(*arguments, tmp_path / "whole")[0] == 0
+    assert tree(goal) == tree(tmp_path / "whole") and len(tree(goal)) == 300
+
+
+def test_real_pictures_are_sorted_by_what_they_show(shared: Path, run_folder: Path, tmp_path: Path, predict) -> None:
+    """Zero-shot with the small embedded CLIP, which was drawn to emoji: better than chance on photographs."""
+    classes = {"sunflower": "sunflower", "stop_sign": "stop sign", "pizza": "pizza"}
+    for folder in classes:
+        found = sorted((shared / "datasets" / "caltech-101" / "101_ObjectCategories" / folder).iterdir())[:20]
+        for path in found:
+            (tmp_path / "pics").mkdir(exist_ok=True)
+            shutil.copy(path, tmp_path / "pics" / f"{folder}-{path.name}")
+    code, out, _ = predict(tmp_path / "pics", "--classes", ",".join(classes.values()), "--sort-into", tmp_path / "out")
+    assert code == 0 and out.splitlines()[-1] == f"     60 pictures in {tmp_path / 'out'}"
+    right = sum(classes[path.name.split("-")[0]] == path.parent.name for path in (tmp_path / "out").rglob("*.jpg"))
+    assert right > 30
