@@ -222,7 +222,7 @@ def test_what_is_no_picture_is_named(classifier: Classifier, what: str) -> None:
         assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
-@settings(max_examples=60)
+@settings(max_examples=150)
 @given(
     shape=st.lists(st.integers(0, 5), max_size=5),
     dtype=st.sampled_from(["uint8", "int32", "float16", "float32", "float64", "bool", "complex64", "object"]),

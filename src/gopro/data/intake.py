@@ -71,7 +71,7 @@ def _several(given: Any, name: str) -> Iterator[Picture]:
         return
     if _is_array(given) and given.ndim != 4:
         raise InputError(f"{name}: shape {_shape(given)}; {_wanted(given)}")
-    if isinstance(given, bytes | bytearray | dict) or not isinstance(given, Iterable):
+    if isinstance(given, bytes | bytearray | dict) or not isinstance(given, Iterable) or not getattr(given, "ndim", 1):
         raise InputError(
             f"{name}: a {type(given).__name__}; give a path, a PIL image, an array, a tensor, or a list of these"
         )

@@ -182,10 +182,10 @@ class GOPro(Method):
         return F.normalize(image + self.project_image(image), dim=-1)
 
     def class_features(self, encoded: Encoded) -> Float[Tensor, "batch classes embed"]:
-        return self.text_features(encoded[None])[0]
+        return self.text_features(self.picture_contexts(encoded))
 
     def logits(self, encoded: Encoded) -> Float[Tensor, "batch classes"]:
-        return self._logits(self.image_features(encoded), self.text_features(self.picture_contexts(encoded)))
+        return self._logits(self.image_features(encoded), self.class_features(encoded))
 
     def _logits(self, image: Tensor, text: Tensor) -> Tensor:
         return self.backbone.logit_scale * torch.einsum("bd,bcd->bc", image, text)
