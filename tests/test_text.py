@@ -55,10 +55,16 @@ def deviation(a: Tensor, b: Tensor) -> float:
 
 def features_and_gradients(prompts: Prompts, contexts: dict[str, Any]) -> tuple[Tensor, list[Tensor]]:
     """Features, and the gradients of a random functional of them at every context."""
-    before, after = contexts.get("before"), contexts.get("after")
-    leaves = [t.detach().requires_grad_() for t in (before, after, *contexts.get("deep", ())) if t is not None]
+    before, after, upper = contexts.get("before"), contexts.get("after"), contexts.get("upper", ())
+    given = (before, after, *upper, *contexts.get("deep", ()))
+    leaves = [t.detach().requires_grad_() for t in given if t is not None]
     rest = iter(leaves)
-    features = prompts(None if before is None else next(rest), None if after is None else next(rest), deep=tuple(rest))
+    features = prompts(
+        None if before is None else next(rest),
+        None if after is None else next(rest),
+        upper=[next(rest) for _ in upper],
+        deep=tuple(rest),
+    )
     if not leaves:
         return features, []
     weights = torch.randn(features.shape, generator=torch.Generator().manual_seed(7))
@@ -107,6 +113,8 @@ def prompt_lists(draw: st.DrawFn, deepest: int = LAYERS - 1) -> tuple[list[str],
         contexts["deep"] = [context(before) for _ in range(draw(st.integers(0, deepest)))]
     if after:
         contexts["after"] = context(after)
+    tokens = draw(st.integers(1, 3))
+    contexts["upper"] = [torch.randn(tokens, WIDTH, generator=generator) for _ in range(draw(st.integers(0, LAYERS)))]
     return classnames, before, after, contexts
 
 
@@ -358,6 +366,45 @@ def test_a_name_without_words_is_named(bad: str) -> None:
 
 def test_no_classes_are_refused() -> None:
     assert "at least one" in fault(tower(), [])
+
+
+@pytest.mark.parametrize("count", [1, 2, LAYERS])
+@pytest.mark.parametrize("config", [{}, {"custom": True, "no_causal_mask": True, "pool_type": "first"}], ids=str)
+def test_upper_tokens_against_hooks(config: dict[str, Any], count: int) -> None:
+    """open_clip's own blocks, with tokens put in behind SOS at the last ones' inputs and taken out at their ends."""
+    text, upper = tower(**config), [torch.randn(2, WIDTH) for _ in range(count)]
+    model, start = clip(**config), 0 if config else 1
+    mask = None if config else torch.full((CONTEXT_LENGTH + 2,) * 2, float("-inf")).triu(1)
+
+    def put_in(tokens: Tensor) -> Any:
+        def hook(module: object, arguments: tuple[Tensor], options: dict[str, Any]) -> Any:
+            x = arguments[0]
+            return (torch.cat([x[:, :start], tokens.expand(len(x), -1, -1), x[:, start:]], dim=1),), {"attn_mask": mask}
+
+        return hook
+
+    def take_out(module: object, arguments: object, output: Tensor) -> Tensor:
+        return torch.cat([output[:, :start], output[:, start + 2 :]], dim=1)
+
+    handles = []
+    for block, tokens in zip(text.blocks[-count:], upper, strict=True):
+        handles += [
+            block.register_forward_pre_hook(put_in(tokens), with_kwargs=True),
+            block.register_forward_hook(take_out),
+        ]
+    tokens = open_clip.SimpleTokenizer(context_length=CONTEXT_LENGTH)([f"a photo of a {name}." for name in WORDS])
+    expected = model.encode_text(tokens, normalize=True)
+    for handle in handles:
+        handle.remove()
+    prompts = make_prompts(text, WORDS, before=4)
+    assert (prompts(text.embed("a photo of a"), upper=upper)[0] - expected).abs().max() <= 1e-5
+    assert (prompts(text.embed("a photo of a"))[0] - expected).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("shapes", [[(2, WIDTH), (3, WIDTH)], [(2, WIDTH)] * (LAYERS + 1)])
+def test_upper_tokens_of_another_shape_are_refused(shapes: list[tuple[int, int]]) -> None:
+    with pytest.raises(ValueError, match=r"upper tokens for \d of 3 layers"):
+        make_prompts(tower(), ["cat"])(upper=[torch.zeros(shape) for shape in shapes])
 
 
 @pytest.mark.parametrize("shape", [(3, WIDTH), (4, WIDTH + 1), (2, 3, WIDTH), (2, 5, 4, WIDTH), (1, 1, 1, 4, WIDTH)])

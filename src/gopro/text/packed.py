@@ -101,16 +101,19 @@ class PackedPrompts(Prompts):
         other._chunked = {}
         return other
 
-    def _encode(self, before: Tensor, after: Tensor, deep: Sequence[Tensor]) -> Tensor:
+    def _encode(
+        self, before: Tensor, after: Tensor, deep: Sequence[Tensor], upper: Sequence[Tensor]
+    ) -> Float[Tensor, "batch classes embed"]:
+        sos = self._with_upper(upper)
         batch = max(context.shape[0] for context in (before, after, *deep))
         class_specific = any(context.shape[1] > 1 for context in (before, *deep))
         if class_specific:
-            shared = self.sos
+            shared = sos
         else:
-            shared = self._prefix(before[:, 0], [replaced[:, 0] for replaced in deep], parents=self.sos)
+            shared = self._prefix(before[:, 0], [replaced[:, 0] for replaced in deep], parents=sos)
             before, deep = before[:, :, :0], ()
 
-        needs_grad = any(t.requires_grad for t in (before, after, *deep, *shared[-1]))
+        needs_grad = any(t.requires_grad for t in (before, after, *deep, *upper, *shared[-1]))
         training = torch.is_grad_enabled() and needs_grad
         layers = len(self.tower.blocks) if training else 1
         room = self.memory // (batch * self.tower.width * 4 * SAVED_WIDTHS * layers)  # for so many tokens
@@ -139,7 +142,7 @@ class PackedPrompts(Prompts):
         if length == 0 and parents is not None:
             return parents
         tower = self.tower
-        start = 0 if parents is None else parents[0][0].shape[2]
+        start = 0 if parents is None else self.start
         x = context + tower.positional_embedding[start : start + length]
         layers: list[KeysValues] = []
         for layer, block in enumerate(tower.blocks):
@@ -150,6 +153,18 @@ class PackedPrompts(Prompts):
             layers.append((k, v) if parent is None else (_behind(parent[0], k), _behind(parent[1], v)))
             if layer + 1 < len(tower.blocks):
                 x = _finish(block, x, _attend(q, k, v, parent, (Run(0, 1, length),)))
+        return layers
+
+    def _with_upper(self, upper: Sequence[Float[Tensor, "tokens width"]]) -> Sequence[KeysValues]:
+        """Keys and values, layer by layer, of SOS and of the tokens that stand behind it in the last layers.
+
+        Whatever a layer makes of these tokens is replaced at the next, so they have no queries.
+        """
+        first = len(self.sos) - len(upper)
+        layers = list(self.sos[:first])
+        for (key, value), block, tokens in zip(self.sos[first:], self.tower.blocks[first:], upper, strict=True):
+            _, k, v = _heads(block, tokens[None])
+            layers.append((_behind(key, k), _behind(value, v)))
         return layers
 
     def _encode_chunk(

@@ -61,7 +61,11 @@ class Prompts(ABC):
         return other
 
     def __call__(
-        self, before: Tensor | None = None, after: Tensor | None = None, deep: Sequence[Tensor] = ()
+        self,
+        before: Tensor | None = None,
+        after: Tensor | None = None,
+        deep: Sequence[Tensor] = (),
+        upper: Sequence[Float[Tensor, "tokens width"]] = (),
     ) -> Float[Tensor, "batch classes embed"]:
         """Unit text features of every class under these contexts.
 
@@ -70,12 +74,17 @@ class Prompts(ABC):
             after: likewise, [.., after, d].
             deep: for layers 1, 2, ... what replaces the hidden states of `before` at the layer's input (as MaPLe's
                 deep prompts), each shaped as `before`.
+            upper: for as many of the last layers, the hidden states of tokens that stand behind SOS at that layer's
+                input, in front of all else, and are not there below (as MMRL's representation tokens). All layers have
+                the same number of them; they have no positional embedding and take no room of the context length.
 
         Returns:
             [batch, classes, D]; batch is 1 where no context is an image's own.
         """
         shaped = [self._shaped(context, self.before, "before") for context in (before, *deep)]
-        return self._encode(shaped[0], self._shaped(after, self.after, "after"), shaped[1:])
+        if len({tokens.shape for tokens in upper}) > 1 or len(upper) > len(self.tower.blocks):
+            raise ValueError(f"upper tokens for {len(upper)} of {len(self.tower.blocks)} layers, not all of one shape")
+        return self._encode(shaped[0], self._shaped(after, self.after, "after"), shaped[1:], upper)
 
     def _shaped(self, context: Tensor | None, length: int, name: str) -> Float[Tensor, "batch classes length width"]:
         """A context as [batch or 1, classes or 1, length, d]."""
@@ -93,13 +102,17 @@ class Prompts(ABC):
         return context if length else context[:1, :1]
 
     @abstractmethod
-    def _encode(self, before: Tensor, after: Tensor, deep: Sequence[Tensor]) -> Tensor: ...
+    def _encode(
+        self, before: Tensor, after: Tensor, deep: Sequence[Tensor], upper: Sequence[Tensor]
+    ) -> Float[Tensor, "batch classes embed"]: ...
 
 
 class FullPrompts(Prompts):
     """Every prompt at its full context length, one sequence an (image, class): plain, slow, right for any tower."""
 
-    def _encode(self, before: Tensor, after: Tensor, deep: Sequence[Tensor]) -> Tensor:
+    def _encode(
+        self, before: Tensor, after: Tensor, deep: Sequence[Tensor], upper: Sequence[Tensor]
+    ) -> Float[Tensor, "batch classes embed"]:
         tower, classes = self.tower, len(self)
         batch = max(before.shape[0], after.shape[0], *(d.shape[0] for d in deep), 1)
         head = [] if tower.sos is None else [tower.sos]
@@ -117,7 +130,10 @@ class FullPrompts(Prompts):
                 x = x.unflatten(0, (batch, classes)).clone()
                 x[:, :, context] = deep[layer - 1].to(x.dtype)
                 x = x.flatten(0, 1)
-            x = block(x, attn_mask=tower.mask)
+            if (at := layer - len(tower.blocks) + len(upper)) < 0:
+                x = block(x, attn_mask=tower.mask)
+            else:
+                x = self._without(block(self._with(x, upper[at]), attn_mask=self._mask_with(upper[at])), upper[at])
         x = x.unflatten(0, (batch, classes))
         if tower.pool == "first":
             x = x[:, :, 0]
@@ -127,3 +143,18 @@ class FullPrompts(Prompts):
             eot = torch.tensor([len(row) - 1 for row in rows], device=x.device)
             x = x[:, torch.arange(classes, device=x.device), eot]
         return tower.project(x)
+
+    def _with(self, x: Float[Tensor, "rows length width"], tokens: Float[Tensor, "tokens width"]) -> Tensor:
+        """The rows with these tokens behind SOS, [rows, length + tokens, width]."""
+        return torch.cat([x[:, : self.start], tokens.to(x.dtype).expand(len(x), -1, -1), x[:, self.start :]], dim=1)
+
+    def _without(self, x: Float[Tensor, "rows length width"], tokens: Float[Tensor, "tokens width"]) -> Tensor:
+        """The rows without them again."""
+        return torch.cat([x[:, : self.start], x[:, self.start + len(tokens) :]], dim=1)
+
+    def _mask_with(self, tokens: Float[Tensor, "tokens width"]) -> Tensor | None:
+        """The tower's mask, for rows with these tokens."""
+        if self.tower.mask is None:
+            return None
+        length = self.tower.context_length + len(tokens)
+        return torch.full((length, length), float("-inf"), device=self.tower.device).triu(1)
