@@ -1,4 +1,5 @@
-"""The prompted image tower; MaPLe and PromptSRC by their authors' steps; what methods without frozen images need."""
+"""The prompted image tower; MaPLe, PromptSRC and MMRL by their authors' steps; what methods without frozen images
+need."""
 
 import json
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from gopro.errors import InputError
 from gopro.evaluate import encode_samples, evaluate, evaluate_pictures
 from gopro.methods import Method, build_method
 from gopro.methods.maple import MaPLe
+from gopro.methods.mmrl import MMRL
 from gopro.predictions import Predictions
 from gopro.run import load_run
 from gopro.sweep import worker as worker_module
@@ -77,6 +79,9 @@ def deviations(golden: dict[str, Tensor], metadata: dict[str, str], spec: str, b
     method.load_state_dict(start, strict=False)  # all but PromptSRC's average, which begins at 0
     optimizer = torch.optim.SGD(method.parameters(), lr=float(metadata["lr"]), momentum=0.9, weight_decay=5e-4)
     found = {"logits": deviation(method.logits(golden["images"]), golden["logits"])}
+    if "logits_new" in golden:
+        others = method.for_classes([*method.classnames, "a new one"])
+        found["logits_new"] = deviation(others.logits(golden["images"])[:, :-1], golden["logits_new"])
     losses = []
     for step in range(STEPS):
         terms = method.losses(golden["images"][None], golden["labels"])
@@ -113,6 +118,10 @@ def test_the_authors_steps_are_reproduced(name: str, openai_tiny: Backbone) -> N
         "promptsrc[depth=3,gpa_mean=3,gpa_std=0.8]",
         "promptsrc[depth=3,gpa_mean=2,gpa_std=0.8,text_weight=24]",
         "promptsrc[depth=3,gpa_mean=2,gpa_std=0.8,image_weight=9]",
+        "mmrl[tokens=3,dim=32,reg=2]",
+        "mmrl[tokens=3,dim=32,reg=1.9,alpha=0.6]",
+        "mmrl[tokens=3,dim=32,reg=2,alpha=0.6,fuse=false]",
+        'mmrl[tokens=3,dim=32,reg=2,alpha=0.6,template="a photo of the {}."]',
     ],
 )
 def test_other_settings_are_told_apart(spec: str, openai_tiny: Backbone) -> None:
@@ -186,6 +195,43 @@ def test_the_prompted_tower_against_hooks(build: dict[str, object], depth: int) 
         assert deviation(gradient, wanted) < 1e-4
 
 
+@pytest.mark.parametrize("build", BUILDS, ids=str)
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_prompts_in_the_last_blocks_against_hooks(build: dict[str, object], depth: int) -> None:
+    """Likewise, and what became of the prompts."""
+    visual = (backbone := vit(**build)).model.visual
+    prompts = [torch.randn(2, 64, generator=torch.Generator().manual_seed(i)).requires_grad_() for i in range(depth)]
+    left: list[Tensor] = []
+
+    def replacing(layer: int) -> Callable:
+        def hook(module: object, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            x = arguments[0] if layer == 0 else arguments[0][:, :-2]
+            return (torch.cat([x, prompts[layer].expand(len(x), -1, -1)], dim=1), *arguments[1:])
+
+        return hook
+
+    def without(module: object, arguments: object, output: Tensor) -> Tensor:
+        left.append(output[:, -2:])
+        return output[:, :-2]
+
+    handles = [
+        block.register_forward_pre_hook(replacing(i)) for i, block in enumerate(visual.transformer.resblocks[-depth:])
+    ]
+    handles.append(visual.transformer.register_forward_hook(without))
+    expected = torch.nn.functional.normalize(visual(images(3)), dim=-1)
+    for handle in handles:
+        handle.remove()
+    found, mean = PromptedImageTower(backbone).upper(images(3), prompts)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+    wanted_mean = torch.stack([visual.ln_post(left[0][:, i]) for i in range(2)]).mean(dim=0)
+    torch.testing.assert_close(mean, wanted_mean, atol=1e-5, rtol=1e-5)
+    ours = torch.autograd.grad(found.square()[:, 0].sum() + mean.square()[:, 0].sum(), prompts)
+    theirs = torch.autograd.grad(expected.square()[:, 0].sum() + wanted_mean.square()[:, 0].sum(), prompts)
+    for gradient, wanted in zip(ours, theirs, strict=True):
+        assert wanted.abs().max() > 1e-4
+        assert deviation(gradient, wanted) < 1e-4
+
+
 @pytest.mark.parametrize("method", DEEP)
 @pytest.mark.parametrize(
     ("kind", "vision"),
@@ -210,6 +256,34 @@ def test_maple_is_at_most_as_deep_as_the_shallower_tower(depth: int, found: int)
 
 
 @pytest.mark.parametrize(
+    ("settings", "image", "text"), [("", 2, 1), ("depth=1", 1, 1), ("depth=3", 3, 2), ("depth=12", 3, 2)]
+)
+def test_mmrl_is_in_the_upper_layers_of_each_tower(settings: str, image: int, text: int) -> None:
+    method = build_method(f"mmrl[{settings}]" if settings else "mmrl", vit(), NAMES, TEMPLATE)  # of 3 layers and 2
+    assert isinstance(method, MMRL)
+    assert (len(method.to_image), len(method.to_text)) == (image, text)
+    terms = disturbed(method).losses(images(1, 2), torch.tensor([0, 1]))
+    sum(terms.values()).backward()
+    assert all(p.grad is not None and (p.grad.abs().max() > 0) for p in method.parameters())
+
+
+def test_mmrls_representation_feature_takes_part_where_all_names_were_trained_on(tiny: Backbone) -> None:
+    method = disturbed(build_method("mmrl", tiny, NAMES, TEMPLATE))
+    assert isinstance(method, MMRL)
+    text, (image, representation) = method.text_features(), method.image_features(images(3))
+    scale = tiny.logit_scale
+    both = 0.7 * scale * image @ text.T + 0.3 * scale * representation @ text.T
+    assert (both - scale * image @ text.T).abs().max() > 0.1
+    order = [3, 1]
+    some = method.for_classes([NAMES[i] for i in order])
+    torch.testing.assert_close(some.logits(images(3)), both[:, order], atol=1e-4, rtol=1e-4)
+    mixed = some.for_classes(["dog", "zebra", "owl"])  # of what was trained on, not of what it was asked last
+    torch.testing.assert_close(mixed.logits(images(3))[:, [0, 2]], scale * image @ text[order].T, atol=1e-4, rtol=1e-4)
+    again = mixed.for_classes(NAMES)
+    torch.testing.assert_close(again.logits(images(3)), both, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
     ("spec", "words"),
     [
         ("maple[depth=0]", "depth is 0"),
@@ -218,6 +292,9 @@ def test_maple_is_at_most_as_deep_as_the_shallower_tower(depth: int, found: int)
         ('maple[template="a {}."]', "no word before {} ends with token 2"),
         ('promptsrc[template="{} there"]', "the words before {}"),
         ("promptsrc[gpa_std=0]", "gpa_std is 0"),
+        ("mmrl[tokens=0]", "tokens is 0"),
+        ("mmrl[dim=0]", "dim is 0"),
+        ("mmrl[depth=0]", "depth is 0"),
     ],
 )
 def test_wrong_settings_are_named(spec: str, words: str, tiny: Backbone) -> None:

@@ -1,4 +1,4 @@
-"""What PromptSRC regularises by, what it averages, and in which number formats it and MaPLe train."""
+"""What PromptSRC regularises by, what it averages, and in which number formats it, MaPLe and MMRL train."""
 
 import math
 from pathlib import Path
@@ -115,7 +115,7 @@ def test_a_run_ends_with_the_average(tmp_path: Path, tiny: Backbone) -> None:
     assert torch.equal(tokens(method), method.average)
 
 
-@pytest.mark.parametrize("method", ["maple", "promptsrc"])
+@pytest.mark.parametrize("method", ["maple", "promptsrc", "mmrl"])
 def test_bf16_trains_near_fp32(method: str, tmp_path: Path, tiny: Backbone) -> None:
     found = {}
     for precision in ("fp32", "bf16"):

@@ -1,18 +1,20 @@
-"""Record training steps of the authors' own code of MaPLe and PromptSRC, which tests/test_maple.py and
-tests/test_promptsrc.py reproduce.
+"""Record training steps of the authors' own code of MaPLe, PromptSRC and MMRL, which tests/test_maple.py reproduces.
 
     git clone https://github.com/muzairkhattak/multimodal-prompt-learning      # as of 69bce21 for the recorded files
     git clone https://github.com/muzairkhattak/PromptSRC                       # as of bb95c77
+    git clone https://github.com/yunncheng/MMRL                                # as of 27d8821
     python -m tools.golden_maple --repository multimodal-prompt-learning maple
     python -m tools.golden_maple --repository PromptSRC promptsrc
+    python -m tools.golden_maple --repository MMRL mmrl
 
 Each method becomes tests/golden/METHOD.safetensors. The repository's own model and `forward_backward` run in fp32 on
 the CPU, on a small CLIP with random weights (`deeper_clip`) and random pictures. Dassl is stood in for by the few names
 that are imported from it, calls that move to a GPU or to fp16 do nothing, and the widths 512 and 768 that are written
-into MaPLe's code become this CLIP's. A file holds `images` [4, 3, 16, 16] and `labels` [4], the learnables before the
-first step by our names (`init.*`), the logits then, the first gradients (`grad.*`) and the loss before each of three
-SGD steps (`losses`). For PromptSRC each step is an epoch and `after.*` are the tokens that it ends with, their average;
-`terms` are the first step's losses of texts and of images, and the sum of the other two.
+into MaPLe's code and the scale of 100 in MMRL's become this CLIP's. A file holds `images` [4, 3, 16, 16] and `labels`
+[4], the learnables before the first step by our names (`init.*`), the logits then, the first gradients (`grad.*`) and
+the loss before each of three SGD steps (`losses`). For PromptSRC each step is an epoch and `after.*` are the tokens
+that it ends with, their average; `terms` are the first step's losses of texts and of images, and the sum of the other
+two. For MMRL `logits` are those of base classes and `logits_new` those of new ones.
 """
 
 from __future__ import annotations
@@ -32,7 +34,11 @@ from torch import Tensor, nn
 
 from tools.golden_rivals import CLASSNAMES, GOLDEN, LR, STEPS, random_clip, stand_in_for_dassl
 
-SPECS = {"maple": "maple[depth=3]", "promptsrc": "promptsrc[depth=3,gpa_mean=2,gpa_std=0.8]"}
+SPECS = {
+    "maple": "maple[depth=3]",
+    "promptsrc": "promptsrc[depth=3,gpa_mean=2,gpa_std=0.8]",
+    "mmrl": "mmrl[tokens=3,dim=32,reg=2,alpha=0.6]",
+}
 DEPTH, GPA_MEAN, GPA_STD = 3, 2.0, 0.8
 
 
@@ -47,11 +53,14 @@ def deeper_clip() -> dict[str, Tensor]:
     return state
 
 
-def at_these_widths(name: str, image: int, text: int) -> ModuleType:
-    """A module of the repository, with this CLIP's widths where ViT-B/16's are written into it."""
+def rewritten(name: str, numbers: dict[str, float]) -> ModuleType:
+    """A module of the repository, with this CLIP's numbers where ViT-B/16's are written into it."""
     spec = util.find_spec(name)
     assert spec is not None and spec.origin is not None
-    source = Path(spec.origin).read_text().replace("768", str(image)).replace("512", str(text))
+    source = Path(spec.origin).read_text()
+    for theirs, here in numbers.items():
+        assert theirs in source
+        source = source.replace(theirs, str(here))
     module = sys.modules[name] = ModuleType(name)
     module.__package__ = name.rpartition(".")[0]
     exec(compile(source, spec.origin, "exec"), vars(module))
@@ -60,7 +69,7 @@ def at_these_widths(name: str, image: int, text: int) -> ModuleType:
 
 def record_maple() -> dict[str, Tensor]:
     """MaPLe by the authors' code, which must be importable as `trainers` and `clip`."""
-    module = at_these_widths("trainers.maple", image=64, text=128)
+    module = rewritten("trainers.maple", {"768": 64, "512": 128})
     build = import_module("clip.model").build_model
     own = SimpleNamespace(N_CTX=2, CTX_INIT="a photo of a", PREC="fp32", PROMPT_DEPTH=DEPTH)
     cfg = SimpleNamespace(TRAINER=SimpleNamespace(MAPLE=own), INPUT=SimpleNamespace(SIZE=(16, 16)))
@@ -115,6 +124,39 @@ def record_promptsrc() -> dict[str, Tensor]:
     return record(trainer, cfg, model, learned)
 
 
+def record_mmrl() -> dict[str, Tensor]:
+    """MMRL likewise; layers 3 to 5, of which the text tower has two."""
+    module = rewritten("trainers.mmrl", {"100.": float(deeper_clip()["logit_scale"].exp())})
+    build = import_module("clip.model_mmrl").build_model_MMRL
+    layers = [3, 4, 5]
+    own = SimpleNamespace(N_REP_TOKENS=3, REP_DIM=32, REP_LAYERS=layers, REG_WEIGHT=2.0, ALPHA=0.6, PREC="fp32")
+    cfg = SimpleNamespace(
+        TRAINER=SimpleNamespace(MMRL=own),
+        INPUT=SimpleNamespace(SIZE=(16, 16)),
+        DATASET=SimpleNamespace(NAME="ImageNet"),
+    )
+
+    def loaded(model: str) -> Any:
+        state, details = deeper_clip(), {"model": model, "rep_tokens_layers": layers, "n_rep_tokens": 3}
+        built = build(dict(state), details).float()
+        built.load_state_dict(state, strict=False)  # again, as theirs goes through fp16
+        return built
+
+    torch.manual_seed(1)
+    model, frozen = module.CustomCLIP(cfg, CLASSNAMES, loaded("MMRL")), loaded("CLIP").requires_grad_(False)
+    learner = model.representation_learner
+    learned = {"representation": [learner.compound_rep_tokens], "project": [model.image_encoder.proj_rep]}
+    maps = {"to_image": learner.compound_rep_tokens_r2vproj, "to_text": learner.compound_rep_tokens_r2tproj[:2]}
+    for group, copies in maps.items():
+        learned |= {f"{group}.{name}": [parameter] for name, parameter in copies.named_parameters()}
+    trainer = module.MMRL()
+    trainer.dtype, trainer.num_classes, trainer.image_encoder_clip = torch.float32, len(CLASSNAMES), frozen.visual
+    texts = module._get_text_base_features_zero_shot(cfg, CLASSNAMES, frozen, module.TextEncoder_CLIP(frozen))
+    trainer.text_features_clip = texts / texts.norm(dim=-1, keepdim=True)
+    trainer.criterion = module.MMRL_Loss(reg_weight=own.REG_WEIGHT, alpha=own.ALPHA)
+    return record(trainer, cfg, model, learned)
+
+
 def record(trainer: Any, cfg: Any, model: Any, learned: dict[str, list[nn.Parameter]]) -> dict[str, Tensor]:
     """Three steps on random pictures, each an epoch; `learned` holds their parameters, stacked, by our names."""
     draw = np.random.RandomState(1)
@@ -133,7 +175,8 @@ def record(trainer: Any, cfg: Any, model: Any, learned: dict[str, list[nn.Parame
 
     tensors = {"images": images, "labels": labels, **stacked("init")}
     with torch.no_grad():
-        tensors["logits"] = model.eval()(images)
+        logits = model.eval()(images)
+        tensors |= {"logits": logits[2], "logits_new": logits[0]} if isinstance(logits, tuple) else {"logits": logits}
     model.train()
     trainer.cfg, trainer.device, trainer.scaler, trainer.model = cfg, "cpu", None, model
     trainer.batch_idx, trainer.num_batches, trainer.update_lr = 0, 1, lambda: None
@@ -167,7 +210,7 @@ def main() -> None:
     stand_in_for_dassl()
     for kind in (Tensor, nn.Module):
         kind.cuda = kind.half = lambda self: self  # pyright: ignore
-    tensors = record_maple() if arguments.method == "maple" else record_promptsrc()
+    tensors = {"maple": record_maple, "promptsrc": record_promptsrc, "mmrl": record_mmrl}[arguments.method]()
     metadata = {
         "classnames": json.dumps([name.replace("_", " ") for name in CLASSNAMES]),
         "spec": SPECS[arguments.method],

@@ -22,7 +22,10 @@ from gopro.methods.gopro import RELEASE, GOPro, GOProConfig, GOProRelease
 from gopro.methods.kgcoop import KgCoOp, KgCoOpConfig
 from gopro.methods.linear_probe import LinearProbe, LinearProbeConfig
 from gopro.methods.maple import MaPLe, MaPLeConfig
+from gopro.methods.mmrl import MMRL, MMRLConfig
 from gopro.methods.promptsrc import PromptSRC, PromptSRCConfig
+from gopro.methods.slip import SLIP, SLIPConfig
+from gopro.methods.stylip import StyLIP, StyLIPConfig
 from gopro.methods.tip_adapter import TipAdapter, TipAdapterConfig, TipAdapterF, TipAdapterFConfig
 from gopro.methods.zeroshot import ZeroShot, ZeroShotConfig
 
@@ -38,6 +41,9 @@ METHODS: dict[str, tuple[type[Method], Any]] = {
     "kgcoop": (KgCoOp, KgCoOpConfig()),
     "maple": (MaPLe, MaPLeConfig()),
     "promptsrc": (PromptSRC, PromptSRCConfig()),
+    "mmrl": (MMRL, MMRLConfig()),
+    "slip": (SLIP, SLIPConfig()),
+    "stylip": (StyLIP, StyLIPConfig()),
     "gopro": (GOPro, GOProConfig()),
     "gopro-release": (GOProRelease, RELEASE),
 }
