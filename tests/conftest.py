@@ -1,5 +1,6 @@
 """What several test files use."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import open_clip
@@ -21,6 +22,15 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no {folder}: it holds the real data this test runs on")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """No test reads or fills the user's own feature store."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GOPRO_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -488,7 +488,8 @@ def test_fingerprints_tell_models_apart() -> None:
     same = Backbone("other name", changed, open_clip.SimpleTokenizer(), backbone("vit").preprocess)
     assert same.fingerprint() == backbone("vit").fingerprint()
     changed.visual.transformer.resblocks[2].mlp.c_proj.weight[-1, -1] += 1e-3
-    assert same.fingerprint() != backbone("vit").fingerprint()
+    other = Backbone("other name", changed, open_clip.SimpleTokenizer(), backbone("vit").preprocess)
+    assert other.fingerprint() != backbone("vit").fingerprint()
 
 
 def test_logits_are_open_clips_own() -> None:

@@ -13,19 +13,20 @@ from PIL import Image
 from safetensors import safe_open
 from torch import Tensor
 
-from gopro import benchmark
+from gopro import benchmark, features
+from gopro import evaluate as evaluation
 from gopro.backbone import Backbone, from_openai
 from gopro.classifier import Classifier
 from gopro.config import BenchmarkConfig, TrainConfig
 from gopro.data import load_dataset
+from gopro.data.loader import eval_batches, view_batches
 from gopro.errors import InputError
-from gopro.evaluate import encode_samples, evaluate, evaluate_pictures
+from gopro.evaluate import EncodedSamples, evaluate, evaluate_pictures
 from gopro.methods import Method, build_method
 from gopro.methods.maple import MaPLe
 from gopro.methods.mmrl import MMRL
 from gopro.predictions import Predictions
 from gopro.run import load_run
-from gopro.sweep import worker as worker_module
 from gopro.train import train
 from gopro.views import Preprocess
 from gopro.vision import PromptedImageTower
@@ -318,13 +319,14 @@ def test_words_behind_the_learned_tokens_stay(tiny: Backbone) -> None:
 
 
 def test_evaluation_by_batches_is_evaluation(tiny: Backbone) -> None:
-    """For a method with frozen images both ways give the same; pictures of a shorter last batch are not lost."""
+    """A batch at a time gives what all at once do; pictures of a shorter last batch are not lost."""
     data = load_dataset("emoji-activities").half("base")
-    method = build_method("coop", tiny, data.classnames, TEMPLATE)
+    method = build_method("maple", tiny, data.classnames, TEMPLATE)
     seen: list[int] = []
     whole = evaluate_pictures(method, data.test[:75], batch=32, on_progress=seen.append)
     assert seen == [32, 32, 11]
-    kept = evaluate(method, encode_samples(method, data.test[:75]))
+    [views] = eval_batches(data.test[:75], tiny.preprocess, 75)
+    kept = evaluate(method, EncodedSamples(views.views[0], views.labels, 0.0))
     assert replace(whole, seconds=0, probabilities=0) == replace(kept, seconds=0, probabilities=0)
     torch.testing.assert_close(whole.probabilities, kept.probabilities)
     with pytest.raises(InputError, match="no pictures"):
@@ -357,13 +359,12 @@ def test_a_sweep_mixes_methods_with_and_without_frozen_images(tmp_path: Path, mo
     """Encoded test pictures are shared between coop and zeroshot alone; the deep method is tested on pictures."""
     encoded, read_anew = [], []
     monkeypatch.setattr(
-        worker_module, "encode_samples", lambda m, *a, **k: encoded.append(type(m)) or encode_samples(m, *a, **k)
+        features, "view_batches", lambda views, *a: encoded.append(len(views)) or view_batches(views, *a)
     )
     monkeypatch.setattr(
-        worker_module,
-        "evaluate_pictures",
-        lambda m, *a, **k: read_anew.append(type(m)) or evaluate_pictures(m, *a, **k),
+        evaluation, "eval_batches", lambda samples, *a: read_anew.append(len(samples)) or eval_batches(samples, *a)
     )
+    monkeypatch.setenv("GOPRO_CACHE", str(tmp_path / "cache"))
     config = BenchmarkConfig(
         data=("emoji-activities",),
         output=tmp_path,
@@ -376,8 +377,8 @@ def test_a_sweep_mixes_methods_with_and_without_frozen_images(tmp_path: Path, mo
     )
     outcome = benchmark("base-to-new", config)
     assert not outcome.failures and len(outcome.rows) == 4 * 2
-    assert len(encoded) == 2 and MaPLe not in encoded
-    assert read_anew == [MaPLe] * 4
+    halves = [row["n"] for row in outcome.rows[:2]]
+    assert encoded == halves and read_anew == halves * 2
     for row in outcome.rows:
         data = row["data"].replace(":", "_")
         said = Predictions.load(tmp_path / "runs" / row["run"] / f"test-{data}-{row['classes']}.safetensors")

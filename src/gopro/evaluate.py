@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -15,14 +14,16 @@ from gopro.backbone import Encoded
 from gopro.data.dataset import Sample
 from gopro.data.loader import eval_batches
 from gopro.errors import InputError
+from gopro.features import Features, Wanted, encode_views
 from gopro.methods import Method
+from gopro.store import FeatureStore
 
 
 @dataclass(frozen=True)
 class EncodedSamples:
-    """Test pictures as the frozen tower sees them, in main memory, with their labels."""
+    """Test pictures as the frozen tower sees them, with their labels."""
 
-    encoded: Encoded
+    encoded: Features | Encoded
     labels: Int[Tensor, " n"]
     seconds: float
 
@@ -48,7 +49,7 @@ def encode_samples(
     workers: int = 0,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> EncodedSamples:
-    """The evaluation view of each picture through the part of the method that nothing learned touches.
+    """The evaluation view of each picture through the frozen tower, or out of the feature store.
 
     Only where `method.frozen_images`.
 
@@ -56,11 +57,12 @@ def encode_samples(
         InputError: no pictures; one that cannot be read.
     """
     started = time.perf_counter()
-    parts, labels = [], []
-    for encoded, label in _encoded(method, samples, batch, workers, on_progress):
-        parts.append(encoded.to("cpu"))
-        labels.append(label)
-    return EncodedSamples(Encoded.cat(parts), torch.cat(labels), time.perf_counter() - started)
+    _check_any(samples)
+    wanted = [Wanted(sample.picture, "eval") for sample in samples]
+    store = FeatureStore.default(method.backbone)
+    encoded = encode_views(store, wanted, batch=batch, workers=workers, on_progress=on_progress)
+    labels = torch.tensor([sample.label for sample in samples])
+    return EncodedSamples(encoded, labels, time.perf_counter() - started)
 
 
 @torch.no_grad()
@@ -85,29 +87,30 @@ def evaluate_pictures(
     workers: int = 0,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> Evaluation:
-    """As `evaluate`, for any method: pictures are read, encoded and classified a batch at a time, and none is kept.
+    """As `evaluate`, for any method: of one that learns inside the image tower, pictures are read and classified a
+    batch at a time and nothing is kept.
 
     Raises:
         InputError: no pictures; one that cannot be read.
     """
+    if method.frozen_images:
+        encoded = encode_samples(method, samples, batch=batch, workers=workers, on_progress=on_progress)
+        return evaluate(method, encoded, batch=batch)
     started = time.perf_counter()
+    _check_any(samples)
     method.eval()
+    device = method.backbone.device
     logits, labels = [], []
-    for encoded, label in _encoded(method, samples, batch, workers, on_progress):
-        logits.append(method.logits(encoded).float().cpu())
+    for views, label, _ in eval_batches(samples, method.backbone.preprocess, batch, workers):
+        logits.append(method.logits(method.encode(views[0].to(device))).float().cpu())
         labels.append(label)
+        on_progress(len(label))
     return _judged(logits, torch.cat(labels), len(method.classnames), time.perf_counter() - started)
 
 
-def _encoded(
-    method: Method, samples: Sequence[Sample], batch: int, workers: int, on_progress: Callable[[int], None]
-) -> Iterator[tuple[Any, Tensor]]:
-    """Batches of the evaluation view, encoded on the method's device, with their labels."""
+def _check_any(samples: Sequence[Sample]) -> None:
     if not samples:
         raise InputError("there are no pictures to evaluate on")
-    for views, labels, indices in eval_batches(samples, method.backbone.preprocess, batch, workers):
-        yield method.encode(views[0].to(method.backbone.device)), labels
-        on_progress(len(indices))
 
 
 def _judged(logits: list[Tensor], labels: Tensor, classes: int, seconds: float) -> Evaluation:

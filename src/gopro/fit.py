@@ -15,8 +15,8 @@ from lightning_fabric import Fabric
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from gopro.bank import training_batches
 from gopro.data.dataset import Sample
-from gopro.data.loader import in_memory, train_batches
 from gopro.errors import InputError
 from gopro.evaluate import encode_samples, evaluate, evaluate_pictures
 from gopro.methods import Method, Recipe
@@ -61,7 +61,9 @@ def fit(
     seed: int,
     folder: Path,
     val: Sequence[Sample] = (),
+    bank: int = 0,
     workers: int = 0,
+    on_fill: Callable[[int, int], None] = lambda done, total: None,
     on_step: Callable[[Step], None] = lambda step: None,
 ) -> float:
     """Trains a method in place, going on where `folder` says that an earlier call was cut off.
@@ -73,6 +75,8 @@ def fit(
     Args:
         val: where given, the method ends as it was after the epoch with the highest accuracy on these pictures, the
             latest of equals; each epoch's is in the log.
+        bank: K of the view bank; see `gopro.bank.training_batches`.
+        on_fill: told how many of the bank's views are there, and of how many.
 
     Returns:
         Seconds of training, those before a cut included.
@@ -86,26 +90,20 @@ def fit(
     else:
         plain = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
     module, optimizer = fabric.setup(method, plain)
-    preprocess = method.backbone.preprocess
     started = time.perf_counter()
-    loader = train_batches(
-        in_memory(samples, preprocess), method.views, preprocess, recipe.batch, seed, workers=workers
-    )
-    steps = len(loader)
+    batches = training_batches(method, samples, recipe.batch, seed, fabric, bank=bank, workers=workers, on_fill=on_fill)
+    steps = len(batches)
     first, earlier, best = _resume(folder, method, optimizer)
     started -= earlier
     held_out = encode_samples(method, val, workers=workers) if val and method.frozen_images else None
     for epoch in range(first, recipe.epochs):
         module.train()
-        loader.set_epoch(epoch)
         lrs, losses = [], []
-        for i, batch in enumerate(loader):
+        for i, (encoded, labels) in enumerate(batches.epoch(epoch)):
             lr = learning_rate(recipe, epoch + i / steps)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            with fabric.autocast():
-                encoded = method.encode(fabric.to_device(batch.views))
-            terms = module(encoded, fabric.to_device(batch.labels))
+            terms = module(encoded, labels)
             total = torch.stack(list(terms.values())).sum()
             optimizer.zero_grad()
             fabric.backward(total)

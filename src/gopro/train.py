@@ -11,6 +11,7 @@ import torch
 from lightning_fabric import Fabric
 
 from gopro.backbone import Backbone, Encoded, load_backbone
+from gopro.bank import encode_bank
 from gopro.config import HowToTrain, TrainConfig
 from gopro.data import Dataset, load_dataset
 from gopro.data.dataset import Sample
@@ -41,12 +42,14 @@ def train(
     *,
     backbone: Backbone | None = None,
     on_step: Callable[[Step], None] = lambda step: None,
+    on_fill: Callable[[int, int], None] = lambda done, total: None,
 ) -> Run:
     """Trains as the config says and writes the run's folder.
 
     Args:
         backbone: to share one between runs; loaded by `config.backbone` if not given.
         on_step: called after every step, for progress.
+        on_fill: called while the view bank is filled, with how many views are there and of how many.
 
     Raises:
         InputError: anything in the config that cannot be had, or an output folder that is taken.
@@ -61,13 +64,17 @@ def train(
     except OSError as error:
         raise InputError(f"{folder} cannot be made: {error.strerror}") from error
     write_json(folder / CONFIG, describe(config, few.name, few.template, method))
-    return _train(config, folder, few, method, fabric, on_step)
+    return _train(config, folder, few, method, fabric, on_step, on_fill)
 
 
 def resume(
-    folder: Path, *, backbone: Backbone | None = None, on_step: Callable[[Step], None] = lambda step: None
+    folder: Path,
+    *,
+    backbone: Backbone | None = None,
+    on_step: Callable[[Step], None] = lambda step: None,
+    on_fill: Callable[[int, int], None] = lambda done, total: None,
 ) -> Run:
-    """Goes on with a run that was cut off, from its last finished epoch.
+    """Goes on with a run that was cut off, from its last finished epoch. The arguments are those of `train`.
 
     Raises:
         InputError: not a run's folder, a run that is finished, or one whose data or backbone is not what it was.
@@ -81,12 +88,14 @@ def resume(
         raise InputError(f"{folder}: the classes of {config.data} are not what they were when the run began")
     if method.backbone.fingerprint() != content["backbone"]["fingerprint"]:
         raise InputError(f"{folder}: the weights of {config.backbone} are not what they were when the run began")
-    return _train(config, folder, few, method, fabric, on_step)
+    return _train(config, folder, few, method, fabric, on_step, on_fill)
 
 
 def _prepare(config: TrainConfig, backbone: Backbone | None) -> tuple[Dataset, Method, Fabric]:
     """The training and validation pictures, the untrained method and the device, checked before anything is written."""
     kind, _ = parse_method(config.method)
+    if config.bank < 0:
+        raise InputError(f"bank is {config.bank}: give a number of views to keep of each picture, or 0")
     if kind.recipe is not None:
         config.recipe(kind.recipe)
     fabric = make_fabric(config)
@@ -112,6 +121,7 @@ def _train(
     method: Method,
     fabric: Fabric,
     on_step: Callable[[Step], None],
+    on_fill: Callable[[int, int], None],
 ) -> Run:
     memory, seconds = PeakMemory(method.backbone.device), 0.0
     if method.solves:
@@ -127,7 +137,9 @@ def _train(
             seed=config.seed,
             folder=folder,
             val=val,
+            bank=config.bank,
             workers=config.workers,
+            on_fill=on_fill,
             on_step=on_step,
         )
     parameters = sum(parameter.numel() for parameter in method.parameters())
@@ -147,21 +159,31 @@ def _solve(config: TrainConfig, few: Dataset, method: Method, fabric: Fabric) ->
     if few.val:
         with fabric.autocast():
             held_out = encode_samples(method, few.val, workers=config.workers)
-        val = held_out.encoded.to(device), held_out.labels.to(device)
+        val = held_out.encoded[:].to(device), held_out.labels.to(device)
     labels = torch.tensor([sample.label for sample in few.train], device=device)
-    method.solve(training_draws(method, few.train, fabric, config.seed, config.workers), labels, val)
+    method.solve(training_draws(method, few.train, fabric, config.seed, config.workers, config.bank), labels, val)
     return time.perf_counter() - started
 
 
 def training_draws(
-    method: Method, samples: Sequence[Sample], fabric: Fabric, seed: int, workers: int
+    method: Method, samples: Sequence[Sample], fabric: Fabric, seed: int, workers: int, bank: int = 0
 ) -> Iterator[Encoded]:
-    """The training pictures in their order, [n], as often as `Method.solve` wants them; one draw at a time is made."""
+    """The training pictures in their order, [n], as often as `Method.solve` wants them; one draw at a time is made.
+
+    Args:
+        bank: where above 0, draw d is d mod `bank` of the view bank's.
+    """
     device, preprocess = method.backbone.device, method.backbone.preprocess
     if not method.draws:
         with fabric.autocast():
             encoded = encode_samples(method, samples, workers=workers).encoded
-        yield encoded.to(device)
+        yield encoded[:].to(device)
+        return
+    if bank:
+        features = encode_bank(method, method.views[:1], samples, fabric, min(bank, method.draws), workers)
+        each = torch.arange(len(samples)) * min(bank, method.draws)
+        for draw in range(method.draws):
+            yield features[each + draw % bank].to(device)
         return
     # A batch size that leaves no picture alone in the last batch, where the loader would leave it out.
     size = next(size for size in range(64, 1, -1) if len(samples) % size != 1)

@@ -23,6 +23,9 @@ from gopro.errors import InputError
 ViewName = Literal["eval", "base", "moco", "augmix"]
 View = Callable[[Image.Image], Tensor]
 
+RECIPE = 1
+"""To be raised when the same picture and seed come to give another view, so that kept features are made anew."""
+
 _SMALLEST_CROP = 0.08  # of the picture's area
 _ASPECTS = (3 / 4, 4 / 3)
 

@@ -12,6 +12,7 @@ from cyclopts import App
 from PIL import Image
 
 from gopro.cli.benchmark import benchmark, demo_command, report_command
+from gopro.cli.cache import cache_app
 from gopro.cli.console import DEFAULTS, err
 from gopro.cli.data import data_app
 from gopro.cli.methods import methods_command
@@ -31,6 +32,7 @@ app.command(predict_command, name="predict")
 app.command(benchmark)
 app.command(report_command, name="report")
 app.command(data_app)
+app.command(cache_app)
 app.command(methods_command, name="methods")
 app.command(demo_command, name="demo")
 

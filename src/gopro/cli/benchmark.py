@@ -90,10 +90,17 @@ def demo_command(*, output: Path = Path("runs/demo")) -> None:
 
 def _benchmark(protocol: str, config: SweepConfig, *, then_report: bool = True) -> None:
     """Runs a protocol, shows its tables, and exits with code 1 where runs failed."""
-    with steps() as on_step:
+    with steps() as (on_step, on_fill):
         shown = "started" if config.ray is None else "finished"  # a cluster does not tell when a run begins
         command = "gopro " + shlex.join(sys.argv[1:])
-        outcome = sweep.benchmark(protocol, config, command=command, on_event=partial(_say, shown), on_step=on_step)
+        outcome = sweep.benchmark(
+            protocol,
+            config,
+            command=command,
+            on_event=partial(_say, shown),
+            on_step=on_step,
+            on_fill=on_fill,
+        )
     for table in report.tables(outcome.rows):
         out.print(report.rich_table(table))
     folder = escape(str(config.output))

@@ -26,8 +26,9 @@ ConfigFile = Annotated[Path | None, Parameter(name="--config", help="YAML file o
 
 
 @contextmanager
-def steps() -> Iterator[Callable[[Step], None]]:
-    """A progress bar over training steps, with loss terms, learning rate and the time left."""
+def steps() -> Iterator[tuple[Callable[[Step], None], Callable[[int, int], None]]]:
+    """A progress bar over training steps, with loss terms, learning rate and the time left; and one over the views of
+    the bank before them."""
     columns = (
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
@@ -46,11 +47,22 @@ def steps() -> Iterator[Callable[[Step], None]]:
             progress.update(tasks[0], description=f"epoch {step.epoch + 1}  {terms}  lr {step.lr:.1e}")
         progress.update(tasks[0], completed=step.step)
         if step.step == step.steps:
-            progress.remove_task(tasks.pop())
-            progress.stop()
+            end()
+
+    def on_fill(done: int, total: int) -> None:
+        if not tasks:
+            progress.start()
+            tasks.append(progress.add_task("views encoded", total=total))
+        progress.update(tasks[0], completed=done)
+        if done == total:
+            end()
+
+    def end() -> None:
+        progress.remove_task(tasks.pop())
+        progress.stop()
 
     try:
-        yield on_step
+        yield on_step, on_fill
     finally:
         if tasks:
             progress.stop()

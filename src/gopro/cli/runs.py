@@ -26,15 +26,15 @@ def train_command(
     config_file: ConfigFile = None,
 ) -> None:
     """Train a method on a few labelled pictures a class."""
-    with steps() as on_step:
+    with steps() as (on_step, on_fill):
         if resume_from is not None:
             if config is not None:
                 raise InputError("--resume takes no other settings: a run goes on as it was begun")
-            run = resume(resume_from, on_step=on_step)
+            run = resume(resume_from, on_step=on_step, on_fill=on_fill)
         elif config is None:
             raise InputError("say what to train on: --data DATA --output RUN (see gopro train --help)")
         else:
-            run = train(config, on_step=on_step)
+            run = train(config, on_step=on_step, on_fill=on_fill)
     out.print(f"{escape(run.config.method)} is trained on {len(run.method.classnames)} classes of {escape(run.data)}.")
     out.print(f"Next: gopro predict {escape(str(run.folder))} PICTURES", soft_wrap=True)
 

@@ -27,6 +27,10 @@ class Picture(Protocol):
         """The picture, mode RGB. Raises InputError naming it if it cannot be read."""
         ...
 
+    def digest(self) -> str:
+        """What its content is known by, whatever it is called: 32 hexadecimal digits. Cheap beside opening it."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from functools import cache
@@ -12,7 +13,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from gopro.data.dataset import Dataset, Sample, SplitName
-from gopro.data.scenes import SIZE, compose, scene_rng
+from gopro.data.scenes import RECIPE, SIZE, compose, scene_rng
 from gopro.errors import InputError
 
 FOLDER = Path(__file__).parents[1] / "assets" / "emoji"
@@ -56,6 +57,12 @@ class Scene:
     def open(self) -> Image.Image:
         """The scene, RGB, 64 x 64."""
         return compose(drawings(self.style)[self.emoji.place], scene_rng(self.emoji.hexcode, self.style, self.index))
+
+    def digest(self) -> str:
+        """A hash of what it is drawn from."""
+        made_from = f"{RECIPE}/{self.emoji.hexcode}/{self.style}/{self.index}".encode()
+        drawing = drawings(self.style)[self.emoji.place]
+        return hashlib.blake2b(made_from + drawing.tobytes(), digest_size=16).hexdigest()
 
 
 @cache

@@ -1,4 +1,5 @@
-"""Batches of views: every picture's draw depends on the seed, the epoch, its index and the view's name alone."""
+"""Batches of views: every picture's draw depends on the seed, the epoch, its index and the view's name alone, or where
+draws are shared by runs (`bank`) on its content, the draw's number and the view's name."""
 
 from __future__ import annotations
 
@@ -33,11 +34,12 @@ class PictureViews(Dataset[tuple[Tensor, int, int]]):
     """Samples as views: item (epoch, index) is (float32 [views, 3, size, size], label, index)."""
 
     def __init__(
-        self, samples: Sequence[Sample], views: Sequence[ViewName], preprocess: Preprocess, seed: int = 0
+        self, samples: Sequence[Sample], views: Sequence[ViewName], preprocess: Preprocess, seed: int = 0, bank: int = 0
     ) -> None:
         self.samples = samples
         self.views = {name: make_view(name, preprocess) for name in views}
-        self.seed = seed
+        self.seed, self.bank = seed, bank
+        self.digests = [sample.picture.digest() for sample in samples] if bank else []
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -46,13 +48,49 @@ class PictureViews(Dataset[tuple[Tensor, int, int]]):
         epoch, index = key
         sample = self.samples[index]
         picture = sample.picture.open()
-        views = [seeded(view, picture, self.seed, epoch, index, name) for name, view in self.views.items()]
+        key = (self.digests[index], epoch % self.bank) if self.bank else (self.seed, epoch, index)
+        views = [seeded(view, picture, *key, name) for name, view in self.views.items()]
         return torch.stack(views), sample.label, index
 
     def __getitems__(self, keys: Sequence[Key]) -> list[tuple[Tensor, int, int]] | InputError:
         """Called by the DataLoader for a whole batch. An InputError is returned, not raised, for `PictureLoader`."""
         try:
             return [self[key] for key in keys]
+        except InputError as error:
+            return error
+
+
+class DrawnView(NamedTuple):
+    """One view of a picture and the key that seeds it."""
+
+    picture: Picture
+    view: ViewName
+    key: tuple[int | str, ...]
+
+
+class DrawnViews(Dataset[Tensor]):
+    """Single views: item i is float32 [3, size, size]. Views of one picture that follow each other open it once."""
+
+    def __init__(self, drawn: Sequence[DrawnView], preprocess: Preprocess) -> None:
+        self.drawn, self.size = drawn, preprocess.size
+        self.views = {name: make_view(name, preprocess) for name in {view for _, view, _ in drawn}}
+        self._open: tuple[Picture, Image.Image] | None = None
+
+    def __len__(self) -> int:
+        return len(self.drawn)
+
+    def __getitem__(self, index: int) -> Tensor:
+        picture, name, key = self.drawn[index]
+        if name == "eval":
+            return self.views[name](picture.open())
+        if self._open is None or self._open[0] is not picture:
+            self._open = picture, reduced(picture.open(), self.size)
+        return seeded(self.views[name], self._open[1], *key)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Tensor] | InputError:
+        """As `PictureViews.__getitems__`."""
+        try:
+            return [self[index] for index in indices]
         except InputError as error:
             return error
 
@@ -64,10 +102,14 @@ class EpochBatches(Sampler[list[Key]]):
     statistics need two. Being drawn anew each epoch, it is not always the same picture that is left out.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int, epoch: int) -> None:
+    def __init__(self, count: int, batch_size: int, seed: int, epoch: int = 0) -> None:
+        """Raises InputError: a batch size below 1, one picture where batches of two or more are asked for."""
+        _check_batch_size(batch_size)
         self.batch_size, self.seed, self.epoch = batch_size, seed, epoch
         self.kept = count - 1 if count % batch_size == 1 and batch_size > 1 else count
         self.count = count
+        if not self.kept:
+            raise InputError(f"{count} training pictures: give at least 2, or use batches of 1")
 
     def __len__(self) -> int:
         return -(-self.kept // self.batch_size)
@@ -81,7 +123,7 @@ class EpochBatches(Sampler[list[Key]]):
 class PictureLoader(DataLoader[Any]):
     """A DataLoader that raises a worker's InputError as it was, where DataLoader would wrap it in a traceback."""
 
-    def __iter__(self) -> Iterator[Batch]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         for batch in super().__iter__():
             if isinstance(batch, InputError):
                 raise batch
@@ -101,21 +143,22 @@ def train_batches(
     seed: int,
     epoch: int = 0,
     workers: int = 0,
+    bank: int = 0,
 ) -> PictureLoader:
     """Shuffled batches of views for one epoch; `set_epoch` makes the same loader (and its workers) go on to another.
 
     The batches are the same bits whatever the number of workers and whatever was drawn before. See `EpochBatches` for
     a last batch of one picture. `in_memory` saves decoding the pictures again each epoch.
 
+    Args:
+        bank: where above 0, epoch e takes draw e mod `bank` of those that depend on a picture's content alone.
+
     Raises:
         InputError: a batch size below 1, one picture where batches of two or more are asked for; while iterating,
             a picture that cannot be read.
     """
-    _check_batch_size(batch_size)
     batches = EpochBatches(len(samples), batch_size, seed, epoch)
-    if not len(batches):
-        raise InputError(f"{len(samples)} training pictures: give at least 2, or use batches of 1")
-    return _loader(PictureViews(samples, views, preprocess, seed), batches, workers)
+    return _loader(PictureViews(samples, views, preprocess, seed, bank), batches, workers)
 
 
 def eval_batches(samples: Sequence[Sample], preprocess: Preprocess, batch_size: int, workers: int = 0) -> PictureLoader:
@@ -130,16 +173,35 @@ def eval_batches(samples: Sequence[Sample], preprocess: Preprocess, batch_size: 
     return _loader(PictureViews(samples, ("eval",), preprocess), batches, workers)
 
 
+def view_batches(
+    drawn: Sequence[DrawnView], preprocess: Preprocess, batch_size: int, workers: int = 0
+) -> PictureLoader:
+    """Single views in order, as batches [batch, 3, size, size].
+
+    Raises:
+        InputError: while iterating, a picture that cannot be read.
+    """
+    batches = [list(range(i, min(i + batch_size, len(drawn)))) for i in range(0, len(drawn), batch_size)]
+    return _loader(DrawnViews(drawn, preprocess), batches, workers)
+
+
 @dataclass(frozen=True, slots=True)
 class DecodedPicture:
     """A picture held in memory."""
 
-    name: str
+    source: Picture
     image: Image.Image
+
+    @property
+    def name(self) -> str:
+        return self.source.name
 
     def open(self) -> Image.Image:
         """A copy of the picture, mode RGB."""
         return self.image.copy()
+
+    def digest(self) -> str:
+        return self.source.digest()
 
 
 def in_memory(samples: Sequence[Sample], preprocess: Preprocess, budget: int = 2**30) -> tuple[Sample, ...]:
@@ -157,7 +219,7 @@ def in_memory(samples: Sequence[Sample], preprocess: Preprocess, budget: int = 2
             image = reduced(sample.picture.open(), preprocess.size)
             budget -= 4 * image.width * image.height  # PIL holds RGB as four bytes a pixel
             if budget >= 0:
-                picture: Picture = DecodedPicture(sample.picture.name, image)
+                picture: Picture = DecodedPicture(sample.picture, image)
                 sample = replace(sample, picture=picture)
         kept.append(sample)
     return tuple(kept)
@@ -168,12 +230,14 @@ def _check_batch_size(batch_size: int) -> None:
         raise InputError(f"batch size {batch_size}: give at least 1")
 
 
-def _loader(dataset: PictureViews, batches: Sampler[list[Key]] | list[list[Key]], workers: int) -> PictureLoader:
+def _loader(
+    dataset: PictureViews | DrawnViews, batches: Sampler[list[Key]] | list[list[Key]] | list[list[int]], workers: int
+) -> PictureLoader:
     return PictureLoader(
         dataset,
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=_collate,
+        collate_fn=_collate if isinstance(dataset, PictureViews) else _stack,
         persistent_workers=workers > 0,
         generator=torch.Generator(),  # its own, so that iterating draws nothing from the global one
     )
@@ -184,3 +248,7 @@ def _collate(items: list[tuple[Tensor, int, int]] | InputError) -> Batch | Input
         return items
     views, labels, indices = zip(*items, strict=True)
     return Batch(torch.stack(views, dim=1), torch.tensor(labels), torch.tensor(indices))
+
+
+def _stack(views: list[Tensor] | InputError) -> Tensor | InputError:
+    return views if isinstance(views, InputError) else torch.stack(views)

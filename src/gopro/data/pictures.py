@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,6 +53,14 @@ class PictureFile:
     def open(self) -> Image.Image:
         """The picture, mode RGB, upright; see `decode`. Raises InputError naming the path."""
         return decode(self.path, self.name)
+
+    def digest(self) -> str:
+        """A hash of the file's bytes. Raises InputError naming the path."""
+        try:
+            with self.path.open("rb") as file:
+                return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        except OSError as error:
+            raise InputError(f"{self.name}: the picture cannot be read ({error.strerror}); restore it") from error
 
 
 def decode(source: Path | BinaryIO, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:

@@ -85,6 +85,7 @@ def sweep(
     command: str = "",
     on_event: Callable[[Event], None] = lambda event: None,
     on_step: Callable[[Step], None] = lambda step: None,
+    on_fill: Callable[[int, int], None] = lambda done, total: None,
 ) -> Outcome:
     """Does what is missing of the jobs, and writes it to `config.output`.
 
@@ -94,7 +95,7 @@ def sweep(
 
     Args:
         command: what the user typed, for the record.
-        on_step: called in every training step of runs in this process: not with `jobs` or `ray`.
+        on_step, on_fill: as of `gopro.train`, for runs in this process: not with `jobs` or `ray`.
 
     Raises:
         InputError: a run that is there was told otherwise; another sweep is at this folder; faulty files in it.
@@ -119,7 +120,7 @@ def sweep(
             append_json(config.output / HISTORY, record)
         outcome = Outcome()
         clock = _Clock([job for job, _ in tasks], config.jobs if config.ray is None else None)
-        for number, message in _messages(tasks, config, on_step):
+        for number, message in _messages(tasks, config, on_step, on_fill):
             job = tasks[number][0]
             match message:
                 case None:
@@ -139,7 +140,10 @@ def sweep(
 
 
 def _messages(
-    tasks: Sequence[Task], config: SweepConfig, on_step: Callable[[Step], None]
+    tasks: Sequence[Task],
+    config: SweepConfig,
+    on_step: Callable[[Step], None],
+    on_fill: Callable[[int, int], None],
 ) -> Iterator[tuple[int, Message | None]]:
     if not tasks:
         return
@@ -151,7 +155,7 @@ def _messages(
         worker = Worker()
         for number, (job, tests) in enumerate(tasks):
             yield number, None
-            for message in worker.work(job, tests, on_step):
+            for message in worker.work(job, tests, on_step, on_fill):
                 yield number, message
 
 
@@ -209,7 +213,7 @@ def _check_same(wanted: TrainConfig) -> None:
     folders = [Path(config.data) for config in (there, wanted)]
     if any(folder.is_dir() for folder in folders) and folders[0].resolve() != folders[1].resolve():
         raise InputError(f"{wanted.output} was run on {there.data}, not {wanted.data}: choose another --output")
-    for name in ("backbone", "epochs", "batch", "lr", "optimizer", "select", "precision"):
+    for name in ("backbone", "epochs", "batch", "lr", "optimizer", "select", "precision", "bank"):
         if getattr(there, name) != getattr(wanted, name):
             raise InputError(
                 f"{wanted.output} was run with {name} {getattr(there, name)}, not {getattr(wanted, name)}: "

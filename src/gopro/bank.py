@@ -1,0 +1,133 @@
+"""What a training run steps on: views drawn anew each epoch, or the view bank, some draws encoded once for all runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Int
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from gopro.data.dataset import Sample
+from gopro.data.loader import EpochBatches, in_memory, train_batches
+from gopro.features import Features, Wanted, encode_views
+from gopro.methods import Method
+from gopro.store import FeatureStore
+from gopro.views import ViewName
+
+
+class TrainingBatches(Protocol):
+    """Batches of encoded views in an order that depends on (seed, epoch) alone."""
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        ...
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Any, Int[Tensor, " batch"]]]:
+        """What the method's `encode` gives for its views, [views, batch], and the labels, on the device."""
+        ...
+
+
+def training_batches(
+    method: Method,
+    samples: Sequence[Sample],
+    batch: int,
+    seed: int,
+    fabric: Fabric,
+    *,
+    bank: int = 0,
+    workers: int = 0,
+    on_fill: Callable[[int, int], None] = lambda done, total: None,
+) -> TrainingBatches:
+    """The batches that a method trains on.
+
+    Args:
+        bank: K of the view bank, whose draws depend on the pictures' content alone; epoch e takes draw e mod K. For
+            a method that leaves the image tower frozen they are encoded now, as far as the feature store lacks them,
+            and no picture is opened afterwards. One that learns inside the tower is given the same draws, made when
+            they are needed. 0: views of the run's own, new in each epoch.
+        on_fill: told how many views of the bank are encoded, and of how many.
+
+    Raises:
+        InputError: fewer pictures than a batch needs; one that cannot be read, now or later.
+    """
+    if bank and method.frozen_images:
+        return BankBatches(method, samples, batch, seed, fabric, bank, workers, on_fill)
+    return DrawnBatches(method, samples, batch, seed, fabric, bank, workers)
+
+
+class DrawnBatches:
+    """Views made by worker processes and encoded a batch at a time."""
+
+    def __init__(
+        self, method: Method, samples: Sequence[Sample], batch: int, seed: int, fabric: Fabric, bank: int, workers: int
+    ):
+        self.method, self.fabric = method, fabric
+        preprocess = method.backbone.preprocess
+        pictures = in_memory(samples, preprocess)
+        self.loader = train_batches(pictures, method.views, preprocess, batch, seed, workers=workers, bank=bank)
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Any, Int[Tensor, " batch"]]]:
+        self.loader.set_epoch(epoch)
+        for batch in self.loader:
+            with self.fabric.autocast():
+                encoded = self.method.encode(self.fabric.to_device(batch.views))
+            yield encoded, self.fabric.to_device(batch.labels)
+
+
+class BankBatches:
+    """Views that are encoded already, in the same order of pictures."""
+
+    def __init__(
+        self,
+        method: Method,
+        samples: Sequence[Sample],
+        batch: int,
+        seed: int,
+        fabric: Fabric,
+        bank: int,
+        workers: int,
+        on_fill: Callable[[int, int], None],
+    ):
+        self.batches, self.fabric, self.bank = EpochBatches(len(samples), batch, seed), fabric, bank
+        self.labels = torch.tensor([sample.label for sample in samples])
+        self.views = len(method.views)
+        self.features = encode_bank(method, method.views, samples, fabric, bank, workers, on_fill)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Any, Int[Tensor, " batch"]]]:
+        self.batches.epoch = epoch
+        views = torch.arange(self.views)[:, None]
+        for keys in self.batches:
+            pictures = torch.tensor([index for _, index in keys])
+            encoded = self.features[(pictures * self.bank + epoch % self.bank) * self.views + views]
+            yield encoded.to(self.fabric.device), self.fabric.to_device(self.labels[pictures])
+
+
+def encode_bank(
+    method: Method,
+    views: Sequence[ViewName],
+    samples: Sequence[Sample],
+    fabric: Fabric,
+    bank: int,
+    workers: int,
+    on_fill: Callable[[int, int], None] = lambda done, total: None,
+) -> Features:
+    """All draws of the views of all pictures, picture by picture: [pictures x bank x views]."""
+    wanted = [Wanted(sample.picture, view, draw) for sample in samples for draw in range(bank) for view in views]
+    there = 0
+
+    def more(done: int) -> None:
+        nonlocal there
+        there += done
+        on_fill(there, len(wanted))
+
+    with fabric.autocast():
+        return encode_views(FeatureStore.default(method.backbone), wanted, workers=workers, on_progress=more)
