@@ -20,9 +20,11 @@ from gopro.data.dataset import Sample
 from gopro.data.emoji import Scene
 from gopro.data.loader import EpochBatches
 from gopro.errors import InputError
+from gopro.features import Wanted, encode_views
 from gopro.fit import Step
 from gopro.methods import Method, build_method
 from gopro.run import LEARNED
+from gopro.store import FeatureStore
 from gopro.train import make_fabric, resume, train, training_draws
 from gopro.views import make_view, seeded
 
@@ -69,9 +71,10 @@ class Direct:
         fabric: Fabric,
         *,
         bank: int,
+        crop: float,
         **rest: object,
     ):
-        self.method, self.samples, self.bank = method, samples, bank
+        self.method, self.samples, self.bank, self.crop = method, samples, bank, crop
         self.batches = EpochBatches(len(samples), batch, seed)
 
     def __len__(self) -> int:
@@ -86,7 +89,7 @@ class Direct:
 
     def drawn(self, sample: Sample, epoch: int, view: Any) -> Tensor:
         key = (sample.picture.digest(), epoch % self.bank, view)
-        return seeded(make_view(view, self.method.backbone.preprocess), sample.picture.open(), *key)
+        return seeded(make_view(view, self.method.backbone.preprocess, self.crop), sample.picture.open(), *key)
 
 
 @pytest.mark.parametrize("method", ["coop", "gopro", "maple"])
@@ -187,3 +190,13 @@ def test_a_bank_is_refused_or_told_apart(tmp_path: Path, tiny: Backbone) -> None
     benchmark("few-shot", config)
     with pytest.raises(InputError, match="was run with bank 0, not 4"):
         benchmark("few-shot", replace(config, bank=4))
+
+
+def test_views_of_other_crops_are_other_entries_and_the_evaluation_view_is_the_same(tiny: Backbone) -> None:
+    picture = load_dataset("emoji-activities").train[0].picture
+    store = FeatureStore(tiny, None)
+    wanted = [Wanted(picture, "base"), Wanted(picture, "eval")]
+    small, large = (encode_views(store, wanted, crop=crop)[:].embedding for crop in (0.08, 0.9))
+    assert not torch.equal(small[0], large[0])
+    assert torch.equal(small[1], large[1])
+    assert torch.equal(encode_views(store, wanted, crop=0.08)[:].embedding, small)

@@ -15,7 +15,7 @@ from PIL import Image
 from gopro.data import PictureFile, Sample, load_dataset
 from gopro.data.loader import Batch, EpochBatches, PictureViews, eval_batches, in_memory, train_batches
 from gopro.errors import InputError
-from gopro.views import Preprocess, ViewName, make_view, reduced, seeded, stable_seed
+from gopro.views import Preprocess, View, ViewName, make_view, reduced, seeded, stable_seed
 
 MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
 SMALL = Preprocess(32, MEAN, STD)
@@ -305,3 +305,22 @@ def test_real_pictures_are_the_same_bits_in_workers(shared: Path):
     assert same(collected(train_batches(samples, TRIPLE, wide, batch_size=3, seed=1, workers=2)), expected)
     views = torch.cat([b.views for b in expected], dim=1)
     assert abs(views.mean()) < 1 and 0.4 < views.std() < 2  # normalised for the backbone: near 0 and 1
+
+
+def test_random_views_show_as_much_as_they_are_told_to() -> None:
+    """Of a picture whose left half is black, no view that shows nearly all of it can be all white."""
+    picture = Image.new("RGB", (64, 64), "white")
+    picture.paste("black", (0, 0, 32, 64))
+    for name in ("base", "moco", "augmix"):
+        small, large = (
+            [seeded(make_view(name, SMALL, crop), picture, i).amin().item() for i in range(40)] for crop in (0.08, 0.9)
+        )
+        assert max(small) > 0.5 > max(large)  # normalised: black is below 0
+    assert same_view(make_view("eval", SMALL, 0.9), make_view("eval", SMALL), picture)
+    for crop in (0.0, 1.5):
+        with pytest.raises(InputError, match=f"crop is {crop}"):
+            make_view("base", SMALL, crop)
+
+
+def same_view(one: View, other: View, picture: Image.Image) -> bool:
+    return torch.equal(one(picture), other(picture))

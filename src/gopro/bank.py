@@ -15,7 +15,7 @@ from gopro.data.loader import EpochBatches, in_memory, train_batches
 from gopro.features import Features, Wanted, encode_views
 from gopro.methods import Method
 from gopro.store import FeatureStore
-from gopro.views import ViewName
+from gopro.views import CROP, ViewName
 
 
 class TrainingBatches(Protocol):
@@ -38,6 +38,7 @@ def training_batches(
     fabric: Fabric,
     *,
     bank: int = 0,
+    crop: float = CROP,
     workers: int = 0,
     on_fill: Callable[[int, int], None] = lambda done, total: None,
 ) -> TrainingBatches:
@@ -48,26 +49,37 @@ def training_batches(
             a method that leaves the image tower frozen they are encoded now, as far as the feature store lacks them,
             and no picture is opened afterwards. One that learns inside the tower is given the same draws, made when
             they are needed. 0: views of the run's own, new in each epoch.
+        crop: of the random views, see `gopro.views.make_view`.
         on_fill: told how many views of the bank are encoded, and of how many.
 
     Raises:
         InputError: fewer pictures than a batch needs; one that cannot be read, now or later.
     """
     if bank and method.frozen_images:
-        return BankBatches(method, samples, batch, seed, fabric, bank, workers, on_fill)
-    return DrawnBatches(method, samples, batch, seed, fabric, bank, workers)
+        return BankBatches(method, samples, batch, seed, fabric, bank, crop, workers, on_fill)
+    return DrawnBatches(method, samples, batch, seed, fabric, bank, crop, workers)
 
 
 class DrawnBatches:
     """Views made by worker processes and encoded a batch at a time."""
 
     def __init__(
-        self, method: Method, samples: Sequence[Sample], batch: int, seed: int, fabric: Fabric, bank: int, workers: int
+        self,
+        method: Method,
+        samples: Sequence[Sample],
+        batch: int,
+        seed: int,
+        fabric: Fabric,
+        bank: int,
+        crop: float,
+        workers: int,
     ):
         self.method, self.fabric = method, fabric
         preprocess = method.backbone.preprocess
         pictures = in_memory(samples, preprocess)
-        self.loader = train_batches(pictures, method.views, preprocess, batch, seed, workers=workers, bank=bank)
+        self.loader = train_batches(
+            pictures, method.views, preprocess, batch, seed, workers=workers, bank=bank, crop=crop
+        )
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -91,13 +103,14 @@ class BankBatches:
         seed: int,
         fabric: Fabric,
         bank: int,
+        crop: float,
         workers: int,
         on_fill: Callable[[int, int], None],
     ):
         self.batches, self.fabric, self.bank = EpochBatches(len(samples), batch, seed), fabric, bank
         self.labels = torch.tensor([sample.label for sample in samples])
         self.views = len(method.views)
-        self.features = encode_bank(method, method.views, samples, fabric, bank, workers, on_fill)
+        self.features = encode_bank(method, method.views, samples, fabric, bank, crop, workers, on_fill)
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -117,6 +130,7 @@ def encode_bank(
     samples: Sequence[Sample],
     fabric: Fabric,
     bank: int,
+    crop: float,
     workers: int,
     on_fill: Callable[[int, int], None] = lambda done, total: None,
 ) -> Features:
@@ -130,4 +144,5 @@ def encode_bank(
         on_fill(there, len(wanted))
 
     with fabric.autocast():
-        return encode_views(FeatureStore.default(method.backbone), wanted, workers=workers, on_progress=more)
+        store = FeatureStore.default(method.backbone)
+        return encode_views(store, wanted, crop=crop, workers=workers, on_progress=more)

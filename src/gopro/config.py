@@ -35,6 +35,8 @@ class HowToTrain:
     """Where to compute."""
     workers: int = 2
     """Processes that make the views."""
+    crop: float | None = None
+    """Least share of a picture's area that a random view shows; the data set's own if not given."""
     bank: int = 0
     """Random views of each training picture that are encoded once and kept for all epochs and runs; 0 draws new ones
     each epoch."""

@@ -24,7 +24,7 @@ from gopro.data.dataset import Picture
 from gopro.data.loader import DrawnView, view_batches
 from gopro.errors import InputError
 from gopro.store import FeatureStore, Places
-from gopro.views import RECIPE, ViewName
+from gopro.views import CROP, RECIPE, ViewName
 
 FLUSH_ROWS, FLUSH_SECONDS = 4096, 60.0
 """What is encoded is written after so many views or so long, whichever comes first."""
@@ -62,6 +62,7 @@ def encode_views(
     store: FeatureStore,
     wanted: Sequence[Wanted],
     *,
+    crop: float = CROP,
     batch: int = 64,
     workers: int = 0,
     on_progress: Callable[[int], None] = lambda done: None,
@@ -72,6 +73,7 @@ def encode_views(
     off loses a minute of it at most.
 
     Args:
+        crop: of the random views, see `gopro.views.make_view`.
         on_progress: told how many more views are there, those found among them.
 
     Raises:
@@ -81,7 +83,7 @@ def encode_views(
     with ThreadPoolExecutor(8) as pool:  # reading files is waiting
         digests = dict(zip(pictures, pool.map(lambda picture: picture.digest(), pictures.values()), strict=True))
     common = _common(store.backbone)
-    keys = [_key(common, digests[id(want.picture)], want.view, want.draw) for want in wanted]
+    keys = [_key(common, digests[id(want.picture)], want.view, want.draw, crop) for want in wanted]
     found = store.find(keys)
     missing: dict[bytes, DrawnView] = {}
     for at in np.flatnonzero(found.segments < 0).tolist():
@@ -89,7 +91,7 @@ def encode_views(
         missing.setdefault(keys[at], DrawnView(picture, view, (digests[id(picture)], draw, view)))
     on_progress(len(wanted) - len(missing))
     if missing:
-        _fill(store, missing, batch, workers, on_progress)
+        _fill(store, missing, crop, batch, workers, on_progress)
         found = store.find(keys)
     return Features(store, found)
 
@@ -101,13 +103,15 @@ def _common(backbone: Backbone) -> bytes:
     return repr((RECIPE, backbone.preprocess, precision)).encode()
 
 
-def _key(common: bytes, digest: str, view: ViewName, draw: int) -> bytes:
-    return hashlib.blake2b(common + f"{digest}/{view}/{draw}".encode(), digest_size=16).digest()
+def _key(common: bytes, digest: str, view: ViewName, draw: int, crop: float) -> bytes:
+    drawn = "" if view == "eval" else f"{draw}/{crop:g}"
+    return hashlib.blake2b(common + f"{digest}/{view}/{drawn}".encode(), digest_size=16).digest()
 
 
 def _fill(
     store: FeatureStore,
     missing: dict[bytes, DrawnView],
+    crop: float,
     batch: int,
     workers: int,
     on_progress: Callable[[int], None],
@@ -116,7 +120,7 @@ def _fill(
     rows: list[np.ndarray] = []
     kept, since = 0, time.monotonic()
     try:
-        for images in view_batches(list(missing.values()), backbone.preprocess, batch, workers):
+        for images in view_batches(list(missing.values()), backbone.preprocess, batch, crop, workers):
             rows.append(_half(backbone, backbone.encode(images.to(backbone.device))).cpu().numpy())
             on_progress(len(images))
             if sum(map(len, rows)) >= FLUSH_ROWS or time.monotonic() - since >= FLUSH_SECONDS:

@@ -21,6 +21,7 @@ from gopro.errors import InputError
 from gopro.evaluate import encode_samples, evaluate, evaluate_pictures
 from gopro.methods import Method, Recipe
 from gopro.run import save_tensors, write_atomically
+from gopro.views import CROP
 
 RESUME, LOG = "resume.safetensors", "log.csv"
 WARMUP_LR = 1e-5
@@ -62,6 +63,7 @@ def fit(
     folder: Path,
     val: Sequence[Sample] = (),
     bank: int = 0,
+    crop: float = CROP,
     workers: int = 0,
     on_fill: Callable[[int, int], None] = lambda done, total: None,
     on_step: Callable[[Step], None] = lambda step: None,
@@ -76,6 +78,7 @@ def fit(
         val: where given, the method ends as it was after the epoch with the highest accuracy on these pictures, the
             latest of equals; each epoch's is in the log.
         bank: K of the view bank; see `gopro.bank.training_batches`.
+        crop: of the random views, see `gopro.views.make_view`.
         on_fill: told how many of the bank's views are there, and of how many.
 
     Returns:
@@ -91,7 +94,9 @@ def fit(
         plain = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
     module, optimizer = fabric.setup(method, plain)
     started = time.perf_counter()
-    batches = training_batches(method, samples, recipe.batch, seed, fabric, bank=bank, workers=workers, on_fill=on_fill)
+    batches = training_batches(
+        method, samples, recipe.batch, seed, fabric, bank=bank, crop=crop, workers=workers, on_fill=on_fill
+    )
     steps = len(batches)
     first, earlier, best = _resume(folder, method, optimizer)
     started -= earlier

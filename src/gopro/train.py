@@ -22,7 +22,7 @@ from gopro.fit import RESUME, Step, fit
 from gopro.machine import PeakMemory
 from gopro.methods import Method, build_method, parse_method
 from gopro.run import CONFIG, COST, LEARNED, Cost, Run, describe, read_config, save_tensors, write_json
-from gopro.views import stable_seed
+from gopro.views import CROP, stable_seed
 
 
 def make_fabric(how: HowToTrain) -> Fabric:
@@ -138,6 +138,7 @@ def _train(
             folder=folder,
             val=val,
             bank=config.bank,
+            crop=_crop(config, few),
             workers=config.workers,
             on_fill=on_fill,
             on_step=on_step,
@@ -161,17 +162,30 @@ def _solve(config: TrainConfig, few: Dataset, method: Method, fabric: Fabric) ->
             held_out = encode_samples(method, few.val, workers=config.workers)
         val = held_out.encoded[:].to(device), held_out.labels.to(device)
     labels = torch.tensor([sample.label for sample in few.train], device=device)
-    method.solve(training_draws(method, few.train, fabric, config.seed, config.workers, config.bank), labels, val)
+    crop = _crop(config, few)
+    draws = training_draws(method, few.train, fabric, config.seed, config.workers, config.bank, crop)
+    method.solve(draws, labels, val)
     return time.perf_counter() - started
 
 
+def _crop(config: TrainConfig, few: Dataset) -> float:
+    return few.crop if config.crop is None else config.crop
+
+
 def training_draws(
-    method: Method, samples: Sequence[Sample], fabric: Fabric, seed: int, workers: int, bank: int = 0
+    method: Method,
+    samples: Sequence[Sample],
+    fabric: Fabric,
+    seed: int,
+    workers: int,
+    bank: int = 0,
+    crop: float = CROP,
 ) -> Iterator[Encoded]:
     """The training pictures in their order, [n], as often as `Method.solve` wants them; one draw at a time is made.
 
     Args:
         bank: where above 0, draw d is d mod `bank` of the view bank's.
+        crop: of the random views, see `gopro.views.make_view`.
     """
     device, preprocess = method.backbone.device, method.backbone.preprocess
     if not method.draws:
@@ -180,14 +194,15 @@ def training_draws(
         yield encoded[:].to(device)
         return
     if bank:
-        features = encode_bank(method, method.views[:1], samples, fabric, min(bank, method.draws), workers)
+        features = encode_bank(method, method.views[:1], samples, fabric, min(bank, method.draws), crop, workers)
         each = torch.arange(len(samples)) * min(bank, method.draws)
         for draw in range(method.draws):
             yield features[each + draw % bank].to(device)
         return
     # A batch size that leaves no picture alone in the last batch, where the loader would leave it out.
     size = next(size for size in range(64, 1, -1) if len(samples) % size != 1)
-    loader = train_batches(in_memory(samples, preprocess), method.views[:1], preprocess, size, seed, workers=workers)
+    pictures = in_memory(samples, preprocess)
+    loader = train_batches(pictures, method.views[:1], preprocess, size, seed, workers=workers, crop=crop)
     for draw in range(method.draws):
         loader.set_epoch(draw)
         parts, indices = [], []

@@ -26,7 +26,9 @@ View = Callable[[Image.Image], Tensor]
 RECIPE = 1
 """To be raised when the same picture and seed come to give another view, so that kept features are made anew."""
 
-_SMALLEST_CROP = 0.08  # of the picture's area
+CROP = 0.08
+"""Least share of a picture's area that a random view shows, as CoOp trains; a data set may say otherwise."""
+
 _ASPECTS = (3 / 4, 4 / 3)
 
 
@@ -56,11 +58,11 @@ class Preprocess:
             raise InputError(f"preprocess resize_mode {self.resize_mode!r}: only shortest and squash are handled")
 
 
-def make_view(name: ViewName, preprocess: Preprocess) -> View:
+def make_view(name: ViewName, preprocess: Preprocess, crop: float = CROP) -> View:
     """The view `name` of a PIL image (mode RGB) as a normalised float32 tensor [3, size, size].
 
     - `eval`: open_clip's evaluation transform.
-    - `base`: random resized crop (area 0.08 to 1) and horizontal flip, as CoOp trains.
+    - `base`: random resized crop (area `crop` to 1) and horizontal flip, as CoOp trains.
     - `moco`: the first of MoCo v3's two augmentations (Chen et al. 2021, arXiv 2104.02057; `augmentation1` of
       `main_moco.py` in facebookresearch/moco-v3), which is the one GOPro's released code takes: crop, colour jitter
       with probability 0.8, grey with 0.2, blur always, flip. Two departures: the crop is resized with the backbone's
@@ -69,29 +71,34 @@ def make_view(name: ViewName, preprocess: Preprocess) -> View:
       settings: 3 chains of 1 to 3 operations, alpha 1, severity 3, without the operations that ImageNet-C overlaps.
 
     The random views draw from torch's global generator; see `seeded`.
+
+    Raises:
+        InputError: no such view; a `crop` that is no share above 0.
     """
     if name not in get_args(ViewName):
         raise InputError(f"view {name!r}: choose one of {', '.join(get_args(ViewName))}")
+    if not 0 < crop <= 1:
+        raise InputError(f"crop is {crop}: give a share of the area above 0, at most 1")
     size = preprocess.size
     mode = v2.InterpolationMode.BILINEAR if preprocess.interpolation == "bilinear" else v2.InterpolationMode.BICUBIC
-    crop: list[Any] = [
+    cropped: list[Any] = [
         partial(reduced, size=size),
-        v2.RandomResizedCrop(size, scale=(_SMALLEST_CROP, 1.0), ratio=_ASPECTS, interpolation=mode),
+        v2.RandomResizedCrop(size, scale=(crop, 1.0), ratio=_ASPECTS, interpolation=mode),
     ]
     flip = v2.RandomHorizontalFlip()
     steps: dict[ViewName, list[Any]] = {
         "eval": [v2.Resize((size, size), interpolation=mode)]
         if preprocess.resize_mode == "squash"
         else [v2.Resize(size, interpolation=mode), v2.CenterCrop(size)],
-        "base": [*crop, flip],
+        "base": [*cropped, flip],
         "moco": [
-            *crop,
+            *cropped,
             v2.RandomApply([v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)], p=0.8),
             v2.RandomGrayscale(p=0.2),
             RandomBlur(0.1 * size / 224, 2.0 * size / 224),
             flip,
         ],
-        "augmix": [*crop, flip, v2.AugMix(severity=3, mixture_width=3, chain_depth=-1, alpha=1.0, all_ops=False)],
+        "augmix": [*cropped, flip, v2.AugMix(severity=3, mixture_width=3, chain_depth=-1, alpha=1.0, all_ops=False)],
     }
     to_tensor = [
         v2.PILToTensor(),
@@ -117,8 +124,8 @@ def stable_seed(*key: int | str) -> int:
 def reduced(picture: Image.Image, size: int) -> Image.Image:
     """The picture shrunk by a whole factor such that no random crop of it has to be enlarged to `size`.
 
-    The smallest crop has sides of at least 0.24 times the picture's short side, so 4 · size is enough. Doing it twice
-    is the same as doing it once.
+    The smallest crop that is usual, of 0.08, has sides of at least 0.24 times the picture's short side, so 4 · size is
+    enough. Doing it twice is the same as doing it once.
     """
     factor = min(picture.size) // (4 * size)
     return picture.reduce(factor) if factor > 1 else picture

@@ -10,6 +10,7 @@ from typing import Literal, Protocol, get_args
 from PIL import Image
 
 from gopro.errors import InputError
+from gopro.views import CROP
 
 ClassHalf = Literal["all", "base", "new"]
 SplitName = Literal["train", "val", "test"]
@@ -44,7 +45,8 @@ class Sample:
 class Dataset:
     """Labelled pictures in three splits.
 
-    Labels are 0 … len(classnames) - 1. `template` is the zero-shot prompt, with `{}` where the class name goes.
+    Labels are 0 … len(classnames) - 1. `template` is the zero-shot prompt, with `{}` where the class name goes; `crop`
+    the least share of a picture's area that a random view of training shows.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Dataset:
     val: tuple[Sample, ...]
     test: tuple[Sample, ...]
     template: str = "a photo of a {}."
+    crop: float = CROP
 
     def split(self, which: SplitName) -> tuple[Sample, ...]:
         """The samples of one split."""

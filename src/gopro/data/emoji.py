@@ -28,6 +28,7 @@ SETS = {
 STYLES = ("noto", "fluent", "openmoji", "twemoji", "high-contrast")
 SEEN_STYLES = ("noto", "fluent", "openmoji")  # what assets/emoji-clip.safetensors was pretrained on
 DEFAULT_STYLE = "twemoji"
+CROP = 0.5
 # split -> scene indices; pretraining takes FIRST_PRETRAINING_SCENE and up
 SCENES: dict[SplitName, range] = {"train": range(32), "val": range(32, 40), "test": range(40, 50)}
 FIRST_PRETRAINING_SCENE = 1000
@@ -90,7 +91,8 @@ def drawings(style: str) -> UInt8[np.ndarray, "emoji 64 64 4"]:
 def emoji_dataset(name: str) -> Dataset:
     """A set of the embedded benchmark: `emoji-animals`, or `emoji-animals:noto` for a style other than twemoji.
 
-    Classes are the names of emojibase, sorted; 32 train, 8 val and 10 test scenes a class.
+    Classes are the names of emojibase, sorted; 32 train, 8 val and 10 test scenes a class. Random views show half of
+    a scene at least: what a smaller part of so small a picture shows is often its background.
 
     Raises:
         InputError: there is no such set or style.
@@ -113,4 +115,4 @@ def emoji_dataset(name: str) -> Dataset:
         )
 
     classnames = tuple(emoji.name for emoji in members)
-    return Dataset(full_name, classnames, samples("train"), samples("val"), samples("test"))
+    return Dataset(full_name, classnames, samples("train"), samples("val"), samples("test"), crop=CROP)

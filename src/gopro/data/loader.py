@@ -3,6 +3,7 @@ draws are shared by runs (`bank`) on its content, the draw's number and the view
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from gopro.data.dataset import Picture, Sample
 from gopro.errors import InputError
-from gopro.views import Preprocess, ViewName, make_view, reduced, seeded, stable_seed
+from gopro.views import CROP, Preprocess, ViewName, make_view, reduced, seeded, stable_seed
 
 Key = tuple[int, int]
 """Epoch and index of a sample."""
@@ -34,10 +35,16 @@ class PictureViews(Dataset[tuple[Tensor, int, int]]):
     """Samples as views: item (epoch, index) is (float32 [views, 3, size, size], label, index)."""
 
     def __init__(
-        self, samples: Sequence[Sample], views: Sequence[ViewName], preprocess: Preprocess, seed: int = 0, bank: int = 0
+        self,
+        samples: Sequence[Sample],
+        views: Sequence[ViewName],
+        preprocess: Preprocess,
+        seed: int = 0,
+        bank: int = 0,
+        crop: float = CROP,
     ) -> None:
         self.samples = samples
-        self.views = {name: make_view(name, preprocess) for name in views}
+        self.views = {name: make_view(name, preprocess, crop) for name in views}
         self.seed, self.bank = seed, bank
         self.digests = [sample.picture.digest() for sample in samples] if bank else []
 
@@ -48,8 +55,8 @@ class PictureViews(Dataset[tuple[Tensor, int, int]]):
         epoch, index = key
         sample = self.samples[index]
         picture = sample.picture.open()
-        key = (self.digests[index], epoch % self.bank) if self.bank else (self.seed, epoch, index)
-        views = [seeded(view, picture, *key, name) for name, view in self.views.items()]
+        draw = (self.digests[index], epoch % self.bank) if self.bank else (self.seed, epoch, index)
+        views = [seeded(view, picture, *draw, name) for name, view in self.views.items()]
         return torch.stack(views), sample.label, index
 
     def __getitems__(self, keys: Sequence[Key]) -> list[tuple[Tensor, int, int]] | InputError:
@@ -71,9 +78,10 @@ class DrawnView(NamedTuple):
 class DrawnViews(Dataset[Tensor]):
     """Single views: item i is float32 [3, size, size]. Views of one picture that follow each other open it once."""
 
-    def __init__(self, drawn: Sequence[DrawnView], preprocess: Preprocess) -> None:
+    def __init__(self, drawn: Sequence[DrawnView], preprocess: Preprocess, crop: float) -> None:
         self.drawn, self.size = drawn, preprocess.size
-        self.views = {name: make_view(name, preprocess) for name in {view for _, view, _ in drawn}}
+        names: set[ViewName] = {view for _, view, _ in drawn}
+        self.views = {name: make_view(name, preprocess, crop) for name in names}
         self._open: tuple[Picture, Image.Image] | None = None
 
     def __len__(self) -> int:
@@ -144,6 +152,7 @@ def train_batches(
     epoch: int = 0,
     workers: int = 0,
     bank: int = 0,
+    crop: float = CROP,
 ) -> PictureLoader:
     """Shuffled batches of views for one epoch; `set_epoch` makes the same loader (and its workers) go on to another.
 
@@ -152,13 +161,14 @@ def train_batches(
 
     Args:
         bank: where above 0, epoch e takes draw e mod `bank` of those that depend on a picture's content alone.
+        crop: see `gopro.views.make_view`.
 
     Raises:
         InputError: a batch size below 1, one picture where batches of two or more are asked for; while iterating,
             a picture that cannot be read.
     """
     batches = EpochBatches(len(samples), batch_size, seed, epoch)
-    return _loader(PictureViews(samples, views, preprocess, seed, bank), batches, workers)
+    return _loader(PictureViews(samples, views, preprocess, seed, bank, crop), batches, workers)
 
 
 def eval_batches(samples: Sequence[Sample], preprocess: Preprocess, batch_size: int, workers: int = 0) -> PictureLoader:
@@ -174,7 +184,7 @@ def eval_batches(samples: Sequence[Sample], preprocess: Preprocess, batch_size: 
 
 
 def view_batches(
-    drawn: Sequence[DrawnView], preprocess: Preprocess, batch_size: int, workers: int = 0
+    drawn: Sequence[DrawnView], preprocess: Preprocess, batch_size: int, crop: float = CROP, workers: int = 0
 ) -> PictureLoader:
     """Single views in order, as batches [batch, 3, size, size].
 
@@ -182,26 +192,26 @@ def view_batches(
         InputError: while iterating, a picture that cannot be read.
     """
     batches = [list(range(i, min(i + batch_size, len(drawn)))) for i in range(0, len(drawn), batch_size)]
-    return _loader(DrawnViews(drawn, preprocess), batches, workers)
+    return _loader(DrawnViews(drawn, preprocess, crop), batches, workers)
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedPicture:
     """A picture held in memory."""
 
-    source: Picture
+    name: str
     image: Image.Image
-
-    @property
-    def name(self) -> str:
-        return self.source.name
+    source: Picture | None = None
+    """What it was decoded from, if that is a picture itself."""
 
     def open(self) -> Image.Image:
         """A copy of the picture, mode RGB."""
         return self.image.copy()
 
     def digest(self) -> str:
-        return self.source.digest()
+        if self.source is not None:
+            return self.source.digest()
+        return hashlib.blake2b(repr(self.image.size).encode() + self.image.tobytes(), digest_size=16).hexdigest()
 
 
 def in_memory(samples: Sequence[Sample], preprocess: Preprocess, budget: int = 2**30) -> tuple[Sample, ...]:
@@ -219,7 +229,7 @@ def in_memory(samples: Sequence[Sample], preprocess: Preprocess, budget: int = 2
             image = reduced(sample.picture.open(), preprocess.size)
             budget -= 4 * image.width * image.height  # PIL holds RGB as four bytes a pixel
             if budget >= 0:
-                picture: Picture = DecodedPicture(sample.picture, image)
+                picture: Picture = DecodedPicture(sample.picture.name, image, sample.picture)
                 sample = replace(sample, picture=picture)
         kept.append(sample)
     return tuple(kept)

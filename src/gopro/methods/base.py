@@ -52,7 +52,7 @@ class Method(nn.Module, ABC):
 
     learns: ClassVar[bool] = True
     frozen_images: ClassVar[bool] = True
-    views: ClassVar[tuple[ViewName, ...]] = ("base",)
+    views: tuple[ViewName, ...] = ("base",)
     recipe: Recipe | None = None
     solves: ClassVar[bool] = False
     draws: int = 0

@@ -93,6 +93,7 @@ class GOPro(Method):
     50.1/44.4/47.1; a run takes 200 s of two shared cores, CoOp's 68 s.
     """
 
+    views = ("base", "moco", "augmix")
     recipe = Recipe(optimizer="adamw", lr=1e-3, epochs=5, batch=4, warmup=0.25)
     config: GOProConfig
 
@@ -150,7 +151,8 @@ class GOPro(Method):
         if self.config.statistics == "release":
             of["style"] = [(m + s) / 2 for m, s in zip(mean, std, strict=True)]
         features = sum(
-            torch.stack([f(x) for f, x in zip(maps, of[kind], strict=True)], dim=-2) for kind, maps in self.maps.items()
+            torch.stack([f(x) for f, x in zip(maps.children(), of[kind], strict=True)], dim=-2)
+            for kind, maps in self.maps.items()
         )  # [views, batch, layers, d]
         if self.config.statistics == "release":
             features = features / 2

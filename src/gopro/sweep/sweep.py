@@ -213,7 +213,7 @@ def _check_same(wanted: TrainConfig) -> None:
     folders = [Path(config.data) for config in (there, wanted)]
     if any(folder.is_dir() for folder in folders) and folders[0].resolve() != folders[1].resolve():
         raise InputError(f"{wanted.output} was run on {there.data}, not {wanted.data}: choose another --output")
-    for name in ("backbone", "epochs", "batch", "lr", "optimizer", "select", "precision", "bank"):
+    for name in ("backbone", "epochs", "batch", "lr", "optimizer", "select", "precision", "bank", "crop"):
         if getattr(there, name) != getattr(wanted, name):
             raise InputError(
                 f"{wanted.output} was run with {name} {getattr(there, name)}, not {getattr(wanted, name)}: "
