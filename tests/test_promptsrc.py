@@ -115,7 +115,7 @@ def test_a_run_ends_with_the_average(tmp_path: Path, tiny: Backbone) -> None:
     assert torch.equal(tokens(method), method.average)
 
 
-@pytest.mark.parametrize("method", ["maple", "promptsrc", "mmrl"])
+@pytest.mark.parametrize("method", ["coop", "gopro", "maple", "promptsrc", "mmrl"])
 def test_bf16_trains_near_fp32(method: str, tmp_path: Path, tiny: Backbone) -> None:
     found = {}
     for precision in ("fp32", "bf16"):

@@ -9,7 +9,6 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -30,9 +29,10 @@ from gopro.views import Preprocess
 EMBEDDED = "emoji"
 
 
-@dataclass(frozen=True)
 class Encoded:
     """What the frozen image tower says of pictures.
+
+    A plain class, as Fabric looks into dataclasses and would round what is in them to the precision of the towers.
 
     Attributes:
         embedding: [..., D], unit length.
@@ -40,9 +40,13 @@ class Encoded:
             ResNet stage's tokens are its positions), layers one after the other, each W wide.
     """
 
-    embedding: Float[Tensor, "*batch embed"]
-    mean: Float[Tensor, "*batch widths"]
-    std: Float[Tensor, "*batch widths"]
+    def __init__(
+        self,
+        embedding: Float[Tensor, "*batch embed"],
+        mean: Float[Tensor, "*batch widths"],
+        std: Float[Tensor, "*batch widths"],
+    ):
+        self.embedding, self.mean, self.std = embedding, mean, std
 
     def __getitem__(self, index: Any) -> Encoded:
         return Encoded(self.embedding[index], self.mean[index], self.std[index])

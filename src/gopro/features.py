@@ -10,7 +10,6 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -55,7 +54,7 @@ class Features:
 
     def _encoded(self, places: Places) -> Encoded:
         kept = Encoded.from_rows(self.store.take(places).float(), self.store.backbone.embed_dim)
-        return replace(kept, embedding=F.normalize(kept.embedding, dim=-1))  # rounding left it nearly of unit length
+        return Encoded(F.normalize(kept.embedding, dim=-1), kept.mean, kept.std)  # unit again
 
 
 def encode_views(
