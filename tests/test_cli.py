@@ -1,6 +1,7 @@
 """The command line as a person meets it: its lines, its files, its exit codes."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -215,8 +216,21 @@ def test_report_writes_a_page_tables_and_plots(results: Path, gopro) -> None:
     code, out, _ = gopro("report", results)
     assert code == 0 and out.startswith(str(results / "report.html")) and len(out.splitlines()) == 1
     assert {"report.html", "tables.md", "tables.tex", "plots"} <= {path.name for path in results.iterdir()}
+    assert "Difference to" not in (results / "tables.md").read_text(encoding="utf-8")  # gopro was not run
     code, _, err = gopro("report", results / "runs")
     assert code == 2 and "results.jsonl" in err and len(err.splitlines()) == 1
+
+
+def test_against_names_the_method_to_compare_with(results: Path, tmp_path: Path, gopro) -> None:
+    code, out, _ = gopro(*f"benchmark base-to-new {SMALL} --output {results} --against zeroshot".split())
+    assert code == 0 and "Difference to zeroshot" in out and re.search(r"coop +[+−]?\d+\.\d\d \[", out)
+    code, _, _ = gopro("report", results, "--against", "zeroshot")
+    assert code == 0 and "### Difference to zeroshot" in (results / "tables.md").read_text(encoding="utf-8")
+    code, _, err = gopro("report", results, "--against", "gopro")
+    assert code == 2 and "zeroshot, coop" in err and len(err.splitlines()) == 1
+    code, _, err = gopro(*f"benchmark base-to-new {SMALL} --output {tmp_path / 'new'} --against maple".split())
+    assert code == 2 and "against maple" in err and len(err.splitlines()) == 1
+    assert not (tmp_path / "new").exists()
 
 
 def test_failed_runs_are_said_at_the_end_with_exit_code_1(folder: Path, tmp_path: Path, gopro) -> None:

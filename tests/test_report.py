@@ -250,7 +250,9 @@ def test_all_that_comes_from_files_is_escaped(tmp_path: Path) -> None:
     failure |= {"shots": 1, "seed": 1, "error": HOSTILE, "traceback": HOSTILE, "when": HOSTILE}
     call = dict.fromkeys(("when", "command", "machine", "versions"), HOSTILE)
     folder = made.write(failures=[failure], history=[call])
-    page = Tags(write_report(folder, title=HOSTILE, next_steps=[HOSTILE, f"{HOSTILE}\n`{HOSTILE}`"]))
+    steps = [HOSTILE, f"{HOSTILE}\n`{HOSTILE}`"]
+    page = Tags(write_report(folder, against=f"gopro[{HOSTILE}]", title=HOSTILE, next_steps=steps))
+    assert page.sections["results"].count(f"Difference to gopro[{HOSTILE}]") == 3
     assert not [attributes for _, attributes in page.elements if "onerror" in attributes]
     sources = [str(attributes["src"]) for tag, attributes in page.elements if tag == "img"]
     assert sources
@@ -304,6 +306,30 @@ def test_summary_ranks_what_each_protocol_is_judged_by(everything: Path) -> None
     assert "HM, average of 3 data sets: " in said
     assert said.count("Average of the targets: ") == 2
     assert "Accuracy with 16 shots, average of 3 data sets: " in said
+
+
+def test_differences_to_one_method_stand_below_each_table(everything: Path) -> None:
+    page = Tags(everything)
+    said = words(page.sections["results"])
+    assert said.count("Difference to gopro Each method's average minus that of gopro") == 4
+    figure = r"[+−]\d+\.\d\d \[[+−]\d+\.\d\d, [+−]\d+\.\d\d\] "
+    for method in ("zeroshot", "coop", r"gopro\[con=0\.1;sem=2;projectors=none\]"):
+        assert len(re.findall(rf"{method} ({figure}){{3}}", said)) == 2  # base, new, HM; 1, 4 and 16 shots
+        assert len(re.findall(rf"{method} {figure}", said)) == 4
+    text = everything.read_text(encoding="utf-8")
+    clear = re.findall(r"<strong>([+−])\d+\.\d\d</strong> <small>\[([+−])[^,]+, ([+−])", text)
+    assert clear and all(len(set(signs)) == 1 for signs in clear)
+
+
+def test_the_method_to_compare_with_can_be_chosen_among_those_that_were_run(tmp_path: Path) -> None:
+    made, _ = small(tmp_path)
+    text = words(Tags(write_report(made.write(), against="zeroshot")).sections["results"])
+    assert "Difference to zeroshot" in text
+    assert "Difference to zeroshot" in (made.folder / "tables.tex").read_text(encoding="utf-8")
+    before = (made.folder / "report.html").read_bytes()
+    with pytest.raises(InputError, match=r"against maple: it is not among the methods, zeroshot, coop, gopro;"):
+        write_report(made.folder, against="maple")
+    assert (made.folder / "report.html").read_bytes() == before
 
 
 def row(data: str, method: str, classes: str, accuracy: float, **other: Any) -> dict[str, Any]:

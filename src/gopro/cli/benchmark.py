@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App
+from cyclopts import App, Parameter
 from rich.markup import escape
 
 from gopro import demo as demonstration
@@ -21,44 +21,56 @@ benchmark = App(
     name="benchmark", help="Train and evaluate methods by the field's protocols.", default_parameter=DEFAULTS
 )
 
+Against = Annotated[
+    str | None, Parameter(help="Method that the others are compared with, as it was asked for; gopro if there.")
+]
+
 
 @benchmark.command(name="base-to-new")
-def base_to_new_command(config: Annotated[BenchmarkConfig, Flat], *, config_file: ConfigFile = None) -> None:
+def base_to_new_command(
+    config: Annotated[BenchmarkConfig, Flat], *, against: Against = None, config_file: ConfigFile = None
+) -> None:
     """Train on the base classes, test on base and new classes.
 
     Without --data and --suite it runs on the embedded benchmark.
     """
-    _benchmark("base-to-new", config)
+    _benchmark("base-to-new", config, against)
 
 
 @benchmark.command(name="cross-dataset")
-def cross_dataset_command(config: Annotated[TransferConfig, Flat], *, config_file: ConfigFile = None) -> None:
+def cross_dataset_command(
+    config: Annotated[TransferConfig, Flat], *, against: Against = None, config_file: ConfigFile = None
+) -> None:
     """Train on all classes of one data set, test on others.
 
     Without --source and --suite it runs on the embedded benchmark.
     """
-    _benchmark("cross-dataset", config)
+    _benchmark("cross-dataset", config, against)
 
 
 @benchmark.command(name="domain-generalization")
-def domain_generalization_command(config: Annotated[TransferConfig, Flat], *, config_file: ConfigFile = None) -> None:
+def domain_generalization_command(
+    config: Annotated[TransferConfig, Flat], *, against: Against = None, config_file: ConfigFile = None
+) -> None:
     """Train on all classes of one data set, test on the same things in other styles.
 
     Without --source and --suite it runs on the embedded benchmark.
     """
-    _benchmark("domain-generalization", config)
+    _benchmark("domain-generalization", config, against)
 
 
 @benchmark.command(name="few-shot")
-def few_shot_command(config: Annotated[BenchmarkConfig, Flat], *, config_file: ConfigFile = None) -> None:
+def few_shot_command(
+    config: Annotated[BenchmarkConfig, Flat], *, against: Against = None, config_file: ConfigFile = None
+) -> None:
     """Train on 1, 2, 4, 8 and 16 pictures of every class, test on all classes.
 
     Without --data and --suite it runs on the embedded benchmark.
     """
-    _benchmark("few-shot", config)
+    _benchmark("few-shot", config, against)
 
 
-def report_command(folder: Path) -> None:
+def report_command(folder: Path, *, against: Against = None) -> None:
     """Write report.html, tables.md, tables.tex and plots/ from the results in a folder.
 
     Parameters
@@ -66,7 +78,7 @@ def report_command(folder: Path) -> None:
     folder:
         The --output of gopro benchmark.
     """
-    page = report.write_report(folder)
+    page = report.write_report(folder, against=against)
     out.print(f"{escape(str(page))}, with tables.md, tables.tex and plots/ beside it", highlight=False, soft_wrap=True)
 
 
@@ -88,21 +100,19 @@ def demo_command(*, output: Path = Path("runs/demo")) -> None:
         out.print(escape(step.replace("`", "")), highlight=False, soft_wrap=True)
 
 
-def _benchmark(protocol: str, config: SweepConfig, *, then_report: bool = True) -> None:
+def _benchmark(protocol: str, config: SweepConfig, against: str | None = None, *, then_report: bool = True) -> None:
     """Runs a protocol, shows its tables, and exits with code 1 where runs failed."""
+    jobs = sweep.PLANS[protocol](config)
+    against = report.reference((job.train.method for job in jobs), against)
     with steps() as (on_step, on_fill):
         shown = "started" if config.ray is None else "finished"  # a cluster does not tell when a run begins
         command = "gopro " + shlex.join(sys.argv[1:])
-        outcome = sweep.benchmark(
-            protocol,
-            config,
-            command=command,
-            on_event=partial(_say, shown),
-            on_step=on_step,
-            on_fill=on_fill,
-        )
-    for table in report.tables(outcome.rows):
+        on_event = partial(_say, shown)
+        outcome = sweep.sweep(jobs, config, command=command, on_event=on_event, on_step=on_step, on_fill=on_fill)
+    for table in report.tables(outcome.rows, against):
         out.print(report.rich_table(table))
+        if table.differences is not None:
+            out.print(report.rich_differences(table.differences))
     folder = escape(str(config.output))
     out.print(f"{len(outcome.rows)} evaluations in {folder}/results.jsonl", highlight=False, soft_wrap=True)
     if outcome.failures:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-from gopro.report.shape import Block, Cell, Line, Table
-from gopro.report.words import figure, heading, is_wide, label, notes, pieces
+from gopro.report.shape import Block, Cell, Difference, Line, Table
+from gopro.report.words import compared, figure, heading, is_wide, label, notes, one_line, pieces
 
 PAGE = 40
 """Lines of methods that fit a page."""
@@ -35,7 +35,8 @@ def latex(tables: Iterable[Table]) -> str:
     r"""`table` environments, best means in \textbf, each with its setting in the caption and its notes below.
 
     The document needs \usepackage{booktabs} and nothing else. A table too wide for one line a figure goes over both
-    columns, with deviation and difference below the mean; one longer than a page goes on in another environment.
+    columns, with deviation and difference below the mean; one longer than a page goes on in another environment. The
+    differences to one method are an environment of their own.
     """
     return "\n".join(["% \\usepackage{booktabs}", *(part for table in tables for part in _environments(table))])
 
@@ -46,30 +47,54 @@ def _environments(table: Table) -> Iterator[str]:
         if pages[-1] and sum(len(there.lines) for there in pages[-1]) + len(block.lines) > PAGE:
             pages.append([])
         pages[-1].append(block)
+    lines = [line for block in table.blocks for line in block.lines]
+    wide = is_wide(table.columns, ([one_line(line, cell) for cell in line.cells] for line in lines))
     for page in pages:
         caption = f"{heading(table)}, continued." if page is not pages[0] else f"{heading(table)}. {table.lead}"
-        yield _environment(table, page, caption, notes(table) if page is pages[-1] else ())
+        bodies = [_body(block, len(table.heads) > 1, wide) for block in page]
+        said = notes(table) if page is pages[-1] else ()
+        yield _environment(caption, table.heads, table.columns, bodies, said, wide)
+    if (compare := table.differences) is not None:
+        texts = [[" ".join(compared(cell)) for cell in line] for line in compare.lines.values()]
+        wide = is_wide(compare.columns, texts)
+        body = [
+            _row([_escaped(method), *(_difference(cell, wide) for cell in line)])
+            for method, line in compare.lines.items()
+        ]
+        caption = f"{heading(table)}. {compare.title}. {compare.lead}"
+        yield _environment(caption, ("Method",), compare.columns, [body], compare.notes, wide)
 
 
-def _environment(table: Table, blocks: Iterable[Block], caption: str, said: Iterable[str]) -> str:
-    wide = is_wide(table)
+def _body(block: Block, titled: bool, wide: bool) -> list[str]:
+    rows = []
+    for line in block.lines:
+        title = [_escaped(block.title) if line is block.lines[0] else ""] if titled else []
+        rows.append(_row([*title, _escaped(label(line)), *(_figure(line, cell, wide) for cell in line.cells)]))
+    return rows
+
+
+def _environment(
+    caption: str,
+    heads: Sequence[str],
+    columns: Sequence[str],
+    bodies: Iterable[Sequence[str]],
+    said: Iterable[str],
+    wide: bool,
+) -> str:
     kind = "table*" if wide else "table"
-    titles = [_stacked("b", map(_escaped, pieces(name))) if wide else _escaped(name) for name in table.columns]
+    titles = [_stacked("b", map(_escaped, pieces(name))) if wide else _escaped(name) for name in columns]
     lines = [
         f"\\begin{{{kind}}}",
         "\\centering",
         f"\\caption{{{_escaped(caption)}}}",
         "\\scriptsize\\setlength{\\tabcolsep}{2pt}" if wide else "\\small",
-        f"\\begin{{tabular}}{{@{{}}{'l' * len(table.heads)}{'r' * len(table.columns)}@{{}}}}",
+        f"\\begin{{tabular}}{{@{{}}{'l' * len(heads)}{'r' * len(columns)}@{{}}}}",
         "\\toprule",
-        _row([*table.heads, *titles]),
+        _row([*heads, *titles]),
+        *(line for body in bodies for line in ("\\midrule", *body)),
+        "\\bottomrule",
+        "\\end{tabular}",
     ]
-    for block in blocks:
-        lines.append("\\midrule")
-        for line in block.lines:
-            title = [_escaped(block.title) if line is block.lines[0] else ""] if len(table.heads) > 1 else []
-            lines.append(_row([*title, _escaped(label(line)), *(_figure(line, cell, wide) for cell in line.cells)]))
-    lines += ["\\bottomrule", "\\end{tabular}"]
     if sentences := [f"{_escaped(note)}." for note in said]:
         lines += ["\\par\\smallskip", "\\begin{minipage}{\\linewidth}\\footnotesize"]
         lines += [f"{_BREAK}\n".join(sentences), "\\end{minipage}"]
@@ -89,6 +114,15 @@ def _figure(line: Line, cell: Cell, wide: bool) -> str:
         *([f"{{\\tiny(${difference}$)}}"] if difference else []),
     ]
     return _stacked("t", parts) if wide and len(parts) > 1 else "".join(parts)
+
+
+def _difference(cell: Difference | None, wide: bool) -> str:
+    mean, interval = map(_escaped, compared(cell))
+    parts = [
+        f"\\textbf{{{mean}}}" if cell and cell.clear else mean,
+        *([f"{{\\tiny\\enspace{interval}}}"] if interval else []),
+    ]
+    return _stacked("t", parts) if wide and interval else "".join(parts)
 
 
 def _stacked(position: str, parts: Iterable[str]) -> str:

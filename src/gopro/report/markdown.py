@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from gopro.report.shape import Cell, Line, Table
-from gopro.report.words import figure, heading, label, notes
+from gopro.report.shape import Cell, Difference, Differences, Line, Table
+from gopro.report.words import compared, figure, heading, label, notes
 
 
 def markdown(tables: Iterable[Table]) -> str:
@@ -26,23 +26,48 @@ def _section(table: Table) -> str:
         "",
         _escaped(table.lead),
         "",
-        _row([*table.heads, *map(_escaped, table.columns)]),
-        f"|{'---|' * titles}{'--:|' * len(table.columns)}",
-        *(_row([*map(_escaped, row[2 - titles : 2]), *row[2:]]) for row in rows),
+        *_grid(table.heads, table.columns, ([*map(_escaped, row[2 - titles : 2]), *row[2:]] for row in rows)),
+        *_list(notes(table)),
+        *(_compared(table.differences) if table.differences else []),
     ]
-    if said := notes(table):
-        lines += ["", *(f"- {_escaped(note)}" for note in said)]
     return "\n".join(lines) + "\n"
+
+
+def _compared(differences: Differences) -> list[str]:
+    rows = ([_escaped(method), *map(_difference, figures)] for method, figures in differences.lines.items())
+    return [
+        "",
+        f"### {_escaped(differences.title)}",
+        "",
+        _escaped(differences.lead),
+        "",
+        *_grid(["Method"], differences.columns, rows),
+        *_list(differences.notes),
+    ]
+
+
+def _grid(heads: Sequence[str], columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    rule = f"|{'---|' * len(heads)}{'--:|' * len(columns)}"
+    return [_row([*heads, *map(_escaped, columns)]), rule, *map(_row, rows)]
 
 
 def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def _list(said: Sequence[str]) -> list[str]:
+    return ["", *(f"- {_escaped(note)}" for note in said)] if said else []
+
+
 def _figure(line: Line, cell: Cell) -> str:
     mean, std, difference = figure(line, cell)
     spread = f"{mean} ± {std}" if std else mean
     return (f"**{spread}**" if cell.best else spread) + (f" ({difference})" if difference else "")
+
+
+def _difference(cell: Difference | None) -> str:
+    text = " ".join(filter(None, compared(cell)))
+    return f"**{text}**" if cell and cell.clear else text
 
 
 def _escaped(text: str) -> str:

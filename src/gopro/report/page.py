@@ -27,12 +27,13 @@ from gopro.report.classes import (
 from gopro.report.gather import Experiment, Group, groups
 from gopro.report.learning import learning_plots
 from gopro.report.look import DARK, LIGHT, Mark, marks
+from gopro.report.paired import reference
 from gopro.report.pictures import Card, cards
 from gopro.report.plots import Plots
 from gopro.report.shape import AVERAGE, Table
 from gopro.report.summary import Headline, headlines
 from gopro.report.tables import tables
-from gopro.report.words import pieces
+from gopro.report.words import compared, pieces, signed
 from gopro.report.write import write_tables
 from gopro.run import write_atomically
 
@@ -56,7 +57,9 @@ class GroupView:
     cost_plots: Plots | None
 
 
-def write_report(folder: Path, *, title: str | None = None, next_steps: Sequence[str] = ()) -> Path:
+def write_report(
+    folder: Path, *, against: str | None = None, title: str | None = None, next_steps: Sequence[str] = ()
+) -> Path:
     """Makes `report.html`, `tables.md`, `tables.tex` and `plots/` of a results folder, in it.
 
     The page has no script and asks for nothing outside itself. It appears whole or not at all. All text is escaped;
@@ -65,17 +68,19 @@ def write_report(folder: Path, *, title: str | None = None, next_steps: Sequence
 
     Args:
         folder: what `gopro benchmark` wrote.
+        against: the method that the others are compared with; by default `gopro`, where it was run.
         title: of the page; by default the protocols' names.
         next_steps: one sentence or command each.
 
     Returns: path of the page.
 
     Raises:
-        InputError: the folder has no results, a file in it is broken, or it cannot be written to.
+        InputError: the folder has no results or none of `against`, a file in it is broken, or it cannot be written to.
     """
     experiment = Experiment(folder)
-    made = tables(experiment.rows)
-    write_tables(folder, experiment.rows)
+    against = reference((row["method"] for row in experiment.rows), against)
+    made = tables(experiment.rows, against)
+    write_tables(folder, experiment.rows, against)
     mark = marks(row["method"] for row in experiment.rows)
     loaded: dict[str, Dataset | None] = {}
     views = [_view(experiment, group, mark, loaded) for group in groups(experiment.rows)]
@@ -169,15 +174,15 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"code_spans": code_spans, "average_or": average_or, "signed": _signed, "when": _when}
+    environment.filters |= {
+        "code_spans": code_spans,
+        "average_or": average_or,
+        "signed": signed,
+        "compared": compared,
+        "when": _when,
+    }
     environment.filters["breakable"] = lambda name: Markup("<wbr>").join(pieces(name))
     return environment
-
-
-def _signed(value: float, digits: int = 2) -> str:
-    """With its sign, which says more than a colour; 0.00 without."""
-    text = f"{value:+.{digits}f}"
-    return text[1:] if float(text) == 0 else text.replace("-", "−")
 
 
 def _when(iso: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gopro.report.spread import Spread
@@ -60,6 +61,49 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
+class Difference:
+    """What a method reached minus what another did, in percentage points.
+
+    Attributes:
+        interval: its two ends; None where one seed allows of none.
+        datasets: how many it is an average over.
+    """
+
+    mean: float
+    interval: tuple[float, float] | None
+    datasets: int
+
+    @property
+    def clear(self) -> bool:
+        """Whether the interval, as it is printed, does not contain 0."""
+        return self.interval is not None and (round(self.interval[0], 2) > 0 or round(self.interval[1], 2) < 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """What a table averages, of each method minus that of one method.
+
+    Attributes:
+        against: that one method.
+        lead: how to read the figures.
+        columns: titles of the columns.
+        lines: by method, one a column; None where the two methods have nothing in common.
+        notes: one sentence each: how the intervals were made, what was left out and why.
+    """
+
+    against: str
+    lead: str
+    columns: tuple[str, ...]
+    lines: Mapping[str, tuple[Difference | None, ...]]
+    notes: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"Difference to {self.against}"
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
     """What one protocol showed in one setting.
 
@@ -71,6 +115,7 @@ class Table:
         columns: titles of the columns of figures.
         blocks: in order of first appearance; that of the `AVERAGE`, if there is one, is last.
         notes: one sentence each: what was left out and why, what is peculiar about a published figure.
+        differences: of its averages to those of one method, where one was chosen and run.
     """
 
     protocol: str
@@ -80,6 +125,7 @@ class Table:
     columns: tuple[str, ...]
     blocks: tuple[Block, ...]
     notes: tuple[str, ...]
+    differences: Differences | None = None
 
     @property
     def heads(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""A figure over seeds: mean ± standard deviation."""
+"""Figures over seeds, mean ± standard deviation, and of base and new."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+
+def harmonic_mean(base: Float[np.ndarray, "*any"], new: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
+    """2·B·N / (B + N), the single figure of base-to-new generalization (Xian et al., CVPR 2017); 0 if both are 0."""
+    total = base + new
+    return 2 * base * new / np.where(total, total, 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
+from gopro.report.paired import differences
 from gopro.report.published import SOURCE, published
 from gopro.report.scores import PROTOCOLS, TRANSFER, Score, read_scores
 from gopro.report.shape import AVERAGE, Table
 from gopro.report.sheet import Sheet
-from gopro.report.spread import Spread
+from gopro.report.spread import Spread, harmonic_mean
 
 _Seeds = Mapping[int, tuple[float, ...]]
 """What each seed reached: one accuracy, or base and new."""
 
 
-def tables(rows: Iterable[Mapping[str, Any]]) -> list[Table]:
+def tables(rows: Iterable[Mapping[str, Any]], against: str | None = None) -> list[Table]:
     """One table a protocol, backbone and number of shots; in few-shot one a backbone, whose columns are the shots.
 
     A method that learns from no pictures (0 shots) takes part in the tables of all shots, in front of the others.
@@ -26,27 +30,26 @@ def tables(rows: Iterable[Mapping[str, Any]]) -> list[Table]:
 
     Args:
         rows: objects of results.jsonl, with all keys of `gopro.results.KEY` and `accuracy` (percent).
+        against: the method that the others are compared with (see `differences`), in the tables that it is in.
 
     Raises:
         InputError: a row lacks a key, holds what cannot be, contradicts its protocol, or occurs twice.
     """
     scores = read_scores(rows)
-    made: list[Table] = []
+    made: list[tuple[Table, Sequence[Score]]] = []
     for protocol in PROTOCOLS:
         for backbone in dict.fromkeys(score.backbone for score in scores if score.protocol == protocol):
             own = [score for score in scores if (score.protocol, score.backbone) == (protocol, backbone)]
             if protocol == "few-shot":
-                made.append(_few_shot(backbone, own))
+                made.append((_few_shot(backbone, own), own))
                 continue
             for shots in sorted({score.shots for score in own} - {0}) or [0]:
                 part = _of_shots(own, shots)
-                made.append(_transfer(part, shots) if protocol in TRANSFER else _base_to_new(part, shots))
-    return made
-
-
-def harmonic_mean(base: float, new: float) -> float:
-    """2·B·N / (B + N), the single figure of base-to-new generalization (Xian et al., CVPR 2017); 0 if both are 0."""
-    return 2 * base * new / (base + new) if base + new else 0.0
+                table = _transfer(part, shots) if protocol in TRANSFER else _base_to_new(part, shots)
+                made.append((table, part))
+    if against is None:
+        return [table for table, _ in made]
+    return [replace(table, differences=differences(part, _methods(part), against)) for table, part in made]
 
 
 def _base_to_new(scores: Sequence[Score], shots: int) -> Table:
@@ -83,7 +86,8 @@ def _base_to_new(scores: Sequence[Score], shots: int) -> Table:
 def _with_hm(pairs: Sequence[tuple[float, ...]]) -> tuple[Spread, ...]:
     """Base, new and, seed by seed, their harmonic mean."""
     base, new = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    return Spread.of(base), Spread.of(new), Spread.of([harmonic_mean(*pair) for pair in pairs])
+    hm = harmonic_mean(np.array(base), np.array(new)).tolist()
+    return Spread.of(base), Spread.of(new), Spread.of(hm)
 
 
 def _transfer(scores: Sequence[Score], shots: int) -> Table:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 
-from gopro.report.shape import Cell, Line, Table
+from gopro.report.shape import Cell, Difference, Line, Table
 
 LINE = 76
 """Characters of figures and their titles that fit one line beside the names."""
@@ -43,15 +44,29 @@ def figure(line: Line, cell: Cell) -> tuple[str, str, str]:
     )
 
 
-def is_wide(table: Table) -> bool:
+def one_line(line: Line, cell: Cell) -> str:
+    """The same as one text."""
+    mean, std, difference = figure(line, cell)
+    return mean + (f" ± {std}" if std else "") + (f" ({difference})" if difference else "")
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """With its sign, which says more than a colour; 0.00 without."""
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")
+
+
+def compared(difference: Difference | None) -> tuple[str, str]:
+    """The mean difference and its interval, `−1.23` and `[−1.90, −0.61]`; "" where there is no interval."""
+    if difference is None:
+        return "–", ""
+    ends = ", ".join(map(signed, difference.interval or ()))
+    return signed(difference.mean), f"[{ends}]" if ends else ""
+
+
+def is_wide(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> bool:
     """Whether the columns do not fit one line, so that the parts of each figure and title go below one another."""
-    widths = list(map(len, table.columns))
-    for line in (line for block in table.blocks for line in block.lines):
-        for index, cell in enumerate(line.cells):
-            mean, std, difference = figure(line, cell)
-            width = len(mean) + (len(f" ± {std}") if std else 0) + (len(f" ({difference})") if difference else 0)
-            widths[index] = max(widths[index], width)
-    return sum(widths) > LINE
+    return sum(max(map(len, column)) for column in zip(columns, *lines, strict=True)) > LINE
 
 
 def pieces(name: str) -> list[str]:

@@ -12,18 +12,19 @@ from gopro.report.tables import tables
 from gopro.run import write_atomically
 
 
-def write_tables(folder: Path, rows: Iterable[Mapping[str, Any]]) -> tuple[Path, Path]:
+def write_tables(folder: Path, rows: Iterable[Mapping[str, Any]], against: str | None = None) -> tuple[Path, Path]:
     """Writes `tables.md` and `tables.tex` into the folder, which is made where it is absent; each appears whole.
 
     Args:
         rows: objects of results.jsonl.
+        against: the method that the others are compared with.
 
     Returns: the two paths.
 
     Raises:
         InputError: a faulty row (see `tables`), or a file that cannot be written.
     """
-    made = tables(rows)
+    made = tables(rows, against)
     paths = folder / "tables.md", folder / "tables.tex"
     folder.mkdir(parents=True, exist_ok=True)
     for path, content in zip(paths, (markdown(made), latex(made)), strict=True):
