@@ -1,15 +1,18 @@
 """What holds for every method, and what GOPro must be."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from gopro.backbone import Backbone
 from gopro.errors import InputError
 from gopro.methods import METHODS, Method, build_method, parse_method
 from gopro.methods.gopro import GOPro, GOProConfig
+from gopro.methods.kernel import KernelResidual
 from gopro.methods.linear_probe import LinearProbe
 from gopro.text import encode_texts
 
@@ -59,6 +62,7 @@ def test_learned_state_holds_no_class_name_and_no_backbone(method: Method, tiny:
     if isinstance(method, LinearProbe):
         return  # a classifier of its classes, which refuses others: tests/test_closed_form.py
     many = type(method)(tiny, [f"thing number {i}" for i in range(40)], method.config)
+    many.load_state_dict(method.state_dict())  # what is learned at its trained classes brings their number along
     shapes = {key: tensor.shape for key, tensor in method.state_dict().items()}
     assert {key: tensor.shape for key, tensor in many.state_dict().items()} == shapes
     frozen = sum(p.numel() for p in tiny.model.parameters())
@@ -90,7 +94,7 @@ def step(method: Method, term: str, tiny: Backbone) -> dict[str, torch.Tensor]:
     return {name: p.grad for name, p in method.named_parameters() if p.grad is not None and p.grad.abs().max() > 1e-12}
 
 
-@pytest.mark.parametrize("term", ["ce", "sem", "con", "anchor_image", "anchor_text"])
+@pytest.mark.parametrize("term", ["ce", "sem", "ce_views", "con", "anchor_image", "anchor_text"])
 def test_each_loss_of_gopro_changes_predictions(term: str, tiny: Backbone) -> None:
     """One step along the gradient of this loss alone makes that loss smaller and moves the logits."""
     method = disturbed(build_method("gopro", tiny, NAMES, TEMPLATE))
@@ -113,7 +117,7 @@ def test_the_released_contrastive_loss_changes_nothing(tiny: Backbone) -> None:
     assert {name.split(".")[0] for name in step(method, "con", tiny)} == {"project_beside"}
 
 
-@pytest.mark.parametrize("off", ["sem", "con", "anchor_image", "anchor_text"])
+@pytest.mark.parametrize("off", ["sem", "con", "ce_views", "anchor_image", "anchor_text"])
 def test_a_weight_of_zero_turns_a_loss_off(off: str, tiny: Backbone) -> None:
     on, method = (disturbed(build_method(spec, tiny, NAMES, TEMPLATE)) for spec in ("gopro", f"gopro[{off}=0]"))
     views, labels = encoded(tiny, 3, 4), torch.tensor([0, 1, 2, 3])
@@ -152,7 +156,15 @@ def test_views_are_compared_in_classes_that_take_turns(tiny: Backbone) -> None:
 
 
 @pytest.mark.parametrize(
-    "setting", ["projectors=image", "projectors=text", "statistics=style", "layers=1", "compare=moco"]
+    "setting",
+    [
+        "projectors=image",
+        "projectors=text",
+        "text_projector=linear",
+        "statistics=style",
+        "layers=1",
+        "compare=moco",
+    ],
 )
 def test_parts_of_gopro_start_at_zero_shot_clip_and_learn(setting: str, tiny: Backbone) -> None:
     method = build_method(f"gopro[{setting}]", tiny, NAMES, TEMPLATE).train()
@@ -162,6 +174,22 @@ def test_parts_of_gopro_start_at_zero_shot_clip_and_learn(setting: str, tiny: Ba
     losses = method.losses(encoded(tiny, len(method.views), 4), torch.tensor([0, 1, 2, 3]))
     sum(losses.values()).backward()
     assert [n for n, p in method.named_parameters() if n != "rho_bias" and (p.grad is None or not p.grad.any())] == []
+
+
+def test_a_correction_fades_with_distance_from_its_class() -> None:
+    centres = F.normalize(torch.randn(3, 16, generator=torch.Generator().manual_seed(0)), dim=-1)
+    residual = KernelResidual(centres, sharpness=20)
+    assert residual(centres).abs().max() == 0
+    with torch.no_grad():
+        residual.values[1] = 2.0
+    x = F.normalize(torch.randn(5, 16, generator=torch.Generator().manual_seed(1)), dim=-1)
+    for row, found in zip(x, residual(x), strict=True):
+        expected = 2.0 * math.exp(-20 * (1 - float(row @ centres[1])))
+        torch.testing.assert_close(found, torch.full((16,), expected))
+    torch.testing.assert_close(residual(centres[1]), torch.full((16,), 2.0))
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(residual(x), residual(x.float()))
+        assert residual(x.bfloat16()).dtype == torch.float32
 
 
 def test_contexts_see_the_layers_that_are_taken_alone(tiny: Backbone) -> None:

@@ -15,6 +15,7 @@ from gopro.backbone import Backbone, Encoded
 from gopro.errors import InputError
 from gopro.losses import nt_xent, prompt_consistency
 from gopro.methods.base import Method, Recipe, split_context_template
+from gopro.methods.kernel import KernelResidual
 from gopro.text import Prompts, encode_texts, make_prompts
 
 
@@ -38,7 +39,11 @@ class GOProConfig:
     projectors: Literal["inside", "image", "text", "outside"] = "inside"
     """Residual image and text projectors that the logits use, one of them, or one image projector beside the logits."""
     projector_rank: int | None = None
-    """Rank of the residual projectors; full maps if none."""
+    """Rank of the linear residual projectors; full maps if none."""
+    text_projector: Literal["kernel", "linear"] = "kernel"
+    """A correction of each trained class that fades with distance from it, or one linear map of all text features."""
+    sharpness: float = 20.0
+    """How fast the corrections fade: as exp(-sharpness (1 - cos))."""
     compare: Literal["both", "moco", "augmix"] = "both"
     """The views that a picture is compared with; the contrastive loss takes the first of them."""
     sem: float = 10.0
@@ -53,7 +58,9 @@ class GOProConfig:
     """A picture's other view against all else, or with the pictures of its class on its side."""
     temperature: float = 0.1
     """Of the visual contrastive loss."""
-    anchor_image: float = 64.0
+    ce_views: float = 0.3
+    """Weight of the cross-entropy of the other views' image features, against the texts of the plain view."""
+    anchor_image: float = 128.0
     """Weight of the image features' distance to frozen CLIP's, 1 - cos."""
     anchor_text: float = 256.0
     """Weight of the text features' distance to frozen CLIP's, 1 - cos."""
@@ -69,6 +76,7 @@ RELEASE = GOProConfig(
     sem_form="mse",
     sem_classes=None,
     con=0.1,
+    ce_views=0.0,
     anchor_image=0.0,
     anchor_text=0.0,
 )
@@ -120,7 +128,10 @@ class GOPro(Method):
         if config.projectors in ("inside", "image"):
             self.project_image = _map(dim, dim, config.projector_rank, at_zero=True)
         if config.projectors in ("inside", "text"):
-            self.project_text = _map(dim, dim, config.projector_rank, at_zero=True)
+            if config.text_projector == "kernel":
+                self.project_text = KernelResidual(self._written(classnames), config.sharpness)
+            else:
+                self.project_text = _map(dim, dim, config.projector_rank, at_zero=True)
         if config.projectors == "outside":
             self.project_beside = nn.Sequential(nn.Linear(dim, dim), nn.BatchNorm1d(dim))
         self._turn = 0  # which classes the views are compared in next; begun anew each epoch, so that resuming is exact
@@ -131,7 +142,11 @@ class GOPro(Method):
         text = self.backbone.text
         self.prompts = make_prompts(text, classnames, before=len(text.tokens(words)), tail=tail)
         if self.config.anchor_text:
-            self.frozen_text = encode_texts(text, [self.config.template.format(name) for name in classnames])
+            self.frozen_text = self._written(classnames)
+
+    def _written(self, classnames: Sequence[str]) -> Float[Tensor, "classes embed"]:
+        """Frozen CLIP's text features of the prompts as written."""
+        return encode_texts(self.backbone.text, [self.config.template.format(name) for name in classnames])
 
     def end_epoch(self, epoch: int, epochs: int) -> None:
         self._turn = 0
@@ -201,6 +216,9 @@ class GOPro(Method):
             distance = prompt_consistency if config.sem_form == "cosine" else F.mse_loss
             others = self.text_features(contexts[1:], prompts)
             terms["sem"] = config.sem * torch.stack([distance(text[:, classes], other) for other in others]).sum()
+        if config.ce_views:
+            others = [F.cross_entropy(self._logits(other, text), labels) for other in image[1:]]
+            terms["ce_views"] = config.ce_views * torch.stack(others).mean()
         if config.con:
             pair = image[0], image[1]
             if config.projectors == "outside":
