@@ -20,9 +20,11 @@ import open_clip
 import pytest
 import torch
 from open_clip import factory, pretrained
+from open_clip.transformer import QuickGELU
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from gopro.activation import FusedQuickGELU, fuse_activations
 from gopro.backbone import Backbone, Encoded, from_openai, load_backbone, token_statistics
 from gopro.errors import InputError
 from gopro.text import encode_texts, make_prompts
@@ -278,6 +280,23 @@ def test_openai_layout_is_read_exactly(suffix: str, tmp_path: Path) -> None:
     torch.testing.assert_close(features, clip.encode_text(tokens, normalize=True), rtol=1e-5, atol=1e-5)
 
 
+def test_the_fused_activation_is_open_clips_and_keeps_one_tensor() -> None:
+    x = torch.linspace(-9, 9, 4001, requires_grad=True)
+    kept: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        fused = FusedQuickGELU()(x)
+    assert sum(t.numel() for t in kept if t.numel() > 1) == x.numel()
+    expected = QuickGELU()(x)
+    torch.testing.assert_close(fused, expected)
+    weights = torch.randn(4001)
+    gradients = [torch.autograd.grad((y * weights).sum(), x)[0] for y in (fused, expected)]
+    torch.testing.assert_close(*gradients)
+    clip = model("vit", quick_gelu=True)
+    fuse_activations(clip)
+    assert not any(isinstance(module, QuickGELU) for module in clip.modules())
+    assert sum(isinstance(module, FusedQuickGELU) for module in clip.modules()) == 3 + 2
+
+
 def test_openai_layout_of_a_resnet() -> None:
     state = model("resnet", quick_gelu=True).state_dict()
     loaded = from_openai(state)
@@ -444,6 +463,7 @@ class Hub(BaseHTTPRequestHandler):
 SCRIPT = """
 import json, sys
 from open_clip import factory, pretrained
+from open_clip.transformer import QuickGELU
 from gopro.backbone import load_backbone
 factory._MODEL_CONFIGS["tiny"] = json.loads(sys.argv[1])
 pretrained._PRETRAINED["tiny"] = {"web": {"hf_hub": "someone/tiny/"}}

@@ -22,6 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from gopro.activation import fuse_activations
 from gopro.errors import InputError
 from gopro.text import TextTower
 from gopro.views import Preprocess
@@ -89,6 +90,7 @@ class Backbone:
 
     def __init__(self, name: str, model: Any, tokenizer: Any, preprocess: Preprocess):
         self.name = name
+        fuse_activations(model.visual)
         self.model = model.eval().requires_grad_(False)  # Any: of a Module, a type checker knows no attribute
         self.preprocess = preprocess
         self.text = TextTower(model, tokenizer)

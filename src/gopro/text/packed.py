@@ -27,9 +27,9 @@ from gopro.text.tower import TextTower
 
 KeysValues = tuple[Tensor, Tensor]  # each [B, H, P, d/H]
 
-# What autograd keeps of a token and layer whose weights are frozen, in multiples of the width: 10 were measured with
-# GELU, 14 to 15 with QuickGELU (inputs of the norms, queries, keys, values and copies of them, the MLP's hidden layer).
-SAVED_WIDTHS = 15
+# What autograd keeps of a token and layer whose weights are frozen, in multiples of the width: 10 were measured, at
+# the highest (inputs of the norms, queries, keys, values and copies of them, the MLP's hidden layer).
+SAVED_WIDTHS = 11
 
 # Where not all activations can be kept, classes go through in chunks of this part of the memory: one part is left to
 # the chunk that is being recomputed, the others keep what they can.

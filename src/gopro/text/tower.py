@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gopro.activation import fuse_activations
 from gopro.errors import InputError
 
 
@@ -37,6 +38,7 @@ class TextTower:
                 f"the text tower {type(root).__name__} cannot take learned context; "
                 "use a CLIP or SigLIP model of open_clip"
             )
+        fuse_activations(root.transformer)
         self.tokenizer = tokenizer
         self.blocks: list[Any] = list(root.transformer.resblocks)
         self.token_embedding: nn.Embedding = root.token_embedding
