@@ -195,6 +195,22 @@ def test_a_truncated_learned_file_is_named(whole: Path, tmp_path: Path, tiny: Ba
         load_run(tmp_path, backbone=tiny)
 
 
+def test_a_profiled_run_has_a_trace_and_ends_the_same(tmp_path: Path, tiny: Backbone) -> None:
+    train(config(tmp_path / "plain", method="coop"), backbone=tiny)
+    train(config(tmp_path / "profiled", method="coop", profile=True), backbone=tiny)
+    assert same_tensors(tmp_path / "plain", tmp_path / "profiled")
+    names = [event.get("name") for event in json.loads((tmp_path / "profiled/trace.json").read_text())["traceEvents"]]
+    assert {name for name in names if str(name).startswith("ProfilerStep")} == {f"ProfilerStep#{i}" for i in (2, 3, 4)}
+    assert "aten::addmm" in names and not (tmp_path / "plain/trace.json").exists()
+
+
+def test_a_profile_without_steps_says_so(tmp_path: Path, tiny: Backbone) -> None:
+    with pytest.raises(InputError, match=r"tip-adapter is not trained in steps"):
+        train(config(tmp_path / "run", method="tip-adapter", epochs=None, profile=True), backbone=tiny)
+    with pytest.warns(UserWarning, match=r"fewer than 3"):
+        train(config(tmp_path / "run", method="coop", epochs=1, profile=True), backbone=tiny)
+
+
 def test_evaluation_counts_by_hand(tiny: Backbone) -> None:
     method = build_method("zeroshot", tiny, ["fox", "owl", "dog", "cat"], "a photo of a {}.")
     encoded = tiny.encode(torch.randn(7, 3, 32, 32, generator=torch.Generator().manual_seed(0)))

@@ -76,6 +76,8 @@ class TrainConfig(HowToTrain):
     """Decides the training pictures, their order, their views and the start."""
     classes: ClassHalf = "all"
     """Classes to train on: all, or the base or new half."""
+    profile: bool = False
+    """Trace the third to fifth step into trace.json in the run's folder, for ui.perfetto.dev."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from gopro.evaluate import encode_samples
 from gopro.fit import RESUME, Step, fit
 from gopro.machine import PeakMemory
 from gopro.methods import Method, build_method, parse_method
+from gopro.profiling import traced
 from gopro.run import CONFIG, COST, LEARNED, Cost, Run, describe, read_config, save_tensors, write_json
 from gopro.views import CROP, stable_seed
 
@@ -98,6 +100,8 @@ def _prepare(config: TrainConfig, backbone: Backbone | None) -> tuple[Dataset, M
         raise InputError(f"bank is {config.bank}: give a number of views to keep of each picture, or 0")
     if kind.recipe is not None:
         config.recipe(kind.recipe)
+    elif config.profile:
+        raise InputError(f"--profile: {config.method} is not trained in steps, there is nothing to trace")
     fabric = make_fabric(config)
     few = replace(load_dataset(config.data, config.root).half(config.classes), test=())  # training never sees them
     if kind.learns:
@@ -129,20 +133,21 @@ def _train(
     if method.recipe is not None:
         recipe = config.recipe(method.recipe)
         val = few.val if config.select == "val" else ()
-        seconds += fit(
-            method,
-            few.train,
-            recipe,
-            fabric,
-            seed=config.seed,
-            folder=folder,
-            val=val,
-            bank=config.bank,
-            crop=_crop(config, few),
-            workers=config.workers,
-            on_fill=on_fill,
-            on_step=on_step,
-        )
+        with traced(folder, on_step) if config.profile else nullcontext(on_step) as on_step:
+            seconds += fit(
+                method,
+                few.train,
+                recipe,
+                fabric,
+                seed=config.seed,
+                folder=folder,
+                val=val,
+                bank=config.bank,
+                crop=_crop(config, few),
+                workers=config.workers,
+                on_fill=on_fill,
+                on_step=on_step,
+            )
     parameters = sum(parameter.numel() for parameter in method.parameters())
     peak = None if memory.mib is None else round(memory.mib, 1)
     write_json(folder / COST, asdict(Cost(round(seconds, 2), peak, parameters)))
