@@ -13,39 +13,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import random
-import statistics
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import open_clip
 import torch
 from torch import Tensor
 
 from benchmarks.memory import LiveBytes
+from benchmarks.setting import Stopwatch, about, class_names
 from gopro.text import FullPrompts, PackedPrompts, Prompts, TextTower
 
 GROUP = 10  # classes that the full path takes at once
 BEFORE = 4  # tokens of a context, as of "a photo of a"
-CALTECH = Path(__file__).resolve().parents[2] / "shared/datasets/caltech-101/split_zhou_Caltech101.json"
-# fmt: off
-QUALITIES = (
-    "red", "blue", "spotted", "striped", "great", "lesser", "northern", "southern", "golden", "wild", "common", "dwarf",
-    "giant", "crested", "woolly", "antique", "folding", "electric", "wooden", "inflatable", "rusty", "hooded", "pygmy",
-)
-THINGS = (
-    "dog", "cat", "finch", "accordion", "teapot", "lighthouse", "helicopter", "maple", "orchid", "mushroom", "sofa",
-    "violin", "tram", "ketch", "anchor", "bonsai", "crocodile", "dragonfly", "menorah", "metronome", "nautilus",
-    "pagoda", "platypus", "saxophone", "sunflower", "trilobite", "wheelchair", "windmill", "yin-yang", "wild cat",
-    "joshua tree", "water lily", "grand piano", "cougar body", "flamingo head", "ceiling fan", "soccer ball",
-    "cash machine", "cellular telephone", "Cavalier King Charles spaniel",
-)
-# fmt: on
 
 
 @dataclass(frozen=True)
@@ -90,13 +70,7 @@ def main() -> None:
     text = text_tower()
     memory = int(options.memory * 2**30)
     results = [compare(text, class_names(n), options.contexts, options.repeats, memory) for n in options.classes]
-    report = {
-        "machine": machine(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "memory_gib": options.memory,
-        "results": [asdict(result) for result in results],
-    }
+    report = {**about(), "memory_gib": options.memory, "results": [asdict(result) for result in results]}
     if options.json:
         print(json.dumps(report))
     else:
@@ -112,18 +86,6 @@ def text_tower() -> TextTower:
     assert config is not None
     model = open_clip.CLIP(config["embed_dim"], image, open_clip.CLIPTextCfg(**config["text_cfg"]))
     return TextTower(model.eval().requires_grad_(False), open_clip.SimpleTokenizer())
-
-
-def class_names(count: int) -> list[str]:
-    """`count` different class names, the same every time."""
-    if count <= 100 and CALTECH.is_file():
-        rows = json.loads(CALTECH.read_text())["train"]
-        return sorted({name.replace("_", " ") for _, _, name in rows})[:count]
-    draw = random.Random(0)
-    names: dict[str, None] = {}
-    while len(names) < count:
-        names[" ".join([*draw.sample(QUALITIES, draw.choice((0, 1, 1, 1, 2, 2))), draw.choice(THINGS)])] = None
-    return list(names)
 
 
 def compare(text: TextTower, names: Sequence[str], contexts: int, repeats: int, memory: int) -> Result:
@@ -175,38 +137,6 @@ def step(parts: Sequence[tuple[Prompts, Tensor]], context: Tensor) -> tuple[Tens
         features.append(of_part.detach())
     assert context.grad is not None
     return torch.cat(features, dim=1), context.grad
-
-
-class Stopwatch:
-    """Medians of the wall-clock and processor seconds of calls."""
-
-    def __init__(self) -> None:
-        self.walls: list[float] = []
-        self.cpus: list[float] = []
-
-    def time(self, function, *arguments):
-        wall, cpu = time.perf_counter(), time.process_time()
-        result = function(*arguments)
-        self.walls.append(time.perf_counter() - wall)
-        self.cpus.append(time.process_time() - cpu)
-        return result
-
-    @property
-    def wall(self) -> float:
-        return statistics.median(self.walls)
-
-    @property
-    def cpu(self) -> float:
-        return statistics.median(self.cpus)
-
-
-def machine() -> str:
-    """Processor and number of cores."""
-    model = platform.processor() or platform.machine()
-    if sys.platform == "linux":
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
-    return f"{model}, {os.cpu_count()} cores"
 
 
 def table(results: Sequence[Result]) -> str:

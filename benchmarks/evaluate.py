@@ -1,0 +1,138 @@
+"""Classifying a picture with trained GOPro: ours, its plain form, and the released code.
+
+    python -m benchmarks.evaluate [--json] [--reference PATH] [--classes 100 1000] [--pictures 8]
+
+ViT-B/16 with random weights, the release preset; every variant has the same weights, learned parameters, pictures and
+class names, and the logits must be equal. Seconds are a picture's, image tower included; ours goes through `--pictures`
+at once, the others through one, which they do one by one anyway. The released code, and the plain form after it, make
+all three views at test time; they are given to it here, which spares it making them. Each measurement has a process
+of its own, and peak memory is that process's, the libraries (0.4 GiB) and weights (0.6 GiB) included; ours is measured
+before and after the others. The plain form runs the first number of `--classes` alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.apart import apart
+from benchmarks.naive import Naive
+from benchmarks.released import Released
+from benchmarks.setting import Stopwatch, about, class_names, make_views, openai_state, start
+from gopro.backbone import from_openai
+from gopro.machine import PeakMemory
+from gopro.methods.gopro import GOProRelease
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One variant at one number of classes; seconds are a picture's, the median of the runs."""
+
+    variant: str
+    classes: int
+    seconds: float
+    cpu_seconds: float
+    peak_gib: float
+    runs: int
+    logits: list[float]
+    """Of the first picture."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--reference", type=Path, metavar="PATH", help="checkout of the released code")
+    parser.add_argument("--classes", type=int, nargs="+", default=[100, 1000], metavar="C")
+    parser.add_argument("--pictures", type=int, default=8, metavar="N", help="that ours takes at once")
+    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="of ours")
+    parser.add_argument("--limit", type=float, default=12.0, metavar="GIB", help="that a process may take")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    options = parser.parse_args()
+    report = compare(options)
+    if options.json:
+        print(json.dumps(report))
+    else:
+        print(f"{report['machine']}, {report['threads']} threads, torch {report['torch']}")
+        print(table(report))
+
+
+def compare(options: argparse.Namespace) -> dict[str, Any]:
+    """All measurements, the slow variants between two rounds of ours."""
+
+    def run(variant: str, classes: int) -> Measured:
+        pictures, repeats = (options.pictures, options.repeats) if variant == "ours" else (1, 1)
+        setting = (variant, classes, pictures, repeats, options.device, options.reference)
+        result = apart(options.limit, measure, *setting)
+        if result is None:
+            raise SystemExit(f"{variant}, {classes} classes: more than {options.limit} GiB; raise --limit")
+        return result
+
+    measured = []
+    for i, classes in enumerate(options.classes):
+        slow = [*(["naive"] if i == 0 else []), *(["released"] if options.reference else [])]
+        measured += [run(variant, classes) for variant in ("ours", *slow, "ours")]
+    return {
+        **about(),
+        "pictures": options.pictures,
+        "device": options.device,
+        "results": [asdict(m) for m in measured],
+    }
+
+
+@torch.no_grad()
+def measure(variant: str, classes: int, pictures: int, repeats: int, device: str, reference: Path | None) -> Measured:
+    """One variant, in a process of its own."""
+    state, names = openai_state(), class_names(classes)
+    method: Any = start(from_openai(state, device=device), names, Naive if variant == "naive" else GOProRelease).eval()
+    views = make_views(3, pictures, method.backbone.preprocess.size).to(device)
+    if variant == "released":
+        assert reference is not None
+        released = Released(reference, state, method.state_dict(), names, device)
+        labels = torch.zeros(pictures, dtype=torch.long)
+        del method
+
+        def classify() -> Any:
+            return released.logits(views, labels)
+
+    else:
+
+        def classify() -> Any:
+            with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+                return method.logits(method.encode(views if variant == "naive" else views[0]))
+
+    del state
+    memory, clock = PeakMemory(torch.device(device)), Stopwatch()
+    logits = clock.time(classify)
+    for _ in range(repeats - 1):
+        clock.time(classify)
+    assert memory.mib is not None
+    each = clock.wall / pictures, clock.cpu / pictures
+    return Measured(variant, classes, *each, memory.mib / 2**10, repeats, logits[0].float().tolist())
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report in Markdown."""
+    measured = [Measured(**m) for m in report["results"]]
+    head = "classes | variant | s a picture | CPU s | peak GiB | times ours | CPU | logits differ by"
+    lines = [f"| {head} |", "|" + "---|" * 8]
+    for classes in dict.fromkeys(m.classes for m in measured):
+        here = [m for m in measured if m.classes == classes]
+        ours = [m for m in here if m.variant == "ours"]
+        wall, cpu = (sum(getattr(m, field) for m in ours) / len(ours) for field in ("seconds", "cpu_seconds"))
+        first = torch.tensor(ours[0].logits)
+        for m in here:
+            off = (torch.tensor(m.logits) - first).abs().max() / first.abs().max()
+            lines.append(
+                f"| {classes} | {m.variant} | {m.seconds:.3f} | {m.cpu_seconds:.3f} | {m.peak_gib:.1f} "
+                f"| {m.seconds / wall:.1f} | {m.cpu_seconds / cpu:.1f} | {off:.1e} |"
+            )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
