@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 
 from gopro.backbone import Backbone, Encoded, load_backbone
 from gopro.bank import encode_bank
@@ -35,8 +36,11 @@ def make_fabric(how: HowToTrain) -> Fabric:
     """
     if how.device == "cuda" and not torch.cuda.is_available():
         raise InputError("device cuda: torch finds none here; use --device cpu")
-    precision = "bf16-mixed" if how.precision == "bf16" else "32-true"
-    return Fabric(accelerator=how.device, devices=1, precision=precision)
+    if how.precision == "fp32":
+        return Fabric(accelerator=how.device, devices=1)
+    # as a plugin, since Fabric prints a line for each time that it is told so by name
+    kind = "cuda" if how.device != "cpu" and torch.cuda.is_available() else "cpu"
+    return Fabric(accelerator=kind, devices=1, plugins=MixedPrecision("bf16-mixed", device=kind))
 
 
 def train(
