@@ -67,6 +67,30 @@ def test_eval_writes_what_it_prints(run_folder: Path, gopro) -> None:
     assert row["macro_accuracy"] == pytest.approx(mean, abs=1e-3)
 
 
+def test_a_head_is_built_and_evaluated_beside_the_exact_one(tmp_path: Path, gopro) -> None:
+    run, names = tmp_path / "run", tmp_path / "names.txt"
+    settings = "--data emoji-activities --classes base --shots 1 --epochs 1 --batch 8 --workers 0"
+    code, _, err = gopro(*f"train {settings} --method cocoop --output {run}".split())
+    assert code == 0, err
+    names.write_text("red fox\n\n snowy owl \ntrain\n", "utf-8")
+    code, out, _ = gopro("head", run, "--classes-file", names, "--error", 0.1, "--workers", 0)
+    assert code == 0 and "3 classes" in out and "21 pictures that it was not built from" in out
+    assert len(list((run / "heads").iterdir())) == 1
+    code, out, _ = gopro("eval", run, "--classes", "new", "--head", "first-order", "--workers", 0)
+    assert code == 0 and len(list((run / "heads").iterdir())) == 2
+    exact, head = out.splitlines()
+    row = json.loads((run / "eval-emoji-activities_twemoji-new.json").read_text())
+    assert f"accuracy {row['accuracy']:.2f} %" in exact
+    assert f"accuracy {row['first_order']['accuracy']:.2f} %" in head
+    assert f"as exact for {row['first_order']['agreement']['top1']:.2f} %" in head
+    assert row["first_order"]["agreement"]["pictures"] == row["n"]
+
+
+def test_a_head_of_shared_text_says_that_it_is_exact(run_folder: Path, gopro) -> None:
+    code, out, _ = gopro("head", run_folder, "--classes", "red fox, snowy owl", "--workers", 0)
+    assert code == 0 and "2 classes, 0 terms" in out and "Exact: the text takes nothing of a picture." in out
+
+
 def test_predict_prints_names_and_json(run_folder: Path, picture: Path, gopro) -> None:
     code, out, _ = gopro("predict", run_folder, picture, picture, "--classes", "red fox, snow owl", "--json")
     objects = [json.loads(line) for line in out.splitlines()]
@@ -169,6 +193,9 @@ def wrong(tmp_path: Path, run: Path) -> dict[str, tuple[str, str]]:
             "from 0 to 1",
         ),
         "predict without cuda": (f"predict {run} x.jpg --device cuda", "cuda"),
+        "head of no error": (f"head {run} --error 0", "error is 0"),
+        "head of no names": (f"head {run} --classes ,", "class names"),
+        "head of no file": (f"head {run} --classes-file {tmp_path / 'no.txt'}", "no.txt"),
         "output taken": (f"train --data emoji-food --output {run}", "not empty"),
     }
 

@@ -136,7 +136,7 @@ def test_search_takes_the_best_on_validation_pictures(tiny: Backbone) -> None:
     """Keys and validation pictures agree and the text is noise, so a weightier cache is better."""
     method = build_method("tip-adapter[search=true,alpha=0]", tiny, NAMES, TEMPLATE)
     train, noise = pictures(8), pictures(8, seed=4).embedding
-    val = replace(train, embedding=F.normalize(train.embedding + 0.3 * noise, dim=-1))
+    val = Encoded(F.normalize(train.embedding + 0.3 * noise, dim=-1), train.mean, train.std)
     before = (method.logits(val).argmax(-1) == labels(8)).sum()
     with pytest.raises(InputError, match="no validation pictures"):
         method.solve([train], labels(8))

@@ -271,7 +271,7 @@ def test_mmrl_is_in_the_upper_layers_of_each_tower(settings: str, image: int, te
 def test_mmrls_representation_feature_takes_part_where_all_names_were_trained_on(tiny: Backbone) -> None:
     method = disturbed(build_method("mmrl", tiny, NAMES, TEMPLATE))
     assert isinstance(method, MMRL)
-    text, (image, representation) = method.text_features(), method.image_features(images(3))
+    text, (image, representation) = method.text_features(), method.both_features(images(3))
     scale = tiny.logit_scale
     both = 0.7 * scale * image @ text.T + 0.3 * scale * representation @ text.T
     assert (both - scale * image @ text.T).abs().max() > 0.1

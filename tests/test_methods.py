@@ -8,7 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gopro.backbone import Backbone
+from benchmarks.memory import LiveBytes
+from gopro.backbone import Backbone, load_backbone
 from gopro.errors import InputError
 from gopro.methods import METHODS, Method, build_method, parse_method
 from gopro.methods.gopro import GOPro, GOProConfig
@@ -45,6 +46,15 @@ def test_permuting_classes_permutes_logits(method: Method) -> None:
     torch.testing.assert_close(permuted, logits[:, order], atol=1e-4, rtol=1e-5)
 
 
+def test_logits_are_scaled_products_of_two_sides(method: Method) -> None:
+    pictures = encoded(method, 3)
+    contexts = method.picture_contexts(pictures)
+    image, classes = method.picture_vectors(pictures), method.class_vectors(contexts)
+    assert len(classes) == (1 if contexts is None else 3)
+    expected = method.backbone.logit_scale * (image[:, None] * classes).sum(-1)
+    torch.testing.assert_close(method.logits(pictures), expected, atol=1e-4, rtol=1e-5)
+
+
 def test_a_class_scores_the_same_whatever_the_others(method: Method) -> None:
     logits = method.logits(encoded(method, 3))
     one = method.for_classes(["dog"])
@@ -73,6 +83,21 @@ def test_state_dict_moves_between_instances(method: Method, tiny: Backbone) -> N
     other = type(method)(tiny, NAMES, method.config)
     other.load_state_dict(method.state_dict())
     torch.testing.assert_close(other.eval().logits(encoded(method, 2)), method.logits(encoded(method, 2)))
+
+
+def test_twenty_one_thousand_classes_keep_to_the_memory_of_a_few() -> None:
+    backbone = load_backbone()
+    names = [f"{a} {b}" for a in range(150) for b in range(140)]
+    method = disturbed(build_method("gopro[anchor_text=0]", backbone, names, TEMPLATE))
+    assert isinstance(method, GOPro)
+    method.prompts.memory = 64 << 20
+    pictures = backbone.encode(torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(3)))
+    with torch.no_grad(), LiveBytes() as measured:
+        logits = method.logits(pictures)
+    assert measured.peak < 96 << 20
+    some = list(range(5, 21000, 700))
+    few = method.for_classes([names[i] for i in some])
+    torch.testing.assert_close(few.logits(pictures), logits[:, some], atol=1e-3, rtol=1e-4)
 
 
 @pytest.mark.parametrize("spec", ["coop", "gopro", "slip"])

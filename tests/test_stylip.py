@@ -45,7 +45,7 @@ def test_stylips_contexts_against_a_plain_sum(tiny: Backbone) -> None:
     method = disturbed(build_method("stylip[hidden=3]", tiny, NAMES, TEMPLATE))
     assert isinstance(method, StyLIP)
     pictures = encoded(tiny, 2)
-    contexts = method.contexts(pictures)
+    contexts = method.picture_contexts(pictures)
     assert contexts.shape == (2, 5, 64)
 
     def normed(x: torch.Tensor) -> torch.Tensor:

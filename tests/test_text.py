@@ -134,6 +134,40 @@ def test_chunked_and_recomputed_equals_whole(case: tuple[list[str], int, int, di
     assert_same(PackedPrompts(tower(), classnames, before=before, after=after, memory=memory), whole, contexts)
 
 
+def toward(image: Tensor) -> Any:
+    """A transform as methods have them, by which similarities are more than dot products of what is encoded."""
+    weight = torch.randn(24, image.shape[1], generator=torch.Generator().manual_seed(4))
+    return lambda text: torch.nn.functional.normalize((text @ weight).tanh(), dim=-1)
+
+
+@given(prompt_lists(), st.sampled_from([PackedPrompts, FullPrompts]), st.integers(1, 200_000))
+@settings(max_examples=40)
+def test_similarities_chunk_by_chunk_equal_those_of_all_features(
+    case: tuple[list[str], int, int, dict[str, Any]], kind: type[Prompts], memory: int
+) -> None:
+    classnames, before, after, contexts = case
+    plain = FullPrompts(tower(), classnames, before=before, after=after)
+    chunked = kind(tower(), classnames, before=before, after=after, memory=memory)
+    with torch.no_grad():
+        batch = len(plain(**contexts))
+        image = torch.randn(3 if batch == 1 else batch, 12)
+        expected = (image[:, None] * toward(image)(plain(**contexts))).sum(-1)
+        assert (chunked(**contexts) - plain(**contexts)).abs().max() <= 1e-5
+        assert deviation(chunked.similarities(image, **contexts, transform=toward(image)), expected) <= 1e-5
+
+
+@pytest.mark.parametrize("kind", [PackedPrompts, FullPrompts])
+def test_similarities_have_gradients(kind: type[Prompts]) -> None:
+    prompts = kind(tower(), WORDS, before=2, memory=100_000)
+    context = torch.randn(3, 2, WIDTH, requires_grad=True)
+    image = torch.randn(3, 24, requires_grad=True)
+    weights = torch.randn(3, len(WORDS))
+    ours = torch.autograd.grad((prompts.similarities(image, context) * weights).sum(), (context, image))
+    plain = torch.einsum("bd,bcd->bc", image, FullPrompts(tower(), WORDS, before=2)(context))
+    expected = torch.autograd.grad((plain * weights).sum(), (context, image))
+    assert max(map(deviation, ours, expected)) <= 1e-4
+
+
 @given(prompt_lists(), st.randoms(use_true_random=False))
 @settings(max_examples=30, deadline=None)
 def test_permuting_classes_permutes_the_result(
@@ -242,6 +276,22 @@ def test_memory_does_not_grow_with_classes(train: bool) -> None:
     assert few > memory / 4  # it fills what it may
     assert many - few <= 6 * output  # the features, their parts, their order and their gradients
     assert many < peak_bytes(1200, 1 << 40, train) / 4
+
+
+@pytest.mark.parametrize(("kind", "memory"), [(PackedPrompts, 1 << 20), (FullPrompts, 4 << 20)])
+def test_similarities_take_no_memory_but_their_own_for_more_classes(kind: type[Prompts], memory: int) -> None:
+    def peak(classes: int) -> int:
+        prompts = kind(tower(), [WORDS[c % len(WORDS)] for c in range(classes)], before=4, memory=memory)
+        context, image = torch.randn(4, 4, WIDTH), torch.randn(4, 24)
+        with torch.no_grad():
+            prompts.similarities(image, context)  # lays the chunks out
+            with LiveBytes() as measured:
+                prompts.similarities(image, context, transform=torch.tanh)
+        return measured.peak
+
+    similarity = 4 * 4 + 8  # bytes a class: of 4 images, and its number
+    assert peak(1200) - peak(300) <= 3 * 900 * similarity  # the parts, their order and the result
+    assert peak(300) > memory / 4  # it fills what it may
 
 
 @pytest.mark.parametrize("train", [False, True])

@@ -15,6 +15,7 @@ from gopro.cli.benchmark import benchmark, demo_command, report_command
 from gopro.cli.cache import cache_app
 from gopro.cli.console import DEFAULTS, err
 from gopro.cli.data import data_app
+from gopro.cli.head import head_command
 from gopro.cli.methods import methods_command
 from gopro.cli.predict import predict_command
 from gopro.cli.runs import eval_command, train_command
@@ -29,6 +30,7 @@ app = App(
 app.command(train_command, name="train")
 app.command(eval_command, name="eval")
 app.command(predict_command, name="predict")
+app.command(head_command, name="head")
 app.command(benchmark)
 app.command(report_command, name="report")
 app.command(data_app)

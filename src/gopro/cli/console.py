@@ -14,6 +14,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from gopro.errors import InputError
 from gopro.fit import Step
 
 out, err = Console(), Console(stderr=True)
@@ -93,3 +94,23 @@ def plain_output() -> Iterator[None]:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain when it ends
         sys.exit(128 + 13)  # as a shell reports it of any program
+
+
+def class_names(listed: str | None, file: Path | None) -> list[str] | None:
+    """What --classes and --classes-file say, if anything."""
+    if listed is not None and file is not None:
+        raise InputError("--classes and --classes-file: choose one")
+    if listed is not None:
+        names = listed.split(",")
+    elif file is not None:
+        try:
+            names = file.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise InputError(f"--classes-file {file} cannot be read: {reason}") from error
+    else:
+        return None
+    names = [name.strip() for name in names if name.strip()]
+    if not names:
+        raise InputError(f"{'--classes' if file is None else f'--classes-file {file}'}: no class names in it")
+    return names

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from gopro.classifier import Answer, Classifier, load
-from gopro.cli.console import ConfigFile, bar, err, out, plain_output
+from gopro.cli.console import ConfigFile, bar, class_names, err, out, plain_output
 from gopro.data.listing import files_below, is_picture
 from gopro.errors import InputError
 from gopro.sorting import UNSURE, Link, Sorter
@@ -80,7 +80,7 @@ def predict_command(
         raise InputError(f"{'--link' if link else '--min-confidence'} is for --sort-into: give a folder to sort into")
     if min_confidence is not None and not 0 <= min_confidence <= 1:
         raise InputError(f"--min-confidence {min_confidence}: give a probability from 0 to 1")
-    names = _names(classes, classes_file)
+    names = class_names(classes, classes_file)
     classifier = load(run, device)
     if names is not None:
         classifier = classifier.for_classes(names)
@@ -165,25 +165,6 @@ def _stdin_lines() -> Iterator[str]:
 
 def _stripped(line: bytes) -> bytes:
     return line.removesuffix(b"\r")
-
-
-def _names(listed: str | None, file: Path | None) -> list[str] | None:
-    if listed is not None and file is not None:
-        raise InputError("--classes and --classes-file: choose one")
-    if listed is not None:
-        names = listed.split(",")
-    elif file is not None:
-        try:
-            names = file.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            raise InputError(f"--classes-file {file} cannot be read: {reason}") from error
-    else:
-        return None
-    names = [name.strip() for name in names if name.strip()]
-    if not names:
-        raise InputError(f"{'--classes' if file is None else f'--classes-file {file}'}: no class names in it")
-    return names
 
 
 def _answer(

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from rich.markup import escape
 
 from gopro.cli.console import ConfigFile, Flat, bar, out, steps
+from gopro.cli.head import agreement_in_words
 from gopro.config import TrainConfig
 from gopro.data import load_dataset
 from gopro.data.dataset import ClassHalf
 from gopro.errors import InputError
 from gopro.evaluate import evaluate_pictures
+from gopro.first_order import Agreement
+from gopro.heads import ready_head
 from gopro.run import load_run, slug, write_json
 from gopro.sweep.worker import summary
 from gopro.train import resume, train
@@ -45,6 +49,7 @@ def eval_command(
     data: str | None = None,
     root: Path | None = None,
     classes: ClassHalf = "all",
+    head: Literal["exact", "first-order"] = "exact",
     workers: int = 2,
     config_file: ConfigFile = None,
 ) -> None:
@@ -60,6 +65,9 @@ def eval_command(
         Directory that holds the benchmarks' folders; the run's own if not given.
     classes:
         Classes to tell apart: all, or the base or new half.
+    head:
+        With first-order, also that of the first-order head, which is built first if the run has none for these
+        classes, and how far it agrees.
     workers:
         Processes that read pictures.
     """
@@ -78,6 +86,13 @@ def eval_command(
             for name, accuracy in zip(dataset.classnames, result.per_class, strict=True)
         ],
     }
+    if head == "first-order":
+        with bar("classes", len(dataset.classnames)) as advance:
+            quick = ready_head(trained, dataset.classnames, workers=workers, on_progress=advance)
+        with bar("pictures", len(dataset.test)) as advance:
+            by_head = evaluate_pictures(quick, dataset.test, workers=workers, on_progress=advance)
+        agreement = Agreement.between(result.probabilities, by_head.probabilities)
+        row["first_order"] = {**summary(by_head), "terms": len(quick.terms.kept), "agreement": asdict(agreement)}
     path = run / f"eval-{slug(dataset.name)}-{classes}.json"
     write_json(path, row)
     out.print(
@@ -86,3 +101,10 @@ def eval_command(
         highlight=False,
         soft_wrap=True,
     )
+    if head == "first-order":
+        out.print(
+            f"first-order head, {len(quick.terms.kept)} terms: accuracy {by_head.accuracy:.2f} %, macro "
+            f"{by_head.macro_accuracy:.2f} %, {by_head.seconds:.1f} s; {agreement_in_words(agreement)}",
+            highlight=False,
+            soft_wrap=True,
+        )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -34,7 +34,7 @@ class Recipe:
     """Of SGD; AdamW keeps its usual betas."""
 
 
-class Method(nn.Module, ABC):
+class Method(nn.Module):
     """A classifier over class names on a frozen CLIP.
 
     The module's parameters and buffers are what is learned, and nothing else: the backbone and the class names stay
@@ -51,7 +51,7 @@ class Method(nn.Module, ABC):
     """
 
     learns: ClassVar[bool] = True
-    frozen_images: ClassVar[bool] = True
+    frozen_images: bool = True
     views: tuple[ViewName, ...] = ("base",)
     recipe: Recipe | None = None
     solves: ClassVar[bool] = False
@@ -100,27 +100,33 @@ class Method(nn.Module, ABC):
         Raises:
             InputError: the method compares pictures with no text.
         """
+        return self.class_vectors(self.picture_contexts(encoded))
+
+    def picture_contexts(self, encoded: Any) -> Float[Tensor, "batch tokens width"] | None:
+        """The context that each picture generates, of which its text features are made; None where they are the same
+        for all pictures."""
+        return None
+
+    def picture_vectors(self, encoded: Any) -> Float[Tensor, "batch dim"]:
+        """The pictures' side of the logits: their image features, unless a method compares more than these."""
+        return self.image_features(encoded)
+
+    def class_vectors(self, contexts: Tensor | None = None) -> Float[Tensor, "#batch classes dim"]:
+        """The classes' side of the logits, which mostly is their text features, as `class_features` gives them.
+
+        Args:
+            contexts: what `picture_contexts` gives.
+        """
         raise InputError(f"{type(self).__name__} compares pictures with no text: there are no text features")
 
-    def solve(
-        self, draws: Iterable[Any], labels: Int[Tensor, " n"], val: tuple[Any, Int[Tensor, " val"]] | None = None
-    ) -> None:
-        """Takes what it can from all training pictures at once, without steps. The same again gives the same bits.
-
-        Args:
-            draws: what `encode` gives for a view of every training picture, [n], one draw after the other.
-            labels: [n].
-            val: the evaluation view of the validation pictures, [val], and their labels, where there are any.
-        """
-        raise NotImplementedError(f"{type(self).__name__} is not solved")
-
-    @abstractmethod
     def logits(self, encoded: Any) -> Float[Tensor, "batch classes"]:
-        """Scaled similarities of pictures [batch] to all classes; their softmax are the probabilities.
+        """Scaled products of the pictures' and the classes' side; their softmax are the probabilities.
 
         Args:
-            encoded: what `encode` gives.
+            encoded: what `encode` gives for pictures [batch].
         """
+        classes = self.class_vectors(self.picture_contexts(encoded))
+        return self.backbone.logit_scale * torch.einsum("bd,bcd->bc", self.picture_vectors(encoded), classes)
 
     def losses(self, encoded: Any, labels: Int[Tensor, " batch"]) -> dict[str, Tensor]:
         """Loss terms by name, already weighted; their sum is stepped on.

@@ -6,7 +6,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -57,15 +56,16 @@ class CoCoOp(Method):
         text = self.backbone.text
         self.prompts = make_prompts(text, classnames, before=len(text.tokens(words)), tail=tail)
 
-    def contexts(self, encoded: Encoded) -> Float[Tensor, "batch tokens width"]:
+    def picture_contexts(self, encoded: Encoded) -> Float[Tensor, "batch tokens width"]:
         """The context of each picture: the learned one, every token shifted alike."""
         return self.context + self.meta_net(encoded.embedding)[:, None]
 
-    def class_features(self, encoded: Encoded) -> Float[Tensor, "batch classes embed"]:
-        return self.prompts(self.contexts(encoded))
+    def class_vectors(self, contexts: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch classes embed"]:
+        return self.prompts(contexts)
 
     def logits(self, encoded: Encoded) -> Float[Tensor, "batch classes"]:
-        return self.backbone.logit_scale * torch.einsum("bd,bcd->bc", encoded.embedding, self.class_features(encoded))
+        similarities = self.prompts.similarities(encoded.embedding, self.picture_contexts(encoded))
+        return self.backbone.logit_scale * similarities
 
     def losses(self, encoded: Encoded, labels: Int[Tensor, " batch"]) -> dict[str, Tensor]:
         return {"ce": F.cross_entropy(self.logits(encoded[0]), labels)}

@@ -89,12 +89,9 @@ class CoOp(Method):
             other.rows = [self.trained.index(name) for name in classnames]
         return other
 
-    def class_features(self, encoded: Encoded) -> Float[Tensor, "1 classes embed"]:
+    def class_vectors(self, contexts: None = None) -> Float[Tensor, "1 classes embed"]:
         context = self.context[self.rows][None] if self.config.csc else self.context
         return self.prompts(context[..., : self.before, :], context[..., self.before :, :])
-
-    def logits(self, encoded: Encoded) -> Float[Tensor, "batch classes"]:
-        return self.backbone.logit_scale * encoded.embedding @ self.class_features(encoded)[0].T
 
     def losses(self, encoded: Encoded, labels: Int[Tensor, " batch"]) -> dict[str, Tensor]:
         return {"ce": F.cross_entropy(self.logits(encoded[0]), labels)}

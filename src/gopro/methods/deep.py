@@ -79,12 +79,9 @@ class DeepPrompts(Method):
         """Unit text features of all classes."""
         return self.prompts(self.context, deep=tuple(self.deep))[0]
 
-    def image_features(self, images: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch embed"]:
+    def image_features(self, encoded: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch embed"]:
         """Unit image features."""
-        return self.image_tower(images, self.image_prompts())
+        return self.image_tower(encoded, self.image_prompts())
 
-    def class_features(self, encoded: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "1 classes embed"]:
+    def class_vectors(self, contexts: None = None) -> Float[Tensor, "1 classes embed"]:
         return self.text_features()[None]
-
-    def logits(self, encoded: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch classes"]:
-        return self.backbone.logit_scale * self.image_features(encoded) @ self.text_features().T

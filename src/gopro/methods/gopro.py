@@ -198,11 +198,13 @@ class GOPro(Method):
             return image
         return F.normalize(image + self.project_image(image), dim=-1)
 
-    def class_features(self, encoded: Encoded) -> Float[Tensor, "batch classes embed"]:
-        return self.text_features(self.picture_contexts(encoded))
+    def class_vectors(self, contexts: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch classes embed"]:
+        return self.text_features(contexts)
 
     def logits(self, encoded: Encoded) -> Float[Tensor, "batch classes"]:
-        return self._logits(self.image_features(encoded), self.class_features(encoded))
+        image, contexts = self.image_features(encoded), self.picture_contexts(encoded)
+        similarities = self.prompts.similarities(image, contexts, transform=self._shared_space)
+        return self.backbone.logit_scale * similarities
 
     def _logits(self, image: Tensor, text: Tensor) -> Tensor:
         return self.backbone.logit_scale * torch.einsum("bd,bcd->bc", image, text)

@@ -54,16 +54,11 @@ class KgCoOp(Method):
         before, behind = split_template(self.config.template or "a photo of a {}.")
         self.written = encode_texts(text, [f"{before} {name}{behind}".strip() for name in classnames])
 
-    def class_features(self, encoded: Encoded) -> Float[Tensor, "1 classes embed"]:
+    def class_vectors(self, contexts: None = None) -> Float[Tensor, "1 classes embed"]:
         return self.prompts(self.context)
 
-    def logits(self, encoded: Encoded) -> Float[Tensor, "batch classes"]:
-        return self._logits(encoded, self.prompts(self.context)[0])
-
-    def _logits(self, encoded: Encoded, text: Tensor) -> Tensor:
-        return self.backbone.logit_scale * encoded.embedding @ text.T
-
     def losses(self, encoded: Encoded, labels: Int[Tensor, " batch"]) -> dict[str, Tensor]:
-        text = self.prompts(self.context)[0]
+        text = self.class_vectors()[0]
         distance = 1 - (text * self.written).sum(-1).mean()  # all are unit vectors
-        return {"ce": F.cross_entropy(self._logits(encoded[0], text), labels), "kg": self.config.weight * distance}
+        logits = self.backbone.logit_scale * encoded[0].embedding @ text.T
+        return {"ce": F.cross_entropy(logits, labels), "kg": self.config.weight * distance}

@@ -82,8 +82,22 @@ class LinearProbe(Method):
             best = _searched(draw.embedding, labels, classes, val[0].embedding, val[1])
         self.weight.data, self.bias.data = best[0].to(self.weight), best[1].to(self.bias)
 
-    def logits(self, encoded: Encoded) -> Float[Tensor, "batch classes"]:
-        return (encoded.embedding @ self.weight.T + self.bias)[:, self.rows]
+    def class_features(self, encoded: Encoded) -> Float[Tensor, "#batch classes embed"]:
+        """Not to be had.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(f"{type(self).__name__} compares pictures with no text: there are no text features")
+
+    def picture_vectors(self, encoded: Encoded) -> Float[Tensor, "batch dim"]:
+        """The embeddings, and behind them the 1 that the biases are multiplied with."""
+        return F.pad(encoded.embedding, (0, 1), value=1.0)
+
+    def class_vectors(self, contexts: None = None) -> Float[Tensor, "1 classes dim"]:
+        """Weights and biases, on the scale of the logits."""
+        learned = torch.cat([self.weight, self.bias[:, None]], dim=-1)
+        return learned[None, self.rows] / self.backbone.logit_scale
 
 
 def logistic_regression(

@@ -107,22 +107,28 @@ class MMRL(Method):
         """Unit text features of all classes."""
         return self.prompts(self.words, upper=[to(self.representation) for to in self.to_text])[0]
 
-    def image_features(self, images: Float[Tensor, "batch 3 size size"]) -> tuple[Tensor, Tensor]:
+    def both_features(self, images: Float[Tensor, "batch 3 size size"]) -> tuple[Tensor, Tensor]:
         """Unit features of pictures, each [batch, embed]: the class token's and the representation tokens'."""
         features, mean = self.image_tower.upper(images, [to(self.representation) for to in self.to_image])
         return features, F.normalize((mean @ self.project).float(), dim=-1)
 
-    def logits(self, encoded: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch classes"]:
-        image, representation = self.image_features(encoded)
-        if self.fused:
-            image = self.config.alpha * image + (1 - self.config.alpha) * representation
-        return self.backbone.logit_scale * image @ self.text_features().T
+    def image_features(self, encoded: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch embed"]:
+        """The class token's feature."""
+        return self.both_features(encoded)[0]
+
+    def picture_vectors(self, encoded: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch embed"]:
+        """The class token's feature, mixed with the representation tokens' where that takes part."""
+        image, representation = self.both_features(encoded)
+        return self.config.alpha * image + (1 - self.config.alpha) * representation if self.fused else image
+
+    def class_vectors(self, contexts: None = None) -> Float[Tensor, "1 classes embed"]:
+        return self.text_features()[None]
 
     def losses(
         self, encoded: Float[Tensor, "views batch 3 size size"], labels: Int[Tensor, " batch"]
     ) -> dict[str, Tensor]:
         alpha, reg, scale = self.config.alpha, self.config.reg, self.backbone.logit_scale
-        (image, representation), text = self.image_features(encoded[0]), self.text_features()
+        (image, representation), text = self.both_features(encoded[0]), self.text_features()
         frozen = self.backbone.encode(encoded[0]).embedding
         return {
             "ce": alpha * F.cross_entropy(scale * image @ text.T, labels),

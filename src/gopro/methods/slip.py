@@ -64,15 +64,13 @@ class SLIP(Method):
         """Unit image features."""
         return F.normalize(encoded.embedding + self.project(encoded.embedding), dim=-1)
 
-    def logits(self, encoded: Encoded) -> Float[Tensor, "batch classes"]:
-        return self._logits(self.image_features(encoded))
-
-    def _logits(self, image: Float[Tensor, "batch embed"]) -> Float[Tensor, "batch classes"]:
-        return self.backbone.logit_scale * image @ self.text.T
+    def class_vectors(self, contexts: None = None) -> Float[Tensor, "1 classes embed"]:
+        return self.text[None]
 
     def losses(self, encoded: Encoded, labels: Int[Tensor, " batch"]) -> dict[str, Tensor]:
         image, one, other = self.image_features(encoded)
+        logits = self.backbone.logit_scale * image @ self.text.T
         return {
-            "ce": F.cross_entropy(self._logits(image), labels),
+            "ce": F.cross_entropy(logits, labels),
             "ssl": self.config.ssl * nt_xent(one, other, self.config.temperature),
         }

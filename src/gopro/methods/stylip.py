@@ -63,7 +63,7 @@ class StyLIP(Method):
         text = self.backbone.text
         self.prompts = make_prompts(text, classnames, before=len(text.tokens(words)) + 1, tail=tail)
 
-    def contexts(self, encoded: Encoded) -> Float[Tensor, "batch tokens width"]:
+    def picture_contexts(self, encoded: Encoded) -> Float[Tensor, "batch tokens width"]:
         """The style tokens of each picture and, behind them, its content token."""
         widths = self.backbone.layer_widths
         means, stds = encoded.mean.split(widths, dim=-1), encoded.std.split(widths, dim=-1)
@@ -71,9 +71,12 @@ class StyLIP(Method):
         tokens = [self.style_tokens(_joined(self.style, styles)), self.content_token(_joined(self.content, means))]
         return torch.cat(tokens, dim=-1).unflatten(-1, (-1, self.backbone.text.width))
 
+    def class_vectors(self, contexts: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch classes embed"]:
+        return self.prompts(contexts)
+
     def logits(self, encoded: Encoded) -> Float[Tensor, "batch classes"]:
-        text = self.prompts(self.contexts(encoded))
-        return self.backbone.logit_scale * torch.einsum("bd,bcd->bc", encoded.embedding, text)
+        similarities = self.prompts.similarities(encoded.embedding, self.picture_contexts(encoded))
+        return self.backbone.logit_scale * similarities
 
     def losses(self, encoded: Encoded, labels: Int[Tensor, " batch"]) -> dict[str, Tensor]:
         return {"ce": F.cross_entropy(self.logits(encoded[0]), labels)}

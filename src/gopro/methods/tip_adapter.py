@@ -108,25 +108,32 @@ class TipAdapter(Method):
     def class_features(self, encoded: Encoded) -> Float[Tensor, "1 classes embed"]:
         return self.text[None]
 
-    def logits(self, encoded: Encoded) -> Float[Tensor, "batch classes"]:
+    def picture_vectors(self, encoded: Encoded) -> Float[Tensor, "batch dim"]:
+        """The embeddings, and behind them how near each key is, on the scale of the logits."""
         image = encoded.embedding
-        return self._zeroshot(image) + self.alpha * self._cache(image, self.beta)
+        return torch.cat([image, self.alpha / self.backbone.logit_scale * self._near(image, self.beta)], dim=-1)
+
+    def class_vectors(self, contexts: None = None) -> Float[Tensor, "1 classes dim"]:
+        """The text features, and behind them a 1 for each key that is the class's."""
+        return torch.cat([self.text, self._values().T], dim=-1)[None]
 
     def losses(self, encoded: Encoded, labels: Int[Tensor, " batch"]) -> dict[str, Tensor]:
         return {"ce": F.cross_entropy(self.logits(encoded[0]), labels)}
 
-    def _zeroshot(self, image: Float[Tensor, "batch embed"]) -> Float[Tensor, "batch classes"]:
-        return self.backbone.logit_scale * image @ self.text.T
+    def _near(self, image: Float[Tensor, "batch embed"], beta: Tensor | float) -> Float[Tensor, "batch n"]:
+        """How near each key is to a picture, 0 to 1."""
+        return torch.exp(-beta * (1 - image @ self.keys.T))
 
-    def _cache(self, image: Float[Tensor, "batch embed"], beta: Tensor | float) -> Float[Tensor, "batch classes"]:
-        values = F.one_hot(self.labels, len(self.trained) + 1)[:, self.columns]
-        return torch.exp(-beta * (1 - image @ self.keys.T)) @ values.to(image.dtype)
+    def _values(self) -> Float[Tensor, "n classes"]:
+        """1 where a key is of the class."""
+        return F.one_hot(self.labels, len(self.trained) + 1)[:, self.columns].to(self.keys)
 
     def _search(self, encoded: Encoded, labels: Int[Tensor, " n"]) -> None:
         """The first alpha and beta of the grid with the highest accuracy."""
-        zeroshot, best = self._zeroshot(encoded.embedding), -1
+        image, values, best = encoded.embedding, self._values(), -1
+        zeroshot = self.backbone.logit_scale * image @ self.text.T
         for beta in BETAS:
-            cache = self._cache(encoded.embedding, beta)
+            cache = self._near(image, beta) @ values
             for alpha in ALPHAS:
                 right = int(((zeroshot + alpha * cache).argmax(dim=-1) == labels).sum())
                 if right > best:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from gopro.backbone import Encoded
 from gopro.methods.base import Method
 from gopro.methods.templates import Ensemble, written_features
 
@@ -38,8 +37,5 @@ class ZeroShot(Method):
         template = self.config.template or "a photo of a {}."
         self.text = written_features(self.backbone.text, classnames, template, self.config.ensemble)
 
-    def class_features(self, encoded: Encoded) -> Float[Tensor, "1 classes embed"]:
+    def class_vectors(self, contexts: None = None) -> Float[Tensor, "1 classes embed"]:
         return self.text[None]
-
-    def logits(self, encoded: Encoded) -> Float[Tensor, "batch classes"]:
-        return self.backbone.logit_scale * encoded.embedding @ self.text.T

@@ -10,10 +10,10 @@ Names in shapes: B images (or 1), T tokens of a chunk of classes, C classes, P s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -22,14 +22,10 @@ from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from gopro.text.prompts import Prompts
+from gopro.text.prompts import Part, Prompts
 from gopro.text.tower import TextTower
 
 KeysValues = tuple[Tensor, Tensor]  # each [B, H, P, d/H]
-
-# What autograd keeps of a token and layer whose weights are frozen, in multiples of the width: 10 were measured, at
-# the highest (inputs of the norms, queries, keys, values and copies of them, the MLP's hidden layer).
-SAVED_WIDTHS = 11
 
 # Where not all activations can be kept, classes go through in chunks of this part of the memory: one part is left to
 # the chunk that is being recomputed, the others keep what they can.
@@ -69,23 +65,11 @@ class Chunk:
 class PackedPrompts(Prompts):
     """Prompts of a fixed list of classes on a causal tower, packed.
 
-    Args:
-        memory: bytes that the activations of a step may take; classes that find no room in it go through in chunks
-            that are recomputed in backward. The result never depends on it beyond rounding.
+    In training, chunks of classes that find no room in `memory` are recomputed in backward.
     """
 
-    def __init__(
-        self,
-        tower: TextTower,
-        classnames: Sequence[str],
-        *,
-        before: int = 0,
-        after: int = 0,
-        tail: str = ".",
-        memory: int = 2 << 30,
-    ):
-        super().__init__(tower, classnames, before=before, after=after, tail=tail)
-        self.memory = memory
+    def __init__(self, tower: TextTower, classnames: Sequence[str], **layout: Any):
+        super().__init__(tower, classnames, **layout)
         self._chunked: dict[tuple[int, bool], tuple[Chunk, ...]] = {}
         with torch.inference_mode(False), torch.no_grad():
             self.sos = self._prefix(tower.token_embedding(torch.tensor([[tower.sos]], device=tower.device)))
@@ -101,9 +85,7 @@ class PackedPrompts(Prompts):
         other._chunked = {}
         return other
 
-    def _encode(
-        self, before: Tensor, after: Tensor, deep: Sequence[Tensor], upper: Sequence[Tensor]
-    ) -> Float[Tensor, "batch classes embed"]:
+    def _parts(self, before: Tensor, after: Tensor, deep: Sequence[Tensor], upper: Sequence[Tensor]) -> Iterator[Part]:
         sos = self._with_upper(upper)
         batch = max(context.shape[0] for context in (before, after, *deep))
         class_specific = any(context.shape[1] > 1 for context in (before, *deep))
@@ -116,20 +98,16 @@ class PackedPrompts(Prompts):
         needs_grad = any(t.requires_grad for t in (before, after, *deep, *upper, *shared[-1]))
         training = torch.is_grad_enabled() and needs_grad
         layers = len(self.tower.blocks) if training else 1
-        room = self.memory // (batch * self.tower.width * 4 * SAVED_WIDTHS * layers)  # for so many tokens
+        room = self._room(batch, layers)
         if training and room < self._tokens(class_specific):
             room //= PARTS
-        features = []
-        for i, chunk in enumerate(chunks := self._chunks(room, class_specific)):
+        for i, chunk in enumerate(self._chunks(room, class_specific)):
             arguments = (chunk, before, after, deep, shared)
             if training and i >= PARTS - 1:  # backward goes from last to first, so the first are those to keep
-                features.append(
-                    checkpoint(self._encode_chunk, *arguments, use_reentrant=False, preserve_rng_state=False)
-                )
+                features = checkpoint(self._encode_chunk, *arguments, use_reentrant=False, preserve_rng_state=False)
             else:
-                features.append(self._encode_chunk(*arguments))
-        order = torch.cat([chunk.classes for chunk in chunks])
-        return torch.cat(features, dim=1)[:, order.argsort()]
+                features = self._encode_chunk(*arguments)
+            yield chunk.classes, features
 
     def _prefix(
         self,

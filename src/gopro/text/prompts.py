@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Self
 
 import torch
@@ -18,20 +18,38 @@ from torch import Tensor
 from gopro.errors import InputError
 from gopro.text.tower import TextTower
 
+# What autograd keeps of a token and layer whose weights are frozen, in multiples of the width: 10 were measured, at
+# the highest (inputs of the norms, queries, keys, values and copies of them, the MLP's hidden layer).
+SAVED_WIDTHS = 11
+
+Part = tuple[Tensor, Tensor]  # classes [C] of the list, and what is theirs, [B, C, ...]
+
 
 class Prompts(ABC):
     """The prompts of a fixed list of classes; called with context vectors, gives their text features.
 
     `body_ids[c]` are the tokens that follow the `before` context: name, `after` placeholders (0), tail, EOT.
+
+    Args:
+        memory: bytes that activations may take; classes that find no room in it go through in chunks. The result
+            never depends on it beyond rounding.
     """
 
     def __init__(
-        self, tower: TextTower, classnames: Sequence[str], *, before: int = 0, after: int = 0, tail: str = "."
+        self,
+        tower: TextTower,
+        classnames: Sequence[str],
+        *,
+        before: int = 0,
+        after: int = 0,
+        tail: str = ".",
+        memory: int = 2 << 30,
     ):
         if not classnames:
             raise InputError("no class names: give at least one")
         self.tower = tower
         self.before, self.after = before, after
+        self.memory = memory
         self.start = 0 if tower.sos is None else 1
         self.body_ids: list[list[int]] = []
         self.after_at: list[int] = []
@@ -81,10 +99,40 @@ class Prompts(ABC):
         Returns:
             [batch, classes, D]; batch is 1 where no context is an image's own.
         """
+        return _in_order(self._parts(*self._contexts(before, after, deep, upper)))
+
+    def similarities(
+        self,
+        image: Float[Tensor, "batch dim"],
+        before: Tensor | None = None,
+        after: Tensor | None = None,
+        deep: Sequence[Tensor] = (),
+        upper: Sequence[Float[Tensor, "tokens width"]] = (),
+        *,
+        transform: Callable[[Tensor], Tensor] = lambda text: text,
+    ) -> Float[Tensor, "batch classes"]:
+        """Dot products of image features with the text features of every class under these contexts.
+
+        Without gradient the features of a chunk of classes are let go before the next is encoded: beside the result,
+        memory does not grow with the number of classes.
+
+        Args:
+            image: [batch, dim].
+            before, after, deep, upper: as in a call.
+            transform: what becomes of text features [batch or 1, some classes, D] on their way to [.., dim], each class
+                by itself.
+        """
+        parts = self._parts(*self._contexts(before, after, deep, upper))
+        return _in_order((classes, torch.einsum("bd,bcd->bc", image, transform(text))) for classes, text in parts)
+
+    def _contexts(
+        self, before: Tensor | None, after: Tensor | None, deep: Sequence[Tensor], upper: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor, Sequence[Tensor], Sequence[Tensor]]:
+        """All in the shapes that `_parts` takes."""
         shaped = [self._shaped(context, self.before, "before") for context in (before, *deep)]
         if len({tokens.shape for tokens in upper}) > 1 or len(upper) > len(self.tower.blocks):
             raise ValueError(f"upper tokens for {len(upper)} of {len(self.tower.blocks)} layers, not all of one shape")
-        return self._encode(shaped[0], self._shaped(after, self.after, "after"), shaped[1:], upper)
+        return shaped[0], self._shaped(after, self.after, "after"), shaped[1:], upper
 
     def _shaped(self, context: Tensor | None, length: int, name: str) -> Float[Tensor, "batch classes length width"]:
         """A context as [batch or 1, classes or 1, length, d]."""
@@ -101,28 +149,50 @@ class Prompts(ABC):
             )
         return context if length else context[:1, :1]
 
+    def _room(self, batch: int, layers: int) -> int:
+        """For how many tokens of `batch` images there is memory, if activations of so many layers are kept."""
+        return self.memory // (batch * self.tower.width * 4 * SAVED_WIDTHS * layers)
+
     @abstractmethod
-    def _encode(
-        self, before: Tensor, after: Tensor, deep: Sequence[Tensor], upper: Sequence[Tensor]
-    ) -> Float[Tensor, "batch classes embed"]: ...
+    def _parts(self, before: Tensor, after: Tensor, deep: Sequence[Tensor], upper: Sequence[Tensor]) -> Iterator[Part]:
+        """All classes chunk by chunk, each with its unit features [batch, C, D]."""
+
+
+def _in_order(parts: Iterable[Part]) -> Tensor:
+    """What all classes have, [B, classes, ...], in their order."""
+    classes, values = zip(*parts, strict=True)
+    return torch.cat(values, dim=1)[:, torch.cat(classes).argsort()]
 
 
 class FullPrompts(Prompts):
     """Every prompt at its full context length, one sequence an (image, class): plain, slow, right for any tower."""
 
+    def _parts(self, before: Tensor, after: Tensor, deep: Sequence[Tensor], upper: Sequence[Tensor]) -> Iterator[Part]:
+        given = (before, after, *deep)
+        batch = max(context.shape[0] for context in given)
+        needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (*given, *upper))
+        together = len(self) if needs_grad else max(1, self._room(batch, 1) // self.tower.context_length)
+        for classes in torch.arange(len(self), device=self.tower.device).split(together):
+            own = [context[:, classes] if context.shape[1] > 1 else context for context in given]
+            yield classes, self._encode(classes.tolist(), own[0], own[1], own[2:], upper)
+
     def _encode(
-        self, before: Tensor, after: Tensor, deep: Sequence[Tensor], upper: Sequence[Tensor]
+        self,
+        chunk: Sequence[int],
+        before: Tensor,
+        after: Tensor,
+        deep: Sequence[Tensor],
+        upper: Sequence[Tensor],
     ) -> Float[Tensor, "batch classes embed"]:
-        tower, classes = self.tower, len(self)
-        batch = max(before.shape[0], after.shape[0], *(d.shape[0] for d in deep), 1)
+        tower, classes = self.tower, len(chunk)
+        batch = max(context.shape[0] for context in (before, after, *deep))
         head = [] if tower.sos is None else [tower.sos]
-        rows = [head + [0] * self.before + body for body in self.body_ids]
+        rows = [head + [0] * self.before + self.body_ids[c] for c in chunk]
         ids = torch.tensor([row + [tower.pad] * (tower.context_length - len(row)) for row in rows], device=tower.device)
         x = tower.token_embedding(ids).expand(batch, -1, -1, -1).clone()
         context = slice(self.start, self.start + self.before)
         x[:, :, context] = before.to(x.dtype)
-        for c, at in enumerate(self.after_at):
-            at += self.start + self.before
+        for c, at in enumerate(self.after_at[c] + self.start + self.before for c in chunk):
             x[:, c, at : at + self.after] = after[:, c if after.shape[1] > 1 else 0].to(x.dtype)
         x = (x + tower.positional_embedding).flatten(0, 1)  # [batch * classes, context_length, d]
         for layer, block in enumerate(tower.blocks):

@@ -1,0 +1,71 @@
+"""The first-order head against the exact one, over the number of terms, on all test pictures of a data set.
+
+    python -m benchmarks.first_order RUN [--data emoji-animals] [--terms 0 4 8 16 32 64] [--json]
+
+The head is expanded over the run's training pictures. The terms are those that do most, slopes and curvatures, and
+beside them as many slopes alone, along the first principal directions. What is counted is agreement, not time, so that
+it does not matter what else the machine does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from gopro.data import load_dataset
+from gopro.evaluate import encode_samples, evaluate
+from gopro.first_order import Agreement, FirstOrder, Terms, expand
+from gopro.run import load_run
+
+
+@torch.no_grad()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--data", help="data set; the run's own if not given")
+    parser.add_argument("--terms", type=int, nargs="+", default=[0, 4, 8, 16, 32, 64], metavar="R")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+
+    run = load_run(options.run)
+    config, dataset = run.config, load_dataset(options.data or run.config.data, run.config.root)
+    few = load_dataset(config.data, config.root).half(config.classes).few_shot(config.shots, config.seed)
+    contexts = run.method.picture_contexts(encode_samples(run.method, few.train).encoded[:])
+    if contexts is None:
+        parser.error(f"the text of {config.method} takes nothing of a picture: its head is exact")
+    terms = expand(run.method, dataset.classnames, contexts)
+    slopes = terms.kept.argsort()[: terms.directions.shape[1]]
+    alone = Terms(
+        terms.weights[:, torch.cat([slopes.new_zeros(1), 1 + slopes])],
+        terms.centre,
+        terms.directions,
+        terms.kept[slopes],
+    )
+    pictures = encode_samples(run.method, dataset.test)
+    exact = evaluate(run.method.for_classes(dataset.classnames), pictures)
+
+    def row(kind: str, terms: Terms) -> dict[str, object]:
+        head = evaluate(FirstOrder(run.method, dataset.classnames, terms, None), pictures)
+        agreement = Agreement.between(exact.probabilities, head.probabilities)
+        return {"kind": kind, "terms": len(terms.kept), "accuracy": head.accuracy, **asdict(agreement)}
+
+    rows = [row("those that do most", terms.first(r)) for r in options.terms]
+    rows += [row("slopes alone", alone.first(r)) for r in options.terms if 0 < r <= len(alone.kept)]
+    if options.json:
+        print(json.dumps({"data": dataset.name, "exact": exact.accuracy, "rows": rows}))
+        return
+    print(f"{dataset.name}: {exact.n} pictures, {len(dataset.classnames)} classes, exact {exact.accuracy:.2f} %")
+    print("| terms | which | as exact | largest | mean | accuracy |\n|---|---|---|---|---|---|")
+    for r in rows:
+        print(
+            f"| {r['terms']} | {r['kind']} | {r['top1']:.2f} % | {r['largest']:.4f} | {r['mean']:.5f} "
+            f"| {r['accuracy']:.2f} % |"
+        )
+
+
+if __name__ == "__main__":
+    main()
