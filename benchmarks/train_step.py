@@ -8,10 +8,10 @@ prompts, losses, backward, update. Each measurement has a process of its own, an
 libraries (0.4 GiB) and weights (0.6 GiB) included; ours is measured before and after the others. `default` is the
 default preset, whose losses are others: it compares the views in the prompts of a few classes at a step, not of all.
 
-The plain form and the released code keep 40 MB a picture, view and class until backward, and so cannot run 50 classes
-at batch 4 in less than 26 GB. They run `--parts` of the classes at full batch, and a line is laid through seconds and
-through memory: but for the image tower all that they do is done once a (view, picture, class). `off` is how far the
-measured parts lie from the line at most. `--reference` names a checkout of the released code (see released.py).
+The plain form and the released code keep some 40 MB a picture, view and class until backward, and so cannot run 50
+classes at batch 4 in less than 26 GB. They run `--parts` of the classes at full batch, and a line is laid through
+seconds and through memory: but for the image tower all that they do is done once a (view, picture, class). `off` is how
+far the measured parts lie from the line at most. `--reference` names a checkout of the released code (see released.py).
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--parts", type=int, nargs="+", default=[6, 12, 18], metavar="C", help="that the others run")
     parser.add_argument("--batch", type=int, default=4, metavar="B", help="pictures a step")
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="of ours")
-    parser.add_argument("--limit", type=float, default=16.0, metavar="GIB", help="that a process may take")
+    parser.add_argument("--limit", type=float, default=14.0, metavar="GIB", help="that a process may take")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     options = parser.parse_args()
     if len(set(options.parts)) < 2:
