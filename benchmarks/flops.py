@@ -18,7 +18,8 @@ from typing import Any
 
 from benchmarks.setting import about, class_names, make_backbone, start
 from gopro.backbone import Backbone
-from gopro.text.packed import PARTS, SAVED_WIDTHS, PackedPrompts
+from gopro.text.packed import PARTS, PackedPrompts
+from gopro.text.prompts import SAVED_WIDTHS
 
 
 @dataclass(frozen=True)

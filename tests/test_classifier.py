@@ -159,7 +159,8 @@ def test_every_method_has_features_and_they_give_its_probabilities(spec: str, ti
     """Unit length, one picture's not depending on the others; with the text features where logits are made of these."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        method = build_method(spec, tiny, NAMES, "a photo of a {}.")
+        # MMRL predicts trained names by a second feature of a picture too, unless told not to
+        method = build_method("mmrl[fuse=false]" if spec == "mmrl" else spec, tiny, NAMES, "a photo of a {}.")
         for parameter in method.parameters():  # so that it isn't zero-shot CLIP
             torch.nn.init.normal_(parameter, std=0.1)
     classifier, images = Classifier(method), [scene(1), scene(2)]
@@ -356,6 +357,6 @@ def test_real_pictures_are_answered_as_by_evaluation(shared: Path) -> None:
     expected = evaluate_pictures(classifier.method, samples, batch=64).probabilities.numpy()
     paths = [sample.picture.name for sample in samples]
     assert len(paths) > 60
-    np.testing.assert_allclose(classifier.predict_proba(paths), expected, atol=1e-6)
+    np.testing.assert_allclose(classifier.predict_proba(paths), expected, atol=5e-3)  # evaluation keeps fp16 features
     opened = [Image.open(path) for path in paths[:10]]
-    np.testing.assert_allclose(classifier.predict_proba(opened), expected[:10], atol=1e-5)
+    np.testing.assert_allclose(classifier.predict_proba(opened), expected[:10], atol=5e-3)

@@ -7,13 +7,13 @@ from pathlib import Path
 from gopro.config import BenchmarkConfig
 from gopro.protocols import base_to_new
 
-CONFIG = BenchmarkConfig(data=("emoji-activities:twemoji",), output=Path("runs/demo"), shots=(8,), epochs=5, batch=32)
+CONFIG = BenchmarkConfig(data=("emoji-activities:twemoji",), output=Path("runs/demo"), shots=(4,), bank=5)
 
 TITLE = "GOPro demo: base to new on emoji-activities"
 
 INTRO = (
     "Base-to-new on emoji-activities, in a drawing style that the small embedded CLIP never saw in pretraining.\n"
-    "Each method learns from 8 pictures of each base class and is tested on base classes and on new ones."
+    "Each method learns from 4 pictures of each base class and is tested on base classes and on new ones."
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
@@ -118,6 +118,18 @@ class Method(nn.Module):
             contexts: what `picture_contexts` gives.
         """
         raise InputError(f"{type(self).__name__} compares pictures with no text: there are no text features")
+
+    def solve(
+        self, draws: Iterable[Any], labels: Int[Tensor, " n"], val: tuple[Any, Int[Tensor, " val"]] | None = None
+    ) -> None:
+        """Takes what it can from all training pictures at once, without steps. The same again gives the same bits.
+
+        Args:
+            draws: what `encode` gives for a view of every training picture, [n], one draw after the other.
+            labels: [n].
+            val: the evaluation view of the validation pictures, [val], and their labels, where there are any.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is not solved")
 
     def logits(self, encoded: Any) -> Float[Tensor, "batch classes"]:
         """Scaled products of the pictures' and the classes' side; their softmax are the probabilities.
