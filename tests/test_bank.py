@@ -178,6 +178,9 @@ def test_filling_says_how_far_it_is(tmp_path: Path, tiny: Backbone) -> None:
     said, on_fill = progress()
     train(replace(CONFIG, method="coop", output=tmp_path / "b"), backbone=tiny, on_fill=on_fill)
     assert said == [(total, total)]
+    said, on_fill = progress()
+    train(replace(CONFIG, method="coop", bank=8, output=tmp_path / "c"), backbone=tiny, on_fill=on_fill)
+    assert said[0] == (total, 3 * 43) and said[-1] == (3 * 43, 3 * 43), "a draw for each of the three epochs"
 
 
 def test_a_bank_is_refused_or_told_apart(tmp_path: Path, tiny: Backbone) -> None:

@@ -94,6 +94,7 @@ def fit(
         plain = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
     module, optimizer = fabric.setup(method, plain)
     started = time.perf_counter()
+    bank = min(bank, recipe.epochs)  # draws that no epoch comes to are not encoded
     batches = training_batches(
         method, samples, recipe.batch, seed, fabric, bank=bank, crop=crop, workers=workers, on_fill=on_fill
     )
