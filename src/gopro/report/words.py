@@ -70,5 +70,5 @@ def is_wide(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> bool:
 
 
 def pieces(name: str) -> list[str]:
-    """A column's title where it may be broken: `oxford_flowers` as `oxford_` and `flowers`."""
-    return re.findall(r".+?(?:[_:/ -]+|$)", name)
+    """A name where it may be broken: `oxford_flowers` as `oxford_` and `flowers`, `gopro[con=0]` before `con`."""
+    return re.findall(r".+?(?:[_:/ [;-]+|$)", name)
