@@ -298,6 +298,13 @@ def test_summary_says_who_is_best_and_by_how_much() -> None:
     assert "One seed each" in ranked(("gopro", Spread(70, None, 1)), ("coop", Spread(60, None, 1)))
     assert "level" in ranked(("gopro", Spread(70.001, 1, 3)), ("coop", Spread(70.0, 1, 3)))
     assert "Nothing that learned does better" in ranked(zeroshot, ("coop", Spread(40, 1, 3)))
+    # the plain prompt is what one means by zero-shot CLIP, and it is said once
+    ensemble = ("zeroshot[ensemble=80]", Spread(55, None, 1))
+    assert "Zero-shot CLIP has 50.00" in ranked(
+        ("gopro", Spread(70, 1, 3)), ("coop", Spread(60, 1, 3)), ensemble, zeroshot
+    )
+    assert "Zero-shot CLIP has" not in ranked(ensemble, zeroshot, ("coop", Spread(40, 1, 3)))
+    assert "Zero-shot CLIP has" not in ranked(ensemble, ("coop", Spread(52, 1, 3)), zeroshot)
     assert "nothing else was run" in ranked(zeroshot)
 
 

@@ -35,10 +35,10 @@ class Headline:
         else:
             text = f"{self.figure}: `{best}` is best with {top}, {lead:.2f} above `{second}` ({next_best})"
         text += _trust(lead, top, next_best)
-        for method, spread in rest:
-            if is_zeroshot(method):
-                text += f" Zero-shot CLIP has {spread}, {top.mean - spread.mean:.2f} less."
-                break
+        unsaid = [] if is_zeroshot(best) or is_zeroshot(second) else [pair for pair in rest if is_zeroshot(pair[0])]
+        if unsaid:
+            _, spread = min(unsaid, key=lambda pair: pair[0] != "zeroshot")  # an ensemble only where that was not run
+            text += f" Zero-shot CLIP has {spread}, {top.mean - spread.mean:.2f} less."
         if is_zeroshot(best):
             text += " Nothing that learned does better than zero-shot CLIP here."
         return text
