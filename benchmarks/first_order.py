@@ -53,7 +53,7 @@ def main() -> None:
         agreement = Agreement.between(exact.probabilities, head.probabilities)
         return {"kind": kind, "terms": len(terms.kept), "accuracy": head.accuracy, **asdict(agreement)}
 
-    rows = [row("those that do most", terms.first(r)) for r in options.terms]
+    rows = [row("those that do most", terms.first(r)) for r in options.terms if r <= len(terms.kept)]
     rows += [row("slopes alone", alone.first(r)) for r in options.terms if 0 < r <= len(alone.kept)]
     if options.json:
         print(json.dumps({"data": dataset.name, "exact": exact.accuracy, "rows": rows}))

@@ -145,6 +145,7 @@ def test_agreement_counts_by_hand() -> None:
     agreement = Agreement.between(a, b)
     assert (agreement.pictures, agreement.top1) == (4, 75)
     assert (agreement.largest, agreement.mean) == (pytest.approx(0.2), pytest.approx(0.1))
+    assert agreement.most == pytest.approx(0.197)  # of 0, 0.1, 0.1 and 0.2, 97 % of the way between the last two
 
 
 def conditioned(name: str) -> bool:

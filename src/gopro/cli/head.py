@@ -46,6 +46,13 @@ def head_command(
         said = f"on {head.agreement.pictures} pictures that it was not built from, {agreement_in_words(head.agreement)}"
     out.print(f"First-order head of {escape(str(run))}, {made}", highlight=False, soft_wrap=True)
     out.print(said[0].upper() + said[1:] + ".", highlight=False, soft_wrap=True)
+    if head.agreement is not None and head.agreement.most > error:
+        out.print(
+            f"That is more than the error asked for, {error:g}: 99 of 100 pictures keep to {head.agreement.most:.4f}, "
+            "and more terms would hardly come nearer. Where it matters, use the exact head.",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def agreement_in_words(agreement: Agreement) -> str:
