@@ -17,9 +17,9 @@ import gopro
 from gopro.backbone import Backbone
 from gopro.classifier import Classifier
 from gopro.data import PictureFile
+from gopro.data.loader import eval_batches
 from gopro.data.stream import decoded
 from gopro.errors import InputError
-from gopro.evaluate import evaluate_pictures
 from gopro.methods import METHODS, build_method
 
 NAMES = ["red fox", "snowy owl", "a boat on a lake", "teapot"]
@@ -354,9 +354,11 @@ def test_real_pictures_are_answered_as_by_evaluation(shared: Path) -> None:
     wanted = [dataset.classnames.index(name) for name in ("sunflower", "cup", "stop sign", "grand piano")]
     samples = [sample for sample in dataset.test if sample.label in wanted]
     classifier = Classifier(build_method("zeroshot", gopro.load_backbone(), dataset.classnames, "a photo of a {}."))
-    expected = evaluate_pictures(classifier.method, samples, batch=64).probabilities.numpy()
+    batches = eval_batches(samples, classifier.method.backbone.preprocess, 64)
+    logits = [classifier.method.logits(classifier.method.encode(views[0])) for views, _, _ in batches]
+    expected = torch.cat(logits).softmax(dim=-1).numpy()
     paths = [sample.picture.name for sample in samples]
     assert len(paths) > 60
-    np.testing.assert_allclose(classifier.predict_proba(paths), expected, atol=5e-3)  # evaluation keeps fp16 features
+    np.testing.assert_allclose(classifier.predict_proba(paths), expected, atol=1e-6)
     opened = [Image.open(path) for path in paths[:10]]
-    np.testing.assert_allclose(classifier.predict_proba(opened), expected[:10], atol=5e-3)
+    np.testing.assert_allclose(classifier.predict_proba(opened), expected[:10], atol=1e-5)

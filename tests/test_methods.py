@@ -94,7 +94,7 @@ def test_twenty_one_thousand_classes_keep_to_the_memory_of_a_few() -> None:
     pictures = backbone.encode(torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(3)))
     with torch.no_grad(), LiveBytes() as measured:
         logits = method.logits(pictures)
-    assert measured.peak < 128 << 20  # at once it would be 1.1 GiB
+    assert measured.peak < 96 << 20  # at once it would be 1.1 GiB
     some = list(range(5, 21000, 700))
     few = method.for_classes([names[i] for i in some])
     torch.testing.assert_close(few.logits(pictures), logits[:, some], atol=1e-3, rtol=1e-4)

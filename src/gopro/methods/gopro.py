@@ -143,8 +143,14 @@ class GOPro(Method):
         words, tail = split_context_template(self.config.template)
         text = self.backbone.text
         self.prompts = make_prompts(text, classnames, before=len(text.tokens(words)), tail=tail)
-        if self.config.anchor_text:
-            self.frozen_text = self._written(classnames)
+        self._frozen_text: Tensor | None = None
+
+    def frozen_text(self) -> Float[Tensor, "classes embed"]:
+        """Frozen CLIP's text features, which training alone asks for; computed once, in fp32."""
+        if self._frozen_text is None:
+            with torch.autocast(self.backbone.device.type, enabled=False):
+                self._frozen_text = self._written(self.classnames)
+        return self._frozen_text
 
     def _written(self, classnames: Sequence[str]) -> Float[Tensor, "classes embed"]:
         """Frozen CLIP's text features of the prompts as written."""
@@ -232,7 +238,7 @@ class GOPro(Method):
         if config.anchor_image:
             terms["anchor_image"] = config.anchor_image * prompt_consistency(image, encoded.embedding)
         if config.anchor_text:
-            terms["anchor_text"] = config.anchor_text * prompt_consistency(text, self.frozen_text)
+            terms["anchor_text"] = config.anchor_text * prompt_consistency(text, self.frozen_text())
         return terms
 
     def _compared(self) -> tuple[list[int] | slice, Prompts]:

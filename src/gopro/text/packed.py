@@ -22,7 +22,7 @@ from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from gopro.text.prompts import Part, Prompts
+from gopro.text.prompts import SAVED_WIDTHS, WORKING_WIDTHS, Part, Prompts
 from gopro.text.tower import TextTower
 
 KeysValues = tuple[Tensor, Tensor]  # each [B, H, P, d/H]
@@ -97,8 +97,7 @@ class PackedPrompts(Prompts):
 
         needs_grad = any(t.requires_grad for t in (before, after, *deep, *upper, *shared[-1]))
         training = torch.is_grad_enabled() and needs_grad
-        layers = len(self.tower.blocks) if training else 1
-        room = self._room(batch, layers)
+        room = self._room(batch, SAVED_WIDTHS * len(self.tower.blocks) if training else WORKING_WIDTHS)
         if training and room < self._tokens(class_specific):
             room //= PARTS
         for i, chunk in enumerate(self._chunks(room, class_specific)):

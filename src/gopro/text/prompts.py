@@ -21,6 +21,9 @@ from gopro.text.tower import TextTower
 # What autograd keeps of a token and layer whose weights are frozen, in multiples of the width: 10 were measured, at
 # the highest (inputs of the norms, queries, keys, values and copies of them, the MLP's hidden layer).
 SAVED_WIDTHS = 11
+# And what the work on a layer takes of a token at its highest where nothing is kept: 17 were measured with GELU, 21
+# with QuickGELU.
+WORKING_WIDTHS = 21
 
 Part = tuple[Tensor, Tensor]  # classes [C] of the list, and what is theirs, [B, C, ...]
 
@@ -149,9 +152,9 @@ class Prompts(ABC):
             )
         return context if length else context[:1, :1]
 
-    def _room(self, batch: int, layers: int) -> int:
-        """For how many tokens of `batch` images there is memory, if activations of so many layers are kept."""
-        return self.memory // (batch * self.tower.width * 4 * SAVED_WIDTHS * layers)
+    def _room(self, batch: int, widths: int) -> int:
+        """For how many tokens of `batch` images there is memory, if each takes so many widths."""
+        return self.memory // (batch * self.tower.width * 4 * widths)
 
     @abstractmethod
     def _parts(self, before: Tensor, after: Tensor, deep: Sequence[Tensor], upper: Sequence[Tensor]) -> Iterator[Part]:
@@ -171,7 +174,7 @@ class FullPrompts(Prompts):
         given = (before, after, *deep)
         batch = max(context.shape[0] for context in given)
         needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (*given, *upper))
-        together = len(self) if needs_grad else max(1, self._room(batch, 1) // self.tower.context_length)
+        together = len(self) if needs_grad else max(1, self._room(batch, WORKING_WIDTHS) // self.tower.context_length)
         for classes in torch.arange(len(self), device=self.tower.device).split(together):
             own = [context[:, classes] if context.shape[1] > 1 else context for context in given]
             yield classes, self._encode(classes.tolist(), own[0], own[1], own[2:], upper)
