@@ -6,12 +6,14 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gopro.backbone import Backbone, Encoded
+from gopro.classifier import Classifier
 from gopro.config import TrainConfig
 from gopro.data import load_dataset
 from gopro.errors import InputError
@@ -232,6 +234,22 @@ def test_a_head_that_does_not_fit_is_refused(run: Run, tmp_path: Path, tiny: Bac
     assert "does not hold" in refused(changed, NAMES)
     save_file({"weights": torch.zeros(1)}, path)
     assert "does not hold" in refused(changed, NAMES)
+
+
+def test_a_classifier_takes_the_head_of_its_run_for_any_names(run: Run, tmp_path: Path, tiny: Backbone) -> None:
+    run = copied(run, tmp_path / "run", tiny)
+    exact = Classifier(run.method, run)
+    images = [sample.picture.open() for sample in load_dataset("emoji-activities").half("base").test[:12]]
+    quick = exact.for_classes(NAMES).first_order()
+    assert (exact.head, quick.head, quick.first_order()) == ("exact", "first-order", quick)
+    assert head_path(run, NAMES).is_file() and list(quick.classes_) == NAMES
+    head = load_head(run, NAMES)
+    assert np.array_equal(quick.predict_proba(images), Classifier(head).predict_proba(images))
+    assert 0 < np.abs(quick.predict_proba(images) - exact.for_classes(NAMES).predict_proba(images)).max() < 0.02
+    other = quick.for_classes(NAMES[:2])
+    assert other.head == "first-order" and head_path(run, NAMES[:2]).is_file()
+    with pytest.raises(InputError, match=r"gopro\.load"):
+        Classifier(run.method).first_order()
 
 
 @pytest.mark.parametrize(("names", "error", "words"), [(NAMES, 0.0, "error is 0"), ([], 0.1, "class names")])

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, get_args, overload
 
 import numpy as np
 import torch
@@ -18,9 +18,13 @@ from gopro.data.dataset import Picture
 from gopro.data.intake import PictureLike, Pictures, taken_in
 from gopro.data.stream import decoded
 from gopro.errors import InputError
+from gopro.first_order import FirstOrder
+from gopro.heads import ready_head
 from gopro.methods import Method
-from gopro.run import load_run
+from gopro.run import Run, load_run
 from gopro.views import make_view
+
+Head = Literal["exact", "first-order"]
 
 NONE = "pictures: there are none; give at least one"
 
@@ -59,11 +63,20 @@ class Classifier:
 
     As in scikit-learn, `predict` gives names, `predict_proba` probabilities, and `classes_` says what its columns are.
     Where scikit-learn sorts `classes_`, here the order is that of training or of `for_classes`.
+
+    Attributes:
+        method: what makes the logits: the run's method, or its first-order head.
+        run: the run it comes from, if it does; a first-order head needs one.
     """
 
-    def __init__(self, method: Method):
-        self.method = method.eval()
+    def __init__(self, method: Method, run: Run | None = None):
+        self.method, self.run = method.eval(), run
         self._view = make_view("eval", method.backbone.preprocess)
+
+    @property
+    def head(self) -> Head:
+        """How text features are had: encoded for each picture, or by the first-order head."""
+        return "first-order" if isinstance(self.method, FirstOrder) else "exact"
 
     @property
     def classes_(self) -> np.ndarray:
@@ -71,7 +84,8 @@ class Classifier:
         return np.array(self.method.classnames)
 
     def for_classes(self, names: Iterable[str]) -> Classifier:
-        """The same classifier over other names, at once and without training.
+        """The same classifier over other names, at once and without training. With the first-order head, one for these
+        names is built, if the run has none, as `first_order` says.
 
         Raises:
             InputError: no names, one that is given twice, or one that the method or its text tower cannot take.
@@ -84,7 +98,28 @@ class Classifier:
                 raise InputError(f"class name {name!r}: give a name in words")
             if name in names[:i]:
                 raise InputError(f"class name {name!r} is given twice")
-        return Classifier(self.method.for_classes([str(name) for name in names]))
+        names = [str(name) for name in names]
+        if self.head == "first-order" and self.run is not None:
+            return Classifier(ready_head(self.run, names), self.run)
+        return Classifier(self.method.for_classes(names), self.run)
+
+    def first_order(self) -> Classifier:
+        """The same over the same names with the run's first-order head, which encodes no text for a picture.
+
+        If the run has none for these names, it is built of the run's training pictures, which takes some seconds, and
+        kept in the run's folder. `classifier.first_order().method.agreement` says how near it comes to the exact head.
+
+        Raises:
+            InputError: there is no run that the method comes from; the training pictures cannot be had, or the run's
+                folder not be written to.
+        """
+        if self.head == "first-order":
+            return self
+        if self.run is None:
+            raise InputError(
+                "a first-order head is built of a run's training pictures: make the classifier by gopro.load"
+            )
+        return Classifier(ready_head(self.run, self.method.classnames), self.run)
 
     # A path, an array and a tensor may be one picture or several, which no type tells: Any.
     @overload
@@ -235,15 +270,17 @@ def _above_0(what: str, value: Any) -> int:
     return value
 
 
-def load(run: str | Path, device: str = "auto") -> Classifier:
+def load(run: str | Path, device: str = "auto", head: Head = "exact") -> Classifier:
     """The classifier of a trained run.
 
     Args:
         run: the folder of a run.
         device: where to compute: `cpu`, `cuda`, or `auto`, which is a GPU if there is one.
+        head: `first-order` for the head that encodes no text, see `Classifier.first_order`.
 
     Raises:
-        InputError: not the folder of a finished run; cuda where there is none.
+        InputError: not the folder of a finished run; cuda where there is none; a head of another name, or one that
+            cannot be had.
     """
     folder = Path(run).expanduser()
     if not folder.is_dir():
@@ -252,4 +289,8 @@ def load(run: str | Path, device: str = "auto") -> Classifier:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise InputError(f"device {device}: torch finds none here; use cpu")
-    return Classifier(load_run(folder, device).method)
+    if head not in get_args(Head):
+        raise InputError(f"head {head!r}: give exact or first-order")
+    trained = load_run(folder, device)
+    classifier = Classifier(trained.method, trained)
+    return classifier if head == "exact" else classifier.first_order()

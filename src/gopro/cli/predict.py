@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from gopro.classifier import Answer, Classifier, load
+from gopro.classifier import Answer, Classifier, Head, load
 from gopro.cli.console import ConfigFile, bar, class_names, err, out, plain_output
 from gopro.data.listing import files_below, is_picture
 from gopro.errors import InputError
@@ -33,6 +33,7 @@ def predict_command(
     link: Link | None = None,
     batch: int = 64,
     workers: int | None = None,
+    head: Head = "exact",
     device: Literal["auto", "cpu", "cuda"] = "auto",
     config_file: ConfigFile = None,
 ) -> None:
@@ -66,6 +67,8 @@ def predict_command(
         Pictures that go through the image tower at once.
     workers:
         Threads that read pictures; one for each core, 16 at most, if not given.
+    head:
+        With first-order, no text is encoded for a picture; the head is built first if the run has none for these names.
     device:
         Where to compute.
     """
@@ -84,6 +87,8 @@ def predict_command(
     classifier = load(run, device)
     if names is not None:
         classifier = classifier.for_classes(names)
+    if head == "first-order":
+        classifier = classifier.first_order()
     inputs = Inputs(pictures, ignored=sort_into)
     sorter = None
     if sort_into is not None:
