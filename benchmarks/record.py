@@ -27,6 +27,7 @@ SECTIONS: dict[str, tuple[str, list[str]]] = {  # benchmark: heading, arguments
     "evaluate": ("Classifying a picture", []),
     "scaling": ("Cost against classes and batch", ["--plot", PLOT]),
     "input": ("Does the step wait for its pictures", []),
+    "compiled": ("Whether torch.compile pays", []),
     "text_tower": ("Packed text tower against full text", ["--classes", "50"]),
 }
 

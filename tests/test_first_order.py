@@ -17,7 +17,7 @@ from gopro.classifier import Classifier
 from gopro.config import TrainConfig
 from gopro.data import load_dataset
 from gopro.errors import InputError
-from gopro.evaluate import encode_samples, evaluate
+from gopro.evaluate import EncodedSamples, encode_samples, evaluate
 from gopro.first_order import Agreement, FirstOrder, constant, coordinates, first_order, principal_directions
 from gopro.heads import build_head, head_path, load_head, ready_head
 from gopro.methods import METHODS, Method, build_method
@@ -161,6 +161,16 @@ def test_a_head_of_a_method_whose_text_takes_nothing_of_a_picture_is_exact(name:
     head = constant(method, NAMES[1:3])
     assert head.frozen_images == method.frozen_images and head.classnames == tuple(NAMES[1:3])
     torch.testing.assert_close(head.logits(pictures), method.logits(pictures)[:, 1:3], atol=1e-4, rtol=1e-5)
+
+
+def test_evaluation_encodes_text_that_is_the_same_for_all_pictures_once(tiny: Backbone, monkeypatch) -> None:
+    method, asked = disturbed(build_method("coop", tiny, NAMES, TEMPLATE)), []
+    by_hand, pictures = type(method).class_vectors, encoded(tiny, 10)
+    wanted = method.logits(pictures).softmax(dim=-1)
+    monkeypatch.setattr(type(method), "class_vectors", lambda self, c=None: asked.append(1) or by_hand(self, c))
+    result = evaluate(method, EncodedSamples(pictures, torch.zeros(10, dtype=torch.long), 0.0), batch=2)
+    torch.testing.assert_close(result.probabilities, wanted)
+    assert len(asked) == 1
 
 
 def test_pictures_that_all_generate_one_context_need_no_terms(tiny: Backbone) -> None:

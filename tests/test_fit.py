@@ -67,6 +67,21 @@ def test_a_run_writes_its_config_tensors_and_log(whole: Path) -> None:
     assert not (whole / RESUME).exists()
 
 
+@pytest.mark.parametrize("method", ["coop", "maple", "gopro[con=0,sem=0]"])
+def test_accumulated_batches_step_as_larger_ones(method: str, tmp_path: Path, tiny: Backbone) -> None:
+    """Where no loss compares pictures with one another: two batches of 43 as one of 86."""
+
+    def learned(folder: str, **changes: int) -> dict[str, torch.Tensor]:
+        told = config(tmp_path / folder, method=method, shots=2, lr=0.1, optimizer="sgd", **changes)
+        return load_file(train(told, backbone=tiny).folder / LEARNED)
+
+    a, b, apart = learned("a", batch=86), learned("b", batch=43, accumulate=2), learned("c", batch=43)
+    for key in a:
+        moved = (a[key] - apart[key]).abs().max().item()
+        torch.testing.assert_close(a[key], b[key], atol=max(1e-7, 1e-2 * moved), rtol=1e-5)
+    assert any(not torch.allclose(a[key], apart[key], atol=1e-4, rtol=1e-3) for key in a)
+
+
 def test_training_lowers_the_loss(tmp_path: Path, tiny: Backbone) -> None:
     run = train(config(tmp_path / "run", method="coop", epochs=12, lr=0.05), backbone=tiny)
     with (run.folder / "log.csv").open() as file:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args, overload
 
@@ -18,7 +19,7 @@ from gopro.data.dataset import Picture
 from gopro.data.intake import PictureLike, Pictures, taken_in
 from gopro.data.stream import decoded
 from gopro.errors import InputError
-from gopro.first_order import FirstOrder
+from gopro.first_order import FirstOrder, settled
 from gopro.heads import ready_head
 from gopro.methods import Method
 from gopro.run import Run, load_run
@@ -257,7 +258,11 @@ class Classifier:
     @torch.no_grad()
     def _logits(self, encoded: Any) -> Float[Tensor, "batch classes"]:
         """The one place where logits are made."""
-        return self.method.logits(encoded).float().cpu()
+        return self._settled.logits(encoded).float().cpu()
+
+    @cached_property
+    def _settled(self) -> Method:
+        return settled(self.method)
 
 
 def _above_0(what: str, value: Any) -> int:

@@ -23,6 +23,9 @@ class HowToTrain:
     """Passes over the training pictures."""
     batch: int | None = None
     """Pictures a step."""
+    accumulate: int = 1
+    """Batches whose gradients are averaged for one step of the optimiser: as larger batches, in the memory of one.
+    Losses that compare pictures with one another, as gopro's con, do so within a batch."""
     lr: float | None = None
     """Learning rate at its highest."""
     optimizer: Literal["sgd", "adamw"] | None = None
@@ -50,6 +53,8 @@ class HowToTrain:
         given = {
             name: value for name in ("epochs", "batch", "lr", "optimizer") if (value := getattr(self, name)) is not None
         }
+        if self.accumulate < 1:
+            raise InputError(f"accumulate is {self.accumulate}: give at least 1")
         for name in ("epochs", "batch", "lr"):
             if name in given and given[name] <= 0:
                 raise InputError(f"{name} is {given[name]}: give a number above 0")

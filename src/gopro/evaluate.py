@@ -15,6 +15,7 @@ from gopro.data.dataset import Sample
 from gopro.data.loader import eval_batches
 from gopro.errors import InputError
 from gopro.features import Features, Wanted, encode_views
+from gopro.first_order import settled
 from gopro.methods import Method
 from gopro.store import FeatureStore
 
@@ -69,7 +70,7 @@ def encode_samples(
 def evaluate(method: Method, samples: EncodedSamples, *, batch: int = 64) -> Evaluation:
     """Top-1 accuracy, its mean over classes, and each class's own, of `method` over its own class names."""
     started = time.perf_counter()
-    method.eval()
+    method = settled(method.eval())
     device = method.backbone.device
     logits = [
         method.logits(samples.encoded[i : i + batch].to(device)).float().cpu()
@@ -98,7 +99,7 @@ def evaluate_pictures(
         return evaluate(method, encoded, batch=batch)
     started = time.perf_counter()
     _check_any(samples)
-    method.eval()
+    method = settled(method.eval())
     device = method.backbone.device
     logits, labels = [], []
     for views, label, _ in eval_batches(samples, method.backbone.preprocess, batch, workers):

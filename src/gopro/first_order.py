@@ -223,6 +223,20 @@ def constant(method: Method, classnames: Sequence[str]) -> FirstOrder:
     return FirstOrder(exact, classnames, Terms(vectors[:, None], none, none[:, None], none.long()), None)
 
 
+@torch.no_grad()
+def takes_nothing(method: Method) -> bool:
+    """Whether the method's text takes nothing of a picture, so that it is the same for all."""
+    size = method.backbone.preprocess.size
+    return method.picture_contexts(method.encode(torch.zeros(1, 3, size, size, device=method.backbone.device))) is None
+
+
+def settled(method: Method) -> Method:
+    """The method for use on many pictures: where its text is the same for all of them, with that encoded once, now."""
+    if isinstance(method, FirstOrder) or not takes_nothing(method):
+        return method
+    return constant(method, method.classnames)
+
+
 def principal_directions(
     contexts: Float[Tensor, "pictures tokens width"],
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, "directions n"]]:

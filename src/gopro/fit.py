@@ -62,6 +62,7 @@ def fit(
     seed: int,
     folder: Path,
     val: Sequence[Sample] = (),
+    accumulate: int = 1,
     bank: int = 0,
     crop: float = CROP,
     workers: int = 0,
@@ -77,6 +78,7 @@ def fit(
     Args:
         val: where given, the method ends as it was after the epoch with the highest accuracy on these pictures, the
             latest of equals; each epoch's is in the log.
+        accumulate: batches whose gradients are averaged for one step of the optimiser.
         bank: K of the view bank; see `gopro.bank.training_batches`.
         crop: of the random views, see `gopro.views.make_view`.
         on_fill: told how many of the bank's views are there, and of how many.
@@ -106,14 +108,18 @@ def fit(
         module.train()
         lrs, losses = [], []
         for i, (encoded, labels) in enumerate(batches.epoch(epoch)):
-            lr = learning_rate(recipe, epoch + i / steps)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
+            start = i - i % accumulate
+            together = min(accumulate, steps - start)
+            if i == start:
+                lr = learning_rate(recipe, epoch + i / steps)
+                for group in optimizer.param_groups:
+                    group["lr"] = lr
+                optimizer.zero_grad()
             terms = module(encoded, labels)
             total = torch.stack(list(terms.values())).sum()
-            optimizer.zero_grad()
-            fabric.backward(total)
-            optimizer.step()
+            fabric.backward(total / together)
+            if i == start + together - 1:
+                optimizer.step()
             terms = {"total": total.detach(), **{name: term.detach() for name, term in terms.items()}}
             lrs.append(lr)
             losses.append(terms)

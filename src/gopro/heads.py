@@ -8,15 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 
 from gopro.data import load_dataset
 from gopro.data.dataset import Sample
 from gopro.errors import InputError
 from gopro.evaluate import encode_samples
-from gopro.first_order import Agreement, FirstOrder, Terms, constant, first_order
-from gopro.methods import Method
+from gopro.first_order import Agreement, FirstOrder, Terms, constant, first_order, takes_nothing
 from gopro.run import CONFIG, LEARNED, Run, save_tensors
 
 HEADS = "heads"
@@ -57,7 +55,7 @@ def build_head(
     method, classnames = run.method, tuple(classnames)
     if not classnames:
         raise InputError("no class names: give at least one")
-    if _takes_nothing(method):
+    if takes_nothing(method):
         head = constant(method, classnames)
     else:
         seen, held_out = (encode_samples(method, samples, workers=workers).encoded[:] for samples in _pictures(run))
@@ -118,13 +116,6 @@ def ready_head(
     if head_path(run, classnames).is_file():
         return load_head(run, classnames)
     return build_head(run, classnames, workers=workers, on_progress=on_progress)
-
-
-@torch.no_grad()
-def _takes_nothing(method: Method) -> bool:
-    """Whether the text takes nothing of a picture."""
-    size = method.backbone.preprocess.size
-    return method.picture_contexts(method.encode(torch.zeros(1, 3, size, size, device=method.backbone.device))) is None
 
 
 def _pictures(run: Run) -> tuple[Sequence[Sample], Sequence[Sample]]:

@@ -146,6 +146,7 @@ def _train(
                 seed=config.seed,
                 folder=folder,
                 val=val,
+                accumulate=config.accumulate,
                 bank=config.bank,
                 crop=_crop(config, few),
                 workers=config.workers,
