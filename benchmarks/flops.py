@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.setting import about, class_names, make_backbone, start
 from gopro.backbone import Backbone
 from gopro.text.packed import PARTS, PackedPrompts
-from gopro.text.prompts import SAVED_WIDTHS
+from gopro.text.prompts import LEAN_WIDTHS, SAVED_WIDTHS
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Work:
     text_forward: int
     text_backward: int
     text_again: int
-    """Forward once more, in backward, of the classes whose activations found no room."""
+    """Forward once more, in backward, of what found no room."""
     bytes: int
     """fp32: each tower's weights once a pass, each activation that is kept written once and read once."""
 
@@ -90,28 +90,32 @@ def embed_dim(prompts: PackedPrompts) -> int:
     return prompts.tower.project(prompts.tower.embed("a")).shape[-1]
 
 
-def again(prompts: PackedPrompts, contexts: int) -> float:
-    """The share of the tokens that is computed again in backward."""
-    tokens = sum(map(len, prompts.body_ids))
-    room = prompts.memory // (contexts * prompts.tower.width * 4 * SAVED_WIDTHS * len(prompts.tower.blocks))
-    return 0.0 if tokens <= room else 1 - (PARTS - 1) * (room // PARTS) / tokens
+def again(prompts: PackedPrompts, contexts: int) -> int:
+    """Operations of what is computed again in backward: hidden layers of MLPs, or all of a chunk of classes."""
+    tower = prompts.tower
+    tokens, layers, d = sum(map(len, prompts.body_ids)), len(tower.blocks), tower.width
+    room = prompts.memory // (contexts * d * 4 * layers)
+    if tokens <= room // SAVED_WIDTHS:
+        return 0
+    kept = min(1.0, (PARTS - 1) * (room // LEAN_WIDTHS // PARTS) / tokens)
+    hidden = 2 * d * tower.blocks[0].mlp.c_fc.out_features * ((layers - 1) * tokens + len(prompts))
+    return int(kept * contexts * hidden + (1 - kept) * text_forward(prompts, contexts))
 
 
 def step(backbone: Backbone, prompts: PackedPrompts, batch: int, views: int) -> Work:
-    """A training step of `gopro-release`: the prompts of the pictures first, those of the other views after them."""
-    calls = [contexts for contexts in (batch, (views - 1) * batch) if contexts]
+    """A training step of `gopro-release`, the prompts of all views together."""
+    contexts = batch * views
     block_weights = sum(p.numel() for block in prompts.tower.blocks for p in block.parameters())
-    kept = sum(map(len, prompts.body_ids)) * len(prompts.tower.blocks) * SAVED_WIDTHS * prompts.tower.width
-    shares = [again(prompts, contexts) for contexts in calls]
-    forward = [text_forward(prompts, contexts) for contexts in calls]
-    numbers = sum(p.numel() for p in backbone.model.visual.parameters())
-    numbers += sum(block_weights * (3 if share else 2) for share in shares)
+    redone = again(prompts, contexts)
+    widths = LEAN_WIDTHS if redone else SAVED_WIDTHS
+    kept = sum(map(len, prompts.body_ids)) * len(prompts.tower.blocks) * widths * prompts.tower.width
+    numbers = sum(p.numel() for p in backbone.model.visual.parameters()) + block_weights * (3 if redone else 2)
     return Work(
-        image=image_tower(backbone, batch * views),
-        text_forward=sum(forward),
-        text_backward=sum(text_backward(prompts, contexts) for contexts in calls),
-        text_again=sum(int(share * work) for share, work in zip(shares, forward, strict=True)),
-        bytes=4 * (numbers + 2 * kept * batch * views),
+        image=image_tower(backbone, contexts),
+        text_forward=text_forward(prompts, contexts),
+        text_backward=text_backward(prompts, contexts),
+        text_again=redone,
+        bytes=4 * (numbers + 2 * kept * contexts),
     )
 
 

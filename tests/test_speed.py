@@ -54,11 +54,14 @@ def test_what_is_computed_again(tiny: Backbone) -> None:
     context = torch.randn(2, prompts.before, prompts.tower.width, requires_grad=True)
     kept = flops.text_backward(prompts, 2)
     assert flops.again(prompts, 2) == 0
-    prompts.memory = 3 << 20
-    share = flops.again(prompts, 2)
-    assert 0.1 < share < 0.9
-    loss = prompts(context).sum()
-    assert counted(loss.backward) == pytest.approx(kept + share * flops.text_forward(prompts, 2), rel=0.02)
+    needed = sum(map(len, prompts.body_ids)) * 2 * prompts.tower.width * 4 * len(prompts.tower.blocks)
+    whole = flops.text_forward(prompts, 2)
+    for memory, least, most in ((8 * needed, 0.2, 0.4), (4 * needed, 0.4, 0.8), (needed, 0.8, 1.0)):
+        prompts.memory = memory
+        redone = flops.again(prompts, 2)
+        assert least < redone / whole < most
+        loss = prompts(context).sum()
+        assert counted(loss.backward) == pytest.approx(kept + redone, rel=0.02)
 
 
 def test_the_plain_form_is_ours(tiny: Backbone) -> None:

@@ -219,12 +219,10 @@ class GOPro(Method):
 
     def losses(self, encoded: Encoded, labels: Int[Tensor, " batch"]) -> dict[str, Tensor]:
         config, image, contexts = self.config, self.image_features(encoded), self.contexts(encoded)
-        text = self.text_features(contexts[0])
+        text, others, classes = self._texts(contexts)
         terms = {"ce": F.cross_entropy(self._logits(image[0], text), labels)}
         if config.sem:
-            classes, prompts = self._compared()
             distance = prompt_consistency if config.sem_form == "cosine" else F.mse_loss
-            others = self.text_features(contexts[1:], prompts)
             terms["sem"] = config.sem * torch.stack([distance(text[:, classes], other) for other in others]).sum()
         if config.ce_views:
             others = [F.cross_entropy(self._logits(other, text), labels) for other in image[1:]]
@@ -241,14 +239,21 @@ class GOPro(Method):
             terms["anchor_text"] = config.anchor_text * prompt_consistency(text, self.frozen_text())
         return terms
 
-    def _compared(self) -> tuple[list[int] | slice, Prompts]:
-        """The classes in whose prompts this step compares the views, and these prompts."""
+    def _texts(
+        self, contexts: Float[Tensor, "views batch tokens width"]
+    ) -> tuple[Tensor, Sequence[Tensor], list[int] | slice]:
+        """The text features of all classes that the plain view generates, those that each of the other views does, and
+        the classes that the latter are of: all, or some that take turns."""
         count, many = len(self.classnames), self.config.sem_classes
-        if many is None or many >= count:
-            return slice(None), self.prompts
+        if not self.config.sem:
+            return self.text_features(contexts[0]), (), slice(None)
+        if many is None or many >= count:  # in one call, so that they share the memory given to activations
+            text, *others = self.text_features(contexts)
+            return text, others, slice(None)
         classes = [(self._turn + i) % count for i in range(many)]
         self._turn = (self._turn + many) % count
-        return classes, self.prompts.some(classes)
+        others = self.text_features(contexts[1:], self.prompts.some(classes))
+        return self.text_features(contexts[0]), others.unbind(), classes
 
 
 class GOProRelease(GOPro):

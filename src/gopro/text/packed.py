@@ -10,7 +10,7 @@ Names in shapes: B images (or 1), T tokens of a chunk of classes, C classes, P s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Self
@@ -22,14 +22,14 @@ from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from gopro.text.prompts import SAVED_WIDTHS, WORKING_WIDTHS, Part, Prompts
+from gopro.text.prompts import LEAN_WIDTHS, SAVED_WIDTHS, WORKING_WIDTHS, Part, Prompts
 from gopro.text.tower import TextTower
 
 KeysValues = tuple[Tensor, Tensor]  # each [B, H, P, d/H]
 
 # Where not all activations can be kept, classes go through in chunks of this part of the memory: one part is left to
-# the chunk that is being recomputed, the others keep what they can.
-PARTS = 4
+# the chunk that is being worked on, the others keep what they can.
+PARTS = 8
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,9 @@ class Chunk:
 class PackedPrompts(Prompts):
     """Prompts of a fixed list of classes on a causal tower, packed.
 
-    In training, chunks of classes that find no room in `memory` are recomputed in backward.
+    Where training finds no room in `memory` for all that autograd would keep, the MLPs' hidden layers are computed
+    again in backward, which for a third of the products frees half the room; and chunks of classes that find none even
+    so are computed again as a whole.
     """
 
     def __init__(self, tower: TextTower, classnames: Sequence[str], **layout: Any):
@@ -97,15 +99,17 @@ class PackedPrompts(Prompts):
 
         needs_grad = any(t.requires_grad for t in (before, after, *deep, *upper, *shared[-1]))
         training = torch.is_grad_enabled() and needs_grad
-        room = self._room(batch, SAVED_WIDTHS * len(self.tower.blocks) if training else WORKING_WIDTHS)
-        if training and room < self._tokens(class_specific):
-            room //= PARTS
+        layers = len(self.tower.blocks)
+        room = self._room(batch, SAVED_WIDTHS * layers if training else WORKING_WIDTHS)
+        lean = training and room < self._tokens(class_specific)
+        if lean:
+            room = self._room(batch, LEAN_WIDTHS * layers * PARTS)
         for i, chunk in enumerate(self._chunks(room, class_specific)):
             arguments = (chunk, before, after, deep, shared)
-            if training and i >= PARTS - 1:  # backward goes from last to first, so the first are those to keep
-                features = checkpoint(self._encode_chunk, *arguments, use_reentrant=False, preserve_rng_state=False)
+            if lean and i >= PARTS - 1:  # backward goes from last to first, so the first are those to keep
+                features = _again(self._encode_chunk, *arguments)
             else:
-                features = self._encode_chunk(*arguments)
+                features = self._encode_chunk(*arguments, lean=lean)
             yield chunk.classes, features
 
     def _prefix(
@@ -145,7 +149,13 @@ class PackedPrompts(Prompts):
         return layers
 
     def _encode_chunk(
-        self, chunk: Chunk, before: Tensor, after: Tensor, deep: Sequence[Tensor], shared: Sequence[KeysValues]
+        self,
+        chunk: Chunk,
+        before: Tensor,
+        after: Tensor,
+        deep: Sequence[Tensor],
+        shared: Sequence[KeysValues],
+        lean: bool = False,
     ) -> Float[Tensor, "batch classes embed"]:
         tower = self.tower
         places = tower.positional_embedding[chunk.positions]
@@ -158,7 +168,7 @@ class PackedPrompts(Prompts):
             q, k, v = _heads(block, x)
             if layer + 1 == len(tower.blocks):
                 q, x = q[:, :, chunk.eot], x[:, chunk.eot]
-            x = _finish(block, x, _attend(q, k, v, shared[layer], chunk.runs))
+            x = _finish(block, x, _attend(q, k, v, shared[layer], chunk.runs), lean)
         return tower.project(x)
 
     def _tokens(self, class_specific: bool) -> int:
@@ -286,7 +296,16 @@ def _future(length: int, device: torch.device) -> Tensor:
     return torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
 
 
-def _finish(block: ResidualAttentionBlock, x: Tensor, attended: Tensor) -> Tensor:
-    """What a block does after attention."""
+def _finish(block: ResidualAttentionBlock, x: Tensor, attended: Tensor, lean: bool = False) -> Tensor:
+    """What a block does after attention; if lean, the MLP's hidden layer is not kept for backward."""
     x = x + block.ls_1(block.attn.out_proj(attended))
-    return x + block.ls_2(block.mlp(block.ln_2(x)))
+    return x + block.ls_2(_again(_mlp, block, x) if lean else _mlp(block, x))
+
+
+def _mlp(block: ResidualAttentionBlock, x: Tensor) -> Tensor:
+    return block.mlp(block.ln_2(x))
+
+
+def _again(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
+    """What the function returns, computed again in backward as far as that needs it."""
+    return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)

@@ -21,9 +21,11 @@ from gopro.text.tower import TextTower
 # What autograd keeps of a token and layer whose weights are frozen, in multiples of the width: 10 were measured, at
 # the highest (inputs of the norms, queries, keys, values and copies of them, the MLP's hidden layer).
 SAVED_WIDTHS = 11
+# Of these without the MLP's hidden layer.
+LEAN_WIDTHS = 6
 # And what the work on a layer takes of a token at its highest where nothing is kept: 17 were measured with GELU, 21
-# with QuickGELU.
-WORKING_WIDTHS = 21
+# with QuickGELU. Twice that, as half the memory does: larger chunks are no faster.
+WORKING_WIDTHS = 42
 
 Part = tuple[Tensor, Tensor]  # classes [C] of the list, and what is theirs, [B, C, ...]
 
@@ -46,7 +48,7 @@ class Prompts(ABC):
         before: int = 0,
         after: int = 0,
         tail: str = ".",
-        memory: int = 2 << 30,
+        memory: int = 4 << 30,
     ):
         if not classnames:
             raise InputError("no class names: give at least one")
