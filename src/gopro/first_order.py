@@ -131,9 +131,8 @@ class FirstOrder(Method):
         contexts = self.exact.picture_contexts(encoded)
         if contexts is None:
             return self.exact.class_features(encoded)
-        return self.terms.weights[:, 0] + torch.einsum(
-            "br,crd->bcd", coordinates(contexts, self.terms), self.terms.weights[:, 1:]
-        )
+        weights = self.terms.weights[..., : self.backbone.embed_dim]
+        return weights[:, 0] + torch.einsum("br,crd->bcd", coordinates(contexts, self.terms), weights[:, 1:])
 
     def class_vectors(self, contexts: None = None) -> Float[Tensor, "1 classes dim"]:
         """(t̄, kept terms) of each class."""

@@ -100,7 +100,7 @@ class Method(nn.Module):
         Raises:
             InputError: the method compares pictures with no text.
         """
-        return self.class_vectors(self.picture_contexts(encoded))
+        return self.class_vectors(self.picture_contexts(encoded))[..., : self.backbone.embed_dim]
 
     def picture_contexts(self, encoded: Any) -> Float[Tensor, "batch tokens width"] | None:
         """The context that each picture generates, of which its text features are made; None where they are the same
@@ -112,7 +112,7 @@ class Method(nn.Module):
         return self.image_features(encoded)
 
     def class_vectors(self, contexts: Tensor | None = None) -> Float[Tensor, "#batch classes dim"]:
-        """The classes' side of the logits, which mostly is their text features, as `class_features` gives them.
+        """The classes' side of the logits: their text features, and behind them what else a method compares.
 
         Args:
             contexts: what `picture_contexts` gives.

@@ -100,7 +100,8 @@ class PackedPrompts(Prompts):
         needs_grad = any(t.requires_grad for t in (before, after, *deep, *upper, *shared[-1]))
         training = torch.is_grad_enabled() and needs_grad
         layers = len(self.tower.blocks)
-        room = self._room(batch, SAVED_WIDTHS * layers if training else WORKING_WIDTHS)
+        # without gradient half the memory will do: larger chunks are no faster
+        room = self._room(batch, SAVED_WIDTHS * layers if training else 2 * WORKING_WIDTHS)
         lean = training and room < self._tokens(class_specific)
         if lean:
             room = self._room(batch, LEAN_WIDTHS * layers * PARTS)
