@@ -61,11 +61,11 @@ class GOProConfig:
     """Of the visual contrastive loss."""
     ce_views: float = 0.3
     """Weight of the cross-entropy of the other views' image features, against the texts of the plain view."""
-    anchor_image: float = 128.0
+    anchor_image: float = 64.0
     """Weight of the image features' distance to frozen CLIP's, 1 - cos."""
-    anchor_text: float = 256.0
+    anchor_text: float = 128.0
     """Weight of the text features' distance to frozen CLIP's, 1 - cos."""
-    fade: float = 1.0
+    fade: float = 3.0
     """How fast predictions go over to frozen CLIP's where pictures are unlike those trained on: the exponent of a
     picture's familiarity, 0 to 1, by which it is left to what was learned. 0: never."""
 
