@@ -17,7 +17,7 @@ from gopro.losses import nt_xent, prompt_consistency
 from gopro.methods.base import Method, Recipe, split_context_template
 from gopro.methods.familiarity import Familiarity
 from gopro.methods.kernel import KernelResidual
-from gopro.text import Prompts, encode_texts, make_prompts
+from gopro.text import Prompts, make_prompts
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class GOPro(Method):
             self.project_image = _map(dim, dim, config.projector_rank, at_zero=True)
         if config.projectors in ("inside", "text"):
             if config.text_projector == "kernel":
-                self.project_text = KernelResidual(self._written(classnames), config.sharpness)
+                self.project_text = KernelResidual(self.frozen_text(), config.sharpness)
             else:
                 self.project_text = _map(dim, dim, config.projector_rank, at_zero=True)
         if config.projectors == "outside":
@@ -152,16 +152,14 @@ class GOPro(Method):
         self.prompts = make_prompts(text, classnames, before=len(text.tokens(words)), tail=tail)
         self._frozen_text: Tensor | None = None
 
+    @torch.no_grad()
     def frozen_text(self) -> Float[Tensor, "classes embed"]:
-        """Frozen CLIP's text features; computed once, when first asked for, in fp32."""
+        """Frozen CLIP's text features of the template as written; computed once, when first asked for, in fp32."""
         if self._frozen_text is None:
+            words, _ = split_context_template(self.config.template)
             with torch.autocast(self.backbone.device.type, enabled=False):
-                self._frozen_text = self._written(self.classnames)
+                self._frozen_text = self.prompts(self.backbone.text.embed(words))[0]
         return self._frozen_text
-
-    def _written(self, classnames: Sequence[str]) -> Float[Tensor, "classes embed"]:
-        """Frozen CLIP's text features of the prompts as written."""
-        return encode_texts(self.backbone.text, [self.config.template.format(name) for name in classnames])
 
     def end_epoch(self, epoch: int, epochs: int) -> None:
         self._turn = 0
