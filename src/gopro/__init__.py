@@ -5,6 +5,7 @@ from gopro.classifier import Answer, Classifier, Prediction, load
 from gopro.config import BenchmarkConfig, TrainConfig, TransferConfig
 from gopro.data import find_pictures, load_dataset
 from gopro.errors import InputError
+from gopro.sharing import push
 from gopro.sweep import benchmark
 from gopro.train import resume, train
 
@@ -21,6 +22,7 @@ __all__ = [
     "load",
     "load_backbone",
     "load_dataset",
+    "push",
     "resume",
     "train",
 ]

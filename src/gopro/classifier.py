@@ -279,23 +279,19 @@ def load(run: str | Path, device: str = "auto", head: Head = "exact") -> Classif
     """The classifier of a trained run.
 
     Args:
-        run: the folder of a run.
+        run: the folder of a run, or `ORG/NAME` or `ORG/NAME@REVISION` for one on the Hugging Face Hub.
         device: where to compute: `cpu`, `cuda`, or `auto`, which is a GPU if there is one.
         head: `first-order` for the head that encodes no text, see `Classifier.first_order`.
 
     Raises:
-        InputError: not the folder of a finished run; cuda where there is none; a head of another name, or one that
-            cannot be had.
+        InputError: no finished run; cuda where there is none; a head of another name, or one that cannot be had.
     """
-    folder = Path(run).expanduser()
-    if not folder.is_dir():
-        raise InputError(f"{run}: there is no such folder; give the --output of gopro train")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise InputError(f"device {device}: torch finds none here; use cpu")
     if head not in get_args(Head):
         raise InputError(f"head {head!r}: give exact or first-order")
-    trained = load_run(folder, device)
+    trained = load_run(run, device)
     classifier = Classifier(trained.method, trained)
     return classifier if head == "exact" else classifier.first_order()

@@ -15,9 +15,8 @@ from gopro.data.dataset import Sample
 from gopro.errors import InputError
 from gopro.evaluate import encode_samples
 from gopro.first_order import Agreement, FirstOrder, Terms, constant, first_order, takes_nothing
-from gopro.run import CONFIG, LEARNED, Run, save_tensors
+from gopro.run import HEADS, LEARNED, Run, save_tensors
 
-HEADS = "heads"
 ERROR = 0.01
 """The error that a head is asked for unless told otherwise."""
 SEEN, HELD_OUT = 1024, 256
@@ -137,8 +136,8 @@ def _spread(samples: Sequence[Sample], most: int) -> Sequence[Sample]:
 
 
 def _state(run: Run) -> str:
-    """A hash of what the run was told and what it learned."""
-    digest = hashlib.sha256()
-    for name in (CONFIG, LEARNED):
-        digest.update((run.folder / name).read_bytes())
+    """A hash of the method, the frozen weights and what was learned; where the run lies is no part of it."""
+    told = [run.config.method, run.template, run.method.backbone.fingerprint()]
+    digest = hashlib.sha256(json.dumps(told).encode())
+    digest.update((run.folder / LEARNED).read_bytes())
     return digest.hexdigest()[:16]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,9 +19,15 @@ from torch import Tensor
 from gopro.backbone import Backbone, load_backbone
 from gopro.config import TrainConfig
 from gopro.errors import InputError
+from gopro.hub import download
 from gopro.methods import Method, build_method
 
-CONFIG, LEARNED, COST = "config.json", "learned.safetensors", "cost.json"
+CONFIG, LEARNED, COST, HEADS = "config.json", "learned.safetensors", "cost.json", "heads"
+SHARED = (CONFIG, LEARNED, COST, f"{HEADS}/*.safetensors")
+"""What of a run's folder goes to the Hub and is fetched from there: JSON and safetensors, which run no code."""
+
+UNKNOWN = "unknown"
+"""The data of a run of which nobody said on what it was trained: a checkpoint from elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -137,23 +144,52 @@ def build(content: dict[str, Any], backbone: Backbone) -> Method:
     return build_method(content["config"].method, backbone, content["classnames"], content["template"])
 
 
-def load_run(folder: Path, device: str = "cpu", backbone: Backbone | None = None) -> Run:
-    """A trained run from its folder.
+def find_run(run: str | Path) -> Path:
+    """The folder of a run that is given as a folder or by its name on the Hugging Face Hub.
 
     Args:
+        run: a folder, or `ORG/NAME` or `ORG/NAME@REVISION`, which is fetched from the Hub unless a folder is called so.
+
+    Raises:
+        InputError: there is no such folder, and no such run on the Hub.
+    """
+    folder = Path(run).expanduser()
+    if folder.is_dir():
+        return folder
+    name = run.as_posix() if isinstance(run, Path) else run
+    match = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@(.+))?", name)
+    if match is None or folder.exists():
+        raise InputError(f"{run}: there is no such folder; give the --output of gopro train, or ORG/NAME on the Hub")
+    folder = download(match[1], match[2], SHARED)
+    for file in (CONFIG, LEARNED):
+        if not (folder / file).is_file():
+            raise InputError(f"{run} on the Hub is no run of gopro: it has no {file}")
+    return folder
+
+
+def load_run(run: str | Path, device: str = "cpu", backbone: Backbone | None = None) -> Run:
+    """A trained run.
+
+    Args:
+        run: its folder, or what it is called on the Hub, as in `find_run`.
         backbone: to share one between runs; it is loaded by the run's own name if not given.
 
     Raises:
-        InputError: not a run's folder, not finished, or trained on another backbone.
+        InputError: not a run, not finished, or trained on a backbone that is not to be had or has changed.
     """
+    folder = find_run(run)
     content = read_config(folder)
     path = folder / LEARNED
     if not path.is_file():
         raise InputError(f"{folder} is not finished: go on with gopro train --resume {folder}")
-    backbone = backbone or load_backbone(content["backbone"]["name"], device)
+    if backbone is None:
+        try:
+            backbone = load_backbone(content["backbone"]["name"], device)
+        except InputError as error:
+            raise InputError(f"{run} was trained on a backbone that is not to be had here: {error}") from error
     if backbone.fingerprint() != content["backbone"]["fingerprint"]:
         raise InputError(
-            f"{folder} was trained on other weights of {content['backbone']['name']} than {backbone.name} has now"
+            f"{run} was trained on other weights of {content['backbone']['name']} than {backbone.name} has now"
         )
     method = build(content, backbone)
     try:

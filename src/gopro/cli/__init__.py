@@ -18,6 +18,7 @@ from gopro.cli.data import data_app
 from gopro.cli.head import head_command
 from gopro.cli.methods import methods_command
 from gopro.cli.predict import predict_command
+from gopro.cli.push import push_command
 from gopro.cli.runs import eval_command, train_command
 from gopro.errors import InputError
 
@@ -31,6 +32,7 @@ app.command(train_command, name="train")
 app.command(eval_command, name="eval")
 app.command(predict_command, name="predict")
 app.command(head_command, name="head")
+app.command(push_command, name="push")
 app.command(benchmark)
 app.command(report_command, name="report")
 app.command(data_app)

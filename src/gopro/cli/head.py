@@ -13,7 +13,7 @@ from gopro.run import load_run
 
 
 def head_command(
-    run: Path,
+    run: str,
     *,
     classes: str | None = None,
     classes_file: Path | None = None,
@@ -26,7 +26,7 @@ def head_command(
     Parameters
     ----------
     run:
-        Folder of a trained run.
+        Folder of a trained run, or ORG/NAME on the Hugging Face Hub.
     classes:
         Names to choose from, separated by commas, any you like; those of the training if not given.
     classes_file:
@@ -44,7 +44,7 @@ def head_command(
     said = "exact: the text takes nothing of a picture"
     if head.agreement is not None:
         said = f"on {head.agreement.pictures} pictures that it was not built from, {agreement_in_words(head.agreement)}"
-    out.print(f"First-order head of {escape(str(run))}, {made}", highlight=False, soft_wrap=True)
+    out.print(f"First-order head of {escape(run)}, {made}", highlight=False, soft_wrap=True)
     out.print(said[0].upper() + said[1:] + ".", highlight=False, soft_wrap=True)
     if head.agreement is not None and head.agreement.most > error:
         out.print(

@@ -20,7 +20,7 @@ from gopro.sorting import UNSURE, Link, Sorter
 
 
 def predict_command(
-    run: Path,
+    run: str,
     pictures: Annotated[list[str], Parameter(allow_leading_hyphen=True)],  # for -
     *,
     classes: str | None = None,
@@ -44,7 +44,7 @@ def predict_command(
     Parameters
     ----------
     run:
-        Folder of a trained run.
+        Folder of a trained run, or ORG/NAME on the Hugging Face Hub.
     pictures:
         Picture files, folders (with the folders in them), or - for a list of them on stdin, one a line.
     classes:

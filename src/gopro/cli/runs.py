@@ -44,7 +44,7 @@ def train_command(
 
 
 def eval_command(
-    run: Path,
+    run: str,
     *,
     data: str | None = None,
     root: Path | None = None,
@@ -58,7 +58,7 @@ def eval_command(
     Parameters
     ----------
     run:
-        Folder of a trained run.
+        Folder of a trained run, or ORG/NAME on the Hugging Face Hub.
     data:
         Data set; the one that the run was trained on if not given.
     root:
@@ -93,7 +93,7 @@ def eval_command(
             by_head = evaluate_pictures(quick, dataset.test, workers=workers, on_progress=advance)
         agreement = Agreement.between(result.probabilities, by_head.probabilities)
         row["first_order"] = {**summary(by_head), "terms": len(quick.terms.kept), "agreement": asdict(agreement)}
-    path = run / f"eval-{slug(dataset.name)}-{classes}.json"
+    path = trained.folder / f"eval-{slug(dataset.name)}-{classes}.json"
     write_json(path, row)
     out.print(
         f"{escape(dataset.name)} {classes}: accuracy {result.accuracy:.2f} %, macro {result.macro_accuracy:.2f} %, "
