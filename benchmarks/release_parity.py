@@ -21,6 +21,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from gopro.backbone import from_openai
+from gopro.checkpoints import ours as renamed
 from gopro.methods.gopro import RELEASE, GOPro
 
 LIMIT = 1e-4
@@ -32,20 +33,7 @@ ZERO_GRADIENTS = ("prompt_learner.rho.bias", "simproj.linear.bias")
 
 def ours(name: str) -> str | None:
     """Our name of one of the released code's parameters; None for its dead ones."""
-    if ".meta_net." in name:
-        return None
-    for theirs, here in (
-        ("prompt_learner.style.linear.", "maps.style."),
-        ("prompt_learner.content.linear.", "maps.content."),
-        ("prompt_learner.ctx", "context"),
-        ("prompt_learner.rho.weight", "rho"),
-        ("prompt_learner.rho.bias", "rho_bias"),
-        ("simproj.linear.", "project_beside.0."),
-        ("simproj.batchnorm.", "project_beside.1."),
-    ):
-        if name.startswith(theirs):
-            return here + name.removeprefix(theirs)
-    raise SystemExit(f"{name}: not a parameter of the released code")
+    return None if ".meta_net." in name else renamed(name.removeprefix("prompt_learner."))
 
 
 def deviation(here: Tensor, theirs: Tensor, floor: float = 0.0) -> float:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from gopro.cli.benchmark import benchmark, demo_command, report_command
 from gopro.cli.cache import cache_app
+from gopro.cli.checkpoint import import_command
 from gopro.cli.console import DEFAULTS, err
 from gopro.cli.data import data_app
 from gopro.cli.head import head_command
@@ -33,6 +34,7 @@ app.command(eval_command, name="eval")
 app.command(predict_command, name="predict")
 app.command(head_command, name="head")
 app.command(push_command, name="push")
+app.command(import_command, name="import")
 app.command(benchmark)
 app.command(report_command, name="report")
 app.command(data_app)
