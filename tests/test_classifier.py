@@ -252,7 +252,7 @@ def test_wrong_settings_are_named(classifier: Classifier) -> None:
         lambda: classifier.for_classes(["red fox", " "]): "class name ' '",
         lambda: classifier.for_classes([]): "no class names",
         lambda: classifier.for_classes(["a", "b", "a"]): "'a' is given twice",
-        lambda: gopro.load("runs/nowhere"): "runs/nowhere: there is no such folder",
+        lambda: gopro.load("./runs/nowhere"): "runs/nowhere: there is no such folder",
         lambda: gopro.find_pictures("nowhere"): "nowhere",
     }.items():
         with pytest.raises(InputError, match=words):

@@ -241,7 +241,7 @@ def _tensors_alone(path: Path) -> dict[str, Any]:
     return content
 
 
-def _stand_ins() -> list[type]:
+def _stand_ins() -> list[Any]:
     """What takes the places of the objects that Dassl lets into a checkpoint, so that none of them is made: its warm-up
     keeps the scheduler that follows it among its numbers, and that one its optimizer."""
 
