@@ -57,7 +57,7 @@ def build_head(
     if takes_nothing(method):
         head = constant(method, classnames)
     else:
-        seen, held_out = (encode_samples(method, samples, workers=workers).encoded[:] for samples in _pictures(run))
+        seen, held_out = (encode_samples(method, samples, workers=workers).encoded[:] for samples in head_samples(run))
         device = method.backbone.device
         head = first_order(
             method, classnames, seen.to(device), held_out.to(device), error=error, on_progress=on_progress
@@ -117,7 +117,7 @@ def ready_head(
     return build_head(run, classnames, workers=workers, on_progress=on_progress)
 
 
-def _pictures(run: Run) -> tuple[Sequence[Sample], Sequence[Sample]]:
+def head_samples(run: Run) -> tuple[Sequence[Sample], Sequence[Sample]]:
     """What a head is built from, and what is held out."""
     config = run.config
     dataset = load_dataset(config.data, config.root).half(config.classes)

@@ -21,6 +21,7 @@ from gopro.cli.methods import methods_command
 from gopro.cli.predict import predict_command
 from gopro.cli.push import push_command
 from gopro.cli.runs import eval_command, train_command
+from gopro.cli.serve import serve_command
 from gopro.errors import InputError
 
 app = App(
@@ -35,6 +36,7 @@ app.command(predict_command, name="predict")
 app.command(head_command, name="head")
 app.command(push_command, name="push")
 app.command(import_command, name="import")
+app.command(serve_command, name="serve")
 app.command(benchmark)
 app.command(report_command, name="report")
 app.command(data_app)
