@@ -50,7 +50,7 @@ class Heads:
         self._shared = takes_nothing(run.method)
         self._kept: LRU[Key, Method] = LRU(most, _size)
         self._grounds: tuple[Encoded, Encoded] | None = None
-        self.offered = tuple(head for head in HEADS if self._can(head))
+        self.offered: tuple[HeadName, ...] = tuple(head for head in HEADS if self._can(head))
 
     def _can(self, head: HeadName) -> bool:
         if head == "zeroshot":
