@@ -29,6 +29,7 @@ SECTIONS: dict[str, tuple[str, list[str]]] = {  # benchmark: heading, arguments
     "input": ("Does the step wait for its pictures", []),
     "compiled": ("Whether torch.compile pays", []),
     "text_tower": ("Packed text tower against full text", ["--classes", "50"]),
+    "serve": ("Serving", []),
 }
 
 

@@ -238,23 +238,24 @@ def test_a_head_is_built_on_the_side_once_for_all(run: Run, monkeypatch: pytest.
 
 
 def test_heads_past_their_limits_are_said_beside_the_others(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    with serving(run, head_names=3, head_builds=1, head_seconds=1) as served:
+    both = ["first-order", "exact"]
+    with serving(run, head_names=3, head_builds=1, head_seconds=60) as served, served.held_up() as held:
+        held.go()
         many = ["a", "b", "c", "d"]
-        said = heads(served.predict(png(0), classes=many, heads=["first-order", "exact"]))
+        said = heads(served.predict(png(0), classes=many, heads=both))
         assert "up to 3" in said["first-order"]["error"] and len(said["exact"]["predictions"]) == 4
         assert "up to 3" in refused(served.predict(png(0), classes=many, heads=["first-order"]), 422, "no_head")
         building = Building(served, monkeypatch)
-        with served.held_up() as held:
-            held.go()
-            slow = held.clients.submit(served.predict, png(0), classes=["a"], heads=["first-order", "exact"])
-            until(lambda: building.begun)
-            said = heads(served.predict(png(0), classes=["b"], heads=["first-order", "exact"]))
-            assert "no more may wait" in said["first-order"]["error"] and said["exact"]["predictions"]
-            assert "still being built" in heads(slow.result())["first-order"]["error"]
-            answer = served.predict(png(0), classes=["a"], heads=["first-order"])
-            assert "still being built" in refused(answer, 503, "busy") and answer.headers["retry-after"]
-            building.go.set()
-        until(lambda: served.predict(png(0), classes=["a"], heads=["first-order"]).status_code == 200)
+        patient = held.clients.submit(served.predict, png(0), classes=["a"], heads=both)
+        until(lambda: building.begun)
+        said = heads(served.predict(png(0), classes=["b"], heads=both))
+        assert "no more may wait" in said["first-order"]["error"] and said["exact"]["predictions"]
+        monkeypatch.setattr(served.service.builder, "_seconds", 0.1)
+        assert "still being built" in heads(served.predict(png(0), classes=["a"], heads=both))["first-order"]["error"]
+        answer = served.predict(png(0), classes=["a"], heads=["first-order"])
+        assert "still being built" in refused(answer, 503, "busy") and answer.headers["retry-after"]
+        building.go.set()
+        assert all("predictions" in said for said in heads(patient.result()).values())
 
 
 def test_a_head_that_nobody_waits_for_any_more_is_not_begun(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -19,8 +18,6 @@ from gopro.methods import Method
 from gopro.serve.heads import Heads, Key
 from gopro.serve.lru import LRU
 from gopro.serve.metrics import Metrics
-
-log = logging.getLogger("uvicorn.error")
 
 PAIRS = 4096
 """Pictures times class names whose logits are made at once, so that memory does not grow with either."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -54,11 +53,6 @@ def refuse_in_json(app: FastAPI) -> None:
         headers = None if error.headers is None else dict(error.headers)
         message = f"{request.method} {request.url.path}: {error.detail}; /openapi.json says what there is"
         return Refusal(error.status_code, _CODES.get(error.status_code, "bad_request"), message, headers).response()
-
-    @app.exception_handler(RequestValidationError)
-    async def _(request: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        return Refusal(422, "bad_request", f"{'.'.join(map(str, first['loc']))}: {first['msg']}").response()
 
     @app.exception_handler(ClientDisconnect)
     async def _(request: Request, error: ClientDisconnect) -> Response:

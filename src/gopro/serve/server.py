@@ -41,7 +41,7 @@ def run_server(app: FastAPI, listening: socket.socket, on_ready: Callable[[str],
         on_ready: told the address once the server answers.
     """
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=PATIENCE
+        app, ws="none", log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=PATIENCE
     )
     server = _Server(config, lambda: on_ready(_address(listening)))
     # When it has stopped, uvicorn raises the signal once more, for whoever handled it before.

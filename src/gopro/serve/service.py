@@ -77,10 +77,10 @@ class Service:
     def start(self) -> None:
         """In the event loop that asks."""
         self.batcher.start()
+        self.builder.start()
 
     def stop(self) -> None:
-        """Ends the threads, once what waits is done; heads that are being built are not waited for."""
-        self.builder.stop()
+        """Ends the threads once what waits is done; heads that are being built are not waited for."""
         self.batcher.stop()
         self._decoders.shutdown(cancel_futures=True)
 
@@ -92,12 +92,12 @@ class Service:
         """
         started = time.perf_counter()
         keys = tuple(Key(head, asked.names or self.names) for head in asked.heads)
+        built, refused = await self._built(keys)
         with self.pictures.holding(len(asked.pictures)):
             opened = await asyncio.gather(*(self._opened(picture, keys) for picture in asked.pictures))
             readable = [picture for picture in opened if picture.error is None]
             if not readable:
                 raise _unreadable(opened)
-            built, refused = await self._built(keys)
             items = await self._answered(readable, tuple(key for key in keys if key not in refused), built, asked.top_k)
         _check_any(items, refused)
         errors = {key: Said(error=InputError(refusal.message)) for key, refusal in refused.items()}
