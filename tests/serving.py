@@ -32,7 +32,7 @@ TEMPLATE = "a photo of a {}."
 
 def untrained(spec: str, backbone: Backbone, names: Sequence[str], folder: Path, data: str = "emoji-activities") -> Run:
     """A run that nobody trained."""
-    config = TrainConfig(data=data, method=spec, output=folder)
+    config = TrainConfig(data=data, method=spec, shots=1, output=folder)
     return Run(folder, config, data, TEMPLATE, build_method(spec, backbone, names, TEMPLATE).eval())
 
 

@@ -215,7 +215,7 @@ def heads(answer: requests.Response) -> dict[str, Any]:
 
 
 def test_a_head_is_built_on_the_side_once_for_all(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    with serving(run) as served, served.held_up() as held:
+    with serving(run, head_seconds=60) as served, served.held_up() as held:
         held.go()
         building = Building(served, monkeypatch)
         waiting = [
@@ -259,7 +259,7 @@ def test_heads_past_their_limits_are_said_beside_the_others(run: Run, monkeypatc
 
 
 def test_a_head_that_nobody_waits_for_any_more_is_not_begun(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    with serving(run, head_builds=3) as served, served.held_up() as held:
+    with serving(run, head_builds=3, head_seconds=60) as served, served.held_up() as held:
         held.go()
         building = Building(served, monkeypatch)
         first = held.clients.submit(served.predict, png(0), classes=["a"], heads=["first-order"])
