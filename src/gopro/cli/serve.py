@@ -17,7 +17,7 @@ KEY = "GOPRO_API_KEY"
 
 
 def serve_command(
-    run: Path,
+    run: str,
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -33,7 +33,7 @@ def serve_command(
     Parameters
     ----------
     run:
-        Folder of a trained run.
+        Folder of a trained run, or ORG/NAME on the Hugging Face Hub.
     host:
         Address to listen at; 0.0.0.0 for all that this machine has.
     port:
