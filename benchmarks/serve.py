@@ -139,9 +139,11 @@ def server(run: Path, *arguments: str) -> Iterator[int]:
         process.stderr.close()
 
 
-def loaded(port: int, head: str, load: str, clients: int, seconds: float, pictures: Sequence[bytes]) -> Measured:
+def loaded(
+    port: int, head: str, load: str, clients: int, seconds: float, pictures: Sequence[bytes], warm_up: float = WARM_UP
+) -> Measured:
     """A server under the load of so many clients."""
-    seen, counter, begin = Load(), itertools.count(), time.perf_counter() + WARM_UP
+    seen, counter, begin = Load(), itertools.count(), time.perf_counter() + warm_up
     threads = [
         threading.Thread(target=_client, args=(port, head, pictures, counter, begin, begin + seconds, seen))
         for _ in range(clients)
@@ -156,8 +158,10 @@ def loaded(port: int, head: str, load: str, clients: int, seconds: float, pictur
     last = _metrics(port)
     for thread in threads:
         thread.join()
+    if not seen.milliseconds:
+        raise SystemExit(f"{head}, {load}: no answer in {seconds} s ({', '.join(seen.errors[:1])})")
     if seen.errors:
-        print(f"{load}: {seen.errors[0]}", file=sys.stderr)
+        print(f"{head}, {load}: {seen.errors[0]}", file=sys.stderr)
     batches, encoded = (
         last[f"gopro_tower_pictures_{part}"] - first[f"gopro_tower_pictures_{part}"] for part in ("count", "sum")
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from benchmarks import serve as load
 from gopro.backbone import Backbone
 from gopro.classifier import Classifier
 from gopro.config import TrainConfig
@@ -267,3 +269,18 @@ def test_many_clients_at_once_over_and_over(run: Run) -> None:
             for (_, names), answer, right in zip(asked, answers, wanted, strict=True):
                 np.testing.assert_allclose(probabilities(answer.result(), names), right, atol=2e-6)
         assert served.service.pictures.held == 0
+
+
+def test_the_load_benchmark_counts_what_the_server_saw(run: Run) -> None:
+    """Every question is another picture; what is refused is an error and no answer."""
+    pictures = [png(i) for i in range(3)]
+    with serving(run) as served:
+        port = int(served.url.rpartition(":")[2])
+        found = load.loaded(port, "zeroshot", "4 clients", 4, 0.5, pictures, warm_up=0)
+        assert found.errors == 0 and 0 < found.p50 <= found.p95 <= found.slowest < 1000
+        assert 0 <= sum(served.tower) - found.requests <= 4  # those that came in too late to count
+        assert found.pictures_a_batch == pytest.approx(sum(served.tower) / len(served.tower), rel=0.5)
+        [line] = load.table({"results": [asdict(found)]}).splitlines()[2:]
+        assert line.startswith(f"| zeroshot | 4 clients | {found.requests / 0.5:.1f} | 1.00 |")
+        with pytest.raises(SystemExit, match="no answer.*no_such_head"):
+            load.loaded(port, "none", "1 client", 1, 0.1, pictures, warm_up=0)

@@ -106,6 +106,7 @@ def test_a_bomb_is_refused_before_it_is_decoded(served: Served, monkeypatch: pyt
         ),
     ],
 )
+@pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")  # an unclosed file
 def test_broken_forms(kind: str, body: bytes, status: int, code: str, served: Served) -> None:
     answer = requests.post(f"{served.url}/predict", data=body, headers={"Content-Type": kind}, timeout=30)
     refused(answer, status, code)
