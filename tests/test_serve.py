@@ -282,5 +282,5 @@ def test_the_load_benchmark_counts_what_the_server_saw(run: Run) -> None:
         assert found.pictures_a_batch == pytest.approx(sum(served.tower) / len(served.tower), rel=0.5)
         [line] = load.table({"results": [asdict(found)]}).splitlines()[2:]
         assert line.startswith(f"| zeroshot | 4 clients | {found.requests / 0.5:.1f} | 1.00 |")
-        with pytest.raises(SystemExit, match="no answer.*no_such_head"):
+        with pytest.raises(SystemExit, match=r"no answer.*no_such_head"):
             load.loaded(port, "none", "1 client", 1, 0.1, pictures, warm_up=0)
