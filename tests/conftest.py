@@ -1,5 +1,6 @@
 """What several test files use."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import open_clip
 import pytest
 import torch
 from hypothesis import settings
+from playwright.sync_api import Browser, sync_playwright
 
 from gopro.backbone import Backbone
 from gopro.views import Preprocess
@@ -43,3 +45,18 @@ def tiny() -> Backbone:
         model = open_clip.CLIP(32, vision, text)
     preprocess = Preprocess(size=32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
     return Backbone("tiny", model, open_clip.SimpleTokenizer(), preprocess)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The machine's Chromium; tests of pages skip without one. It is closed after each file, as Playwright's event loop
+    keeps tests from running one of their own."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium on this machine: no page is opened in a browser")
+    quiet = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+    quiet += ["--disable-component-update", "--disable-sync", "--no-sandbox"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=quiet)
+        yield browser
+        browser.close()

@@ -9,7 +9,7 @@ import random
 import re
 import shutil
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from gopro.config import BenchmarkConfig, TrainConfig
 from gopro.data import load_dataset
@@ -36,6 +36,7 @@ from gopro.report.spread import Spread
 from gopro.report.summary import Headline
 from gopro.run import slug, write_json
 from gopro.sweep.sweep import benchmark
+from tests.browsing import FAINT
 
 HOSTILE = """<img src=x onerror="alert('1')">&"""
 ACCURACY = {"zeroshot": 0.45, "coop": 0.55, "gopro": 0.6}
@@ -571,19 +572,6 @@ def test_methods_are_told_apart_by_colour_and_shape() -> None:
     assert len(set(LIGHT.values())) == len(LIGHT)
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium on this machine: the page is not opened in a browser")
-    quiet = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-    quiet += ["--disable-component-update", "--disable-sync", "--no-sandbox"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=quiet)
-        yield browser
-        browser.close()
-
-
 def opened(browser: Browser, path: Path, width: int, scheme: Any) -> tuple[Page, list[str]]:
     """The page with all its details open, and whatever it complained of or asked for."""
     page = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)
@@ -651,37 +639,7 @@ def test_print_shows_all_of_it_on_white(browser: Browser, everything: Path) -> N
 def test_text_can_be_read(browser: Browser, everything: Path, scheme: str) -> None:
     """WCAG's 4.5 : 1 between each text's colour and what lies behind it; text in plots is at least 9 px high."""
     page, _ = opened(browser, everything, 360, scheme)
-    faint = page.evaluate(
-        """() => {
-        const parse = colour => colour.match(/[\\d.]+/g).map(Number);
-        const luminance = ([r, g, b]) => [r, g, b]
-            .map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-            .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-        const behind = element => {
-            for (let at = element; at; at = at.parentElement) {
-                const colour = parse(getComputedStyle(at).backgroundColor);
-                if (colour.length === 3 || colour[3] === 1) {
-                    // A shaded cell has its shade over that.
-                    const cell = element.closest('.shade');
-                    if (!cell) return colour;
-                    const shade = getComputedStyle(cell, '::before');
-                    const over = parse(shade.backgroundColor), share = Number(shade.opacity);
-                    return colour.slice(0, 3).map((v, i) => v + (over[i] - v) * share);
-                }
-            }
-        };
-        return [...document.querySelectorAll('body *')]
-            .filter(e => [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()) && e.tagName !== 'title')
-            .map(e => {
-                const style = getComputedStyle(e);
-                const colour = parse(e instanceof SVGElement ? style.fill : style.color);
-                const [dark, light] = [luminance(colour), luminance(behind(e))].sort((a, b) => a - b);
-                return [e.outerHTML.slice(0, 100), (light + 0.05) / (dark + 0.05)];
-            })
-            .filter(([, ratio]) => ratio < 4.5);
-        }"""
-    )
-    assert faint == []
+    assert page.evaluate(FAINT) == []
     sizes = page.evaluate(
         """[...document.querySelectorAll('svg text')].map(text => {
             const plot = text.ownerSVGElement;
