@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import gopro
 from gopro import cli, demo
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,6 +63,20 @@ def test_all_examples_of_using_a_run_work_one_after_the_other(tmp_path: Path, mo
     assert answers[0] == "path,rank,name,probability" and len(answers) == 1 + 5 * pictures
     assert sum(path.is_file() for path in (tmp_path / "sorted").rglob("*")) == pictures
     assert len(namespace["probabilities"]) == len(namespace["features"]) == pictures and namespace["likest"].is_file()
+
+
+def test_an_exported_file_is_used_as_the_page_says(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    text, namespace = (ROOT / "docs" / "export.md").read_text(encoding="utf-8").partition("## Measured")[0], {}
+    for language, example in re.findall(r"```(python|sh)\n(.*?)```", text, flags=re.DOTALL):
+        if language == "python":
+            exec(compile(example, "export.md", "exec"), namespace)
+        else:
+            assert [_code(shlex.split(command)[1:]) for command in commands(example)] in ([], [0])
+    assert "likeliest class as torch for 100.00 %" in capsys.readouterr().out
+    classifier = gopro.load("runs/activities", "cpu").for_classes(namespace["about"]["classnames"])
+    expected = classifier.predict_proba("picture.png")  # 300 x 200: resized and cut
+    assert abs(namespace["probabilities"][0] - expected).max() < 1e-4
 
 
 def _code(arguments: list[str]) -> int:

@@ -119,7 +119,7 @@ class FirstOrder(Method):
         image, contexts = self.exact.picture_vectors(encoded), self.exact.picture_contexts(encoded)
         if contexts is None:
             return image
-        one = image.new_ones(len(image), 1)
+        one = torch.ones_like(image[:, :1])
         z = torch.cat([one, coordinates(contexts, self.terms)], dim=-1)
         return (z[:, :, None] * image[:, None]).flatten(1)
 

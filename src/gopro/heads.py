@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypeVar
 
 from safetensors import SafetensorError, safe_open
 
@@ -16,6 +17,8 @@ from gopro.errors import InputError
 from gopro.evaluate import encode_samples
 from gopro.first_order import Agreement, FirstOrder, Terms, constant, first_order, takes_nothing
 from gopro.run import HEADS, LEARNED, Run, save_tensors
+
+Item = TypeVar("Item")
 
 ERROR = 0.01
 """The error that a head is asked for unless told otherwise."""
@@ -125,14 +128,14 @@ def head_samples(run: Run) -> tuple[Sequence[Sample], Sequence[Sample]]:
     seen, held_out = few.train, few.val or few.test
     if not held_out:
         seen, held_out = [sample for i, sample in enumerate(few.train) if i % 4], few.train[::4]
-    return _spread(seen, SEEN), _spread(held_out, HELD_OUT)
+    return spread(seen, SEEN), spread(held_out, HELD_OUT)
 
 
-def _spread(samples: Sequence[Sample], most: int) -> Sequence[Sample]:
-    """At most so many of the samples, taken at equal distances."""
-    if len(samples) <= most:
-        return samples
-    return [samples[i * len(samples) // most] for i in range(most)]
+def spread(items: Sequence[Item], most: int) -> Sequence[Item]:
+    """At most so many of the items, taken at equal distances."""
+    if len(items) <= most:
+        return items
+    return [items[i * len(items) // most] for i in range(most)]
 
 
 def _state(run: Run) -> str:

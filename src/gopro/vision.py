@@ -73,7 +73,7 @@ class PromptedImageTower:
         """The class token and the patches."""
         visual = self._visual
         patches = visual.conv1(images).flatten(2).mT
-        first = visual.class_embedding.expand(len(images), 1, -1)
+        first = visual.class_embedding.expand(images.shape[0], 1, -1)
         return torch.cat([first, patches], dim=1) + visual.positional_embedding
 
     def _through(
@@ -93,4 +93,4 @@ class PromptedImageTower:
 
 def _with(x: Float[Tensor, "batch own width"], prompts: Float[Tensor, "prompts width"]) -> Tensor:
     """The prompts behind the tokens x of every picture."""
-    return torch.cat([x, prompts.expand(len(x), -1, -1)], dim=1)
+    return torch.cat([x, prompts.expand(x.shape[0], -1, -1)], dim=1)

@@ -16,6 +16,7 @@ from gopro.cli.cache import cache_app
 from gopro.cli.checkpoint import import_command
 from gopro.cli.console import DEFAULTS, err
 from gopro.cli.data import data_app
+from gopro.cli.export import export_command
 from gopro.cli.head import head_command
 from gopro.cli.methods import methods_command
 from gopro.cli.predict import predict_command
@@ -37,6 +38,7 @@ app.command(head_command, name="head")
 app.command(push_command, name="push")
 app.command(import_command, name="import")
 app.command(serve_command, name="serve")
+app.command(export_command, name="export")
 app.command(benchmark)
 app.command(report_command, name="report")
 app.command(data_app)

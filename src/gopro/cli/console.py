@@ -97,9 +97,11 @@ def plain_output() -> Iterator[None]:
 
 
 def class_names(listed: str | None, file: Path | None) -> list[str] | None:
-    """What --classes and --classes-file say, if anything."""
+    """What --classes and --classes-file say, if anything. A --classes that ends with .txt is a file too."""
     if listed is not None and file is not None:
         raise InputError("--classes and --classes-file: choose one")
+    if listed is not None and listed.lower().endswith(".txt"):
+        listed, file = None, Path(listed)
     if listed is not None:
         names = listed.split(",")
     elif file is not None:
@@ -107,10 +109,10 @@ def class_names(listed: str | None, file: Path | None) -> list[str] | None:
             names = file.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            raise InputError(f"--classes-file {file} cannot be read: {reason}") from error
+            raise InputError(f"class names {file} cannot be read: {reason}") from error
     else:
         return None
     names = [name.strip() for name in names if name.strip()]
     if not names:
-        raise InputError(f"{'--classes' if file is None else f'--classes-file {file}'}: no class names in it")
+        raise InputError(f"{'--classes' if file is None else f'class names {file}'}: no class names in it")
     return names

@@ -10,6 +10,7 @@ Names in shapes: B images (or 1), T tokens of a chunk of classes, C classes, P s
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from open_clip.transformer import ResidualAttentionBlock
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from gopro.text.prompts import LEAN_WIDTHS, SAVED_WIDTHS, WORKING_WIDTHS, Part, Prompts
@@ -86,6 +87,23 @@ class PackedPrompts(Prompts):
         other = super().some(classes)
         other._chunked = {}
         return other
+
+    def on_their_own(self) -> Self:
+        """The same prompts as a graph can hold them: with the embeddings of their own tokens alone, and all classes in
+        one chunk, whatever the number of images. Token ids are places among those embeddings."""
+        other = copy.copy(self)
+        ids = sorted({token for body in self.body_ids for token in body})
+        place = {token: i for i, token in enumerate(ids)}
+        other.tower = copy.copy(self.tower)
+        other.tower.token_embedding = nn.Embedding.from_pretrained(self.tower.token_embedding.weight[ids])
+        other.body_ids = [[place[token] for token in body] for body in self.body_ids]
+        other.memory, other._chunked = None, {}
+        return other
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens all classes have together behind the context that they share."""
+        return self._tokens(class_specific=False)
 
     def _parts(self, before: Tensor, after: Tensor, deep: Sequence[Tensor], upper: Sequence[Tensor]) -> Iterator[Part]:
         sos = self._with_upper(upper)

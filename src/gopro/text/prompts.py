@@ -7,6 +7,7 @@ the embeddings of ordinary words), the rest are fixed tokens.
 from __future__ import annotations
 
 import copy
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Self
@@ -36,8 +37,8 @@ class Prompts(ABC):
     `body_ids[c]` are the tokens that follow the `before` context: name, `after` placeholders (0), tail, EOT.
 
     Args:
-        memory: bytes that activations may take; classes that find no room in it go through in chunks. The result
-            never depends on it beyond rounding.
+        memory: bytes that activations may take, None for any number; classes that find no room in it go through in
+            chunks. The result never depends on it beyond rounding.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Prompts(ABC):
         before: int = 0,
         after: int = 0,
         tail: str = ".",
-        memory: int = 4 << 30,
+        memory: int | None = 4 << 30,
     ):
         if not classnames:
             raise InputError("no class names: give at least one")
@@ -156,6 +157,8 @@ class Prompts(ABC):
 
     def _room(self, batch: int, widths: int) -> int:
         """For how many tokens of `batch` images there is memory, if each takes so many widths."""
+        if self.memory is None:
+            return sys.maxsize
         return self.memory // (batch * self.tower.width * 4 * widths)
 
     @abstractmethod
