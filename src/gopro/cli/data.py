@@ -30,6 +30,7 @@ from gopro.data.check import check
 from gopro.data.check import pictures as pictures_of
 from gopro.data.emoji import DEFAULT_STYLE, SETS, STYLES, emoji_dataset
 from gopro.data.prepare import Preparation
+from gopro.data.sample import CLASSES, write_sample
 from gopro.data.sources import SOURCES
 from gopro.errors import InputError
 
@@ -195,6 +196,25 @@ def prepare_command(name: str, *, root: Path) -> None:
     held = ", ".join(sorted(path.name + ("/" if path.is_dir() else "") for path in home.iterdir()))
     out.print(f"{name} is in {escape(str(home))}: {escape(held)}", highlight=False, soft_wrap=True)
     out.print(f"Next: gopro data check {name} --root {escape(str(root))}", highlight=False, soft_wrap=True)
+
+
+@data_app.command(name="sample")
+def sample_command(folder: Path) -> None:
+    """Write a small folder of pictures to try things on: ten animals, a folder each, out of the embedded benchmark.
+
+    Parameters
+    ----------
+    folder:
+        New folder to write.
+    """
+    count = write_sample(folder)
+    where = escape(str(folder))
+    out.print(
+        f"{count} pictures of {len(CLASSES)} classes in {where}; drawings: Twemoji, CC BY 4.0",
+        highlight=False,
+        soft_wrap=True,
+    )
+    out.print(f"Next: gopro train --data {where} --shots 8 --output runs/mine", highlight=False, soft_wrap=True)
 
 
 @contextmanager

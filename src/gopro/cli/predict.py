@@ -14,6 +14,7 @@ from cyclopts import Parameter
 
 from gopro.classifier import Answer, Classifier, Head, load
 from gopro.cli.console import ConfigFile, bar, class_names, err, out, plain_output
+from gopro.data.folder import SPLIT_FILE
 from gopro.data.listing import files_below, is_picture
 from gopro.errors import InputError
 from gopro.sorting import UNSURE, Link, Sorter
@@ -152,7 +153,7 @@ class Inputs:
             if is_picture(file):
                 none = False
                 yield os.fspath(file)
-            else:
+            elif file.name != SPLIT_FILE:
                 self.passed += 1
         if none and len(self.faults) == before:
             self.refuse(InputError(f"{path}: no pictures in this folder"))

@@ -39,7 +39,8 @@ def train_command(
             raise InputError("say what to train on: --data DATA --output RUN (see gopro train --help)")
         else:
             run = train(config, on_step=on_step, on_fill=on_fill)
-    out.print(f"{escape(run.config.method)} is trained on {len(run.method.classnames)} classes of {escape(run.data)}.")
+    done = "is trained on" if run.method.learns else "needs no training; it is set up for"
+    out.print(f"{escape(run.config.method)} {done} {len(run.method.classnames)} classes of {escape(run.data)}.")
     out.print(f"Next: gopro predict {escape(str(run.folder))} PICTURES", soft_wrap=True)
 
 

@@ -12,9 +12,19 @@ from gopro.data.emoji import SETS, emoji_dataset
 from gopro.data.folder import folder_dataset
 from gopro.data.listing import find_pictures
 from gopro.data.pictures import PictureFile
+from gopro.data.sample import write_sample
 from gopro.errors import InputError
 
-__all__ = ["Dataset", "Picture", "PictureFile", "Sample", "find_folder", "find_pictures", "load_dataset"]
+__all__ = [
+    "Dataset",
+    "Picture",
+    "PictureFile",
+    "Sample",
+    "find_folder",
+    "find_pictures",
+    "load_dataset",
+    "write_sample",
+]
 
 
 def load_dataset(name: str, root: Path | None = None) -> Dataset:
