@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test lint docs clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -24,8 +24,12 @@ lint: $(READY) ## ruff (rules and format) and the type checker
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 
+docs: $(READY) ## the documentation site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo 'see site/index.html; with search: $(BIN)/python -m http.server -d site'
+
 clean: ## remove caches and built files; .venv and runs stay
-	rm -rf dist build .pytest_cache .ruff_cache .hypothesis
+	rm -rf dist build site .pytest_cache .ruff_cache .hypothesis
 	find src tests benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml

@@ -79,6 +79,38 @@ def test_an_exported_file_is_used_as_the_page_says(tmp_path: Path, monkeypatch, 
     assert abs(namespace["probabilities"][0] - expected).max() < 1e-4
 
 
+def test_the_start_page_works_as_it_stands(tmp_path: Path, monkeypatch, capsys) -> None:
+    """All but its first block, which installs; commands run in this process, others in a shell."""
+    monkeypatch.chdir(tmp_path)
+    page = ROOT / "docs" / "start.md"
+    examples = re.findall(r"```(python|sh)\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert "pip install ." in examples[0][1]
+    accuracies = []
+    for language, example in examples[1:]:
+        if language == "python":
+            exec(compile(example, "start.md", "exec"), {})
+            continue
+        for line in example.splitlines():
+            if line.startswith("gopro "):
+                assert _code(shlex.split(line)[1:]) == 0, line
+            else:
+                subprocess.run(["bash", "-c", line], check=True)
+            printed = capsys.readouterr()
+            accuracies += re.findall(r"accuracy (\d+\.\d\d) %", printed.out)
+            assert "passed over" not in printed.err  # the split file beside the pictures is ours
+    ours, zeroshot = map(float, accuracies)
+    assert ours > zeroshot
+    assert sum(path.is_file() for path in (tmp_path / "sorted").rglob("*")) == 200
+    assert capsys.readouterr().out.count("%") == 2
+
+
+def test_a_sample_is_not_written_over_what_is_there(tmp_path: Path, capsys) -> None:
+    assert _code(["data", "sample", str(tmp_path / "new")]) == 0
+    assert len(list((tmp_path / "new").glob("*/*.png"))) == 200
+    assert _code(["data", "sample", str(tmp_path / "new")]) == 2
+    assert "new is not empty" in capsys.readouterr().err.replace("\n", "")
+
+
 def _code(arguments: list[str]) -> int:
     try:
         cli.main(arguments)
@@ -99,6 +131,18 @@ def test_the_readme_has_the_two_commands_and_they_are_targets() -> None:
     for target in ("demo", "test"):
         assert f"make {target}" in (ROOT / "README.md").read_text(encoding="utf-8")
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
+
+
+def test_the_readmes_table_holds_the_means_of_the_benchmarks() -> None:
+    def rows(page: Path) -> dict[str, list[str]]:
+        text = page.read_text(encoding="utf-8")
+        table = text[text.index("| | Base | New | HM |") :].partition("\n\n")[0].splitlines()
+        cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+        return {name: [re.sub(r"\*\*|( [±−+].*)", "", cell) for cell in rest] for name, *rest in cells}
+
+    ours, whole = rows(ROOT / "README.md"), rows(ROOT / "docs" / "benchmark.md")
+    assert {"zeroshot", "coop", "gopro"} < set(ours) <= set(whole)
+    assert all(ours[name] == whole[name] for name in ours)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
