@@ -16,7 +16,7 @@ from gopro import benchmark
 from gopro.config import TransferConfig
 from gopro.errors import InputError
 
-pytest.importorskip("ray", reason="Ray is an extra: pip install 'gopro[ray]'")
+pytest.importorskip("ray", reason="Ray is an extra: pip install '.[ray]'")
 
 CONFIG = TransferConfig(
     output=Path(),

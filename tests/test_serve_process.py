@@ -121,4 +121,4 @@ def test_what_keeps_it_from_starting_is_one_line(run_folder: Path, tmp_path: Pat
 
 def test_without_the_extra_it_says_what_to_install(run_folder: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serve, "find_spec", lambda name: None if name == "fastapi" else importlib.util.find_spec(name))
-    assert "(fastapi): pip install 'gopro[serve]'" in refusal(capsys, str(run_folder))
+    assert "(fastapi): pip install '.[serve]'" in refusal(capsys, str(run_folder))

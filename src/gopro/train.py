@@ -36,10 +36,10 @@ def make_fabric(how: HowToTrain) -> Fabric:
     """
     if how.device == "cuda" and not torch.cuda.is_available():
         raise InputError("device cuda: torch finds none here; use --device cpu")
-    if how.precision == "fp32":
-        return Fabric(accelerator=how.device, devices=1)
-    # as a plugin, since Fabric prints a line for each time that it is told so by name
     kind = "cuda" if how.device != "cpu" and torch.cuda.is_available() else "cpu"
+    if how.precision == "fp32":
+        return Fabric(accelerator=kind, devices=1)
+    # as a plugin, since Fabric prints a line for each time that it is told so by name
     return Fabric(accelerator=kind, devices=1, plugins=MixedPrecision("bf16-mixed", device=kind))
 
 

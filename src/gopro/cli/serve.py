@@ -44,7 +44,7 @@ def serve_command(
         Where to compute.
     """
     if missing := [name for name in EXTRA if find_spec(name) is None]:
-        raise InputError(f"gopro serve needs more packages ({', '.join(missing)}): pip install 'gopro[serve]'")
+        raise InputError(f"gopro serve needs more packages ({', '.join(missing)}): pip install '.[serve]'")
     from gopro.serve.app import make_app
     from gopro.serve.keys import checked_key, read_key
     from gopro.serve.server import bound, run_server

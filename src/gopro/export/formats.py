@@ -52,7 +52,7 @@ class Format:
         """Raises InputError where a package is missing."""
         missing = [name for name in self.packages if find_spec(name) is None]
         if missing:
-            raise InputError(f"this format needs {', '.join(missing)}: pip install 'gopro[export]'")
+            raise InputError(f"this format needs {', '.join(missing)}: pip install '.[export]'")
 
 
 def _to_onnx(program: ExportedProgram) -> Any:

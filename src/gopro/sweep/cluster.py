@@ -30,7 +30,7 @@ def on_cluster(tasks: Sequence[Task], address: str) -> Iterator[tuple[int, Messa
         import ray
         from ray.exceptions import RayError
     except ImportError as error:
-        raise InputError("--ray needs Ray: pip install 'gopro[ray]'") from error
+        raise InputError("--ray needs Ray: pip install '.[ray]'") from error
     ours = not ray.is_initialized()
     if ours:
         try:
