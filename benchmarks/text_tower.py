@@ -15,6 +15,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import open_clip
 import torch
@@ -75,7 +76,7 @@ def main() -> None:
         print(json.dumps(report))
     else:
         print(f"{report['machine']}, {report['threads']} threads, torch {report['torch']}")
-        print(table(results))
+        print(table(report))
 
 
 def text_tower() -> TextTower:
@@ -139,11 +140,11 @@ def step(parts: Sequence[tuple[Prompts, Tensor]], context: Tensor) -> tuple[Tens
     return torch.cat(features, dim=1), context.grad
 
 
-def table(results: Sequence[Result]) -> str:
-    """The results in Markdown."""
+def table(report: dict[str, Any]) -> str:
+    """The report in Markdown."""
     head = "classes × contexts | packed s | full s | ratio | CPU packed s | CPU full s | ratio | features | gradients"
     lines = [f"| {head} | peak packed, full MiB |", "|" + "---|" * 10]
-    for r in results:
+    for r in (Result(**result) for result in report["results"]):
         lines.append(
             f"| {r.classes} × {r.contexts} | {r.packed_seconds:.2f} | {r.full_seconds:.1f} | {r.ratio:.1f} "
             f"| {r.packed_cpu_seconds:.2f} | {r.full_cpu_seconds:.1f} | {r.cpu_ratio:.1f} "
