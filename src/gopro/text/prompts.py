@@ -49,7 +49,7 @@ class Prompts(ABC):
         before: int = 0,
         after: int = 0,
         tail: str = ".",
-        memory: int | None = 4 << 30,
+        memory: int | None = 1 << 30,
     ):
         if not classnames:
             raise InputError("no class names: give at least one")
