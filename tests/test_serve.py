@@ -56,7 +56,7 @@ def expected(run: Run, pictures: list[bytes], names: list[str] | None = None) ->
 
 
 def test_answers_are_the_classifiers(served: Served, run: Run) -> None:
-    pictures = [png(seed) for seed in range(7)]
+    pictures = [png(seed) for seed in range(1000, 1007)]
     answer = served.predict(*pictures, classes=NAMES)
     np.testing.assert_allclose(probabilities(answer, NAMES), expected(run, pictures, NAMES), atol=2e-6)
     said = answer.json()
@@ -104,7 +104,7 @@ def test_clients_share_batches_and_their_class_names_do_not_mix(run: Run) -> Non
     asked = [(png(i), [f"{name} {i % 4}" for name in NAMES[: 2 + i % 3]]) for i in range(12)]
     with serving(run, batch=8) as served:
         with served.held_up() as held:
-            first = held.clients.submit(served.predict, png(100))
+            first = held.clients.submit(served.predict, png(3000))
             assert held.there.wait(30)
             answers = [held.clients.submit(served.predict, p, classes=names) for p, names in asked]
             until(lambda: served.service.pictures.held == 13)
@@ -118,7 +118,7 @@ def test_clients_share_batches_and_their_class_names_do_not_mix(run: Run) -> Non
 
 
 def test_a_picture_is_encoded_once(served: Served) -> None:
-    picture, before = png(200), len(served.tower)
+    picture, before = png(2000), len(served.tower)
     first = served.predict(picture, picture, classes=NAMES).json()
     assert served.tower[before:] == [1] and first["milliseconds"]["encode"] > 0
     assert first["results"][0]["heads"]["exact"]["predictions"] == first["results"][1]["heads"]["exact"]["predictions"]
