@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gopro.similarity import similarity
+
 
 def nt_xent(
     a: Float[Tensor, "batch dim"],
@@ -24,11 +26,11 @@ def nt_xent(
             et al. 2020, arXiv 2004.11362, equation 2), which is NT-Xent where no class occurs twice.
     """
     both = F.normalize(torch.cat([a, b]).float(), dim=-1)  # [2B, dim]
-    similarity = (both @ both.T / temperature).fill_diagonal_(float("-inf"))
+    logits = (similarity(both, both) / temperature).fill_diagonal_(float("-inf"))
     if labels is None:
         labels = torch.arange(len(a), device=a.device)
     same = (labels[:, None] == labels).repeat(2, 2).fill_diagonal_(False)
-    log_shares = similarity.log_softmax(dim=-1).masked_fill(~same, 0)
+    log_shares = logits.log_softmax(dim=-1).masked_fill(~same, 0)
     return -(log_shares.sum(dim=-1) / same.sum(dim=-1)).mean()
 
 

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gopro.backbone import Backbone
 from gopro.errors import InputError
+from gopro.similarity import similarity
 from gopro.text import TextTower
 from gopro.views import ViewName
 
@@ -138,7 +138,7 @@ class Method(nn.Module):
             encoded: what `encode` gives for pictures [batch].
         """
         classes = self.class_vectors(self.picture_contexts(encoded))
-        return self.backbone.logit_scale * torch.einsum("bd,bcd->bc", self.picture_vectors(encoded), classes)
+        return self.backbone.logit_scale * similarity(self.picture_vectors(encoded), classes)
 
     def losses(self, encoded: Any, labels: Int[Tensor, " batch"]) -> dict[str, Tensor]:
         """Loss terms by name, already weighted; their sum is stepped on.

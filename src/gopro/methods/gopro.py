@@ -17,6 +17,7 @@ from gopro.losses import nt_xent, prompt_consistency
 from gopro.methods.base import Method, Recipe, split_context_template
 from gopro.methods.familiarity import Familiarity
 from gopro.methods.kernel import KernelResidual
+from gopro.similarity import similarity
 from gopro.text import Prompts, make_prompts
 
 
@@ -233,7 +234,7 @@ class GOPro(Method):
         similarities = self.prompts.similarities(image, contexts, transform=self._shared_space)
         if self.config.fade:
             share = self._share(encoded)
-            similarities = share * similarities + (1 - share) * (encoded.embedding @ self.frozen_text().T)
+            similarities = share * similarities + (1 - share) * similarity(encoded.embedding, self.frozen_text())
         return self.backbone.logit_scale * similarities
 
     def _share(self, encoded: Encoded) -> Float[Tensor, "batch 1"]:
@@ -241,7 +242,7 @@ class GOPro(Method):
         return self.familiarity(encoded.embedding)[..., None] ** self.config.fade
 
     def _logits(self, image: Tensor, text: Tensor) -> Tensor:
-        return self.backbone.logit_scale * torch.einsum("bd,bcd->bc", image, text)
+        return self.backbone.logit_scale * similarity(image, text)
 
     def losses(self, encoded: Encoded, labels: Int[Tensor, " batch"]) -> dict[str, Tensor]:
         config, image, contexts = self.config, self.image_features(encoded), self.contexts(encoded)

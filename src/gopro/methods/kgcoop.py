@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gopro.backbone import Backbone, Encoded
 from gopro.methods.base import Method, Recipe, split_context_template, split_template
+from gopro.similarity import similarity
 from gopro.text import encode_texts, make_prompts
 
 
@@ -60,5 +61,5 @@ class KgCoOp(Method):
     def losses(self, encoded: Encoded, labels: Int[Tensor, " batch"]) -> dict[str, Tensor]:
         text = self.class_vectors()[0]
         distance = 1 - (text * self.written).sum(-1).mean()  # all are unit vectors
-        logits = self.backbone.logit_scale * encoded[0].embedding @ text.T
+        logits = self.backbone.logit_scale * similarity(encoded[0].embedding, text)
         return {"ce": F.cross_entropy(logits, labels), "kg": self.config.weight * distance}

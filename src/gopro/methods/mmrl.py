@@ -16,6 +16,7 @@ from gopro.backbone import Backbone
 from gopro.errors import InputError
 from gopro.methods.base import Method, Recipe, split_template
 from gopro.methods.templates import written_features
+from gopro.similarity import similarity
 from gopro.text import make_prompts
 from gopro.vision import PromptedImageTower
 
@@ -132,8 +133,8 @@ class MMRL(Method):
         (image, representation), text = self.both_features(encoded[0]), self.text_features()
         frozen = self.backbone.encode(encoded[0]).embedding
         return {
-            "ce": alpha * F.cross_entropy(scale * image @ text.T, labels),
-            "ce_representation": (1 - alpha) * F.cross_entropy(scale * representation @ text.T, labels),
+            "ce": alpha * F.cross_entropy(scale * similarity(image, text), labels),
+            "ce_representation": (1 - alpha) * F.cross_entropy(scale * similarity(representation, text), labels),
             "image": reg * (1 - (image * frozen).sum(dim=-1).mean()),  # all are unit vectors
             "text": reg * (1 - (text * self.frozen_text).sum(dim=-1).mean()),
         }

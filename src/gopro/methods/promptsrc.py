@@ -16,6 +16,7 @@ from gopro.backbone import Backbone
 from gopro.errors import InputError
 from gopro.methods.base import Recipe
 from gopro.methods.deep import STD, DeepPrompts
+from gopro.similarity import similarity
 from gopro.text import TextTower, encode_texts
 
 TEMPLATES = OPENAI_IMAGENET_TEMPLATES[:60]
@@ -90,7 +91,7 @@ class PromptSRC(DeepPrompts):
         scale, images = self.backbone.logit_scale, encoded[0]
         image, text = self.image_features(images), self.text_features()
         frozen_image, frozen_text = self.backbone.encode(images).embedding, self.frozen_text()
-        logits, frozen_logits = scale * image @ text.T, scale * frozen_image @ frozen_text.T
+        logits, frozen_logits = scale * similarity(image, text), scale * similarity(frozen_image, frozen_text)
         divergence = F.kl_div(logits.log_softmax(-1), frozen_logits.log_softmax(-1), reduction="sum", log_target=True)
         return {
             "ce": F.cross_entropy(logits, labels),

@@ -14,6 +14,7 @@ from gopro.errors import InputError
 from gopro.losses import nt_xent
 from gopro.methods.base import Method, Recipe
 from gopro.methods.templates import written_features
+from gopro.similarity import similarity
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class SLIP(Method):
 
     def losses(self, encoded: Encoded, labels: Int[Tensor, " batch"]) -> dict[str, Tensor]:
         image, one, other = self.image_features(encoded)
-        logits = self.backbone.logit_scale * image @ self.text.T
+        logits = self.backbone.logit_scale * similarity(image, self.text)
         return {
             "ce": F.cross_entropy(logits, labels),
             "ssl": self.config.ssl * nt_xent(one, other, self.config.temperature),

@@ -15,6 +15,7 @@ from gopro.backbone import Backbone, Encoded
 from gopro.errors import InputError
 from gopro.methods.base import Method, Recipe
 from gopro.methods.templates import Ensemble, written_features
+from gopro.similarity import similarity
 
 BETAS = [0.1 + i * 11.9 / 200 for i in range(200)]
 ALPHAS = [0.1 + i * 9.9 / 20 for i in range(20)]
@@ -122,7 +123,7 @@ class TipAdapter(Method):
 
     def _near(self, image: Float[Tensor, "batch embed"], beta: Tensor | float) -> Float[Tensor, "batch n"]:
         """How near each key is to a picture, 0 to 1."""
-        return torch.exp(-beta * (1 - image @ self.keys.T))
+        return torch.exp(-beta * (1 - similarity(image, self.keys)))
 
     def _values(self) -> Float[Tensor, "n classes"]:
         """1 where a key is of the class."""
@@ -131,7 +132,7 @@ class TipAdapter(Method):
     def _search(self, encoded: Encoded, labels: Int[Tensor, " n"]) -> None:
         """The first alpha and beta of the grid with the highest accuracy."""
         image, values, best = encoded.embedding, self._values(), -1
-        zeroshot = self.backbone.logit_scale * image @ self.text.T
+        zeroshot = self.backbone.logit_scale * similarity(image, self.text)
         for beta in BETAS:
             cache = self._near(image, beta) @ values
             for alpha in ALPHAS:

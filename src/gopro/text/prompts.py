@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gopro.errors import InputError
+from gopro.similarity import similarity
 from gopro.text.tower import TextTower
 
 # What autograd keeps of a token and layer whose weights are frozen, in multiples of the width: 10 were measured, at
@@ -129,7 +130,7 @@ class Prompts(ABC):
                 by itself.
         """
         parts = self._parts(*self._contexts(before, after, deep, upper))
-        return _in_order((classes, torch.einsum("bd,bcd->bc", image, transform(text))) for classes, text in parts)
+        return _in_order((classes, similarity(image, transform(text))) for classes, text in parts)
 
     def _contexts(
         self, before: Tensor | None, after: Tensor | None, deep: Sequence[Tensor], upper: Sequence[Tensor]
