@@ -89,10 +89,10 @@ class Bench:
         with tempfile.TemporaryDirectory() as folder:
             crop = data.crop if how.crop is None else how.crop
             recipe, fabric = how.recipe(method.recipe), make_fabric(how)
-            seconds = fit(
+            fitted = fit(
                 method, few.train, recipe, fabric, seed=seed, folder=Path(folder), bank=how.bank, crop=crop, workers=0
             )
-        return method, seconds
+        return method, fitted.seconds
 
 
 def accuracy(method: Method, data: Dataset) -> float:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from gopro.backbone import EMBEDDED
 from gopro.data.dataset import ClassHalf
 from gopro.errors import InputError
+from gopro.finite import NonFinite
 from gopro.methods import Recipe
 
 
@@ -30,6 +31,10 @@ class HowToTrain:
     """Learning rate at its highest."""
     optimizer: Literal["sgd", "adamw"] | None = None
     """Optimiser."""
+    non_finite: NonFinite = "stop"
+    """What a step whose loss or gradient is not finite does: stop the run, or be skipped and counted."""
+    deterministic: bool = False
+    """The same bits each time on the same machine: on CUDA operations that take longer. The CPU's always are."""
     select: Literal["last", "val"] = "last"
     """The model to keep: of the last epoch, or of the epoch that is best on the validation pictures."""
     precision: Literal["fp32", "bf16"] = "fp32"

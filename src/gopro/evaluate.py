@@ -116,6 +116,9 @@ def _check_any(samples: Sequence[Sample]) -> None:
 
 def _judged(logits: list[Tensor], labels: Tensor, classes: int, seconds: float) -> Evaluation:
     probabilities = torch.cat(logits).softmax(dim=-1)
+    if not probabilities.isfinite().all():
+        picture = int((~probabilities.isfinite()).any(dim=1).nonzero()[0])
+        raise InputError(f"the predictions are not finite, those of picture {picture} first: the run is of no use")
     right = (probabilities.argmax(dim=-1) == labels).double()
     counts = torch.bincount(labels, minlength=classes)
     per_class = 100 * torch.bincount(labels, weights=right, minlength=classes) / counts

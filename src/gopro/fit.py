@@ -19,6 +19,7 @@ from gopro.bank import training_batches
 from gopro.data.dataset import Sample
 from gopro.errors import InputError
 from gopro.evaluate import encode_samples, evaluate, evaluate_pictures
+from gopro.finite import Finite, NonFinite
 from gopro.methods import Method, Recipe
 from gopro.run import save_tensors, write_atomically
 from gopro.views import CROP
@@ -36,6 +37,14 @@ class Step:
     epoch: int
     lr: float
     terms: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What training took: seconds, those before a cut included, and how many steps were skipped."""
+
+    seconds: float
+    skipped: int
 
 
 @dataclass
@@ -63,12 +72,13 @@ def fit(
     folder: Path,
     val: Sequence[Sample] = (),
     accumulate: int = 1,
+    non_finite: NonFinite = "stop",
     bank: int = 0,
     crop: float = CROP,
     workers: int = 0,
     on_fill: Callable[[int, int], None] = lambda done, total: None,
     on_step: Callable[[Step], None] = lambda step: None,
-) -> float:
+) -> Fitted:
     """Trains a method in place, going on where `folder` says that an earlier call was cut off.
 
     After every epoch the learned tensors and the optimiser's state are in `folder/resume.safetensors` and the losses
@@ -79,15 +89,14 @@ def fit(
         val: where given, the method ends as it was after the epoch with the highest accuracy on these pictures, the
             latest of equals; each epoch's is in the log.
         accumulate: batches whose gradients are averaged for one step of the optimiser.
+        non_finite: whether a step whose loss or gradient is not finite stops the run, or is left out and counted.
         bank: K of the view bank; see `gopro.bank.training_batches`.
         crop: of the random views, see `gopro.views.make_view`.
         on_fill: told how many of the bank's views are there, and of how many.
 
-    Returns:
-        Seconds of training, those before a cut included.
-
     Raises:
-        InputError: a loss that is not finite; a picture that cannot be read; a folder that cannot be written.
+        InputError: a loss or gradient that is not finite, or with `skip` those of a whole epoch; a picture that cannot
+            be read; a folder that cannot be written.
     """
     parameters = [p for p in method.parameters() if p.requires_grad]
     if recipe.optimizer == "sgd":
@@ -101,8 +110,9 @@ def fit(
         method, samples, recipe.batch, seed, fabric, bank=bank, crop=crop, workers=workers, on_fill=on_fill
     )
     steps = len(batches)
-    first, earlier, best = _resume(folder, method, optimizer)
+    first, earlier, skipped, best = _resume(folder, method, optimizer)
     started -= earlier
+    finite = Finite(parameters, non_finite, folder / RESUME, skipped)
     held_out = encode_samples(method, val, workers=workers) if val and method.frozen_images else None
     for epoch in range(first, recipe.epochs):
         module.train()
@@ -118,12 +128,13 @@ def fit(
             terms = module(encoded, labels)
             total = torch.stack(list(terms.values())).sum()
             fabric.backward(total / together)
-            if i == start + together - 1:
-                optimizer.step()
             terms = {"total": total.detach(), **{name: term.detach() for name, term in terms.items()}}
+            if i == start + together - 1 and finite.allows(epoch * steps + i + 1, terms):
+                optimizer.step()
             lrs.append(lr)
             losses.append(terms)
             on_step(Step(epoch * steps + i + 1, recipe.epochs * steps, epoch, lr, terms))
+        finite.end_epoch(epoch)
         method.end_epoch(epoch, recipe.epochs)
         accuracy = None
         if held_out is not None:
@@ -134,11 +145,11 @@ def fit(
             best = Best(accuracy, {key: tensor.clone() for key, tensor in method.state_dict().items()})
         seconds = time.perf_counter() - started
         _log(folder / LOG, epoch, steps, lrs, losses, seconds, accuracy)
-        _save(folder, method, optimizer, epoch + 1, seconds, best)
+        _save(folder, method, optimizer, epoch + 1, seconds, finite.skipped, best)
     module.eval()
     if best is not None:
         method.load_state_dict(best.learned)
-    return time.perf_counter() - started
+    return Fitted(time.perf_counter() - started, finite.skipped)
 
 
 def _log(
@@ -153,11 +164,6 @@ def _log(
     """Appends an epoch's steps, one row each, validation on its last; the one place where losses leave the device."""
     names = list(losses[0])
     values = torch.stack([torch.stack([loss[name].float() for name in names]) for loss in losses]).cpu()
-    finite = values.isfinite().all(dim=1)
-    if not finite.all():
-        at = int((~finite).nonzero()[0])
-        bad = ", ".join(f"{name} {value:.3g}" for name, value in zip(names, values[at].tolist(), strict=True))
-        raise InputError(f"the loss is not finite at step {epoch * steps + at + 1} ({bad}): use a lower --lr")
     with path.open("a", newline="") as file:
         writer = csv.writer(file)
         if file.tell() == 0:
@@ -169,31 +175,38 @@ def _log(
 
 
 def _save(
-    folder: Path, method: Method, optimizer: torch.optim.Optimizer, epochs: int, seconds: float, best: Best | None
+    folder: Path,
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    epochs: int,
+    seconds: float,
+    skipped: int,
+    best: Best | None,
 ) -> None:
     tensors = {f"learned.{key}": tensor for key, tensor in method.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{key}": t for key, t in state.items() if isinstance(t, Tensor)}
-    said = {"epochs": str(epochs), "seconds": str(seconds)}
+    said = {"epochs": str(epochs), "seconds": str(seconds), "skipped": str(skipped)}
     if best is not None:
         tensors |= {f"best.{key}": tensor for key, tensor in best.learned.items()}
         said["best"] = str(best.accuracy)
     save_tensors(folder / RESUME, tensors, said)
 
 
-def _resume(folder: Path, method: Method, optimizer: torch.optim.Optimizer) -> tuple[int, float, Best | None]:
+def _resume(folder: Path, method: Method, optimizer: torch.optim.Optimizer) -> tuple[int, float, int, Best | None]:
     """Puts the last saved state back, and the log to where it was then.
 
-    Returns: the epochs that are done, the seconds they took, the best of them where one was chosen.
+    Returns: the epochs that are done, the seconds they took, the steps skipped in them, the best of them where one was
+    chosen.
     """
     path = folder / RESUME
     if not path.is_file():
         (folder / LOG).unlink(missing_ok=True)
-        return 0, 0.0, None
+        return 0, 0.0, 0, None
     try:
         with safe_open(path, framework="pt", device=str(method.backbone.device)) as file:
             said = file.metadata()
-            epochs, seconds = int(said["epochs"]), float(said["seconds"])
+            epochs, seconds, skipped = int(said["epochs"]), float(said["seconds"]), int(said["skipped"])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
             best = Best(float(said["best"]), _under("best.", tensors)) if "best" in said else None
         method.load_state_dict(_under("learned.", tensors))
@@ -210,7 +223,7 @@ def _resume(folder: Path, method: Method, optimizer: torch.optim.Optimizer) -> t
     kept = io.StringIO(newline="")
     csv.writer(kept).writerows(row for row in rows if row[0] == "epoch" or int(row[0]) < epochs)
     write_atomically(folder / LOG, kept.getvalue().encode())
-    return epochs, seconds, best
+    return epochs, seconds, skipped, best
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

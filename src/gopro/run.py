@@ -38,11 +38,13 @@ class Cost:
         train_seconds: wall-clock seconds, those before a cut included.
         peak_memory_mib: see `gopro.machine.PeakMemory`; None where the system does not tell.
         parameters: how many numbers are learned.
+        skipped_steps: how many were left out since their loss or gradient was not finite.
     """
 
     train_seconds: float
     peak_memory_mib: float | None
     parameters: int
+    skipped_steps: int = 0
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,10 @@ from gopro.config import HowToTrain, TrainConfig
 from gopro.data import Dataset, load_dataset
 from gopro.data.dataset import Sample
 from gopro.data.loader import in_memory, train_batches
+from gopro.determinism import deterministic
 from gopro.errors import InputError
 from gopro.evaluate import encode_samples
+from gopro.finite import check_learned
 from gopro.fit import RESUME, Step, fit
 from gopro.machine import PeakMemory
 from gopro.methods import Method, build_method, parse_method
@@ -131,31 +133,35 @@ def _train(
     on_step: Callable[[Step], None],
     on_fill: Callable[[int, int], None],
 ) -> Run:
-    memory, seconds = PeakMemory(method.backbone.device), 0.0
-    if method.solves:
-        seconds += _solve(config, few, method, fabric)
-    if method.recipe is not None:
-        recipe = config.recipe(method.recipe)
-        val = few.val if config.select == "val" else ()
-        with traced(folder, on_step) if config.profile else nullcontext(on_step) as on_step:
-            seconds += fit(
-                method,
-                few.train,
-                recipe,
-                fabric,
-                seed=config.seed,
-                folder=folder,
-                val=val,
-                accumulate=config.accumulate,
-                bank=config.bank,
-                crop=_crop(config, few),
-                workers=config.workers,
-                on_fill=on_fill,
-                on_step=on_step,
-            )
+    memory, seconds, skipped = PeakMemory(method.backbone.device), 0.0, 0
+    with deterministic(config.deterministic):
+        if method.solves:
+            seconds += _solve(config, few, method, fabric)
+        if method.recipe is not None:
+            recipe = config.recipe(method.recipe)
+            val = few.val if config.select == "val" else ()
+            with traced(folder, on_step) if config.profile else nullcontext(on_step) as on_step:
+                fitted = fit(
+                    method,
+                    few.train,
+                    recipe,
+                    fabric,
+                    seed=config.seed,
+                    folder=folder,
+                    val=val,
+                    accumulate=config.accumulate,
+                    non_finite=config.non_finite,
+                    bank=config.bank,
+                    crop=_crop(config, few),
+                    workers=config.workers,
+                    on_fill=on_fill,
+                    on_step=on_step,
+                )
+            seconds, skipped = seconds + fitted.seconds, fitted.skipped
+    check_learned(method)
     parameters = sum(parameter.numel() for parameter in method.parameters())
     peak = None if memory.mib is None else round(memory.mib, 1)
-    write_json(folder / COST, asdict(Cost(round(seconds, 2), peak, parameters)))
+    write_json(folder / COST, asdict(Cost(round(seconds, 2), peak, parameters, skipped)))
     save_tensors(folder / LEARNED, method.state_dict())
     (folder / RESUME).unlink(missing_ok=True)
     return Run(folder, config, few.name, few.template, method.eval())

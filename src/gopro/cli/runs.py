@@ -18,7 +18,7 @@ from gopro.errors import InputError
 from gopro.evaluate import evaluate_pictures
 from gopro.first_order import Agreement
 from gopro.heads import ready_head
-from gopro.run import load_run, slug, write_json
+from gopro.run import load_run, read_cost, slug, write_json
 from gopro.sweep.worker import summary
 from gopro.train import resume, train
 
@@ -41,6 +41,8 @@ def train_command(
             run = train(config, on_step=on_step, on_fill=on_fill)
     done = "is trained on" if run.method.learns else "needs no training; it is set up for"
     out.print(f"{escape(run.config.method)} {done} {len(run.method.classnames)} classes of {escape(run.data)}.")
+    if skipped := read_cost(run.folder).skipped_steps:
+        out.print(f"{skipped} steps were skipped, as their loss or gradient was not finite.")
     out.print(f"Next: gopro predict {escape(str(run.folder))} PICTURES", soft_wrap=True)
 
 

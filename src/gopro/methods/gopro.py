@@ -259,6 +259,10 @@ class GOPro(Method):
         if config.con:
             pair = image[0], image[1]
             if config.projectors == "outside":
+                if len(labels) == 1:
+                    raise InputError(
+                        "projectors=outside: its batch norm takes no step of one picture: use a larger --batch"
+                    )
                 pair = self.project_beside(image[0]), self.project_beside(image[1])
             same = labels if config.con_form == "supervised" else None
             terms["con"] = config.con * nt_xent(*pair, config.temperature, labels=same)
