@@ -16,8 +16,8 @@ setup: $(READY) ## make .venv and install the package with its development tools
 demo: $(READY) ## base-to-new on the embedded benchmark; writes runs/demo/report.html
 	@$(BIN)/gopro demo
 
-test: lint ## lint, types and the tests (WORKERS=2)
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+test: lint ## lint, types and the tests, with their coverage (WORKERS=2)
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report=
 
 lint: $(READY) ## ruff (rules and format) and the type checker
 	$(BIN)/ruff check .
