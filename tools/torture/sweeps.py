@@ -13,15 +13,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
+from gopro.alone import LOCK
 from gopro.run import LEARNED
-from tools.torture.processes import Command, descendants, do, figures, pictures, random
+from tools.torture.processes import PATIENCE, Command, Ended, descendants, do, figures, pictures, random
 from tools.torture.rows import Row
 
 SEED = 21
-TIMES = 30
+TIMES = 24
 """Kills of workers and of sweeps, together."""
 
-CALLS = 2
+CALLS = 3
 """Calls that are killed of one sweep, a worker before each."""
 
 TOLD = "--methods zeroshot coop gopro --seeds 1 2 --shots 1 --epochs 6 --batch 4 --workers 0 --jobs 2"
@@ -69,56 +70,74 @@ def run(work: Path, times: int | None) -> Iterator[Row]:
 
 
 def killed(arguments: list[str], trial: Trial, whole: Path, seconds: float, rng: Random) -> None:
-    """A sweep some of whose calls are killed, and workers of these before, and then one that is left alone."""
+    """A sweep some of whose calls are killed, a worker of each before, and then one that is left alone."""
     command, cache = [*arguments, "--output", str(trial.output)], trial.place / "cache"
-    orphans: list[int] = []
+    orphans: dict[int, bytes] = {}
     stamps: dict[Path, tuple[int, int]] = {}
-    for number in range(CALLS):
-        call = Command(command, trial.place, cache)
-        last = rng.uniform(0.3, 0.9) * seconds
-        if call.ends_within(rng.uniform(0, last)):
+    for _ in range(CALLS):
+        call, last = Command(command, trial.place, cache), rng.uniform(0.2, 0.7) * seconds
+        if call.ends_within(rng.uniform(0.2, 1) * last):
             break
         if workers := spawned(call.pid):
             with suppress(ProcessLookupError):
                 os.kill(rng.choice(workers), signal.SIGKILL)
                 trial.workers += 1
-        if number == 0 and (trial.output / "history.jsonl").exists() and not call.ends_within(0):
-            beside = trial.place / "second"
-            beside.mkdir()
-            second = do(command, beside, cache)
-            if not call.ends_within(0):
-                trial.intruders += 1
-                trial.refused += second.in_one_line and f"is in use by process {call.pid} on" in second.said
         if call.ends_within(call.began + last - time.monotonic()):
             break
-        orphans += spawned(call.pid)
+        orphans |= {pid: born(pid) for pid in spawned(call.pid)}
         call.kill()
         trial.sweeps += 1
         stamps = {path: stamp(path) for path in trial.output.glob(f"runs/*/{LEARNED}")} | stamps
-    ended = do(command, trial.place, cache)
+    ended = intruded(command, trial, cache)
     if ended.code == 1:  # a run whose worker was killed twice counts as failed, and the same command does it
         ended = do(command, trial.place, cache)
     fault = f"a command ended so: {ended}" if ended.code != 0 else unlike(trial.output, whole)
     trial.faults += [] if fault is None else [fault]
     trial.faults += [f"{path.parent.name} was run twice" for path, was in stamps.items() if stamp(path) != was]
-    trial.faults += [f"worker {pid} outlived its sweep" for pid in orphans if is_alive(pid)]
+    while left := [pid for pid, when in orphans.items() if when and born(pid) == when]:
+        time.sleep(0.1)  # one that was still starting sees that it is an orphan when it has started
+        if time.monotonic() > call.began + PATIENCE:
+            trial.faults.append(f"workers {left} outlived their sweep")
+            break
+
+
+def intruded(command: list[str], trial: Trial, cache: Path) -> Ended:
+    """A call that is left alone but for a second one in the same folder, which must be refused."""
+    beside = trial.place / "second"
+    beside.mkdir()
+    call = Command(command, trial.place, cache)
+    while not call.ends_within(0.01):
+        if said(trial.output / LOCK).startswith(f"process {call.pid} "):
+            second = do(command, beside, cache)
+            if not call.ends_within(0):
+                trial.intruders += 1
+                trial.refused += second.in_one_line and f"is in use by process {call.pid} on" in second.said
+            break
+    return call.end()
+
+
+def said(path: Path) -> str:
+    """What a file holds, if there is one."""
+    return path.read_text() if path.exists() else ""
 
 
 def spawned(pid: int) -> list[int]:
     """The worker processes of a sweep."""
-    return [child for child in descendants(pid) if b"spawn_main" in _command_line(child)]
+    found = []
+    for child in descendants(pid):
+        with suppress(OSError):
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(child)
+    return found
 
 
-def is_alive(pid: int) -> bool:
-    """Whether a worker goes on; what has ended and that nobody asked after has no command line."""
-    return b"spawn_main" in _command_line(pid)
-
-
-def _command_line(pid: int) -> bytes:
+def born(pid: int) -> bytes:
+    """When a process that has not ended was started, as its system counts; nothing of one that has."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
+        state, *rest = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2].split()
     except OSError:
         return b""
+    return b"" if state == b"Z" else rest[18]
 
 
 def stamp(path: Path) -> tuple[int, int]:
