@@ -13,10 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 from PIL import Image
 
 from gopro import benchmark
+from gopro.alone import alone
 from gopro.config import BenchmarkConfig, TransferConfig
 from gopro.errors import InputError
 from gopro.predictions import Predictions
@@ -91,7 +91,8 @@ def test_a_missing_row_alone_is_made_again_from_the_run(
     lost = json.loads(kept.pop(5))
     path.write_text("".join(kept) + '{"protocol": "base-to-n')  # a line that a cut left unfinished
     monkeypatch.setattr(worker_module, "train", None)
-    benchmark("base-to-new", config)
+    with pytest.warns(UserWarning, match=r"the last line of .*results\.jsonl was cut off"):
+        benchmark("base-to-new", config)
     *there, again = lines(path)
     assert len(there) == len(kept) and figures([again]) == figures([lost])
     assert again["train_seconds"] == lost["train_seconds"]  # of the training, not of finding it done
@@ -179,8 +180,12 @@ def test_a_folder_of_the_same_name_elsewhere_is_another_data_set(faulty: Path, t
         benchmark("few-shot", replace(config, data=(str(tmp_path / "other" / "mine"),)))
 
 
-def test_two_sweeps_in_one_folder_are_refused(tmp_path: Path) -> None:
-    with FileLock(tmp_path / ".lock"), pytest.raises(InputError, match="another sweep is writing there"):
+def test_two_sweeps_in_one_folder_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gopro.alone.WAIT", 0)
+    with (
+        alone(tmp_path, ()),
+        pytest.raises(InputError, match=f"is in use by process {os.getpid()} on .*another folder"),
+    ):
         benchmark("base-to-new", replace(CONFIG_, output=tmp_path))
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +23,7 @@ from gopro.errors import InputError
 from gopro.evaluate import encode_samples, evaluate, evaluate_pictures
 from gopro.finite import Finite, NonFinite
 from gopro.methods import Method, Recipe
-from gopro.run import save_tensors, write_atomically
+from gopro.run import CONFIG, append, save_tensors
 from gopro.views import CROP
 
 RESUME, LOG = "resume.safetensors", "log.csv"
@@ -164,14 +166,15 @@ def _log(
     """Appends an epoch's steps, one row each, validation on its last; the one place where losses leave the device."""
     names = list(losses[0])
     values = torch.stack([torch.stack([loss[name].float() for name in names]) for loss in losses]).cpu()
-    with path.open("a", newline="") as file:
-        writer = csv.writer(file)
-        if file.tell() == 0:
-            writer.writerow(["epoch", "step", "lr", *names, "seconds", *(["val"] if accuracy is not None else [])])
-        for i, (lr, row) in enumerate(zip(lrs, values.tolist(), strict=True)):
-            val = [] if accuracy is None else ["" if i + 1 < len(lrs) else f"{accuracy:.4f}"]
-            figures = [f"{lr:.6g}", *(f"{v:.6g}" for v in row), f"{seconds:.1f}", *val]
-            writer.writerow([epoch, epoch * steps + i + 1, *figures])
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    if not path.exists():
+        writer.writerow(["epoch", "step", "lr", *names, "seconds", *(["val"] if accuracy is not None else [])])
+    for i, (lr, row) in enumerate(zip(lrs, values.tolist(), strict=True)):
+        val = [] if accuracy is None else ["" if i + 1 < len(lrs) else f"{accuracy:.4f}"]
+        figures = [f"{lr:.6g}", *(f"{v:.6g}" for v in row), f"{seconds:.1f}", *val]
+        writer.writerow([epoch, epoch * steps + i + 1, *figures])
+    append(path, text.getvalue().encode())
 
 
 def _save(
@@ -186,7 +189,9 @@ def _save(
     tensors = {f"learned.{key}": tensor for key, tensor in method.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{key}": t for key, t in state.items() if isinstance(t, Tensor)}
+    log = (folder / LOG).read_bytes()
     said = {"epochs": str(epochs), "seconds": str(seconds), "skipped": str(skipped)}
+    said |= {"run": _run(folder), "log": _digest(log), "log_bytes": str(len(log))}
     if best is not None:
         tensors |= {f"best.{key}": tensor for key, tensor in best.learned.items()}
         said["best"] = str(best.accuracy)
@@ -200,30 +205,59 @@ def _resume(folder: Path, method: Method, optimizer: torch.optim.Optimizer) -> t
     chosen.
     """
     path = folder / RESUME
-    if not path.is_file():
-        (folder / LOG).unlink(missing_ok=True)
+    if not path.exists():
+        _cut_log(folder / LOG, 0, _digest(b""))
         return 0, 0.0, 0, None
     try:
         with safe_open(path, framework="pt", device=str(method.backbone.device)) as file:
-            said = file.metadata()
+            said = file.metadata() or {}
+            if said.get("run") != _run(folder):
+                raise ValueError(f"it is not of the run that {CONFIG} beside it describes")
             epochs, seconds, skipped = int(said["epochs"]), float(said["seconds"]), int(said["skipped"])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
             best = Best(float(said["best"]), _under("best.", tensors)) if "best" in said else None
         method.load_state_dict(_under("learned.", tensors))
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in tensors.items():
+            if key.startswith("optimizer."):
+                _, index, name = key.split(".", 2)
+                state.setdefault(int(index), {})[name] = tensor
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        log_bytes, log = int(said["log_bytes"]), said["log"]
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0]
         raise InputError(f"{path} cannot be gone on from ({first}): remove it to start anew") from error
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        if key.startswith("optimizer."):
-            _, index, name = key.split(".", 2)
-            state.setdefault(int(index), {})[name] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    rows = list(csv.reader((folder / LOG).read_text().splitlines())) if (folder / LOG).is_file() else []
-    kept = io.StringIO(newline="")
-    csv.writer(kept).writerows(row for row in rows if row[0] == "epoch" or int(row[0]) < epochs)
-    write_atomically(folder / LOG, kept.getvalue().encode())
+    _cut_log(folder / LOG, log_bytes, log)
     return epochs, seconds, skipped, best
+
+
+def _cut_log(path: Path, size: int, digest: str) -> None:
+    """Takes from the log what came after the state that is gone on from.
+
+    Raises:
+        InputError: it is not what it was then, or cannot be written.
+    """
+    try:
+        if not path.exists():
+            return
+        if _digest(path.read_bytes()[:size]) != digest:
+            raise InputError(f"{path} is not as the last finished epoch left it: put it back, or remove it to go on")
+        if size:
+            os.truncate(path, size)
+        else:
+            path.unlink()
+    except OSError as error:
+        raise InputError(f"{path} cannot be gone on with: {error.strerror}") from error
+
+
+def _run(folder: Path) -> str:
+    """What tells a run from others."""
+    path = folder / CONFIG
+    return _digest(path.read_bytes() if path.is_file() else b"")
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

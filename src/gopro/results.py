@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from gopro.errors import InputError
+from gopro.run import append
 
 Row = dict[str, Any]
 
@@ -38,20 +40,18 @@ KEY = tuple(field.name for field in fields(Key))
 
 
 class Results:
-    """The rows of a results file. A last line that a cut left unfinished is dropped from the file.
+    """The rows of a results file.
 
     Raises:
-        InputError: a line that is no row, other than an unfinished last one.
+        InputError: the file cannot be read, or a line is no row.
     """
 
     def __init__(self, path: Path):
         self.path = path
         self.rows: list[Row] = []
-        if not path.is_file():
+        if not path.exists():
             return
-        content = path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        for number, line in enumerate(whole.splitlines(), 1):
+        for number, line in enumerate(whole_lines(path), 1):
             try:
                 row = json.loads(line)
                 for key in (*KEY, "accuracy"):
@@ -59,9 +59,6 @@ class Results:
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(f"{path}, line {number} is not a result: mend or remove the line") from error
             self.rows.append(row)
-        if len(whole) < len(content):
-            with path.open("rb+") as file:
-                file.truncate(len(whole))
 
     def find(self, key: Key) -> Row | None:
         """The evaluation that is already there under this key."""
@@ -74,17 +71,35 @@ class Results:
         self.rows.append(row)
 
 
+def whole_lines(path: Path) -> list[bytes]:
+    """The lines of a file. A last one without its end is warned of and left out: whoever wrote it was cut off.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        *lines, tail = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    if tail:
+        warnings.warn(
+            f"the last line of {path} was cut off in the middle and does not count; the same gopro benchmark makes it "
+            "again",
+            stacklevel=2,
+        )
+    return lines
+
+
 def append_json(path: Path, record: Row) -> None:
-    """Appends an object as one line; it is on disk when this returns.
+    """Appends an object as one line, in the place of one that a cut left unfinished; it is on disk when this returns.
 
     Raises:
         InputError: the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as file:
-            file.write((json.dumps(record, ensure_ascii=False) + "\n").encode())
-            file.flush()
-            os.fsync(file.fileno())
+        if path.exists() and (content := path.read_bytes()) and not content.endswith(b"\n"):
+            os.truncate(path, content.rfind(b"\n") + 1)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}") from error
+    append(path, (json.dumps(record, ensure_ascii=False) + "\n").encode())

@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -72,7 +73,11 @@ def slug(text: str) -> str:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Either the whole content stands at `path` afterwards, or what stood there before."""
+    """Either the whole content stands at `path` afterwards, or what stood there before; a power cut leaves no third.
+
+    Raises:
+        InputError: it cannot be written.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with beside.open("wb") as file:
@@ -80,10 +85,48 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
+        _sync_names(path.parent)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink()
+
+
+def append(path: Path, content: bytes) -> None:
+    """Adds to the end of a file; afterwards all of it is on disk, or none of it in the file.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        with path.open("ab", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            try:
+                left = memoryview(content)
+                while left:  # a disk that fills up takes a part first
+                    left = left[file.write(left) :]
+                os.fsync(file.fileno())
+            except OSError:
+                with suppress(OSError):
+                    file.truncate(size)
+                raise
+        if not size:
+            _sync_names(path.parent)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _sync_names(folder: Path) -> None:
+    """Has the names in a folder on disk, where the system knows how to."""
+    if not hasattr(os, "O_DIRECTORY"):  # Windows
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(OSError):  # some network file systems refuse
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -116,10 +159,14 @@ def read_config(folder: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
         content["config"] = TrainConfig.from_json(content["config"])
         missing = {"data", "template", "classnames", "backbone"} - set(content)
+        missing |= {"name", "fingerprint"} - set(content.get("backbone", ()))
         if missing:
             raise KeyError(*missing)
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not the config of a run ({type(error).__name__}: {error})") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} is not the config of a run ({type(error).__name__}: {error}): put it back, or train anew into "
+            "another folder"
+        ) from error
     return content
 
 
@@ -182,7 +229,7 @@ def load_run(run: str | Path, device: str = "cpu", backbone: Backbone | None = N
     folder = find_run(run)
     content = read_config(folder)
     path = folder / LEARNED
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"{folder} is not finished: go on with gopro train --resume {folder}")
     if backbone is None:
         try:
@@ -198,6 +245,9 @@ def load_run(run: str | Path, device: str = "cpu", backbone: Backbone | None = N
         method.load_state_dict(load_file(path))
     except (SafetensorError, OSError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0]
-        raise InputError(f"{path} does not hold what {content['config'].method} learned ({first})") from error
+        raise InputError(
+            f"{path} does not hold what {content['config'].method} learned ({first}): remove it, and "
+            f"gopro train --resume {folder} makes it again"
+        ) from error
     method.to(backbone.device).eval()
     return Run(folder, content["config"], content["data"], content["template"], method)

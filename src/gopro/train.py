@@ -12,6 +12,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 
+from gopro.alone import LOCK, alone, leftovers
 from gopro.backbone import Backbone, Encoded, load_backbone
 from gopro.bank import encode_bank
 from gopro.config import HowToTrain, TrainConfig
@@ -26,8 +27,11 @@ from gopro.fit import RESUME, Step, fit
 from gopro.machine import PeakMemory
 from gopro.methods import Method, build_method, parse_method
 from gopro.profiling import traced
-from gopro.run import CONFIG, COST, LEARNED, Cost, Run, describe, read_config, save_tensors, write_json
+from gopro.run import CONFIG, COST, LEARNED, Cost, Run, describe, load_run, read_config, save_tensors, write_json
 from gopro.views import CROP, stable_seed
+
+FILES = (CONFIG, COST, LEARNED, RESUME)
+"""What only the process that trains a run writes, beside its log."""
 
 
 def make_fabric(how: HowToTrain) -> Fabric:
@@ -60,19 +64,15 @@ def train(
         on_fill: called while the view bank is filled, with how many views are there and of how many.
 
     Raises:
-        InputError: anything in the config that cannot be had, or an output folder that is taken.
+        InputError: anything in the config that cannot be had, an output folder that is taken or cannot be written.
     """
     folder = config.output
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        hint = f"go on with it by gopro train --resume {folder}, or " if (folder / CONFIG).is_file() else ""
-        raise InputError(f"{folder} is not empty: {hint}choose another --output")
+    _check_free(folder)
     few, method, fabric = _prepare(config, backbone)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be made: {error.strerror}") from error
-    write_json(folder / CONFIG, describe(config, few.name, few.template, method))
-    return _train(config, folder, few, method, fabric, on_step, on_fill)
+    with alone(folder, FILES):
+        _check_free(folder)  # another process may have been quicker
+        write_json(folder / CONFIG, describe(config, few.name, few.template, method))
+        return _train(config, folder, few, method, fabric, on_step, on_fill)
 
 
 def resume(
@@ -85,18 +85,53 @@ def resume(
     """Goes on with a run that was cut off, from its last finished epoch. The arguments are those of `train`.
 
     Raises:
-        InputError: not a run's folder, a run that is finished, or one whose data or backbone is not what it was.
+        InputError: not a run's folder, a run that is finished or that another process is at, or one whose data or
+            backbone is not what it was.
     """
-    content = read_config(folder)
-    if (folder / LEARNED).is_file():
+    if folder.is_dir() and _is_free(folder):
+        raise InputError(f"{folder}: the run was cut off before it began: start it anew, with the same --output")
+    read_config(folder)  # before a lock is put beside what is no run
+    with alone(folder, FILES):
+        content = read_config(folder)
+        if (folder / LEARNED).exists():
+            return _tidied(folder, backbone)
+        config = content["config"]
+        few, method, fabric = _prepare(config, backbone)
+        if list(few.classnames) != content["classnames"]:
+            raise InputError(f"{folder}: the classes of {config.data} are not what they were when the run began")
+        if method.backbone.fingerprint() != content["backbone"]["fingerprint"]:
+            raise InputError(f"{folder}: the weights of {config.backbone} are not what they were when the run began")
+        return _train(config, folder, few, method, fabric, on_step, on_fill)
+
+
+def _check_free(folder: Path) -> None:
+    """That no run is in the folder, nor anything else."""
+    if not _is_free(folder):
+        hint = f"go on with it by gopro train --resume {folder}, or " if (folder / CONFIG).is_file() else ""
+        raise InputError(f"{folder} is not empty: {hint}choose another --output")
+
+
+def _is_free(folder: Path) -> bool:
+    """Whether there is nothing but what a run that was killed before it began may leave."""
+    try:
+        return not folder.exists() or not set(folder.iterdir()) - {folder / LOCK, *leftovers(folder, FILES)}
+    except NotADirectoryError:
+        return False
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read: {error.strerror}") from error
+
+
+def _tidied(folder: Path, backbone: Backbone | None) -> Run:
+    """A run that was cut off when all was done but removing what it would have gone on from.
+
+    Raises:
+        InputError: what was learned is damaged, or the run is finished.
+    """
+    run = load_run(folder, backbone=backbone)
+    if not (folder / RESUME).exists():
         raise InputError(f"{folder} is finished: there is nothing to go on with")
-    config = content["config"]
-    few, method, fabric = _prepare(config, backbone)
-    if list(few.classnames) != content["classnames"]:
-        raise InputError(f"{folder}: the classes of {config.data} are not what they were when the run began")
-    if method.backbone.fingerprint() != content["backbone"]["fingerprint"]:
-        raise InputError(f"{folder}: the weights of {config.backbone} are not what they were when the run began")
-    return _train(config, folder, few, method, fabric, on_step, on_fill)
+    (folder / RESUME).unlink()
+    return run
 
 
 def _prepare(config: TrainConfig, backbone: Backbone | None) -> tuple[Dataset, Method, Fabric]:

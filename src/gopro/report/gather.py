@@ -14,7 +14,7 @@ from gopro.errors import InputError
 from gopro.predictions import Predictions
 from gopro.report.look import is_zeroshot
 from gopro.report.scores import PROTOCOLS, TRANSFER
-from gopro.results import Results, Row
+from gopro.results import Results, Row, whole_lines
 from gopro.run import read_config, slug
 
 _RUN = ("protocol", "source", "backbone")
@@ -158,10 +158,10 @@ class Experiment:
 
 def _lines(path: Path, keys: tuple[str, ...]) -> list[dict[str, Any]]:
     """The objects of a file of JSON lines, which may be absent."""
-    if not path.is_file():
+    if not path.exists():
         return []
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(whole_lines(path), 1):
         try:
             value = json.loads(line)
             for key in keys:

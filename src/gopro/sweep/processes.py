@@ -56,7 +56,7 @@ def in_processes(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[int, Messag
             for place, slot in [(place, slot) for place, slot in slots.items() if slot.pipe in ready]:
                 try:
                     message: Message = slot.pipe.recv()
-                except (EOFError, ConnectionResetError):
+                except (EOFError, OSError):  # the latter in the middle of a message
                     slot.process.join()
                     del slots[place]
                     if tries[slot.task] < TRIES:
@@ -70,7 +70,8 @@ def in_processes(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[int, Messag
                         slot.task = waiting.popleft()
                         yield from _begin(slot, tasks, tries)
                     else:
-                        slot.pipe.send(None)
+                        with suppress(OSError):  # it has died since
+                            slot.pipe.send(None)
                         slot.process.join()
                         del slots[place]
     finally:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock, Timeout
-
 from gopro import protocols
+from gopro.alone import alone
 from gopro.config import SweepConfig, TrainConfig
 from gopro.errors import InputError
 from gopro.fit import Step
@@ -25,6 +23,7 @@ from gopro.sweep.processes import Task, in_processes
 from gopro.sweep.worker import Done, Failed, Message, Worker
 
 RESULTS, FAILURES, HISTORY = "results.jsonl", "failures.jsonl", "history.jsonl"
+PREDICTIONS = "runs/*/test-*.safetensors"
 
 PLANS: dict[str, Callable[..., list[Job]]] = {
     "base-to-new": protocols.base_to_new,
@@ -100,7 +99,7 @@ def sweep(
     Raises:
         InputError: a run that is there was told otherwise; another sweep is at this folder; faulty files in it.
     """
-    with _alone(config.output):
+    with alone(config.output, (PREDICTIONS,)):
         for job in jobs:
             _check_same(job.train)
         results = Results(config.output / RESULTS)
@@ -182,23 +181,6 @@ class _Clock:
             return None
         at_once = self.at_once or max(1.0, self.seconds / (time.monotonic() - self.began))
         return self.seconds / self.done * sum(self.left.values()) / min(at_once, max(1, len(self.left)))
-
-
-@contextmanager
-def _alone(output: Path) -> Iterator[None]:
-    """Keeps other sweeps away from the folder.
-
-    Raises:
-        InputError: one is at it, or the folder cannot be made.
-    """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        with FileLock(output / ".lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise InputError(f"{output}: another sweep is writing there: wait for it or choose another --output") from error
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
-        raise InputError(f"{output} cannot be written to: {error.strerror}") from error
 
 
 def _check_same(wanted: TrainConfig) -> None:

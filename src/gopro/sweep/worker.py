@@ -15,7 +15,7 @@ from gopro.data import load_dataset
 from gopro.data.dataset import ClassHalf, Dataset
 from gopro.errors import InputError
 from gopro.evaluate import Evaluation, evaluate_pictures
-from gopro.fit import Step
+from gopro.fit import RESUME, Step
 from gopro.predictions import Predictions
 from gopro.protocols import Job, Test
 from gopro.results import Row
@@ -71,7 +71,7 @@ class Worker:
     def _trained(self, job: Job, on_step: Callable[[Step], None], on_fill: Callable[[int, int], None]) -> Run:
         """The run as it lies in its folder, gone on with if it was cut off, or trained now."""
         backbone, folder = self._load(job), job.train.output
-        if (folder / LEARNED).is_file():
+        if (folder / LEARNED).is_file() and not (folder / RESUME).exists():
             return load_run(folder, backbone=backbone)
         if (folder / CONFIG).is_file():
             return resume(folder, backbone=backbone, on_step=on_step, on_fill=on_fill)
