@@ -35,8 +35,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-@pytest.fixture(scope="session")
-def tiny() -> Backbone:
+def make_tiny() -> Backbone:
     """A CLIP with random weights, small enough that a training step takes milliseconds."""
     vision = {"layers": 2, "width": 64, "patch_size": 8, "image_size": 32}
     text = {"layers": 2, "width": 64, "heads": 2, "context_length": 40}
@@ -45,6 +44,11 @@ def tiny() -> Backbone:
         model = open_clip.CLIP(32, vision, text)
     preprocess = Preprocess(size=32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
     return Backbone("tiny", model, open_clip.SimpleTokenizer(), preprocess)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Backbone:
+    return make_tiny()
 
 
 @pytest.fixture(scope="module")

@@ -19,13 +19,14 @@ from gopro.data import load_dataset
 from gopro.data.dataset import Sample
 from gopro.data.emoji import Scene
 from gopro.data.loader import EpochBatches
+from gopro.devices import make_fabric
 from gopro.errors import InputError
 from gopro.features import Wanted, encode_views
 from gopro.fit import Step
 from gopro.methods import Method, build_method
 from gopro.run import LEARNED
 from gopro.store import FeatureStore
-from gopro.train import make_fabric, resume, train, training_draws
+from gopro.train import resume, train, training_draws
 from gopro.views import make_view, seeded
 
 CONFIG = TrainConfig(
@@ -79,6 +80,9 @@ class Direct:
 
     def __len__(self) -> int:
         return len(self.batches)
+
+    def size(self, batch: int) -> int:
+        return self.batches.size(batch)
 
     def epoch(self, epoch: int) -> Iterator[tuple[Any, Tensor]]:
         self.batches.epoch = epoch

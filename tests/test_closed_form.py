@@ -17,6 +17,7 @@ from gopro.backbone import Backbone, Encoded
 from gopro.config import BenchmarkConfig, TrainConfig
 from gopro.data import load_dataset
 from gopro.data.dataset import Dataset
+from gopro.devices import make_fabric
 from gopro.errors import InputError
 from gopro.evaluate import encode_samples
 from gopro.fit import RESUME, Step, learning_rate
@@ -25,7 +26,7 @@ from gopro.methods.linear_probe import DEFAULT_C, LinearProbe, logistic_regressi
 from gopro.methods.tip_adapter import TipAdapter
 from gopro.run import LEARNED, load_run, read_cost
 from gopro.text import encode_texts
-from gopro.train import make_fabric, resume, train, training_draws
+from gopro.train import resume, train, training_draws
 
 NAMES = ["red fox", "owl", "grand piano", "dog"]
 TEMPLATE = "a photo of a {}."

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,6 +55,14 @@ def figures(path: Path) -> list[dict]:
     return sorted(kept, key=str)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sweep in one process."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert not benchmark("cross-dataset", replace(CONFIG, output=folder)).failures
+    return folder
+
+
 @pytest.fixture
 def cluster():
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_DISABLE_IMPORT_WARNING": "1"}
@@ -76,7 +85,7 @@ def cluster():
             process.stdin.flush()
             assert process.stdout.readline() == "killed\n"
 
-        yield address, kill
+        yield address, kill, process.pid
         process.stdin.close()
         try:
             process.wait(30)
@@ -84,10 +93,22 @@ def cluster():
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def test_a_cluster_that_loses_a_worker_finds_what_one_process_finds(cluster, tmp_path: Path) -> None:
-    address, kill = cluster
-    whole = benchmark("cross-dataset", replace(CONFIG, output=tmp_path / "whole"))
-    assert not whole.failures
+def ray_workers(cluster: int) -> set[int]:
+    """The processes of the cluster's session that are at a run of ours."""
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            session = int(stat.read_text().rpartition(")")[2].split()[3])
+            if session == cluster and b"ray::_work" in stat.with_name("cmdline").read_bytes():
+                found.add(int(stat.parent.name))
+    return found
+
+
+@pytest.mark.parametrize("lost", ["a machine", "a process"])
+def test_a_cluster_that_loses_a_worker_finds_what_one_process_finds(
+    lost: str, cluster, tmp_path: Path, whole: Path
+) -> None:
+    address, kill, session = cluster
     script = textwrap.dedent(
         f"""
         from pathlib import Path
@@ -101,11 +122,38 @@ def test_a_cluster_that_loses_a_worker_finds_what_one_process_finds(cluster, tmp
         while len(list(tmp_path.glob("ray/runs/*/resume.safetensors"))) < 2:  # both workers are in the middle of a run
             assert time.monotonic() < deadline and sweep.poll() is None, "the runs did not begin"
             time.sleep(0.05)
-        kill(0)
+        if lost == "a machine":
+            kill(0)
+        else:
+            os.kill(ray_workers(session).pop(), signal.SIGKILL)
         assert not (tmp_path / "ray" / "results.jsonl").exists()
         printed, _ = sweep.communicate(timeout=300)
     assert sweep.returncode == 0 and printed.strip().endswith("0")
-    assert figures(tmp_path / "ray" / "results.jsonl") == figures(tmp_path / "whole" / "results.jsonl")
+    assert figures(tmp_path / "ray" / "results.jsonl") == figures(whole / "results.jsonl")
+
+
+def test_a_cluster_that_loses_all_its_machines_ends_the_sweep(cluster, tmp_path: Path) -> None:
+    address, kill, _ = cluster
+    config = replace(CONFIG, output=tmp_path / "ray", ray=address)
+    script = textwrap.dedent(
+        f"""
+        from pathlib import Path
+        from gopro import TransferConfig, benchmark
+        from gopro.sweep import cluster
+        cluster.LOOK, cluster.GONE = 0.5, 3.0
+        outcome = benchmark("cross-dataset", {config!r})
+        print(sorted({{failure["error"] for failure in outcome.failures}}), len(outcome.failures))
+        """
+    ).replace("PosixPath", "Path")
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as sweep:
+        deadline = time.monotonic() + 120
+        while len(list(tmp_path.glob("ray/runs/*/config.json"))) < 2:
+            assert time.monotonic() < deadline and sweep.poll() is None, "the runs did not begin"
+            time.sleep(0.05)
+        kill(0)
+        kill(1)
+        printed, _ = sweep.communicate(timeout=120)
+    assert printed.strip().endswith("['the cluster has lost all machines that could do it'] 2")
 
 
 def test_a_run_that_no_machine_can_take_is_refused(cluster, tmp_path: Path) -> None:

@@ -27,11 +27,11 @@ from gopro.backbone import load_backbone
 from gopro.config import TrainConfig
 from gopro.data import Dataset, load_dataset
 from gopro.data.emoji import STYLES
+from gopro.devices import make_fabric
 from gopro.evaluate import evaluate_pictures
 from gopro.fit import fit
 from gopro.methods import Method, build_method
 from gopro.results import Row, append_json
-from gopro.train import make_fabric
 from gopro.views import stable_seed
 
 SET, STYLE, SOURCE = "emoji-objects", "twemoji", "noto"

@@ -14,8 +14,12 @@ from gopro.data.dataset import Sample
 from gopro.data.loader import EpochBatches, in_memory, train_batches
 from gopro.features import Features, Wanted, encode_views
 from gopro.methods import Method
+from gopro.ranks import ALONE, Ranks
 from gopro.store import FeatureStore
 from gopro.views import CROP, ViewName
+
+ENCODED_AT_ONCE = 64
+"""Views; several processes take turns by as many, so that they encode the same ones together as one process does."""
 
 
 class TrainingBatches(Protocol):
@@ -25,8 +29,13 @@ class TrainingBatches(Protocol):
         """Batches an epoch."""
         ...
 
+    def size(self, batch: int) -> int:
+        """Pictures of a batch, those of all processes."""
+        ...
+
     def epoch(self, epoch: int) -> Iterator[tuple[Any, Int[Tensor, " batch"]]]:
-        """What the method's `encode` gives for its views, [views, batch], and the labels, on the device."""
+        """What the method's `encode` gives for its views, [views, batch], and the labels, on the device; this process's
+        share of them."""
         ...
 
 
@@ -37,6 +46,7 @@ def training_batches(
     seed: int,
     fabric: Fabric,
     *,
+    ranks: Ranks = ALONE,
     bank: int = 0,
     crop: float = CROP,
     workers: int = 0,
@@ -56,8 +66,8 @@ def training_batches(
         InputError: fewer pictures than a batch needs; one that cannot be read, now or later.
     """
     if bank and method.frozen_images:
-        return BankBatches(method, samples, batch, seed, fabric, bank, crop, workers, on_fill)
-    return DrawnBatches(method, samples, batch, seed, fabric, bank, crop, workers)
+        return BankBatches(method, samples, batch, seed, fabric, ranks, bank, crop, workers, on_fill)
+    return DrawnBatches(method, samples, batch, seed, fabric, ranks, bank, crop, workers)
 
 
 class DrawnBatches:
@@ -70,6 +80,7 @@ class DrawnBatches:
         batch: int,
         seed: int,
         fabric: Fabric,
+        ranks: Ranks,
         bank: int,
         crop: float,
         workers: int,
@@ -78,11 +89,22 @@ class DrawnBatches:
         preprocess = method.backbone.preprocess
         pictures = in_memory(samples, preprocess)
         self.loader = train_batches(
-            pictures, method.views, preprocess, batch, seed, workers=workers, bank=bank, crop=crop
+            pictures,
+            method.views,
+            preprocess,
+            batch,
+            seed,
+            workers=workers,
+            bank=bank,
+            crop=crop,
+            ranks=ranks,
         )
 
     def __len__(self) -> int:
         return len(self.loader)
+
+    def size(self, batch: int) -> int:
+        return self.loader.epoch_batches.size(batch)
 
     def epoch(self, epoch: int) -> Iterator[tuple[Any, Int[Tensor, " batch"]]]:
         self.loader.set_epoch(epoch)
@@ -102,18 +124,23 @@ class BankBatches:
         batch: int,
         seed: int,
         fabric: Fabric,
+        ranks: Ranks,
         bank: int,
         crop: float,
         workers: int,
         on_fill: Callable[[int, int], None],
     ):
-        self.batches, self.fabric, self.bank = EpochBatches(len(samples), batch, seed), fabric, bank
+        self.batches = EpochBatches(len(samples), batch, seed, ranks=ranks)
+        self.fabric, self.bank = fabric, bank
         self.labels = torch.tensor([sample.label for sample in samples])
         self.views = len(method.views)
-        self.features = encode_bank(method, method.views, samples, fabric, bank, crop, workers, on_fill)
+        self.features = encode_bank(method, method.views, samples, fabric, ranks, bank, crop, workers, on_fill)
 
     def __len__(self) -> int:
         return len(self.batches)
+
+    def size(self, batch: int) -> int:
+        return self.batches.size(batch)
 
     def epoch(self, epoch: int) -> Iterator[tuple[Any, Int[Tensor, " batch"]]]:
         self.batches.epoch = epoch
@@ -129,20 +156,29 @@ def encode_bank(
     views: Sequence[ViewName],
     samples: Sequence[Sample],
     fabric: Fabric,
+    ranks: Ranks,
     bank: int,
     crop: float,
     workers: int,
     on_fill: Callable[[int, int], None] = lambda done, total: None,
 ) -> Features:
-    """All draws of the views of all pictures, picture by picture: [pictures x bank x views]."""
+    """All draws of the views of all pictures, picture by picture: [pictures x bank x views].
+
+    Several processes first encode a part each, and then find those of the others in the feature store; what cannot be
+    found there, as where nothing is kept, each encodes for itself.
+    """
     wanted = [Wanted(sample.picture, view, draw) for sample in samples for draw in range(bank) for view in views]
     there = 0
 
     def more(done: int) -> None:
         nonlocal there
-        there += done
+        there = min(there + done * ranks.count, len(wanted))
         on_fill(there, len(wanted))
 
+    store = FeatureStore.default(method.backbone)
     with fabric.autocast():
-        store = FeatureStore.default(method.backbone)
-        return encode_views(store, wanted, crop=crop, workers=workers, on_progress=more)
+        if ranks.count > 1 and store.folder is not None:
+            own = [want for i, want in enumerate(wanted) if i // ENCODED_AT_ONCE % ranks.count == ranks.rank]
+            encode_views(store, own, crop=crop, batch=ENCODED_AT_ONCE, workers=workers, on_progress=more)
+            ranks.wait()
+        return encode_views(store, wanted, crop=crop, batch=ENCODED_AT_ONCE, workers=workers, on_progress=more)

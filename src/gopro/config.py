@@ -23,7 +23,7 @@ class HowToTrain:
     epochs: int | None = None
     """Passes over the training pictures."""
     batch: int | None = None
-    """Pictures a step."""
+    """Pictures a step, on all devices together."""
     accumulate: int = 1
     """Batches whose gradients are averaged for one step of the optimiser: as larger batches, in the memory of one.
     Losses that compare pictures with one another, as gopro's con, do so within a batch."""

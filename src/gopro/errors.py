@@ -6,3 +6,7 @@ class InputError(ValueError):
 
     The command line prints it without a traceback and exits with code 2.
     """
+
+
+class ToldElsewhere(InputError):
+    """What another process of the same run has failed with and says; the command line ends without a word."""

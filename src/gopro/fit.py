@@ -23,6 +23,7 @@ from gopro.errors import InputError
 from gopro.evaluate import encode_samples, evaluate, evaluate_pictures
 from gopro.finite import Finite, NonFinite
 from gopro.methods import Method, Recipe
+from gopro.ranks import ALONE, Ranks
 from gopro.run import CONFIG, append, save_tensors
 from gopro.views import CROP
 
@@ -72,6 +73,7 @@ def fit(
     *,
     seed: int,
     folder: Path,
+    ranks: Ranks = ALONE,
     val: Sequence[Sample] = (),
     accumulate: int = 1,
     non_finite: NonFinite = "stop",
@@ -85,7 +87,7 @@ def fit(
 
     After every epoch the learned tensors and the optimiser's state are in `folder/resume.safetensors` and the losses
     in `folder/log.csv`. Order and views depend on (seed, epoch, picture) alone, so a run that was cut ends as one that
-    was not.
+    was not. Of several processes each takes its share of every batch, and the first one writes.
 
     Args:
         val: where given, the method ends as it was after the epoch with the highest accuracy on these pictures, the
@@ -109,13 +111,23 @@ def fit(
     started = time.perf_counter()
     bank = min(bank, recipe.epochs)  # draws that no epoch comes to are not encoded
     batches = training_batches(
-        method, samples, recipe.batch, seed, fabric, bank=bank, crop=crop, workers=workers, on_fill=on_fill
+        method,
+        samples,
+        recipe.batch,
+        seed,
+        fabric,
+        ranks=ranks,
+        bank=bank,
+        crop=crop,
+        workers=workers,
+        on_fill=on_fill,
     )
     steps = len(batches)
-    first, earlier, skipped, best = _resume(folder, method, optimizer)
+    first, earlier, skipped, best = _resume(folder, method, optimizer, ranks)
     started -= earlier
     finite = Finite(parameters, non_finite, folder / RESUME, skipped)
-    held_out = encode_samples(method, val, workers=workers) if val and method.frozen_images else None
+    chooses = bool(val) and ranks.first
+    held_out = encode_samples(method, val, workers=workers) if chooses and method.frozen_images else None
     for epoch in range(first, recipe.epochs):
         module.train()
         lrs, losses = [], []
@@ -127,12 +139,16 @@ def fit(
                 for group in optimizer.param_groups:
                     group["lr"] = lr
                 optimizer.zero_grad()
-            terms = module(encoded, labels)
-            total = torch.stack(list(terms.values())).sum()
-            fabric.backward(total / together)
+            with ranks.batch(batches.size(i)) as weight:
+                terms = module(encoded, labels)
+                total = torch.stack(list(terms.values())).sum()
+                fabric.backward(total * weight / together)
             terms = {"total": total.detach(), **{name: term.detach() for name, term in terms.items()}}
-            if i == start + together - 1 and finite.allows(epoch * steps + i + 1, terms):
-                optimizer.step()
+            terms = ranks.mean(terms, weight)
+            if i == start + together - 1:
+                ranks.average_gradients(parameters)
+                if finite.allows(epoch * steps + i + 1, terms):
+                    optimizer.step()
             lrs.append(lr)
             losses.append(terms)
             on_step(Step(epoch * steps + i + 1, recipe.epochs * steps, epoch, lr, terms))
@@ -141,13 +157,15 @@ def fit(
         accuracy = None
         if held_out is not None:
             accuracy = evaluate(method, held_out).accuracy
-        elif val:
+        elif chooses:
             accuracy = evaluate_pictures(method, val, workers=workers).accuracy
+        accuracy = ranks.agree(accuracy)
         if accuracy is not None and (best is None or accuracy >= best.accuracy):
             best = Best(accuracy, {key: tensor.clone() for key, tensor in method.state_dict().items()})
-        seconds = time.perf_counter() - started
-        _log(folder / LOG, epoch, steps, lrs, losses, seconds, accuracy)
-        _save(folder, method, optimizer, epoch + 1, seconds, finite.skipped, best)
+        if ranks.first:
+            seconds = time.perf_counter() - started
+            _log(folder / LOG, epoch, steps, lrs, losses, seconds, accuracy)
+            _save(folder, method, optimizer, epoch + 1, seconds, finite.skipped, best)
     module.eval()
     if best is not None:
         method.load_state_dict(best.learned)
@@ -198,7 +216,9 @@ def _save(
     save_tensors(folder / RESUME, tensors, said)
 
 
-def _resume(folder: Path, method: Method, optimizer: torch.optim.Optimizer) -> tuple[int, float, int, Best | None]:
+def _resume(
+    folder: Path, method: Method, optimizer: torch.optim.Optimizer, ranks: Ranks
+) -> tuple[int, float, int, Best | None]:
     """Puts the last saved state back, and the log to where it was then.
 
     Returns: the epochs that are done, the seconds they took, the steps skipped in them, the best of them where one was
@@ -206,7 +226,8 @@ def _resume(folder: Path, method: Method, optimizer: torch.optim.Optimizer) -> t
     """
     path = folder / RESUME
     if not path.exists():
-        _cut_log(folder / LOG, 0, _digest(b""))
+        if ranks.first:
+            _cut_log(folder / LOG, 0, _digest(b""))
         return 0, 0.0, 0, None
     try:
         with safe_open(path, framework="pt", device=str(method.backbone.device)) as file:
@@ -227,7 +248,8 @@ def _resume(folder: Path, method: Method, optimizer: torch.optim.Optimizer) -> t
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0]
         raise InputError(f"{path} cannot be gone on from ({first}): remove it to start anew") from error
-    _cut_log(folder / LOG, log_bytes, log)
+    if ranks.first:
+        _cut_log(folder / LOG, log_bytes, log)
     return epochs, seconds, skipped, best
 
 

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.plugins import MixedPrecision
 
 from gopro.alone import LOCK, alone, leftovers
 from gopro.backbone import Backbone, Encoded, load_backbone
 from gopro.bank import encode_bank
-from gopro.config import HowToTrain, TrainConfig
+from gopro.config import TrainConfig
 from gopro.data import Dataset, load_dataset
 from gopro.data.dataset import Sample
 from gopro.data.loader import in_memory, train_batches
 from gopro.determinism import deterministic
+from gopro.devices import count_processes, started
 from gopro.errors import InputError
 from gopro.evaluate import encode_samples
 from gopro.finite import check_learned
@@ -27,31 +28,19 @@ from gopro.fit import RESUME, Step, fit
 from gopro.machine import PeakMemory
 from gopro.methods import Method, build_method, parse_method
 from gopro.profiling import traced
+from gopro.ranks import ALONE, Ranks
 from gopro.run import CONFIG, COST, LEARNED, Cost, Run, describe, load_run, read_config, save_tensors, write_json
+from gopro.together import together
 from gopro.views import CROP, stable_seed
 
 FILES = (CONFIG, COST, LEARNED, RESUME)
 """What only the process that trains a run writes, beside its log."""
 
 
-def make_fabric(how: HowToTrain) -> Fabric:
-    """Device and precision for a run.
-
-    Raises:
-        InputError: cuda is asked for where there is none.
-    """
-    if how.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device cuda: torch finds none here; use --device cpu")
-    kind = "cuda" if how.device != "cpu" and torch.cuda.is_available() else "cpu"
-    if how.precision == "fp32":
-        return Fabric(accelerator=kind, devices=1)
-    # as a plugin, since Fabric prints a line for each time that it is told so by name
-    return Fabric(accelerator=kind, devices=1, plugins=MixedPrecision("bf16-mixed", device=kind))
-
-
 def train(
     config: TrainConfig,
     *,
+    devices: int | None = None,
     backbone: Backbone | None = None,
     on_step: Callable[[Step], None] = lambda step: None,
     on_fill: Callable[[int, int], None] = lambda done, total: None,
@@ -59,6 +48,8 @@ def train(
     """Trains as the config says and writes the run's folder.
 
     Args:
+        devices: of this machine, to train on at once, see `gopro.together`. They change no result: each takes
+            its share of every batch. A script that asks for several has to be guarded by `if __name__ == "__main__"`.
         backbone: to share one between runs; loaded by `config.backbone` if not given.
         on_step: called after every step, for progress.
         on_fill: called while the view bank is filled, with how many views are there and of how many.
@@ -67,22 +58,27 @@ def train(
         InputError: anything in the config that cannot be had, an output folder that is taken or cannot be written.
     """
     folder = config.output
-    _check_free(folder)
-    few, method, fabric = _prepare(config, backbone)
-    with alone(folder, FILES):
-        _check_free(folder)  # another process may have been quicker
-        write_json(folder / CONFIG, describe(config, few.name, few.template, method))
-        return _train(config, folder, few, method, fabric, on_step, on_fill)
+    with _together(config, folder, devices, backbone, partial(train, config)) as (fabric, ranks):
+        if ranks.first:
+            _check_free(folder)
+        few, method = _prepare(config, backbone, fabric)
+        with _alone(folder, ranks):
+            if ranks.first:
+                _check_free(folder)  # another process may have been quicker
+                write_json(folder / CONFIG, describe(config, few.name, few.template, method))
+            return _train(config, folder, few, method, fabric, ranks, on_step, on_fill)
 
 
 def resume(
     folder: Path,
     *,
+    devices: int | None = None,
     backbone: Backbone | None = None,
     on_step: Callable[[Step], None] = lambda step: None,
     on_fill: Callable[[int, int], None] = lambda done, total: None,
 ) -> Run:
-    """Goes on with a run that was cut off, from its last finished epoch. The arguments are those of `train`.
+    """Goes on with a run that was cut off, from its last finished epoch. The arguments are those of `train`; the
+    devices need not be as many as before.
 
     Raises:
         InputError: not a run's folder, a run that is finished or that another process is at, or one whose data or
@@ -90,18 +86,18 @@ def resume(
     """
     if folder.is_dir() and _is_free(folder):
         raise InputError(f"{folder}: the run was cut off before it began: start it anew, with the same --output")
-    read_config(folder)  # before a lock is put beside what is no run
-    with alone(folder, FILES):
+    config = read_config(folder)["config"]
+    again = partial(resume, folder)
+    with _together(config, folder, devices, backbone, again) as (fabric, ranks), _alone(folder, ranks):
+        if ranks.agree((folder / LEARNED).exists()):
+            return _tidied(folder, backbone) if ranks.first else load_run(folder, backbone=backbone)
         content = read_config(folder)
-        if (folder / LEARNED).exists():
-            return _tidied(folder, backbone)
-        config = content["config"]
-        few, method, fabric = _prepare(config, backbone)
+        few, method = _prepare(config, backbone, fabric)
         if list(few.classnames) != content["classnames"]:
             raise InputError(f"{folder}: the classes of {config.data} are not what they were when the run began")
         if method.backbone.fingerprint() != content["backbone"]["fingerprint"]:
             raise InputError(f"{folder}: the weights of {config.backbone} are not what they were when the run began")
-        return _train(config, folder, few, method, fabric, on_step, on_fill)
+        return _train(config, folder, few, method, fabric, ranks, on_step, on_fill)
 
 
 def _check_free(folder: Path) -> None:
@@ -134,16 +130,34 @@ def _tidied(folder: Path, backbone: Backbone | None) -> Run:
     return run
 
 
-def _prepare(config: TrainConfig, backbone: Backbone | None) -> tuple[Dataset, Method, Fabric]:
-    """The training and validation pictures, the untrained method and the device, checked before anything is written."""
+def _alone(folder: Path, ranks: Ranks) -> AbstractContextManager[None]:
+    """That no other run is in the folder; the first of several processes sees to it for all."""
+    return alone(folder, FILES) if ranks.first else nullcontext()
+
+
+def _together(
+    config: TrainConfig, folder: Path, devices: int | None, backbone: Backbone | None, again: Callable[[], object]
+) -> AbstractContextManager[tuple[Fabric, Ranks]]:
+    """The run's device, or this process's, once it is clear that the config can be followed there."""
     kind, _ = parse_method(config.method)
     if config.bank < 0:
         raise InputError(f"bank is {config.bank}: give a number of views to keep of each picture, or 0")
-    if kind.recipe is not None:
-        config.recipe(kind.recipe)
-    elif config.profile:
+    recipe = None if kind.recipe is None else config.recipe(kind.recipe)
+    if recipe is None and config.profile:
         raise InputError(f"--profile: {config.method} is not trained in steps, there is nothing to trace")
-    fabric = make_fabric(config)
+    count = count_processes(devices)
+    if count > 1 and recipe is None:
+        raise InputError(f"{config.method} is not trained in steps: it takes one device, not {count}")
+    if recipe is not None and recipe.batch < count:
+        raise InputError(f"batch is {recipe.batch}: give at least {count}, a picture for each device")
+    if backbone is not None and count > 1 and started() is None:
+        raise InputError(f"devices is {count}: the others cannot share a backbone of this process; give none")
+    return together(config, devices, again, f"go on with it by gopro train --resume {folder}")
+
+
+def _prepare(config: TrainConfig, backbone: Backbone | None, fabric: Fabric) -> tuple[Dataset, Method]:
+    """The training and validation pictures and the untrained method, checked before anything is written."""
+    kind, _ = parse_method(config.method)
     few = replace(load_dataset(config.data, config.root).half(config.classes), test=())  # training never sees them
     if kind.learns:
         few = few.few_shot(config.shots, config.seed)
@@ -156,7 +170,7 @@ def _prepare(config: TrainConfig, backbone: Backbone | None) -> tuple[Dataset, M
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(stable_seed(config.seed, "start"))
         method = build_method(config.method, backbone, few.classnames, few.template)
-    return few, method, fabric
+    return few, method
 
 
 def _train(
@@ -165,17 +179,19 @@ def _train(
     few: Dataset,
     method: Method,
     fabric: Fabric,
+    ranks: Ranks,
     on_step: Callable[[Step], None],
     on_fill: Callable[[int, int], None],
 ) -> Run:
     memory, seconds, skipped = PeakMemory(method.backbone.device), 0.0, 0
     with deterministic(config.deterministic):
         if method.solves:
-            seconds += _solve(config, few, method, fabric)
+            seconds += _solve(config, few, method, fabric, ranks)
         if method.recipe is not None:
             recipe = config.recipe(method.recipe)
             val = few.val if config.select == "val" else ()
-            with traced(folder, on_step) if config.profile else nullcontext(on_step) as on_step:
+            profiled = config.profile and ranks.first
+            with traced(folder, on_step) if profiled else nullcontext(on_step) as on_step:
                 fitted = fit(
                     method,
                     few.train,
@@ -183,6 +199,7 @@ def _train(
                     fabric,
                     seed=config.seed,
                     folder=folder,
+                    ranks=ranks,
                     val=val,
                     accumulate=config.accumulate,
                     non_finite=config.non_finite,
@@ -194,15 +211,22 @@ def _train(
                 )
             seconds, skipped = seconds + fitted.seconds, fitted.skipped
     check_learned(method)
+    if ranks.first:
+        _write(folder, method, seconds, skipped, memory)
+    ranks.wait()
+    return Run(folder, config, few.name, few.template, method.eval())
+
+
+def _write(folder: Path, method: Method, seconds: float, skipped: int, memory: PeakMemory) -> None:
+    """What a finished run leaves."""
     parameters = sum(parameter.numel() for parameter in method.parameters())
     peak = None if memory.mib is None else round(memory.mib, 1)
     write_json(folder / COST, asdict(Cost(round(seconds, 2), peak, parameters, skipped)))
     save_tensors(folder / LEARNED, method.state_dict())
     (folder / RESUME).unlink(missing_ok=True)
-    return Run(folder, config, few.name, few.template, method.eval())
 
 
-def _solve(config: TrainConfig, few: Dataset, method: Method, fabric: Fabric) -> float:
+def _solve(config: TrainConfig, few: Dataset, method: Method, fabric: Fabric, ranks: Ranks) -> float:
     """Has the method take what it can from all training pictures at once. Returns seconds."""
     started = time.perf_counter()
     device = method.backbone.device
@@ -214,7 +238,7 @@ def _solve(config: TrainConfig, few: Dataset, method: Method, fabric: Fabric) ->
         val = held_out.encoded[:].to(device), held_out.labels.to(device)
     labels = torch.tensor([sample.label for sample in few.train], device=device)
     crop = _crop(config, few)
-    draws = training_draws(method, few.train, fabric, config.seed, config.workers, config.bank, crop)
+    draws = training_draws(method, few.train, fabric, config.seed, config.workers, config.bank, crop, ranks)
     method.solve(draws, labels, val)
     return time.perf_counter() - started
 
@@ -231,6 +255,7 @@ def training_draws(
     workers: int,
     bank: int = 0,
     crop: float = CROP,
+    ranks: Ranks = ALONE,
 ) -> Iterator[Encoded]:
     """The training pictures in their order, [n], as often as `Method.solve` wants them; one draw at a time is made.
 
@@ -245,7 +270,7 @@ def training_draws(
         yield encoded[:].to(device)
         return
     if bank:
-        features = encode_bank(method, method.views[:1], samples, fabric, min(bank, method.draws), crop, workers)
+        features = encode_bank(method, method.views[:1], samples, fabric, ranks, min(bank, method.draws), crop, workers)
         each = torch.arange(len(samples)) * min(bank, method.draws)
         for draw in range(method.draws):
             yield features[each + draw % bank].to(device)

@@ -23,7 +23,7 @@ from gopro.cli.predict import predict_command
 from gopro.cli.push import push_command
 from gopro.cli.runs import eval_command, train_command
 from gopro.cli.serve import serve_command
-from gopro.errors import InputError
+from gopro.errors import InputError, ToldElsewhere
 
 app = App(
     name="gopro",
@@ -55,6 +55,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         _use_config_file(tokens)
         app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+    except ToldElsewhere:
+        sys.exit(2)
     except InputError as error:
         err.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)

@@ -27,7 +27,7 @@ ConfigFile = Annotated[Path | None, Parameter(name="--config", help="YAML file o
 
 
 @contextmanager
-def steps() -> Iterator[tuple[Callable[[Step], None], Callable[[int, int], None]]]:
+def steps(shown: bool = True) -> Iterator[tuple[Callable[[Step], None], Callable[[int, int], None]]]:
     """A progress bar over training steps, with loss terms, learning rate and the time left; and one over the views of
     the bank before them."""
     columns = (
@@ -36,7 +36,7 @@ def steps() -> Iterator[tuple[Callable[[Step], None], Callable[[int, int], None]
         TimeRemainingColumn(compact=True),
         TextColumn("{task.description}"),
     )
-    progress = Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
+    progress = Progress(*columns, console=err, transient=True, disable=not shown or not err.is_terminal)
     tasks: list[TaskID] = []
 
     def on_step(step: Step) -> None:

@@ -14,6 +14,7 @@ from gopro.cli.head import agreement_in_words
 from gopro.config import TrainConfig
 from gopro.data import load_dataset
 from gopro.data.dataset import ClassHalf
+from gopro.devices import started
 from gopro.errors import InputError
 from gopro.evaluate import evaluate_pictures
 from gopro.first_order import Agreement
@@ -27,18 +28,30 @@ def train_command(
     config: Annotated[TrainConfig | None, Flat] = None,
     *,
     resume_from: Annotated[Path | None, Parameter(name="--resume", help="Go on with a run that was cut off.")] = None,
+    devices: int | None = None,
     config_file: ConfigFile = None,
 ) -> None:
-    """Train a method on a few labelled pictures a class."""
-    with steps() as (on_step, on_fill):
+    """Train a method on a few labelled pictures a class.
+
+    Parameters
+    ----------
+    devices:
+        Devices of this machine to train on at once, with the same result; one if not given, under torchrun and SLURM
+        one for each process that they have started.
+    """
+    place = None if devices == 1 else started()
+    first = place is None or place.rank == 0
+    with steps(shown=first) as (on_step, on_fill):
         if resume_from is not None:
             if config is not None:
-                raise InputError("--resume takes no other settings: a run goes on as it was begun")
-            run = resume(resume_from, on_step=on_step, on_fill=on_fill)
+                raise InputError("--resume takes no other settings but --devices: a run goes on as it was begun")
+            run = resume(resume_from, devices=devices, on_step=on_step, on_fill=on_fill)
         elif config is None:
             raise InputError("say what to train on: --data DATA --output RUN (see gopro train --help)")
         else:
-            run = train(config, on_step=on_step, on_fill=on_fill)
+            run = train(config, devices=devices, on_step=on_step, on_fill=on_fill)
+    if not first:
+        return  # the first process says it
     done = "is trained on" if run.method.learns else "needs no training; it is set up for"
     out.print(f"{escape(run.config.method)} {done} {len(run.method.classnames)} classes of {escape(run.data)}.")
     if skipped := read_cost(run.folder).skipped_steps:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from gopro.data.dataset import Picture, Sample
 from gopro.errors import InputError
+from gopro.ranks import ALONE, Ranks
 from gopro.views import CROP, Preprocess, ViewName, make_view, reduced, seeded, stable_seed
 
 Key = tuple[int, int]
@@ -107,13 +108,14 @@ class EpochBatches(Sampler[list[Key]]):
     """The keys of an epoch's batches, in an order that depends on (seed, epoch) alone; `epoch` may be set anew.
 
     A last batch of one picture is left out, unless batches of one were asked for: contrastive losses and batch
-    statistics need two. Being drawn anew each epoch, it is not always the same picture that is left out.
+    statistics need two. Being drawn anew each epoch, it is not always the same picture that is left out. The batches
+    are the same for any number of processes; each of these is given its share of every one.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int, epoch: int = 0) -> None:
+    def __init__(self, count: int, batch_size: int, seed: int, epoch: int = 0, ranks: Ranks = ALONE) -> None:
         """Raises InputError: a batch size below 1, one picture where batches of two or more are asked for."""
         _check_batch_size(batch_size)
-        self.batch_size, self.seed, self.epoch = batch_size, seed, epoch
+        self.batch_size, self.seed, self.epoch, self.ranks = batch_size, seed, epoch, ranks
         self.kept = count - 1 if count % batch_size == 1 and batch_size > 1 else count
         self.count = count
         if not self.kept:
@@ -122,10 +124,15 @@ class EpochBatches(Sampler[list[Key]]):
     def __len__(self) -> int:
         return -(-self.kept // self.batch_size)
 
+    def size(self, batch: int) -> int:
+        """Pictures of a batch, those of all processes."""
+        return min(self.batch_size, self.kept - batch * self.batch_size)
+
     def __iter__(self) -> Iterator[list[Key]]:
         generator = torch.Generator().manual_seed(stable_seed(self.seed, self.epoch, "order"))
         keys = [(self.epoch, index) for index in torch.randperm(self.count, generator=generator).tolist()]
-        return iter([keys[i : i + self.batch_size] for i in range(0, self.kept, self.batch_size)])
+        batches = [keys[i : i + self.batch_size] for i in range(0, self.kept, self.batch_size)]
+        return iter([batch[self.ranks.share(len(batch))] for batch in batches])
 
 
 class PictureLoader(DataLoader[Any]):
@@ -139,8 +146,13 @@ class PictureLoader(DataLoader[Any]):
 
     def set_epoch(self, epoch: int) -> None:
         """Take the order and draws of this epoch from the next iteration on. Training loaders only."""
+        self.epoch_batches.epoch = epoch
+
+    @property
+    def epoch_batches(self) -> EpochBatches:
+        """What a training loader makes its batches of."""
         assert isinstance(self.batch_sampler, EpochBatches)
-        self.batch_sampler.epoch = epoch
+        return self.batch_sampler
 
 
 def train_batches(
@@ -153,6 +165,7 @@ def train_batches(
     workers: int = 0,
     bank: int = 0,
     crop: float = CROP,
+    ranks: Ranks = ALONE,
 ) -> PictureLoader:
     """Shuffled batches of views for one epoch; `set_epoch` makes the same loader (and its workers) go on to another.
 
@@ -162,12 +175,13 @@ def train_batches(
     Args:
         bank: where above 0, epoch e takes draw e mod `bank` of those that depend on a picture's content alone.
         crop: see `gopro.views.make_view`.
+        ranks: which share of each batch to make.
 
     Raises:
         InputError: a batch size below 1, one picture where batches of two or more are asked for; while iterating,
             a picture that cannot be read.
     """
-    batches = EpochBatches(len(samples), batch_size, seed, epoch)
+    batches = EpochBatches(len(samples), batch_size, seed, epoch, ranks)
     return _loader(PictureViews(samples, views, preprocess, seed, bank, crop), batches, workers)
 
 

@@ -143,6 +143,9 @@ class Method(nn.Module):
     def losses(self, encoded: Any, labels: Int[Tensor, " batch"]) -> dict[str, Tensor]:
         """Loss terms by name, already weighted; their sum is stepped on.
 
+        On several devices the batch is one's share of it: a term that is a mean over pictures is right as it is, one
+        that compares pictures with one another takes them through `gopro.ranks.gather`.
+
         Args:
             encoded: what `encode` gives for the views of a batch, [views, batch], in the order of `views`.
             labels: [batch].

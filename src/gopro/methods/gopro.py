@@ -17,6 +17,7 @@ from gopro.losses import nt_xent, prompt_consistency
 from gopro.methods.base import Method, Recipe, split_context_template
 from gopro.methods.familiarity import Familiarity
 from gopro.methods.kernel import KernelResidual
+from gopro.ranks import gather
 from gopro.similarity import similarity
 from gopro.text import Prompts, make_prompts
 
@@ -247,7 +248,7 @@ class GOPro(Method):
     def losses(self, encoded: Encoded, labels: Int[Tensor, " batch"]) -> dict[str, Tensor]:
         config, image, contexts = self.config, self.image_features(encoded), self.contexts(encoded)
         if config.fade and self.training:
-            self.familiarity.see(encoded.embedding[0], labels)
+            self.familiarity.see(gather(encoded.embedding[0]), gather(labels))
         text, others, classes = self._texts(contexts)
         terms = {"ce": F.cross_entropy(self._logits(image[0], text), labels)}
         if config.sem:
@@ -257,14 +258,14 @@ class GOPro(Method):
             others = [F.cross_entropy(self._logits(other, text), labels) for other in image[1:]]
             terms["ce_views"] = config.ce_views * torch.stack(others).mean()
         if config.con:
-            pair = image[0], image[1]
+            pair = gather(image[0]), gather(image[1])
             if config.projectors == "outside":
-                if len(labels) == 1:
+                if len(pair[0]) == 1:
                     raise InputError(
                         "projectors=outside: its batch norm takes no step of one picture: use a larger --batch"
                     )
-                pair = self.project_beside(image[0]), self.project_beside(image[1])
-            same = labels if config.con_form == "supervised" else None
+                pair = self.project_beside(pair[0]), self.project_beside(pair[1])
+            same = gather(labels) if config.con_form == "supervised" else None
             terms["con"] = config.con * nt_xent(*pair, config.temperature, labels=same)
         if config.anchor_image:
             terms["anchor_image"] = config.anchor_image * prompt_consistency(image, encoded.embedding)

@@ -14,6 +14,7 @@ from gopro.errors import InputError
 from gopro.losses import nt_xent
 from gopro.methods.base import Method, Recipe
 from gopro.methods.templates import written_features
+from gopro.ranks import gather
 from gopro.similarity import similarity
 
 
@@ -73,5 +74,5 @@ class SLIP(Method):
         logits = self.backbone.logit_scale * similarity(image, self.text)
         return {
             "ce": F.cross_entropy(logits, labels),
-            "ssl": self.config.ssl * nt_xent(one, other, self.config.temperature),
+            "ssl": self.config.ssl * nt_xent(gather(one), gather(other), self.config.temperature),
         }

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gopro.errors import InputError
@@ -14,6 +15,8 @@ from gopro.sweep.worker import Failed, Message, Worker
 
 RETRIES = 3
 """How often Ray begins a run again whose worker or machine was lost."""
+LOOK, GONE = 5.0, 300.0
+"""Seconds between two looks at the machines while no run ends, and without a machine until the runs are given up."""
 
 
 def on_cluster(tasks: Sequence[Task], address: str) -> Iterator[tuple[int, Message]]:
@@ -40,18 +43,27 @@ def on_cluster(tasks: Sequence[Task], address: str) -> Iterator[tuple[int, Messa
             first = str(error).strip().partition("\n")[0]
             raise InputError(f"--ray {address}: there is no cluster to be reached ({first})") from error
     try:
-        machines = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
+        machines = _machines(ray)
         train = tasks[0][0].train
         wish = {"CPU": 1 + train.workers, "GPU": int(train.device != "cpu" and any("GPU" in m for m in machines))}
-        if not any(all(machine.get(name, 0) >= count for name, count in wish.items()) for machine in machines):
+        if not _suits(machines, wish):
             raise InputError(
                 f"--ray {address}: a run needs {wish['CPU']} CPUs and {wish['GPU']} GPUs of one machine, and none has "
                 "them: use fewer --workers, or --device cpu"
             )
         remote: Any = ray.remote(num_cpus=wish["CPU"], num_gpus=wish["GPU"], max_retries=RETRIES)(_work)
         pending = {remote.remote(*task): number for number, task in enumerate(tasks)}
+        seen = time.monotonic()
         while pending:
-            ended, _ = ray.wait(list(pending))
+            ended, _ = ray.wait(list(pending), timeout=LOOK)
+            if ended or _suits(_machines(ray), wish):
+                seen = time.monotonic()
+            elif time.monotonic() - seen > GONE:  # Ray would wait for new ones for ever
+                for number in pending.values():
+                    yield number, Failed("the cluster has lost all machines that could do it")
+                return
+            if not ended:
+                continue
             number = pending.pop(ended[0])
             try:
                 messages: list[Message] = ray.get(ended[0])
@@ -63,6 +75,16 @@ def on_cluster(tasks: Sequence[Task], address: str) -> Iterator[tuple[int, Messa
     finally:
         if ours:
             ray.shutdown()
+
+
+def _machines(ray: Any) -> list[dict[str, float]]:
+    """What the machines that are there have."""
+    return [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
+
+
+def _suits(machines: Sequence[Mapping[str, float]], wish: Mapping[str, float]) -> bool:
+    """Whether one of the machines has all that a run asks for."""
+    return any(all(machine.get(name, 0) >= count for name, count in wish.items()) for machine in machines)
 
 
 def _knock(address: str) -> None:

@@ -18,6 +18,7 @@ import torch
 
 from gopro.protocols import Job, Test
 from gopro.sweep.worker import Done, Failed, Message, Worker
+from gopro.together import end_with_parent
 
 Task = tuple[Job, Sequence[Test]]
 
@@ -103,7 +104,7 @@ def _visible_gpus() -> list[str]:
 def _serve(pipe: Connection, threads: int, gpu: str | None) -> None:
     """What each process does: tasks from the pipe until there are no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one sees to it
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
@@ -111,11 +112,3 @@ def _serve(pipe: Connection, threads: int, gpu: str | None) -> None:
     while (task := pipe.recv()) is not None:
         for message in worker.work(*task):
             pipe.send(message)
-
-
-def _end_with_parent() -> None:
-    """A process whose parent was killed must not go on writing to a folder that the next sweep takes up."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)

@@ -13,6 +13,7 @@ import torch
 from gopro.backbone import Backbone, load_backbone
 from gopro.data import load_dataset
 from gopro.data.dataset import ClassHalf, Dataset
+from gopro.devices import make_fabric
 from gopro.errors import InputError
 from gopro.evaluate import Evaluation, evaluate_pictures
 from gopro.fit import RESUME, Step
@@ -20,7 +21,7 @@ from gopro.predictions import Predictions
 from gopro.protocols import Job, Test
 from gopro.results import Row
 from gopro.run import CONFIG, LEARNED, Run, load_run, read_cost, slug
-from gopro.train import make_fabric, resume, train
+from gopro.train import resume, train
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,8 @@ class Worker:
         if (folder / LEARNED).is_file() and not (folder / RESUME).exists():
             return load_run(folder, backbone=backbone)
         if (folder / CONFIG).is_file():
-            return resume(folder, backbone=backbone, on_step=on_step, on_fill=on_fill)
-        return train(job.train, backbone=backbone, on_step=on_step, on_fill=on_fill)
+            return resume(folder, devices=1, backbone=backbone, on_step=on_step, on_fill=on_fill)
+        return train(job.train, devices=1, backbone=backbone, on_step=on_step, on_fill=on_fill)
 
     def _load(self, job: Job) -> Backbone:
         if self._backbone is None or self._backbone.name != job.train.backbone:
