@@ -14,7 +14,7 @@ from tools.torture.rows import Row
 TIMES = 20
 """Sizes of the disk that fills up."""
 
-TOLD = "--shots 2 --batch 4 --workers 0 --method coop --epochs 6"
+TOLD = "--shots 2 --batch 4 --workers 0 --method gopro --epochs 6"
 SWEEP = "--methods zeroshot coop --seeds 1 --shots 1 --epochs 2 --batch 4 --workers 0"
 
 
@@ -59,15 +59,16 @@ def remount(place: Path, options: str) -> None:
 def full_disk(arguments: list[str], whole: Path, work: Path, times: int) -> Row:
     """Disks of all sizes up to what a run needs; then room is made, and the run gone on with."""
     held, faults, met = 0, [], 0
-    for trial in range(times):
-        with small_disk(work / f"disk-{trial}", 4 * (1 + trial)) as disk:
+    sizes = [4 * (1 + trial) if trial < 8 else 64 * (trial - 7) for trial in range(times)]
+    for trial, size in enumerate(sizes):
+        with small_disk(work / f"disk-{trial}", size) as disk:
             out, cache = disk / "run", work / "cache"
             ended = do([*arguments, "--output", str(out)], work, cache)
             fault = None
             if ended.code != 0:
                 met += 1
                 if not (ended.in_one_line and "No space left" in ended.said):
-                    fault = f"with {4 * (1 + trial)} KiB it ended so: {ended}"
+                    fault = f"with {size} KiB it ended so: {ended}"
                 remount(disk, "size=16m")
                 begun = (out / CONFIG).exists()
                 ended = do(
@@ -76,7 +77,7 @@ def full_disk(arguments: list[str], whole: Path, work: Path, times: int) -> Row:
             fault = fault or (unlike(out, whole) if ended.code == 0 else f"with room again it ended so: {ended}")
             held += fault is None
             faults += [] if fault is None else [fault]
-    note = f"{met} of the disks, of 4 to {4 * times} KiB, were full before the end"
+    note = f"{met} of the disks, of 4 to {max(sizes)} KiB, were full before the end"
     return Row("a disk that fills up while training", times, held, "; ".join([note, *faults]))
 
 
@@ -142,4 +143,5 @@ def read_only(arguments: list[str], whole: Path, work: Path) -> Row:
         ended = do(["train", "--resume", str(cut)], work, work / "cache")
         if ended.code != 0 or unlike(cut, whole) is not None:
             faults.append(f"writable again, it ended so: {ended}")
-    return Row("a read-only folder", tried, tried - len(faults), "; ".join(faults))
+    note = "a new run, one that is gone on with, a sweep; and the second of them when it can be written again"
+    return Row("a read-only folder", tried, tried - len(faults), "; ".join([note, *faults]))
