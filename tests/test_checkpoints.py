@@ -323,7 +323,7 @@ def test_what_dassl_leaves_in_a_checkpoint_is_passed_over(optimizer: str, tmp_pa
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"nothing of the kind", "is damaged, or no checkpoint"),
+        (b"nothing of the kind", "is damaged, or not from torch.save"),
         (["a", "list"], "no state dict"),
         ({"state_dict": {"ctx": "text"}}, "no state dict"),
         ({"state_dict": {"ctx": torch.ones(2, 2), "proj.weight": torch.ones(2)}}, "'proj.weight' is none of theirs"),

@@ -18,12 +18,13 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from open_clip.model import build_model_from_openai_state_dict
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gopro.activation import fuse_activations
 from gopro.errors import InputError
+from gopro.tensors import load_plain, state_dict
 from gopro.text import TextTower
 from gopro.views import Preprocess
 
@@ -313,17 +314,16 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     """A state dict from a file, never unpickling more than tensors."""
     if not path.is_file():
         raise InputError(f"{path}: no such weights file")
-    try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except Exception as error:  # a damaged file makes the readers raise nearly anything
-        raise InputError(
-            f"{path} cannot be read as plain tensors: it is damaged, a TorchScript archive or a pickle of more than "
-            "tensors; save the model's state dict as .safetensors"
-        ) from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(t, Tensor) for k, t in state.items()):
-        raise InputError(f"{path} holds no state dict: save the model's state dict as .safetensors")
-    return {key.removeprefix("module."): tensor for key, tensor in state.items()}
+    if path.suffix == ".safetensors":
+        try:
+            content = load_file(path)
+        except (SafetensorError, OSError, RuntimeError, ValueError, TypeError) as error:
+            raise InputError(
+                f"{path} cannot be read as plain tensors: it is damaged, or no safetensors file"
+            ) from error
+    else:
+        content = load_plain(path)
+    return {key.removeprefix("module."): tensor for key, tensor in state_dict(path, content).items()}
 
 
 def _preprocess(config: dict[str, Any]) -> Preprocess:

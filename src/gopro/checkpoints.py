@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gopro.backbone import Backbone
 from gopro.errors import InputError
+from gopro.tensors import load_plain, state_dict
 from gopro.text import TextTower
 
 CODE = {"coop": "CoOp", "cocoop": "CoCoOp", "gopro-release": "the released GOPro"}
@@ -103,10 +104,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         InputError: no such file, no checkpoint, one that holds code, or one of another method.
     """
-    content = _tensors_alone(path)
-    state = content.get("state_dict", content)
-    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(t, Tensor) for k, t in state.items()):
+    if not path.is_file():
+        what = "a folder" if path.is_dir() else "no file"
+        raise InputError(f"{path} is {what}: give a checkpoint, such as .../prompt_learner/model.pth.tar-50")
+    content = load_plain(path, _stand_ins())
+    if not isinstance(content, dict):
         raise InputError(f"{path} holds no state dict: give a model.pth.tar-N or model-best.pth.tar of Dassl")
+    state = state_dict(path, content)
     epoch = content.get("epoch")
     frozen, own = {}, {}
     for key, tensor in state.items():
@@ -218,27 +222,6 @@ def same_tokens(name: str, ids: Sequence[int], text: TextTower) -> bool:
 def _close(tensor: Tensor, other: Tensor) -> bool:
     tensor, other = tensor.float().cpu(), other.detach().float().cpu()
     return (tensor - other).abs().max().item() <= CLOSE * other.abs().max().item()
-
-
-def _tensors_alone(path: Path) -> dict[str, Any]:
-    """The dictionary in a pickle, of which torch makes tensors, numbers and text and nothing else."""
-    if not path.is_file():
-        what = "a folder" if path.is_dir() else "no file"
-        raise InputError(f"{path} is {what}: give a checkpoint, such as .../prompt_learner/model.pth.tar-50")
-    try:
-        with torch.serialization.safe_globals(_stand_ins()):
-            content = torch.load(path, "cpu", weights_only=True)
-    except Exception as error:  # a damaged file makes torch raise nearly anything
-        named = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if named:
-            raise InputError(
-                f"{path} is not opened: it is more than tensors, it would call {named[1]}; if you trust whoever made "
-                "it, save its state_dict alone with torch.save"
-            ) from error
-        raise InputError(f"{path} cannot be read: it is damaged, or no checkpoint of torch.save") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds no state dict: give a model.pth.tar-N or model-best.pth.tar of Dassl")
-    return content
 
 
 def _stand_ins() -> list[Any]:
