@@ -15,16 +15,19 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import constants
+from PIL import Image
 from safetensors.torch import save_file
 
 import gopro
 from gopro import cli
 from gopro.config import TrainConfig
 from gopro.errors import InputError
+from gopro.export import export_run
 from gopro.heads import build_head, head_path, load_head
 from gopro.hub import OURS
 from gopro.results import KEY
 from gopro.run import load_run
+from gopro.serve.samples import sample_pictures
 from gopro.sharing import evaluations, push
 from gopro.train import train
 from tests.hubserver import Hub, serving
@@ -340,6 +343,66 @@ def test_the_commands_take_it_by_its_name(run: Path, hub: Hub, alice: None, pict
         cli.main(["predict", "alice/nothing", str(pictures)])
     said = capsys.readouterr().err
     assert stop.value.code == 2 and said.startswith("error: alice/nothing") and "Traceback" not in said
+
+
+def test_what_a_strangers_config_names_is_not_followed(
+    run: Path, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """Neither to pictures nor to weights of this machine, and nothing is written into the Hub's cache."""
+    monkeypatch.chdir(tmp_path)
+    private = tmp_path / "private"
+    for name in ("ant", "bee"):
+        (private / name).mkdir(parents=True)
+        for i in range(4):
+            Image.new("RGB", (40, 40), (i, 0, 0)).save(private / name / f"{i}.png")
+    config = json.loads((run / "config.json").read_text())
+    files = {name: (run / name).read_bytes() for name in ("learned.safetensors", "cost.json")}
+
+    def put(**more) -> None:
+        content = {**config, **more}
+        hub.put("bob/trap", {**files, "config.json": json.dumps(content).encode()})
+        shutil.rmtree(tmp_path / "hub-cache", ignore_errors=True)
+
+    for data, root in ((str(private), None), ("private", str(tmp_path)), ("caltech101", str(tmp_path))):
+        put(config={**config["config"], "data": data, "root": root})
+        there = load_run("bob/trap")
+        assert there.hub == "bob/trap" and there.config.root is None
+        for ask in (there.dataset, lambda there=there: build_head(there, ["a", "b"])):
+            assert "comes from the Hub" in refusal(ask)
+        assert "comes from the Hub" in refusal(export_run, "bob/trap", output=tmp_path / "x.onnx")
+        with pytest.raises(SystemExit):
+            cli.main(["eval", "bob/trap"])
+        assert "comes from the Hub" in capsys.readouterr().err
+        pictures = sample_pictures(there)
+        assert not {picture.label for picture in pictures} & {"ant", "bee"}
+    assert not (private / "split_gopro.json").exists()
+    for weights in (
+        "openai:/etc/passwd",
+        "openai:~/x",
+        "ViT-B-16:../x.pt",
+        "openai:a\\b",
+        "openai:C:x",
+        "openai:\\\\h\\s",
+    ):
+        put(backbone={**config["backbone"], "name": weights})
+        assert "by a path" in refusal(load_run, "bob/trap")
+
+
+def test_what_is_made_of_a_run_from_the_hub_is_not_put_into_its_cache(
+    run: Path, hub: Hub, alice: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    shutil.rmtree(run / "heads")
+    push(run, "alice/activities")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    there = load_run("alice/activities")
+    before = {path for path in there.folder.rglob("*")}
+    cli.main(["eval", "alice/activities", "--workers", "0"])
+    assert [path.name for path in Path().iterdir()] == ["eval-emoji-activities_twemoji-all.json"]
+    head = build_head(there, NAMES)
+    assert head_path(there, NAMES).is_relative_to(cache)
+    assert torch.equal(vars(load_head(there, NAMES).terms)["weights"], vars(head.terms)["weights"])
+    assert {path for path in there.folder.rglob("*")} == before
 
 
 def test_an_imported_run_says_where_it_is_from(run: Path, hub: Hub, alice: None) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 from gopro.backbone import EMBEDDED
 from gopro.data.dataset import ClassHalf
 from gopro.errors import InputError
 from gopro.finite import NonFinite
-from gopro.methods import Recipe
+from gopro.methods import Recipe, fits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +95,15 @@ class TrainConfig(HowToTrain):
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> TrainConfig:
-        """From what `to_json` gave."""
+        """From what `to_json` gave.
+
+        Raises:
+            KeyError, TypeError: a value is missing, unknown or of another kind.
+        """
+        paths = {"output": str, "root": str | None}
+        for name, hint in get_type_hints(TrainConfig).items():
+            if name in values and not fits(values[name], paths.get(name, hint)):
+                raise TypeError(f"{name} is {str(values[name])[:80]!r}")
         root = values["root"]
         return TrainConfig(**{**values, "output": Path(values["output"]), "root": None if root is None else Path(root)})
 

@@ -11,12 +11,12 @@ from typing import TypeVar
 
 from safetensors import SafetensorError, safe_open
 
-from gopro.data import load_dataset
 from gopro.data.dataset import Sample
 from gopro.errors import InputError
 from gopro.evaluate import encode_samples
 from gopro.first_order import Agreement, FirstOrder, Terms, constant, first_order, takes_nothing
 from gopro.run import HEADS, LEARNED, Run, save_tensors
+from gopro.store import cache_folder
 
 Item = TypeVar("Item")
 
@@ -27,9 +27,13 @@ SEEN, HELD_OUT = 1024, 256
 
 
 def head_path(run: Run, classnames: Sequence[str]) -> Path:
-    """Where the head of a run for these class names, in this order, is kept."""
+    """Where the head of a run for these class names, in this order, is kept: in its folder; of a run from the Hub, if
+    none came with it, in our own cache."""
     names = hashlib.sha256(json.dumps(list(classnames)).encode()).hexdigest()[:12]
-    return run.folder / HEADS / f"first-order-{names}.safetensors"
+    path = run.folder / HEADS / f"first-order-{names}.safetensors"
+    if run.hub is None or path.is_file():
+        return path
+    return (cache_folder() or run.made) / HEADS / _state(run) / path.name
 
 
 def build_head(
@@ -67,7 +71,7 @@ def build_head(
         )
     path = head_path(run, classnames)
     try:
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as failed:
         raise InputError(f"{path.parent} cannot be made: {failed.strerror}") from failed
     agreement = None if head.agreement is None else asdict(head.agreement)
@@ -123,7 +127,7 @@ def ready_head(
 def head_samples(run: Run) -> tuple[Sequence[Sample], Sequence[Sample]]:
     """What a head is built from, and what is held out."""
     config = run.config
-    dataset = load_dataset(config.data, config.root).half(config.classes)
+    dataset = run.dataset().half(config.classes)
     few = dataset.few_shot(config.shots, config.seed)
     seen, held_out = few.train, few.val or few.test
     if not held_out:

@@ -8,9 +8,9 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from safetensors import SafetensorError
@@ -19,6 +19,8 @@ from torch import Tensor
 
 from gopro.backbone import Backbone, load_backbone
 from gopro.config import TrainConfig
+from gopro.data import Dataset, load_dataset
+from gopro.data.emoji import SETS
 from gopro.errors import InputError
 from gopro.hub import download
 from gopro.methods import Method, build_method
@@ -58,6 +60,8 @@ class Run:
         data: name of the data set it was trained on.
         template: that data set's zero-shot prompt.
         method: the method with its learned state, over the classes it was trained on.
+        hub: what it is called on the Hugging Face Hub, if it comes from there; then a stranger wrote its config, which
+            is not followed to any file of this machine.
     """
 
     folder: Path
@@ -65,6 +69,29 @@ class Run:
     data: str
     template: str
     method: Method
+    hub: str | None = None
+
+    @property
+    def made(self) -> Path:
+        """The folder for what is made of it for people to keep: its own; the current one for a run from the Hub, whose
+        cache is not ours to write to."""
+        return self.folder if self.hub is None else Path()
+
+    def dataset(self, root: Path | None = None) -> Dataset:
+        """The data set that it was trained on, all its classes.
+
+        Args:
+            root: directory that holds the benchmarks' folders, in the place of the config's.
+
+        Raises:
+            InputError: it is not to be had; the run is from the Hub, and the data do not come with this package.
+        """
+        data = self.config.data
+        if self.hub is not None and data.partition(":")[0] not in SETS:
+            raise InputError(
+                f"{self.hub} comes from the Hub: the data that it names, {data!r}, are not looked for on this machine"
+            )
+        return load_dataset(data, root or self.config.root)
 
 
 def slug(text: str) -> str:
@@ -150,22 +177,24 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The content of a run's `config.json`.
 
     Raises:
-        InputError: the folder is not that of a run.
+        InputError: the folder is not that of a run; a value in its config is missing or of another kind.
     """
     path = folder / CONFIG
     if not path.is_file():
         raise InputError(f"{folder} is not the folder of a run: it has no {CONFIG}")
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         content["config"] = TrainConfig.from_json(content["config"])
-        missing = {"data", "template", "classnames", "backbone"} - set(content)
-        missing |= {"name", "fingerprint"} - set(content.get("backbone", ()))
-        if missing:
-            raise KeyError(*missing)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        backbone, names = content["backbone"], content["classnames"]
+        texts = [content["data"], content["template"], backbone["name"], backbone["fingerprint"]]
+        if not isinstance(names, list) or not all(isinstance(text, str) for text in [*texts, *names]):
+            raise TypeError("data, template, classnames and backbone must be text")
+        if content["template"].count("{}") != 1:
+            raise ValueError(f"template {content['template'][:80]!r} has no one {{}} for the class name")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
-            f"{path} is not the config of a run ({type(error).__name__}: {error}): put it back, or train anew into "
-            "another folder"
+            f"{path} is not the config of a run ({type(error).__name__}: {str(error)[:200]}): put it back, or train "
+            "anew into another folder"
         ) from error
     return content
 
@@ -228,6 +257,10 @@ def load_run(run: str | Path, device: str = "cpu", backbone: Backbone | None = N
     """
     folder = find_run(run)
     content = read_config(folder)
+    hub = None
+    if not Path(run).expanduser().is_dir():
+        hub, content["config"] = str(run), replace(content["config"], root=None, output=folder)
+        _check_no_path(content["backbone"]["name"], hub)
     path = folder / LEARNED
     if not path.exists():
         raise InputError(f"{folder} is not finished: go on with gopro train --resume {folder}")
@@ -250,4 +283,15 @@ def load_run(run: str | Path, device: str = "cpu", backbone: Backbone | None = N
             f"gopro train --resume {folder} makes it again"
         ) from error
     method.to(backbone.device).eval()
-    return Run(folder, content["config"], content["data"], content["template"], method)
+    return Run(folder, content["config"], content["data"], content["template"], method, hub)
+
+
+def _check_no_path(backbone: str, hub: str) -> None:
+    """Raises InputError: a run from the Hub names weights by a path. `gopro push` leaves file names alone, which are
+    those of the current directory; anything else would let a stranger choose what is opened here."""
+    weights = backbone.partition(":")[2]
+    if weights.startswith("~") or {PurePosixPath(weights).name, PureWindowsPath(weights).name} != {weights}:
+        raise InputError(
+            f"{hub} names the weights of its backbone by a path, {weights[:80]!r}, which is not followed for a run "
+            "from the Hub: copy its files into a folder of your own, and look at its config.json"
+        )

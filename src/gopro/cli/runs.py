@@ -88,7 +88,8 @@ def eval_command(
         Processes that read pictures.
     """
     trained = load_run(run)
-    dataset = load_dataset(data or trained.config.data, root or trained.config.root).half(classes)
+    dataset = trained.dataset(root) if data is None else load_dataset(data, root or trained.config.root)
+    dataset = dataset.half(classes)
     with bar("pictures", len(dataset.test)) as advance:
         method = trained.method.for_classes(dataset.classnames)
         result = evaluate_pictures(method, dataset.test, workers=workers, on_progress=advance)
@@ -109,7 +110,7 @@ def eval_command(
             by_head = evaluate_pictures(quick, dataset.test, workers=workers, on_progress=advance)
         agreement = Agreement.between(result.probabilities, by_head.probabilities)
         row["first_order"] = {**summary(by_head), "terms": len(quick.terms.kept), "agreement": asdict(agreement)}
-    path = trained.folder / f"eval-{slug(dataset.name)}-{classes}.json"
+    path = trained.made / f"eval-{slug(dataset.name)}-{classes}.json"
     write_json(path, row)
     out.print(
         f"{escape(dataset.name)} {classes}: accuracy {result.accuracy:.2f} %, macro {result.macro_accuracy:.2f} %, "

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gopro.classifier import Classifier, load
-from gopro.data import Picture, load_dataset
+from gopro.data import Picture
 from gopro.data.intake import taken_in
 from gopro.data.stream import decoded
 from gopro.errors import InputError
@@ -205,7 +205,7 @@ def _pictures(run: Run, given: str | Path | None) -> tuple[str, Sequence[Picture
         return str(given), spread([*taken_in(Path(given).expanduser())[0]], MOST_PICTURES)
     advice = "give --pictures, a folder of pictures to check the file on"
     try:
-        dataset = load_dataset(run.config.data, run.config.root).half(run.config.classes)
+        dataset = run.dataset().half(run.config.classes)
     except InputError as error:
         raise InputError(f"the run's data is not at hand ({error}); {advice}") from error
     if not dataset.test:

@@ -29,7 +29,7 @@ from gopro.methods.stylip import StyLIP, StyLIPConfig
 from gopro.methods.tip_adapter import TipAdapter, TipAdapterConfig, TipAdapterF, TipAdapterFConfig
 from gopro.methods.zeroshot import ZeroShot, ZeroShotConfig
 
-__all__ = ["METHODS", "Method", "Recipe", "build_method", "parse_method"]
+__all__ = ["METHODS", "Method", "Recipe", "build_method", "fits", "parse_method"]
 
 METHODS: dict[str, tuple[type[Method], Any]] = {
     "zeroshot": (ZeroShot, ZeroShotConfig()),
@@ -79,7 +79,7 @@ def parse_method(spec: str) -> tuple[type[Method], Any]:
                 f"method {spec!r}: no setting {key!r}; {name} has {', '.join(hints)}, as {name}[key=value]"
             )
         value = _value(text, hints[key])
-        if not _fits(value, hints[key]):
+        if not fits(value, hints[key]):
             raise InputError(f"method {spec!r}: {key} is {text!r}, expected {_wanted(hints[key])}")
         settings[key] = float(value) if hints[key] is float else value
     return kind, dataclasses.replace(config, **settings)
@@ -102,7 +102,10 @@ def _value(text: str, hint: Any) -> Any:
             return float(text)  # YAML would take 1e-3 for a text
         except ValueError:
             return text
-    return yaml.safe_load(text)
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return text
 
 
 def _wanted(hint: Any) -> str:
@@ -113,11 +116,12 @@ def _wanted(hint: Any) -> str:
     return " or ".join("null" if kind is types.NoneType else kind.__name__ for kind in kinds)
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of the type that a setting is annotated with; numbers must be finite."""
     if get_origin(hint) is Literal:
         return value in get_args(hint)
     if get_origin(hint) in (Union, types.UnionType):
-        return any(_fits(value, option) for option in get_args(hint))
+        return any(fits(value, option) for option in get_args(hint))
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return type(value) is hint
