@@ -116,9 +116,9 @@ def written(*pictures: bytes, **fields: str) -> bytes:
 
 
 @contextmanager
-def serving(run: Run, key: str | None = None, **limits: int) -> Iterator[Served]:
+def serving(run: Run, key: str | None = None, samples_of: str | None = None, **limits: int) -> Iterator[Served]:
     """A server on a free port, for as long as the block lasts."""
-    app = make_app(run, Limits(**limits), key)
+    app = make_app(run, Limits(**limits), key, samples_of=samples_of)
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=10))
     with bound("127.0.0.1", 0) as listening:
         served = Served(f"http://127.0.0.1:{listening.getsockname()[1]}", app.state.service)

@@ -23,6 +23,8 @@ def serve_command(
     port: int = 8000,
     api_key_file: Path | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
+    samples: str | None = None,
+    root: Path | None = None,
     limits: Annotated[Limits | None, Flat] = None,
     config_file: ConfigFile = None,
 ) -> None:
@@ -42,6 +44,10 @@ def serve_command(
         File with a key that requests must carry; the environment variable GOPRO_API_KEY may hold it instead.
     device:
         Where to compute.
+    samples:
+        Data set, as --data takes it, of whose test pictures some are shown to everybody; embedded emoji if not given.
+    root:
+        Directory that holds the benchmarks' folders, for --samples.
     """
     if missing := [name for name in EXTRA if find_spec(name) is None]:
         raise InputError(f"gopro serve needs more packages ({', '.join(missing)}): pip install '.[serve]'")
@@ -56,6 +62,6 @@ def serve_command(
     with bound(host, port) as listening:  # before the run is loaded, which takes longer
         classifier = load(run, device)
         assert classifier.run is not None
-        app = make_app(classifier.run, limits or Limits(), key)
+        app = make_app(classifier.run, limits or Limits(), key, samples_of=samples, root=root)
         run_server(app, listening, lambda address: err.print(f"{run} at {address}", markup=False, soft_wrap=True))
     err.print("stopped")

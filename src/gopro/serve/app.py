@@ -27,15 +27,21 @@ from gopro.serve.watch import Watched
 PAGE = Path(__file__).with_name("page")
 
 
-def make_app(run: Run, limits: Limits, key: str | None = None) -> FastAPI:
+def make_app(
+    run: Run, limits: Limits, key: str | None = None, *, samples_of: str | None = None, root: Path | None = None
+) -> FastAPI:
     """The app of a run.
 
     Args:
         key: the API key that requests must carry, if any.
+        samples_of, root: the data set whose test pictures everybody may see; see `sample_pictures`.
+
+    Raises:
+        InputError: these samples cannot be had.
     """
     metrics = Metrics()
     service = Service(run, limits, metrics)
-    samples = sample_pictures(run)
+    samples = sample_pictures(run, samples_of, root)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from PIL import Image
 
 from gopro.data import load_dataset
-from gopro.data.dataset import Sample
+from gopro.data.dataset import Dataset, Sample
+from gopro.data.emoji import SETS
 from gopro.errors import InputError
 from gopro.run import Run
 
@@ -34,20 +36,33 @@ class SamplePicture:
     kind: str
 
 
-def sample_pictures(run: Run) -> list[SamplePicture]:
-    """Test pictures of the run's own data, each of another class; of the embedded emoji where those cannot be had."""
-    try:
-        return _some(run.config.data, run)
-    except InputError:
-        return _some(EMBEDDED, None)
+def sample_pictures(run: Run, data: str | None = None, root: Path | None = None) -> list[SamplePicture]:
+    """Test pictures of a data set, each of another class.
+
+    They are shown to whoever can reach the server. So what the run's config names is taken only where it comes with
+    this package: other pictures are somebody's own, and a config may be a stranger's.
+
+    Args:
+        data: the data set; the run's own if it is embedded, else embedded emoji, if not given.
+        root: directory that holds the benchmarks' folders.
+
+    Raises:
+        InputError: there is no such data, it has no test pictures, or one cannot be read.
+    """
+    if data is not None:
+        return _some(load_dataset(data, root))
+    if run.config.data.partition(":")[0] in SETS:
+        try:
+            return _some(load_dataset(run.config.data).half(run.config.classes))
+        except InputError:  # a style of which there is none
+            pass
+    return _some(load_dataset(EMBEDDED))
 
 
-def _some(data: str, run: Run | None) -> list[SamplePicture]:
-    """Raises InputError: there is no such data, it has no test pictures, or one cannot be read."""
-    dataset = load_dataset(data) if run is None else load_dataset(data, run.config.root).half(run.config.classes)
+def _some(dataset: Dataset) -> list[SamplePicture]:
     one_each = list({sample.label: sample for sample in reversed(dataset.test)}.values())
     if not one_each:
-        raise InputError(f"{data} has no test pictures")
+        raise InputError(f"{dataset.name} has no test pictures to show as samples")
     one_each.sort(key=lambda sample: sample.label)
     count = min(COUNT, len(one_each))
     return [_sent(one_each[i * len(one_each) // count], dataset.classnames) for i in range(count)]

@@ -85,6 +85,7 @@ def predict_form(limits: Limits, heads: list[str]) -> dict[str, Any]:
         "pictures": {
             "type": "array",
             "items": {"type": "string", "format": "binary"},
+            "minItems": 1,
             "maxItems": limits.max_pictures,
             "description": "Picture files, a field for each.",
         },

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -51,8 +53,11 @@ async def asked(request: Request, limits: Limits, offered: Sequence[HeadName]) -
         raise Refusal(
             415, "not_a_form", "send multipart/form-data, with the field pictures: curl -F pictures=@a.png does"
         )
+    charset = parse_options_header(request.headers["content-type"])[1].get(b"charset", b"utf-8")
+    if charset.lower() not in (b"utf-8", b"utf8"):  # Python has codecs that give no text
+        raise Refusal(415, "not_utf_8", "send the form in UTF-8, without another charset in its Content-Type")
     length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > limits.upload_bytes:
+    if length.isdecimal() and (len(length) > 18 or int(length) > limits.upload_bytes):
         raise _too_large(limits)
     limited = Request(request.scope, _counted(request.receive, limits))
     reading = limited.form(
@@ -157,7 +162,7 @@ def _names(given: list[str], limits: Limits) -> tuple[str, ...]:
     if any(len(name) > limits.max_name_length for name in names):
         raise _too_long(limits)
     if len(set(names)) < len(names):
-        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        twice, _ = Counter(names).most_common(1)[0]
         raise Refusal(422, "bad_class_names", f"class name {twice!r} is given twice")
     return names
 
