@@ -23,7 +23,7 @@ from gopro.data import PictureFile, load_dataset
 from gopro.data.emoji import Scene
 from gopro.errors import InputError
 from gopro.features import Wanted, encode_views
-from gopro.store import FeatureStore, cache_folder
+from gopro.store import FORMAT, FeatureStore, cache_folder
 from gopro.views import make_view, seeded
 
 SAMPLES = load_dataset("emoji-activities").half("base").train[::40]
@@ -226,6 +226,9 @@ def test_a_damaged_or_foreign_segment_is_named_and_left_out(tmp_path: Path, tiny
         tensors | {"rows": tensors["rows"][:, :-1].contiguous()},
         tensors | {"rows": tensors["rows"].float()},
         tensors | {"keys": tensors["keys"][:-1].contiguous()},
+        tensors | {"sums": tensors["sums"][:-1].contiguous()},
+        tensors | {"sums": tensors["sums"].int()},
+        tensors | {"sums": torch.tensor(0)},
     ):
         for old in tmp_path.rglob("*.safetensors"):
             old.unlink()
@@ -233,7 +236,7 @@ def test_a_damaged_or_foreign_segment_is_named_and_left_out(tmp_path: Path, tiny
         if isinstance(content, bytes):
             path.write_bytes(content)
         else:
-            save_file(content, path)
+            save_file(content, path, {"format": FORMAT})
         with pytest.warns(UserWarning, match=rf"{path.name} does not hold features") as warned:
             got = encode_views(FeatureStore(tiny, tmp_path), wanted())
         assert len(warned) == 1 and same(got[:], expected)

@@ -87,7 +87,7 @@ def encode_views(
     missing: dict[bytes, DrawnView] = {}
     for at in np.flatnonzero(found.segments < 0).tolist():
         picture, view, draw = wanted[at]
-        missing.setdefault(keys[at], DrawnView(picture, view, (digests[id(picture)], draw, view)))
+        missing.setdefault(keys[at], DrawnView(picture, view, digests[id(picture)], draw))
     on_progress(len(wanted) - len(missing))
     if missing:
         _fill(store, missing, crop, batch, workers, on_progress)

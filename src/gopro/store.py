@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from uuid import uuid4
 
 import numpy as np
 import torch
-from jaxtyping import Float16, Int
+from jaxtyping import Float16, Int, Int8, Int64
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -23,6 +24,8 @@ from gopro.run import save_tensors, write_json
 ENVIRONMENT, OFF = "GOPRO_CACHE", "off"
 ABOUT = "backbone.json"
 KEY_BYTES = 16
+FORMAT = "2"
+"""Of the segments: another one is not read. 2 has a checksum of each row."""
 
 
 def cache_folder() -> Path | None:
@@ -42,11 +45,32 @@ class Segment:
     Attributes:
         keys: [n], 16 bytes each.
         rows: [n, width]; of a file's, a row is read when it is asked for.
+        sums: [n], the rows' checksums as they were written.
+        sound: [n], whether a row is as it was written, as far as that was looked at: 0 for not yet, 1, or -1.
     """
 
     path: Path | None
     keys: np.ndarray
     rows: Float16[Tensor, "n width"]
+    sums: Int64[np.ndarray, " n"]
+    sound: Int8[np.ndarray, " n"]
+
+    def checked(self, rows: Int[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
+        """Those of the rows that are as they were written; the others are warned of, once."""
+        new = rows[self.sound[rows] == 0]
+        self.sound[new] = np.where(checksums(self.rows[torch.from_numpy(new)]) == self.sums[new], 1, -1)
+        if damaged := int((self.sound[new] < 0).sum()):
+            warnings.warn(
+                f"{self.path}: {damaged} of its entries are not what was written there, and are made anew; "
+                "the disk may be failing",
+                stacklevel=2,
+            )
+        return rows[self.sound[rows] > 0]
+
+
+def checksums(rows: Float16[Tensor, "n width"]) -> Int64[np.ndarray, " n"]:
+    """The CRC-32 of each row's bytes."""
+    return np.array([zlib.crc32(row) for row in rows.numpy()], dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -90,7 +114,7 @@ class FeatureStore:
         found = Places(np.full(len(wanted), -1), np.full(len(wanted), -1))
         for number, segment in enumerate(self.segments if len(wanted) else ()):
             at = np.minimum(np.searchsorted(wanted, segment.keys), len(wanted) - 1)
-            hit = np.flatnonzero(wanted[at] == segment.keys)
+            hit = segment.checked(np.flatnonzero(wanted[at] == segment.keys))
             found.segments[at[hit]], found.rows[at[hit]] = number, hit
         for number in np.unique(found.segments[found.segments >= 0]):
             _touch(self.segments[number].path)
@@ -114,13 +138,15 @@ class FeatureStore:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 if not (self.folder / ABOUT).is_file():
                     write_json(self.folder / ABOUT, {"name": self.backbone.name, "width": self.backbone.row_width})
-                save_tensors(path, {"keys": torch.tensor(packed), "rows": rows})
+                tensors = {"keys": torch.tensor(packed), "rows": rows, "sums": torch.tensor(checksums(rows))}
+                save_tensors(path, tensors, {"format": FORMAT})
             except (InputError, OSError) as error:
                 warnings.warn(f"features are not kept ({error}); set {ENVIRONMENT} to another folder", stacklevel=2)
                 self.folder = path = None
         segment = None if path is None else self._open(path)
         if segment is None:
-            segment = Segment(None, packed.view(f"S{KEY_BYTES}")[:, 0], rows.clone())
+            said = checksums(rows), np.ones(len(rows), np.int8)
+            segment = Segment(None, packed.view(f"S{KEY_BYTES}")[:, 0], rows.clone(), *said)
         self.segments.append(segment)
 
     def _look(self) -> None:
@@ -135,17 +161,20 @@ class FeatureStore:
         self._known.add(path.name)
         try:
             with safe_open(path, framework="pt") as file:
-                keys, rows = file.get_tensor("keys"), file.get_tensor("rows")  # mapped, not read
-            if keys.shape != (len(rows), KEY_BYTES) or rows.shape[1:] != (self.backbone.row_width,):
+                if (written := (file.metadata() or {}).get("format")) != FORMAT:
+                    raise ValueError(f"another version of gopro wrote it: format {written}, not {FORMAT}")
+                keys, rows, sums = map(file.get_tensor, ("keys", "rows", "sums"))  # mapped, not read
+            shapes = [(len(rows), KEY_BYTES), (len(rows), self.backbone.row_width), (len(rows),)]
+            if [tuple(tensor.shape) for tensor in (keys, rows, sums)] != shapes:
                 raise ValueError("its tensors have other shapes")
-            if (keys.dtype, rows.dtype) != (torch.uint8, torch.float16):
+            if (keys.dtype, rows.dtype, sums.dtype) != (torch.uint8, torch.float16, torch.int64):
                 raise ValueError("its tensors have other types")
         except FileNotFoundError:  # pruned since it was listed
             return None
-        except (SafetensorError, OSError, ValueError) as error:
+        except (SafetensorError, OSError, ValueError, TypeError) as error:
             warnings.warn(f"{path} does not hold features ({error}) and is left out; remove it", stacklevel=2)
             return None
-        return Segment(path, keys.numpy().view(f"S{KEY_BYTES}")[:, 0], rows)
+        return Segment(path, keys.numpy().view(f"S{KEY_BYTES}")[:, 0], rows, sums.numpy(), np.zeros(len(rows), np.int8))
 
 
 def _touch(path: Path | None) -> None:

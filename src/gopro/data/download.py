@@ -185,6 +185,10 @@ def _receive(answer: Any, url: str, part: Path, note: Path, have: int, on_progre
     with part.open("ab") as file:
         on_progress(have, total)
         while chunk := _read(answer, have):
+            if total is None and shutil.disk_usage(part.parent).free < ROOM:
+                raise InputError(
+                    f"{part.parent}: no room for {url}, which goes on after {have / 1e9:.1f} GB; make room"
+                )
             file.write(chunk)
             have += len(chunk)
             on_progress(have, total)

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from scipy.io import loadmat
 
 from gopro.data.listing import class_folders, pictures_by_class, some
 from gopro.data.splits import Entry, Parts, check_entries, split_in_three, split_off_val
 from gopro.errors import InputError
+
+Element = TypeVar("Element")
 
 
 def folders(
@@ -51,12 +53,18 @@ def pets(trainval: Path, test: Path) -> Parts:
 
 def cars(trainval: Path, test: Path, meta: Path) -> Parts:
     """Stanford Cars' annotations in MATLAB's format; the year goes from the end of a class name to its front."""
-    names = [" ".join([year, *words]) for *words, year in (str(name[0]).split() for name in _mat(meta, "class_names"))]
+
+    def name(element: Any) -> str:
+        *words, year = str(element[0]).split()
+        return " ".join([year, *words])
+
+    def annotation(element: Any) -> tuple[str, int]:
+        return str(element["fname"][0]), int(element["class"][0, 0])
+
+    names = _mat(meta, "class_names", name)
 
     def entries(file: Path, folder: str) -> list[Entry]:
-        labels = [
-            (str(row["fname"][0]), int(row["class"][0, 0])) for row in _mat(file, "annotations", "fname", "class")
-        ]
+        labels = _mat(file, "annotations", annotation, "fname", "class")
         return [(f"{folder}/{picture}", label - 1, _nth(names, label, file)) for picture, label in labels]
 
     return _checked(split_off_val(entries(trainval, "cars_train"), entries(test, "cars_test")), trainval.parent)
@@ -72,7 +80,7 @@ def flowers(labels: Path, names: Path) -> Parts:
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{names}: no valid JSON ({error}); restore it") from error
     entries: list[Entry] = []
-    for i, label in enumerate(map(int, _mat(labels, "labels")), start=1):
+    for i, label in enumerate(_mat(labels, "labels", int), start=1):
         name = named.get(str(label)) if isinstance(named, dict) else None
         if not isinstance(name, str):
             raise InputError(f"{names}: has no name for the label {label} of {labels}; restore it")
@@ -196,16 +204,16 @@ def _rows(file: Path, pattern: str, form: str) -> Iterator[tuple[str, ...]]:
             yield match.groups()
 
 
-def _mat(file: Path, variable: str, *fields: str) -> Any:
-    """The first row of a variable of a MATLAB file, whose elements must have `fields`."""
+def _mat(file: Path, variable: str, read: Callable[[Any], Element], *fields: str) -> list[Element]:
+    """What `read` makes of each element, which must have `fields`, in the first row of a variable of a MATLAB file."""
     try:
         row = loadmat(file, appendmat=False, variable_names=[variable])[variable][0]
         if missing := set(fields) - set(row.dtype.names or ()):
             raise KeyError(*missing)
+        return [read(element) for element in row]
     except Exception as error:  # on damaged bytes scipy raises nearly anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"{file}: no MATLAB file with {variable} in it ({reason}); restore it") from error
-    return row
 
 
 def _nth(names: list[str], label: int, file: Path) -> str:

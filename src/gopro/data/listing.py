@@ -20,7 +20,7 @@ def class_folders(root: Path) -> Iterable[str]:
         InputError: the folder cannot be read, or a picture lies in it outside any class folder.
     """
     for entry in _kept(root):
-        if entry.is_dir():
+        if _is_folder(entry):
             yield entry.name
         elif entry.name.lower().endswith(SUFFIXES):
             raise InputError(f"{entry.path}: a picture outside any class folder; move it into one or remove it")
@@ -106,10 +106,18 @@ def _files_below(
         refuse(error)
         return
     for entry in entries:
-        if entry.is_dir():
+        if _is_folder(entry):
             yield from _files_below(folder / entry.name, ignored, refuse, (*above, real))
         else:
             yield folder / entry.name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Also of a link that leads to itself, at which `is_dir` raises: it is a file that cannot be opened."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _raise(error: InputError) -> None:

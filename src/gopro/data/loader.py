@@ -69,11 +69,24 @@ class PictureViews(Dataset[tuple[Tensor, int, int]]):
 
 
 class DrawnView(NamedTuple):
-    """One view of a picture and the key that seeds it."""
+    """One view of a picture, whose content must be that of the digest; with the draw's number it seeds the view."""
 
     picture: Picture
     view: ViewName
-    key: tuple[int | str, ...]
+    digest: str
+    draw: int
+
+
+def open_unchanged(picture: Picture, digest: str) -> Image.Image:
+    """The picture, mode RGB.
+
+    Raises:
+        InputError: it cannot be read, or its content is another by now.
+    """
+    image = picture.open()
+    if picture.digest() != digest:  # looked at afterwards: whatever stood there in between, it is not taken for it
+        raise InputError(f"{picture.name}: the picture was replaced by another while it was in use; restore it")
+    return image
 
 
 class DrawnViews(Dataset[Tensor]):
@@ -81,7 +94,7 @@ class DrawnViews(Dataset[Tensor]):
 
     def __init__(self, drawn: Sequence[DrawnView], preprocess: Preprocess, crop: float) -> None:
         self.drawn, self.size = drawn, preprocess.size
-        names: set[ViewName] = {view for _, view, _ in drawn}
+        names: set[ViewName] = {view.view for view in drawn}
         self.views = {name: make_view(name, preprocess, crop) for name in names}
         self._open: tuple[Picture, Image.Image] | None = None
 
@@ -89,12 +102,12 @@ class DrawnViews(Dataset[Tensor]):
         return len(self.drawn)
 
     def __getitem__(self, index: int) -> Tensor:
-        picture, name, key = self.drawn[index]
+        picture, name, digest, draw = self.drawn[index]
         if name == "eval":
-            return self.views[name](picture.open())
+            return self.views[name](open_unchanged(picture, digest))
         if self._open is None or self._open[0] is not picture:
-            self._open = picture, reduced(picture.open(), self.size)
-        return seeded(self.views[name], self._open[1], *key)
+            self._open = picture, reduced(open_unchanged(picture, digest), self.size)
+        return seeded(self.views[name], self._open[1], digest, draw, name)
 
     def __getitems__(self, indices: Sequence[int]) -> list[Tensor] | InputError:
         """As `PictureViews.__getitems__`."""
@@ -210,6 +223,26 @@ def view_batches(
 
 
 @dataclass(frozen=True, slots=True)
+class SamePicture:
+    """A picture that is opened again and again, and must stay what it was."""
+
+    source: Picture
+    known: str
+    """Its digest."""
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    def open(self) -> Image.Image:
+        """See `open_unchanged`."""
+        return open_unchanged(self.source, self.known)
+
+    def digest(self) -> str:
+        return self.known
+
+
+@dataclass(frozen=True, slots=True)
 class DecodedPicture:
     """A picture held in memory."""
 
@@ -229,7 +262,8 @@ class DecodedPicture:
 
 
 def in_memory(samples: Sequence[Sample], preprocess: Preprocess, budget: int = 2**30) -> tuple[Sample, ...]:
-    """Training samples with their pictures decoded, the first that fit into `budget` bytes; the others stay.
+    """Training samples with their pictures decoded, the first that fit into `budget` bytes; the others are opened when
+    they are needed, and must be the same then.
 
     For the random views alone: pictures are kept no larger than these need (`gopro.views.reduced`), so that the views
     are the same bits with and without. Worker processes that are forked share the memory.
@@ -244,8 +278,9 @@ def in_memory(samples: Sequence[Sample], preprocess: Preprocess, budget: int = 2
             budget -= 4 * image.width * image.height  # PIL holds RGB as four bytes a pixel
             if budget >= 0:
                 picture: Picture = DecodedPicture(sample.picture.name, image, sample.picture)
-                sample = replace(sample, picture=picture)
-        kept.append(sample)
+                kept.append(replace(sample, picture=picture))
+                continue
+        kept.append(replace(sample, picture=SamePicture(sample.picture, sample.picture.digest())))
     return tuple(kept)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -12,6 +12,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from gopro.data.reading import reading
 from gopro.errors import InputError
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -57,7 +58,7 @@ class PictureFile:
     def digest(self) -> str:
         """A hash of the file's bytes. Raises InputError naming the path."""
         try:
-            with self.path.open("rb") as file:
+            with reading(self.path, self.name) as file:
                 return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
         except OSError as error:
             raise InputError(f"{self.name}: the picture cannot be read ({error.strerror}); restore it") from error
@@ -75,10 +76,14 @@ def decode(source: Path | BinaryIO, name: str, max_pixels: int = MAX_PIXELS) -> 
         max_pixels: larger pictures are refused before anything is decoded.
 
     Raises:
-        InputError: the file is missing, empty, truncated, damaged, not a picture, too large or too elongated,
-            or has samples (floating point, 32-bit) that have no one rendering in 8 bits.
+        InputError: the file is missing, empty, truncated, damaged, not a picture, no file at all, too large or too
+            elongated, or has samples (floating point, 32-bit) that have no one rendering in 8 bits.
     """
-    with _refusals(name, source), Image.open(source, formats=_FORMATS) as image:
+    with (
+        _refusals(name, source),
+        reading(source, name) if isinstance(source, Path) else nullcontext(source) as file,
+        Image.open(file, formats=_FORMATS) as image,
+    ):
         return _as_shown(image, name, max_pixels)
 
 

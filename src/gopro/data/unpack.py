@@ -21,6 +21,9 @@ ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 
 _BLOCK = 4096  # bytes of disk that even an empty file costs
 
+_NAMES = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+_LONG_NAMES = 1 << 20
+
 Member = tuple[str, Callable[[], IO[bytes]] | None]
 """Name and how to read it; None for a folder."""
 
@@ -83,6 +86,17 @@ def unpack(archive: Path, into: Path, on_progress: Progress | None = None) -> No
         raise InputError(f"{error.filename or into}: cannot be written ({error.strerror})") from error
 
 
+class _Member(tarfile.TarInfo):
+    """A tar header; one of those that tarfile reads into memory, a long name or the like, may not claim to be large."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:
+        member = super().frombuf(buf, encoding, errors)
+        if member.type in _NAMES and member.size > _LONG_NAMES:
+            raise ValueError(f"a name or header of {member.size} bytes")
+        return member
+
+
 def _members(file: IO[bytes]) -> Iterator[Member]:
     if zipfile.is_zipfile(file):
         file.seek(0)
@@ -90,7 +104,7 @@ def _members(file: IO[bytes]) -> Iterator[Member]:
             yield from _zip_members(archive)
     else:
         file.seek(0)
-        with tarfile.open(fileobj=file, mode="r:*") as archive:
+        with tarfile.open(fileobj=file, mode="r:*", tarinfo=_Member) as archive:
             yield from _tar_members(archive)
 
 
