@@ -94,11 +94,13 @@ class Classifier:
         if isinstance(names, str):
             raise InputError(f"class names {names!r}: give a list of names, such as [{names!r}]")
         names = list(names)
-        for i, name in enumerate(names):
+        seen = set()
+        for name in names:
             if not isinstance(name, str) or not name.strip():
                 raise InputError(f"class name {name!r}: give a name in words")
-            if name in names[:i]:
+            if name in seen:
                 raise InputError(f"class name {name!r} is given twice")
+            seen.add(name)
         names = [str(name) for name in names]
         if self.head == "first-order" and self.run is not None:
             return Classifier(ready_head(self.run, names), self.run)

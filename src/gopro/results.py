@@ -54,9 +54,8 @@ class Results:
         for number, line in enumerate(whole_lines(path), 1):
             try:
                 row = json.loads(line)
-                for key in (*KEY, "accuracy"):
-                    row[key]
-            except (ValueError, KeyError, TypeError) as error:
+                _check(row)
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise InputError(f"{path}, line {number} is not a result: mend or remove the line") from error
             self.rows.append(row)
 
@@ -88,6 +87,15 @@ def whole_lines(path: Path) -> list[bytes]:
             stacklevel=2,
         )
     return lines
+
+
+def _check(row: Any) -> None:
+    """Raises KeyError or TypeError: what every reader counts on is missing, or of a kind that names nothing."""
+    for key in (*KEY, "accuracy"):
+        if isinstance(row[key], list | dict):
+            raise TypeError(key)
+    if not isinstance(row.get("run"), str | None):
+        raise TypeError("run")
 
 
 def append_json(path: Path, record: Row) -> None:

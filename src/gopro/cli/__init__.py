@@ -7,14 +7,13 @@ import warnings
 from pathlib import Path
 
 import cyclopts
-import yaml
 from cyclopts import App
 from PIL import Image
 
 from gopro.cli.benchmark import benchmark, demo_command, report_command
 from gopro.cli.cache import cache_app
 from gopro.cli.checkpoint import import_command
-from gopro.cli.console import DEFAULTS, err
+from gopro.cli.console import DEFAULTS, err, shown
 from gopro.cli.data import data_app
 from gopro.cli.export import export_command
 from gopro.cli.head import head_command
@@ -23,6 +22,7 @@ from gopro.cli.predict import predict_command
 from gopro.cli.push import push_command
 from gopro.cli.runs import eval_command, train_command
 from gopro.cli.serve import serve_command
+from gopro.cli.settings import read_settings
 from gopro.errors import InputError, ToldElsewhere
 
 app = App(
@@ -52,6 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     warnings.filterwarnings("ignore", category=UserWarning, module=r"(?!gopro)")
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # we have a limit of our own
+    warnings.formatwarning = lambda message, *_: f"warning: {shown(str(message))}\n"
     try:
         _use_config_file(tokens)
         app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
@@ -77,14 +78,7 @@ def _use_config_file(tokens: list[str]) -> None:
     app.config = ()
     if path is None:
         return
-    if not path.is_file():
-        raise InputError(f"--config {path}: no such file")
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"--config {path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"--config {path}: expected settings as `key: value` lines")
+    content = read_settings(path)
     commands, *_ = app.parse_commands(tokens)
     for command in reversed(commands):  # as if the file had named the command: a flat one may not say data
         content = {command: content}

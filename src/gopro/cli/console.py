@@ -4,20 +4,41 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 
 from gopro.errors import InputError
 from gopro.fit import Step
 
-out, err = Console(), Console(stderr=True)
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def shown(text: str) -> str:
+    """Text from anywhere (class names, file names, what a server says) as a terminal may have it: what would move its
+    cursor, change its colours or its title or turn the direction of writing is shown as a sign."""
+    return _CONTROLS.sub(
+        lambda found: chr(0x2400 + ord(found[0])) if found[0] < " " else "\N{REPLACEMENT CHARACTER}", text
+    )
+
+
+class Screen(Console):
+    """A console that shows text by `shown`, its own colours apart."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(shown(segment.text), segment.style)
+
+
+out, err = Screen(), Screen(stderr=True)
 
 DEFAULTS = Parameter(consume_multiple=True, negative_iterable=())
 """Of every command: a flag takes all the values behind it, and has no --empty- form."""

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from gopro.classifier import Answer, Classifier, Head, load
-from gopro.cli.console import ConfigFile, bar, class_names, err, out, plain_output
+from gopro.cli.console import ConfigFile, bar, class_names, err, out, plain_output, shown
 from gopro.data.folder import SPLIT_FILE
 from gopro.data.listing import files_below, is_picture
 from gopro.errors import InputError
@@ -203,7 +203,8 @@ def _answer(
 
 
 def _as_text(answer: Answer) -> None:
-    print(f"{answer.picture}: {', '.join(f'{p.name} {p.probability:.1%}' for p in answer.predictions)}")
+    line = f"{answer.picture}: {', '.join(f'{p.name} {p.probability:.1%}' for p in answer.predictions)}"
+    print(shown(line) if sys.stdout.isatty() else line)
 
 
 def _as_json(answer: Answer) -> None:

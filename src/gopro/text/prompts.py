@@ -7,6 +7,7 @@ the embeddings of ordinary words), the rest are fixed tokens.
 from __future__ import annotations
 
 import copy
+import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,6 +29,12 @@ LEAN_WIDTHS = 6
 # And what the work on a layer takes of a token at its highest where nothing is kept: 17 were measured with GELU, 21
 # with QuickGELU.
 WORKING_WIDTHS = 21
+
+CONTROLS = "[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]"
+"""Characters that are no part of a word, but tell terminals and editors what to do; a regular expression."""
+
+LONGEST = 1000
+"""Characters of a class name: more than any text tower takes, fewer than what keeps a tokenizer busy for hours."""
 
 Part = tuple[Tensor, Tensor]  # classes [C] of the list, and what is theirs, [B, C, ...]
 
@@ -61,6 +68,10 @@ class Prompts(ABC):
         self.body_ids: list[list[int]] = []
         self.after_at: list[int] = []
         for classname in classnames:
+            if len(classname) > LONGEST:
+                raise InputError(f"class name {classname[:40]!r}... has {len(classname)} characters: shorten it")
+            if re.search(CONTROLS, classname):
+                raise InputError(f"class name {classname!r} has control characters: give it a name in words")
             name = tower.tokens(classname)
             if not name or tower.eot in name or tower.sos in name:
                 raise InputError(f"class name {classname!r} has no token or a reserved one: give it a name in words")
