@@ -1,0 +1,131 @@
+"""Commands of gopro, one after the other in a process of their own that has loaded everything once; run as a module, it
+is that process."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MEMORY = 16 << 30
+"""Bytes of address space that a command may take, the libraries' among them."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended; code None: it did not, and was killed."""
+
+    code: int | None
+    out: str
+    err: str
+
+    @property
+    def messages(self) -> list[str]:
+        """What it says on stderr, less warnings."""
+        return [line for line in self.err.splitlines() if line.strip() and not line.startswith("warning: ")]
+
+    def refused(self) -> bool:
+        """Whether it ended as on bad input it must: one line, exit code 2, and nothing that a terminal would obey."""
+        return self.code == 2 and len(self.messages) == 1 and self.messages[0].startswith("error: ") and self.clean()
+
+    def clean(self) -> bool:
+        """Whether it ended at all, without a traceback or control characters."""
+        text = self.out + self.err
+        return self.code is not None and "Traceback" not in text and not any(c in text for c in "\x1b\x07\x9b")
+
+
+class Commands:
+    """Runs commands, in `folder`, with the environment's `more` variables."""
+
+    def __init__(self, folder: Path, **more: str):
+        self.folder, self.more = folder, more
+        self._process: subprocess.Popen[str] | None = None
+
+    def run(self, *arguments: Any, seconds: float = 120) -> Done:
+        """What comes of `gopro ARGUMENTS`."""
+        process = self._process = self._process or self._started()
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(json.dumps([str(argument) for argument in arguments]) + "\n")
+        process.stdin.flush()
+        if not select.select([process.stdout], [], [], seconds)[0]:
+            self.close()
+            return Done(None, "", f"no end after {seconds:.0f} s")
+        line = process.stdout.readline()
+        if not line:
+            code = process.wait()
+            self._process = None
+            return Done(None, "", f"the process ended with {code}")
+        return Done(**json.loads(line))
+
+    def close(self) -> None:
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def _started(self) -> subprocess.Popen[str]:
+        root = Path(__file__).resolve().parents[2]
+        path = os.pathsep.join([str(root / "src"), str(root), os.environ.get("PYTHONPATH", "")])
+        return subprocess.Popen(
+            [sys.executable, "-m", "tools.torture.commands"],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": path, **self.more},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+
+def main() -> None:
+    """Reads a command a line, answers with how it ended."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    answers = os.fdopen(os.dup(1), "w")
+    from gopro.cli import main as command
+
+    for line in sys.stdin:
+        answers.write(json.dumps(_done(command, json.loads(line))) + "\n")
+        answers.flush()
+
+
+def _done(command: Any, arguments: list[str]) -> dict[str, Any]:
+    """Runs a command with the process's own stdout and stderr in files, so that nothing that is printed is missed."""
+    kept = os.dup(1), os.dup(2)
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        os.dup2(out.fileno(), 1)
+        os.dup2(err.fileno(), 2)
+        code = 0
+        try:
+            command(arguments)
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else 1
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+            code = 1
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(kept[0], 1)
+        os.dup2(kept[1], 2)
+        for descriptor in kept:
+            os.close(descriptor)
+        texts = []
+        for file in (out, err):
+            file.seek(0)
+            texts.append(file.read().decode("utf-8", "replace"))
+    return {"code": code, "out": texts[0], "err": texts[1]}
+
+
+if __name__ == "__main__":
+    main()

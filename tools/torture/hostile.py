@@ -1,0 +1,291 @@
+"""Files that somebody made to do harm: code in every kind of pickle, bombs, lies and damage."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import random
+import struct
+import tarfile
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+
+class Code:
+    """Unpickled by anybody, it leaves a file behind."""
+
+    def __init__(self, mark: Path, how: str = "system"):
+        self.mark, self.how = mark, how
+
+    def __reduce__(self) -> Any:
+        import builtins
+        import os
+
+        if self.how == "system":
+            return os.system, (f"touch '{self.mark}'",)
+        if self.how == "open":
+            return builtins.open, (str(self.mark), "w")
+        if self.how == "mkdir":
+            return os.mkdir, (str(self.mark),)
+        return builtins.eval, (f"open({str(self.mark)!r}, 'w')",)
+
+
+WAYS = ("system", "open", "mkdir", "eval")
+
+
+def coded(mark: Path, state: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
+    """Checkpoints with code in them: in every way, at every place, of every protocol of pickle and both of torch."""
+    for how in WAYS:
+        for place in ("state_dict", "beside", "scheduler", "alone"):
+            content: dict[str, Any] = {"state_dict": dict(state), "epoch": 1, "scheduler": {}}
+            {"state_dict": content["state_dict"], "scheduler": content["scheduler"]}.get(place, content)["x"] = Code(
+                mark, how
+            )
+            yield f"{how} {place}", torch_file(Code(mark, how) if place == "alone" else content)
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        yield f"plain pickle {protocol}", pickle.dumps({"state_dict": Code(mark)}, protocol)
+    yield "old format", torch_file({"state_dict": {"ctx": Code(mark)}}, _use_new_zipfile_serialization=False)
+    yield "numpy archive", numpy_archive(Code(mark))
+    yield "TorchScript", script(mark)
+
+
+def torch_file(content: Any, **more: Any) -> bytes:
+    file = io.BytesIO()
+    torch.save(content, file, **more)
+    return file.getvalue()
+
+
+def numpy_archive(thing: Any) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, ctx=np.array([thing], dtype=object))
+    return file.getvalue()
+
+
+def numpy_file(thing: Any) -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.array([thing], dtype=object), allow_pickle=True)
+    return file.getvalue()
+
+
+def script(mark: Path) -> bytes:
+    """An archive that torch takes for TorchScript, by its pickle of constants, with code in both of its pickles."""
+    file = io.BytesIO(torch_file({"state_dict": Code(mark)}))
+    with zipfile.ZipFile(file, "a") as archive:
+        folder = archive.namelist()[0].partition("/")[0]
+        archive.writestr(f"{folder}/constants.pkl", pickle.dumps(Code(mark), 2))
+    return file.getvalue()
+
+
+def bombs() -> Iterator[tuple[str, bytes]]:
+    """Small checkpoints that claim much memory."""
+    half = torch.zeros(1, dtype=torch.float16)
+    yield "a number repeated", torch_file({"state_dict": {"ctx": half.expand(1 << 36, 512)}})
+    plain = torch_file({"state_dict": {"ctx": torch.zeros(1 << 22)}})
+    squeezed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(plain)) as whole, zipfile.ZipFile(squeezed, "w", zipfile.ZIP_DEFLATED) as made:
+        for name in whole.namelist():
+            made.writestr(name, whole.read(name))
+    yield "deflated", squeezed.getvalue()
+    yield "meta", torch_file({"state_dict": {"ctx": torch.empty(1 << 40, 512, device="meta")}})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch would rather have none made
+        yield "quantized", torch_file({"ctx": torch.quantize_per_tensor(torch.ones(4, 4), 0.1, 0, torch.qint8)})
+        sparse = torch.sparse_coo_tensor(torch.zeros(2, 0), [], (1 << 40, 512))
+        yield "sparse", torch_file({"state_dict": {"ctx": sparse}})
+
+
+def safetensors(header: Any, body: bytes = b"", length: int | None = None) -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + body
+
+
+def lying_safetensors(name: str = "context") -> Iterator[tuple[str, bytes]]:
+    """Headers that claim what is not there."""
+
+    def one(shape: Any = (4, 64), offsets: Any = (0, 1024), dtype: Any = "F32") -> dict[str, Any]:
+        return {name: {"dtype": dtype, "shape": shape, "data_offsets": offsets}}
+
+    body = bytes(1024)
+    yield "no bytes", b""
+    yield "a header of 2^63 bytes", safetensors(b"", length=1 << 63)
+    yield "a header longer than the file", safetensors(one(), length=1 << 20)
+    yield "no JSON", safetensors(b"[" * 50_000)
+    yield "a list", safetensors([1, 2])
+    yield "an absurd shape", safetensors(one(shape=(1 << 62, 1 << 62)), body)
+    yield "shape and bytes differ", safetensors(one(shape=(1 << 20, 1 << 20)), body)
+    yield "a negative shape", safetensors(one(shape=(-1, 64)), body)
+    yield "a shape of text", safetensors(one(shape="big"), body)
+    yield "offsets beyond the end", safetensors(one(offsets=(0, 1 << 40)), body)
+    yield "offsets turned round", safetensors(one(offsets=(1024, 0)), body)
+    yield "a dtype that there is not", safetensors(one(dtype="F7"), body)
+    yield "nothing of ours", safetensors({"x": {"dtype": "F32", "shape": [256], "data_offsets": [0, 1024]}}, body)
+    yield "another shape", safetensors(one(shape=(64, 4)), body)
+    yield "integers", safetensors(one(shape=(4, 64), dtype="I32"), body)
+    yield "no numbers of a large shape", safetensors(one(shape=(0, 1 << 50), offsets=(0, 0)))
+    yield "two at one place", safetensors(one() | {"y": one()[name]}, body)
+
+
+def damaged(content: bytes, count: int, seed: int) -> Iterator[tuple[str, bytes]]:
+    """Cut anywhere, or with bytes of it changed."""
+    draw = random.Random(seed)
+    for i in range(count):
+        at = draw.randrange(len(content))
+        if i % 2:
+            yield f"cut at {at}", content[:at]
+        else:
+            bad = bytearray(content)
+            for _ in range(draw.randint(1, 8)):
+                bad[draw.randrange(min(len(bad), 4096) if i % 4 else len(bad))] = draw.randrange(256)
+            yield f"{i} bytes changed", bytes(bad)
+
+
+def picture(format: str, size: tuple[int, int] = (24, 20), mode: str = "RGB", **more: Any) -> bytes:
+    file = io.BytesIO()
+    Image.effect_noise(size, 60).convert(mode).save(file, format, **more)
+    return file.getvalue()
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A PNG whose header says that it is so large."""
+    whole = bytearray(picture("PNG"))
+    whole[16:24] = struct.pack(">II", width, height)
+    import zlib
+
+    whole[29:33] = struct.pack(">I", zlib.crc32(whole[12:29]))
+    return bytes(whole)
+
+
+def bad_pictures(mark: Path) -> dict[str, bytes | Callable[[Path], Any]]:
+    """Names of files that are no pictures though they are called so, and what is in them, or how they are made."""
+    import os
+
+    def bomb(format: str) -> bytes:
+        file = io.BytesIO()
+        Image.new("1", (14_000, 14_000)).save(file, format)
+        return file.getvalue()
+
+    return {
+        "empty.jpg": b"",
+        "text.png": b"no picture at all",
+        "cut.jpg": picture("JPEG")[:-200],
+        "cut.png": picture("PNG")[:60],
+        "cut.gif": picture("GIF", mode="P")[:40],
+        "cut.webp": picture("WEBP")[:50],
+        "header-only.bmp": picture("BMP")[:54],
+        "bomb.png": bomb("PNG"),
+        "bomb.tif": bomb("TIFF"),
+        "claims-much.png": png_of(2_000_000_000, 2_000_000_000),
+        "claims-more.png": png_of(60_000, 60_000),
+        "claims-nothing.png": png_of(0, 20),
+        "thread.png": picture("PNG", (1, 4000)),
+        "float.tif": picture("TIFF", mode="F"),
+        "drawing.png": b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>",
+        "postscript.jpg": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(" + str(mark).encode() + b") (w) file",
+        "document.png": b"%PDF-1.7\n1 0 obj<</Type/Catalog>>endobj",
+        "pickle.png": pickle.dumps(Code(mark)),
+        "array.png": numpy_file(Code(mark)),
+        "archive.jpg": numpy_archive(Code(mark)),
+        "pipe.jpg": lambda path: os.mkfifo(path),
+        "loop.jpg": lambda path: path.symlink_to(path.name),
+        "nowhere.jpg": lambda path: path.symlink_to("there-is-no-such-file"),
+        "device.jpg": lambda path: path.symlink_to("/dev/zero"),
+        "terminal.jpg": lambda path: path.symlink_to("/dev/tty"),
+        "random.png": random.Random(0).randbytes(4096),
+    }
+
+
+def good_pictures() -> dict[str, bytes]:
+    """Unusual files that are pictures."""
+    frames = [Image.new("P", (20, 20), i) for i in range(5)]
+    moving = io.BytesIO()
+    frames[0].save(moving, "GIF", save_all=True, append_images=frames[1:])
+    turned, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (20, 30)).save(turned, "JPEG", exif=exif)
+    deep = io.BytesIO()
+    Image.fromarray(np.arange(400, dtype=np.uint16).reshape(20, 20) * 160).save(deep, "PNG")
+    return {
+        "moving.gif": moving.getvalue(),
+        "cmyk.jpg": picture("JPEG", mode="CMYK"),
+        "palette.png": picture("PNG", mode="P"),
+        "alpha.png": picture("PNG", mode="RGBA"),
+        "grey-alpha.png": picture("PNG", mode="LA"),
+        "one-bit.tif": picture("TIFF", mode="1"),
+        "turned.jpg": turned.getvalue(),
+        "sixteen.png": deep.getvalue(),
+        "really-a-png.jpg": picture("PNG"),
+        "really-a-jpeg.gif": picture("JPEG"),
+    }
+
+
+def archives() -> Iterator[tuple[str, bytes]]:
+    """Tar and zip files that lead out of their folder, hold what is no file, lie, or claim much."""
+    for name in (
+        "../out",
+        "/out",
+        "a/../../out",
+        "..\\out",
+        "C:\\out",
+        "C:out",
+        "\\\\host\\out",
+        "a/..",
+        "~/../../out",
+    ):
+        yield f"tar {name}", tar([(name, b"x", {})])
+        yield f"zip {name}", zipped([(name, b"x", 0)])
+    links = {"../out": "leads out", "/etc/passwd": "absolute", "nothing": "nowhere", "l": "itself"}
+    for target, what in links.items():
+        for kind, called in ((tarfile.SYMTYPE, "symbolic"), (tarfile.LNKTYPE, "hard")):
+            yield f"tar, a {called} link, {what}", tar([("l", b"", {"type": kind, "linkname": target})])
+    through = [("d", b"", {"type": tarfile.SYMTYPE, "linkname": ".."}), ("d/out", b"x", {})]
+    yield "tar, a file through a link", tar(through)
+    for kind in (tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE):
+        yield f"tar, a device of type {kind!r}", tar([("dev", b"", {"type": kind, "devmajor": 1, "devminor": 5})])
+    for mode in (0o120777, 0o020666, 0o060666, 0o010666, 0o140666):
+        yield f"zip, mode {mode:o}", zipped([("x", b"/etc/passwd", mode << 16)])
+    for kind in (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE):
+        yield f"tar.gz, a name of 1 GB, {kind!r}", long_name(kind)
+    yield "tar, a file and a folder of one name", tar([("a", b"x", {}), ("a/b", b"y", {})])
+    yield "tar, cut", tar([("a", b"x" * 5000, {})])[:3000]
+    yield "tar, a size below 0", tar([("a", b"", {})])[:124] + b"\x80" + bytes(400)
+    yield "zip, cut", zipped([("a", b"x" * 5000, 0)])[:3000]
+    yield "no archive", b"PK\x03\x04 nothing"
+
+
+def tar(members: list[tuple[str, bytes, dict[str, Any]]]) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for name, content, more in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            for key, value in more.items():
+                setattr(info, key, value)
+            archive.addfile(info, io.BytesIO(content))
+    return file.getvalue()
+
+
+def zipped(members: list[tuple[str, bytes, int]]) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content, attributes in members:
+            info = zipfile.ZipInfo()
+            info.filename, info.external_attr, info.create_system = name, attributes, 3
+            archive.writestr(info, content)
+    return file.getvalue()
+
+
+def long_name(kind: bytes, size: int = 1 << 30) -> bytes:
+    """A compressed tar whose first header asks for so many bytes of memory."""
+    import gzip
+
+    info = tarfile.TarInfo("././@LongLink")
+    info.type, info.size = kind, size
+    return gzip.compress(info.tobuf(tarfile.GNU_FORMAT)[:512] + bytes(1 << 20))
