@@ -91,7 +91,8 @@ names = st.one_of(
     st.sampled_from(WORDS),
     st.lists(st.sampled_from(WORDS), min_size=1, max_size=8).map(" ".join),
     st.integers(1, 22).map(lambda n: " ".join(["dog"] * n)),
-    st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8),
+    # without surrogates, and without controls and what turns the direction of writing, which are refused
+    st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp", "Cf"]), min_size=1, max_size=8),
 ).filter(_sayable)
 
 
@@ -466,3 +467,9 @@ def test_a_context_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
 def test_a_context_that_is_missing_is_refused() -> None:
     with pytest.raises(ValueError, match="context after has shape"):
         make_prompts(tower(), ["cat"], after=2)()
+
+
+@pytest.mark.parametrize("name", ["red\x1b[31m fox", "red\nfox", "red\x85fox", "red \u202efox", "red\u2028fox"])
+def test_names_that_tell_a_terminal_what_to_do_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match="control characters"):
+        make_prompts(tower(), [name])

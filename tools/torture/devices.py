@@ -72,7 +72,8 @@ def _steps_as_one(method: str, work: Path, times: int) -> Row:
         losses.append(max(abs(a[k] - b[k]) / max(1, abs(a[k])) for a, b in zip(*said, strict=True) for k in a))
         tensors.append(max((learned[0][k] - learned[1][k]).abs().max().item() for k in learned[0] if k not in DEAD))
         held += steps >= 20 and losses[-1] < 1e-5
-    seen = f"{steps} steps; losses differ by {max(losses):.1e} of their size at most, what was learned by {max(tensors):.1e}"
+    apart = f"losses differ by {max(losses):.1e} of their size at most, what was learned by {max(tensors):.1e}"
+    seen = f"{steps} steps; {apart}"
     return Row(f"{method}: two processes against one", times, held, seen)
 
 
