@@ -303,6 +303,7 @@ def test_activations_keep_to_the_memory_asked_for(train: bool) -> None:
 
 def test_prompts_that_were_first_used_in_inference_mode_can_be_trained() -> None:
     classnames = [f"{word} dog" for word in WORDS] + WORDS
+    tower()  # which all tests share: made within, it would be of no use to those that train
     with torch.inference_mode():
         prompts = PackedPrompts(tower(), classnames, before=2, after=1)
         prompts(torch.randn(2, WIDTH), torch.randn(1, WIDTH))
