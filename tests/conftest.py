@@ -35,6 +35,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """A test draws the same weights in every run and any order, so that what fails can be seen to fail again."""
+    torch.manual_seed(0)
+
+
 def make_tiny() -> Backbone:
     """A CLIP with random weights, small enough that a training step takes milliseconds."""
     vision = {"layers": 2, "width": 64, "patch_size": 8, "image_size": 32}
