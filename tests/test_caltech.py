@@ -9,8 +9,9 @@ import torch
 from gopro.config import TrainConfig
 from gopro.data import Sample, load_dataset
 from gopro.evaluate import encode_samples, evaluate
-from gopro.fit import RESUME, Step
+from gopro.fit import Step
 from gopro.run import load_run
+from gopro.state import RESUME
 from gopro.train import resume, train
 
 

@@ -20,11 +20,12 @@ from gopro.data.dataset import Dataset
 from gopro.devices import make_fabric
 from gopro.errors import InputError
 from gopro.evaluate import encode_samples
-from gopro.fit import RESUME, Step, learning_rate
+from gopro.fit import Step, learning_rate
 from gopro.methods import build_method
 from gopro.methods.linear_probe import DEFAULT_C, LinearProbe, logistic_regression
 from gopro.methods.tip_adapter import TipAdapter
 from gopro.run import LEARNED, load_run, read_cost
+from gopro.state import RESUME
 from gopro.text import encode_texts
 from gopro.train import resume, train, training_draws
 

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from gopro.backbone import Backbone
 from gopro.config import TrainConfig
 from gopro.determinism import deterministic
-from gopro.fit import LOG
 from gopro.run import LEARNED
+from gopro.state import LOG
 from gopro.train import train
 
 CONFIG = TrainConfig(

@@ -21,10 +21,11 @@ from gopro.backbone import Backbone
 from gopro.config import TrainConfig
 from gopro.devices import Place, started
 from gopro.errors import InputError, ToldElsewhere
-from gopro.fit import RESUME, Step
+from gopro.fit import Step
 from gopro.methods import METHODS
 from gopro.ranks import ALONE, Ranks, gather
 from gopro.run import LEARNED
+from gopro.state import RESUME
 from gopro.train import resume, train
 from tests.pair import Processes, Trained, Wish, follow
 

@@ -14,16 +14,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from gopro.alone import LOCK, alone, leftovers
 from gopro.backbone import Backbone
 from gopro.config import TrainConfig
 from gopro.errors import InputError
-from gopro.fit import LOG, RESUME, Step
+from gopro.fit import Step
 from gopro.methods import METHODS
 from gopro.results import Results, append_json, whole_lines
 from gopro.run import CONFIG, LEARNED, append, load_run, write_atomically
+from gopro.state import LOG, RESUME
 from gopro.train import resume, train
 from tests.test_fit import config, same_tensors
 from tools.torture import processes
@@ -172,6 +175,18 @@ def test_a_log_that_is_not_what_it_was_is_named(damage, tmp_path: Path, tiny: Ba
     assert [line.split(",")[0] for line in (tmp_path / "run" / LOG).read_text().splitlines()][:2] == ["epoch", "2"]
 
 
+def test_training_pictures_that_are_fewer_than_they_were_are_told(tmp_path: Path, tiny: Backbone) -> None:
+    begun(tmp_path / "run", tiny)
+    state = tmp_path / "run" / RESUME
+    tensors = load_file(state)
+    with safe_open(state, "pt") as file:
+        said = file.metadata()
+    tensors["pictures"] = torch.cat([tensors["pictures"], tensors["pictures"][:1]])
+    save_file(tensors, state, said)
+    with pytest.raises(InputError, match=r"began with (\d+) pictures and now has .* or remove .*resume\.safetensors"):
+        resume(tmp_path / "run", backbone=tiny)
+
+
 def test_the_state_of_another_run_is_named(tmp_path: Path, tiny: Backbone) -> None:
     """Of the same shapes, from another seed: nothing but the run's config tells."""
     begun(tmp_path / "run", tiny)
@@ -223,13 +238,13 @@ def test_what_finds_no_room_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     assert path.read_bytes() == b"old and" and [path] == list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("size", [300, 2000, 2450])
+@pytest.mark.parametrize("size", [300, 2500, 3500])
 def test_a_run_that_finds_no_room_is_gone_on_with(size: int, tmp_path: Path, tiny: Backbone) -> None:
     """No room for the config, for the state, for the log; there is some later, and the bits are those of a run that
     always had it."""
-    told = {"method": "coop", "epochs": 12, "batch": 8}
+    told = {"method": "coop", "epochs": 20, "batch": 8}
     train(config(tmp_path / "whole", **told), backbone=tiny)
-    name = {300: CONFIG, 2000: RESUME, 2450: LOG}[size]
+    name = {300: CONFIG, 2500: RESUME, 3500: LOG}[size]
     with files_up_to(size), pytest.raises(InputError, match=f"{name} cannot be written: "):
         train(config(tmp_path / "run", **told), backbone=tiny)
     assert not [path for path in (tmp_path / "run").iterdir() if path.name.startswith(".") and path.name != LOCK]

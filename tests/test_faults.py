@@ -39,6 +39,10 @@ def test_a_picture_that_is_harmed_while_it_is_needed(
     holds(torture.predicting(pictures, tiny, harm, draw, 1))
 
 
+def test_a_picture_that_is_replaced_while_no_run_is_at_work(pictures: Path, tmp_path: Path, tiny: Backbone) -> None:
+    holds(torture.exchanging(tmp_path, pictures, tiny, random.Random(1), 2))
+
+
 def test_features_that_are_not_what_was_written(pictures: Path, tmp_path: Path, tiny: Backbone) -> None:
     for row in torture.stores(tmp_path, pictures, tiny, random.Random(1), 3):
         holds(row)

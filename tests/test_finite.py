@@ -18,12 +18,12 @@ from gopro.backbone import Backbone
 from gopro.config import TrainConfig
 from gopro.errors import InputError
 from gopro.evaluate import EncodedSamples, evaluate
-from gopro.fit import LOG, RESUME
 from gopro.losses import nt_xent, prompt_consistency
 from gopro.methods import METHODS, Method, build_method
 from gopro.methods.coop import CoOp
 from gopro.run import LEARNED, read_cost
 from gopro.similarity import similarity
+from gopro.state import LOG, RESUME
 from gopro.train import resume, train
 
 CONFIG = TrainConfig(

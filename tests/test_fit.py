@@ -19,9 +19,10 @@ from gopro.backbone import Backbone, load_backbone
 from gopro.config import TrainConfig
 from gopro.errors import InputError
 from gopro.evaluate import EncodedSamples, evaluate
-from gopro.fit import RESUME, Step, learning_rate
+from gopro.fit import Step, learning_rate
 from gopro.methods import Recipe, build_method
 from gopro.run import LEARNED, load_run
+from gopro.state import RESUME
 from gopro.train import resume, train
 
 CONFIG = TrainConfig(

@@ -1,12 +1,8 @@
-"""The training loop, the choice of the epoch to keep, and going on after a cut."""
+"""The training loop, and the choice of the epoch to keep."""
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,20 +10,17 @@ from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from gopro.bank import training_batches
 from gopro.data.dataset import Sample
-from gopro.errors import InputError
 from gopro.evaluate import encode_samples, evaluate, evaluate_pictures
 from gopro.finite import Finite, NonFinite
 from gopro.methods import Method, Recipe
 from gopro.ranks import ALONE, Ranks
-from gopro.run import CONFIG, append, save_tensors
+from gopro.state import LOG, RESUME, Best, Seen, load_state, log_epoch, save_state
 from gopro.views import CROP
 
-RESUME, LOG = "resume.safetensors", "log.csv"
 WARMUP_LR = 1e-5
 
 
@@ -48,14 +41,6 @@ class Fitted:
 
     seconds: float
     skipped: int
-
-
-@dataclass
-class Best:
-    """The epoch that was best on the validation pictures: their accuracy in percent, and what was learned by then."""
-
-    accuracy: float
-    learned: dict[str, Tensor]
 
 
 def learning_rate(recipe: Recipe, epoch: float) -> float:
@@ -123,7 +108,8 @@ def fit(
         on_fill=on_fill,
     )
     steps = len(batches)
-    first, earlier, skipped, best = _resume(folder, method, optimizer, ranks)
+    seen = Seen.of([*samples, *val]) if ranks.first else None
+    first, earlier, skipped, best = load_state(folder, method, optimizer, ranks, seen)
     started -= earlier
     finite = Finite(parameters, non_finite, folder / RESUME, skipped)
     chooses = bool(val) and ranks.first
@@ -164,123 +150,9 @@ def fit(
             best = Best(accuracy, {key: tensor.clone() for key, tensor in method.state_dict().items()})
         if ranks.first:
             seconds = time.perf_counter() - started
-            _log(folder / LOG, epoch, steps, lrs, losses, seconds, accuracy)
-            _save(folder, method, optimizer, epoch + 1, seconds, finite.skipped, best)
+            log_epoch(folder / LOG, epoch, steps, lrs, losses, seconds, accuracy)
+            save_state(folder, method, optimizer, epoch + 1, seconds, finite.skipped, best, seen)
     module.eval()
     if best is not None:
         method.load_state_dict(best.learned)
     return Fitted(time.perf_counter() - started, finite.skipped)
-
-
-def _log(
-    path: Path,
-    epoch: int,
-    steps: int,
-    lrs: list[float],
-    losses: list[dict[str, Tensor]],
-    seconds: float,
-    accuracy: float | None,
-) -> None:
-    """Appends an epoch's steps, one row each, validation on its last; the one place where losses leave the device."""
-    names = list(losses[0])
-    values = torch.stack([torch.stack([loss[name].float() for name in names]) for loss in losses]).cpu()
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    if not path.exists():
-        writer.writerow(["epoch", "step", "lr", *names, "seconds", *(["val"] if accuracy is not None else [])])
-    for i, (lr, row) in enumerate(zip(lrs, values.tolist(), strict=True)):
-        val = [] if accuracy is None else ["" if i + 1 < len(lrs) else f"{accuracy:.4f}"]
-        figures = [f"{lr:.6g}", *(f"{v:.6g}" for v in row), f"{seconds:.1f}", *val]
-        writer.writerow([epoch, epoch * steps + i + 1, *figures])
-    append(path, text.getvalue().encode())
-
-
-def _save(
-    folder: Path,
-    method: Method,
-    optimizer: torch.optim.Optimizer,
-    epochs: int,
-    seconds: float,
-    skipped: int,
-    best: Best | None,
-) -> None:
-    tensors = {f"learned.{key}": tensor for key, tensor in method.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{key}": t for key, t in state.items() if isinstance(t, Tensor)}
-    log = (folder / LOG).read_bytes()
-    said = {"epochs": str(epochs), "seconds": str(seconds), "skipped": str(skipped)}
-    said |= {"run": _run(folder), "log": _digest(log), "log_bytes": str(len(log))}
-    if best is not None:
-        tensors |= {f"best.{key}": tensor for key, tensor in best.learned.items()}
-        said["best"] = str(best.accuracy)
-    save_tensors(folder / RESUME, tensors, said)
-
-
-def _resume(
-    folder: Path, method: Method, optimizer: torch.optim.Optimizer, ranks: Ranks
-) -> tuple[int, float, int, Best | None]:
-    """Puts the last saved state back, and the log to where it was then.
-
-    Returns: the epochs that are done, the seconds they took, the steps skipped in them, the best of them where one was
-    chosen.
-    """
-    path = folder / RESUME
-    if not path.exists():
-        if ranks.first:
-            _cut_log(folder / LOG, 0, _digest(b""))
-        return 0, 0.0, 0, None
-    try:
-        with safe_open(path, framework="pt", device=str(method.backbone.device)) as file:
-            said = file.metadata() or {}
-            if said.get("run") != _run(folder):
-                raise ValueError(f"it is not of the run that {CONFIG} beside it describes")
-            epochs, seconds, skipped = int(said["epochs"]), float(said["seconds"]), int(said["skipped"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-            best = Best(float(said["best"]), _under("best.", tensors)) if "best" in said else None
-        method.load_state_dict(_under("learned.", tensors))
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, tensor in tensors.items():
-            if key.startswith("optimizer."):
-                _, index, name = key.split(".", 2)
-                state.setdefault(int(index), {})[name] = tensor
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-        log_bytes, log = int(said["log_bytes"]), said["log"]
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise InputError(f"{path} cannot be gone on from ({first}): remove it to start anew") from error
-    if ranks.first:
-        _cut_log(folder / LOG, log_bytes, log)
-    return epochs, seconds, skipped, best
-
-
-def _cut_log(path: Path, size: int, digest: str) -> None:
-    """Takes from the log what came after the state that is gone on from.
-
-    Raises:
-        InputError: it is not what it was then, or cannot be written.
-    """
-    try:
-        if not path.exists():
-            return
-        if _digest(path.read_bytes()[:size]) != digest:
-            raise InputError(f"{path} is not as the last finished epoch left it: put it back, or remove it to go on")
-        if size:
-            os.truncate(path, size)
-        else:
-            path.unlink()
-    except OSError as error:
-        raise InputError(f"{path} cannot be gone on with: {error.strerror}") from error
-
-
-def _run(folder: Path) -> str:
-    """What tells a run from others."""
-    path = folder / CONFIG
-    return _digest(path.read_bytes() if path.is_file() else b"")
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}

@@ -24,12 +24,13 @@ from gopro.devices import count_processes, started
 from gopro.errors import InputError
 from gopro.evaluate import encode_samples
 from gopro.finite import check_learned
-from gopro.fit import RESUME, Step, fit
+from gopro.fit import Step, fit
 from gopro.machine import PeakMemory
 from gopro.methods import Method, build_method, parse_method
 from gopro.profiling import traced
 from gopro.ranks import ALONE, Ranks
 from gopro.run import CONFIG, COST, LEARNED, Cost, Run, describe, load_run, read_config, save_tensors, write_json
+from gopro.state import RESUME
 from gopro.together import together
 from gopro.views import CROP, stable_seed
 

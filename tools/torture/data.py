@@ -11,7 +11,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -49,6 +49,7 @@ def run(work: Path, times: int | None) -> Iterator[Row]:
     data, backbone = pictures(work / "pictures"), load_backbone()
     draw, count = random.Random(SEED), times or 5
     yield from (training(work, data, backbone, harm, draw, count) for harm in HARMS)
+    yield exchanging(work, data, backbone, draw, count)
     yield from (filling(work, data, backbone, harm, draw, count) for harm in HARMS)
     yield from (predicting(data, backbone, harm, draw, count) for harm in HARMS)
     yield from stores(work, data, backbone, draw, times or 20)
@@ -180,6 +181,33 @@ def training(work: Path, data: Path, backbone: Backbone, harm: Callable, draw: r
     finally:
         gopro.bank.in_memory = kept
     return tally.row(f"training, a picture {harm.__name__} at a random step, then gone on with")
+
+
+def exchanging(work: Path, data: Path, backbone: Backbone, draw: random.Random, count: int) -> Row:
+    """A picture that is another when the run is gone on with, at which nobody had looked in between."""
+    tally = Tally()
+    common: dict[str, Any] = {"data": str(data), "method": "coop", "shots": 4, "epochs": 4, "batch": 3, "workers": 0}
+    train(TrainConfig(**common, output=_fresh(work / "unharmed")), backbone=backbone)
+    samples = load_dataset(str(data)).few_shot(4, 1).train
+    for _ in range(count):
+        cut, at = _fresh(work / "cut"), draw.randint(5, 16)  # in its second epoch or later
+        picture: Any = draw.choice(samples).picture
+
+        def on_step(step: Any, at: int = at) -> None:
+            if step.step == at:
+                raise KeyboardInterrupt
+
+        with suppress(KeyboardInterrupt):
+            train(TrainConfig(**common, output=cut), backbone=backbone, on_step=on_step)
+        with harmed(picture.path):
+            replaced(picture.path)
+            fault = named(partial(resume, cut, backbone=backbone), picture.path)
+        if fault is None:
+            resume(cut, backbone=backbone)
+            if not _same(load_file(work / "unharmed" / LEARNED), load_file(cut / LEARNED)):
+                fault = "gone on with, it ended as another run"
+        tally.add(fault and f"step {at}: {fault}")
+    return tally.row("a training cut off, a picture replaced before it is gone on with")
 
 
 def filling(work: Path, data: Path, backbone: Backbone, harm: Callable, draw: random.Random, count: int) -> Row:

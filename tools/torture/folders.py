@@ -13,9 +13,9 @@ from pathlib import Path
 
 from gopro import benchmark
 from gopro.config import BenchmarkConfig
-from gopro.fit import LOG, RESUME
 from gopro.results import Results, append_json, whole_lines
 from gopro.run import CONFIG, LEARNED
+from gopro.state import LOG, RESUME
 from tools.torture.processes import Command, cut_off, do, figures, must_end, pictures, random, unlike
 from tools.torture.rows import Row
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from gopro import cli
 from gopro.data import load_dataset
-from gopro.fit import LOG, RESUME
 from gopro.run import LEARNED
+from gopro.state import LOG, RESUME
 
 PATIENCE = 600.0
 """Seconds after which a command is taken to hang."""

@@ -16,11 +16,12 @@ from gopro.data.dataset import ClassHalf, Dataset
 from gopro.devices import make_fabric
 from gopro.errors import InputError
 from gopro.evaluate import Evaluation, evaluate_pictures
-from gopro.fit import RESUME, Step
+from gopro.fit import Step
 from gopro.predictions import Predictions
 from gopro.protocols import Job, Test
 from gopro.results import Row
 from gopro.run import CONFIG, LEARNED, Run, load_run, read_cost, slug
+from gopro.state import RESUME
 from gopro.train import resume, train
 
 
