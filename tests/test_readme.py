@@ -12,6 +12,8 @@ import pytest
 
 import gopro
 from gopro import cli, demo
+from gopro.report.write import write_tables
+from gopro.results import Results
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -133,14 +135,33 @@ def test_the_readme_has_the_two_commands_and_they_are_targets() -> None:
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
 
 
-def test_the_readmes_table_holds_the_means_of_the_benchmarks() -> None:
-    def rows(page: Path) -> dict[str, list[str]]:
-        text = page.read_text(encoding="utf-8")
-        table = text[text.index("| | Base | New | HM |") :].partition("\n\n")[0].splitlines()
-        cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
-        return {name: [re.sub(r"\*\*|( [±−+].*)", "", cell) for cell in rest] for name, *rest in cells}
+def rows(page: Path) -> dict[str, list[str]]:
+    """The table of methods on a page: each method's cells, without the marks of the best and of intervals."""
+    text = page.read_text(encoding="utf-8")
+    table = text[text.index("| | Base | New | HM |") :].partition("\n\n")[0].splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+    return {name: [re.sub(r"\*\*| [−+]$", "", cell) for cell in rest] for name, *rest in cells[2:]}
 
-    ours, whole = rows(ROOT / "README.md"), rows(ROOT / "docs" / "benchmark.md")
+
+def test_the_benchmarks_table_is_what_its_results_file_says(tmp_path: Path) -> None:
+    example = ROOT / "docs" / "example"
+    results = Results(example / "results.jsonl").rows
+    [markdown, _] = write_tables(tmp_path, results, "gopro")
+    text = markdown.read_text(encoding="utf-8")
+    assert text == (example / "tables.md").read_text(encoding="utf-8")
+    to_new, others, styles = re.split(r"^## ", text.replace("**", ""), flags=re.MULTILINE)[1:4]
+    for method, (*three, cross, domains) in rows(ROOT / "docs" / "benchmark.md").items():
+        assert f"| average | {method} | {' | '.join(three)} |" in to_new
+        assert re.search(rf"^\| {re.escape(method)} \|.* {re.escape(cross)} \|$", others, re.MULTILINE)
+        elsewhere = "mmrl[fuse=false]" if method == "mmrl" else method
+        assert re.search(rf"^\| {re.escape(elsewhere)} \|.* {re.escape(domains)} \|$", styles, re.MULTILINE)
+
+
+def test_the_readmes_table_holds_the_means_of_the_benchmarks() -> None:
+    def means(page: Path) -> dict[str, list[str]]:
+        return {name: [cell.partition(" ")[0] for cell in cells] for name, cells in rows(page).items()}
+
+    ours, whole = means(ROOT / "README.md"), means(ROOT / "docs" / "benchmark.md")
     assert {"zeroshot", "coop", "gopro"} < set(ours) <= set(whole)
     assert all(ours[name] == whole[name] for name in ours)
 

@@ -75,7 +75,8 @@ class Graph(nn.Module):
         """The graph for any number of pictures."""
         example = self.given(torch.zeros(2, 3, self.size, self.size))
         self(example)  # what the text side computes once and keeps must be there: tracing would keep its own stand-ins
-        return torch.export.export(self, (example,), dynamic_shapes={"pictures": {0: Dim("batch")}}, strict=False)
+        batch = Dim("batch", min=1, max=2**31 - 1)  # without bounds torch 2.6 and 2.7 refuse it
+        return torch.export.export(self, (example,), dynamic_shapes={"pictures": {0: batch}}, strict=False)
 
 
 def tokens_of_own_text(method: Method) -> int | None:
