@@ -96,7 +96,7 @@ def test_readme(here: Path) -> None:
 
 def test_cache(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GOPRO_CACHE", "kept")
-    cli.main(["train", *"--data my-pictures --method zeroshot --output runs/seen".split()])
+    cli.main(["train", "--data", "my-pictures", "--method", "zeroshot", "--output", "runs/seen"])
     cli.main(["eval", "runs/seen"])
     run("docs/cache.md")
     assert not any(Path("kept").rglob("*.safetensors"))  # the page ends with pruning all
