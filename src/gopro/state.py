@@ -96,6 +96,7 @@ def save_state(
     best: Best | None,
     seen: Seen | None,
 ) -> None:
+    """Writes what a run goes on from after so many epochs, for the log as it is then."""
     tensors = {f"learned.{key}": tensor for key, tensor in method.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{key}": t for key, t in state.items() if isinstance(t, Tensor)}

@@ -75,7 +75,7 @@ class Graph(nn.Module):
         """The graph for any number of pictures."""
         example = self.given(torch.zeros(2, 3, self.size, self.size))
         self(example)  # what the text side computes once and keeps must be there: tracing would keep its own stand-ins
-        batch = Dim("batch", min=1, max=2**31 - 1)  # without bounds torch 2.6 and 2.7 refuse it
+        batch = Dim("batch", min=1, max=2**31 - 1)  # without bounds torch 2.7 refuses it
         return torch.export.export(self, (example,), dynamic_shapes={"pictures": {0: batch}}, strict=False)
 
 
