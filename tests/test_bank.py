@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 from lightning_fabric import Fabric
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gopro import benchmark
@@ -25,6 +26,7 @@ from gopro.features import Wanted, encode_views
 from gopro.fit import Step
 from gopro.methods import Method, build_method
 from gopro.run import LEARNED
+from gopro.state import RESUME
 from gopro.store import FeatureStore
 from gopro.train import resume, train, training_draws
 from gopro.views import make_view, seeded
@@ -131,22 +133,45 @@ def test_no_picture_is_opened_twice_by_epochs_methods_and_sweeps(
     assert opened, "a third draw was there already"
 
 
-def test_a_cut_run_ends_as_an_uncut_one(tmp_path: Path, tiny: Backbone, opened: list[str]) -> None:
+def cut(folder: Path, backbone: Backbone) -> None:
+    """A run that is cut off in its third epoch."""
+
     class Cut(Exception):
         pass
 
-    def cut(step: Step) -> None:
+    def on_step(step: Step) -> None:
         if step.epoch == 2:
             raise Cut
 
-    train(replace(CONFIG, output=tmp_path / "uncut"), backbone=tiny)
     with pytest.raises(Cut):
-        train(replace(CONFIG, output=tmp_path / "cut"), backbone=tiny, on_step=cut)
+        train(replace(CONFIG, output=folder), backbone=backbone, on_step=on_step)
+
+
+def test_a_cut_run_ends_as_an_uncut_one(tmp_path: Path, tiny: Backbone, opened: list[str]) -> None:
+    train(replace(CONFIG, output=tmp_path / "uncut"), backbone=tiny)
+    cut(tmp_path / "cut", tiny)
     opened.clear()
     resume(tmp_path / "cut", backbone=tiny)
     assert not opened
     uncut, gone_on = (load_file(tmp_path / name / LEARNED) for name in ("uncut", "cut"))
     assert all(torch.equal(uncut[key], gone_on[key]) for key in uncut)
+
+
+def test_an_exchanged_picture_is_named_before_a_bank_is_filled(
+    tmp_path: Path, tiny: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut(tmp_path / "cut", tiny)
+    state = tmp_path / "cut" / RESUME
+    with safe_open(state, "pt") as file:
+        said = file.metadata()
+    tensors = load_file(state)
+    tensors["pictures"][0] += 1
+    save_file(tensors, state, said)
+    monkeypatch.setenv("GOPRO_CACHE", str(tmp_path / "empty"))
+    filled: list[int] = []
+    with pytest.raises(InputError, match="began with another picture here"):
+        resume(tmp_path / "cut", backbone=tiny, on_fill=lambda done, _: filled.append(done))
+    assert not filled
 
 
 @pytest.mark.parametrize("workers", [0, 2])

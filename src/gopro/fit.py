@@ -94,6 +94,9 @@ def fit(
         plain = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
     module, optimizer = fabric.setup(method, plain)
     started = time.perf_counter()
+    seen = Seen.of([*samples, *val]) if ranks.first else None
+    first, earlier, skipped, best = load_state(folder, method, optimizer, ranks, seen)
+    started -= earlier
     bank = min(bank, recipe.epochs)  # draws that no epoch comes to are not encoded
     batches = training_batches(
         method,
@@ -108,9 +111,6 @@ def fit(
         on_fill=on_fill,
     )
     steps = len(batches)
-    seen = Seen.of([*samples, *val]) if ranks.first else None
-    first, earlier, skipped, best = load_state(folder, method, optimizer, ranks, seen)
-    started -= earlier
     finite = Finite(parameters, non_finite, folder / RESUME, skipped)
     chooses = bool(val) and ranks.first
     held_out = encode_samples(method, val, workers=workers) if chooses and method.frozen_images else None

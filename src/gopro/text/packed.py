@@ -14,6 +14,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from typing import Any, Self
 
 import torch
@@ -21,7 +22,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
 from gopro.text.prompts import LEAN_WIDTHS, SAVED_WIDTHS, WORKING_WIDTHS, Part, Prompts
 from gopro.text.tower import TextTower
@@ -124,11 +125,10 @@ class PackedPrompts(Prompts):
         if lean:
             room = self._room(batch, LEAN_WIDTHS * layers * PARTS)
         for i, chunk in enumerate(self._chunks(room, class_specific)):
-            arguments = (chunk, before, after, deep, shared)
             if lean and i >= PARTS - 1:  # backward goes from last to first, so the first are those to keep
-                features = _again(self._encode_chunk, *arguments)
+                features = self._encode_chunk_again(chunk, before, after, deep, shared)
             else:
-                features = self._encode_chunk(*arguments, lean=lean)
+                features = self._encode_chunk(chunk, before, after, deep, shared, lean)
             yield chunk.classes, features
 
     def _prefix(
@@ -189,6 +189,17 @@ class PackedPrompts(Prompts):
                 q, x = q[:, :, chunk.eot], x[:, chunk.eot]
             x = _finish(block, x, _attend(q, k, v, shared[layer], chunk.runs), lean)
         return tower.project(x)
+
+    def _encode_chunk_again(
+        self, chunk: Chunk, before: Tensor, after: Tensor, deep: Sequence[Tensor], shared: Sequence[KeysValues]
+    ) -> Float[Tensor, "batch classes embed"]:
+        """The same, computed again in backward."""
+
+        def encode(before: Tensor, after: Tensor, *others: Tensor) -> Tensor:
+            keys, values = others[len(deep) :: 2], others[len(deep) + 1 :: 2]
+            return self._encode_chunk(chunk, before, after, others[: len(deep)], list(zip(keys, values, strict=True)))
+
+        return _again(encode, before, after, *deep, *chain(*shared))
 
     def _tokens(self, class_specific: bool) -> int:
         """How many tokens all classes have together."""
@@ -318,13 +329,43 @@ def _future(length: int, device: torch.device) -> Tensor:
 def _finish(block: ResidualAttentionBlock, x: Tensor, attended: Tensor, lean: bool = False) -> Tensor:
     """What a block does after attention; if lean, the MLP's hidden layer is not kept for backward."""
     x = x + block.ls_1(block.attn.out_proj(attended))
-    return x + block.ls_2(_again(_mlp, block, x) if lean else _mlp(block, x))
+    *inner, last = block.mlp  # `last` is frozen and does not keep its input, the widest of all
+
+    def hidden(x: Tensor) -> Tensor:
+        x = block.ln_2(x)
+        for layer in inner:
+            x = layer(x)
+        return x
+
+    return x + block.ls_2(last(_again(hidden, x) if lean else hidden(x)))
 
 
-def _mlp(block: ResidualAttentionBlock, x: Tensor) -> Tensor:
-    return block.mlp(block.ln_2(x))
+def _again(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """What the function makes of the tensors, computed again in backward, for their gradients alone."""
+    return _Again.apply(function, *tensors)
 
 
-def _again(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
-    """What the function returns, computed again in backward as far as that needs it."""
-    return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
+class _Again(torch.autograd.Function):
+    """As torch's checkpoint, but forward leaves no graph: each of its many small nodes would stand in the room that
+    a tensor beside it gave back, so that the next such tensor finds none; at 500 classes 3 GiB were lost to the gaps.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+        kind = tensors[0].device.type
+        ctx.function = function
+        ctx.autocast = {"device_type": kind, "dtype": torch.get_autocast_dtype(kind)}
+        ctx.autocast["enabled"] = torch.is_autocast_enabled(kind)
+        ctx.save_for_backward(*tensors)
+        return function(*tensors)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        needed = ctx.needs_input_grad[1:]
+        tensors = [t.detach().requires_grad_(n) for t, n in zip(ctx.saved_tensors, needed, strict=True)]
+        with torch.enable_grad(), torch.autocast(**ctx.autocast):
+            result = ctx.function(*tensors)
+        inputs = [t for t in tensors if t.requires_grad]
+        gradients = iter(torch.autograd.grad(result, inputs, gradient, allow_unused=True))
+        return None, *(next(gradients) if n else None for n in needed)
