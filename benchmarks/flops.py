@@ -91,15 +91,19 @@ def embed_dim(prompts: PackedPrompts) -> int:
 
 
 def again(prompts: PackedPrompts, contexts: int) -> int:
-    """Operations of what is computed again in backward: hidden layers of MLPs, or all of a chunk of classes."""
+    """Operations of what is computed again in backward: all but the maps behind attention and MLPs, or all at that."""
     tower = prompts.tower
     tokens, layers, d = sum(map(len, prompts.body_ids)), len(tower.blocks), tower.width
     room = prompts.memory // (contexts * d * 4 * layers)
     if tokens <= room // SAVED_WIDTHS:
         return 0
-    kept = min(1.0, (PARTS - 1) * (room // LEAN_WIDTHS // PARTS) / tokens)
-    hidden = 2 * d * tower.blocks[0].mlp.c_fc.out_features * ((layers - 1) * tokens + len(prompts))
-    return int(kept * contexts * hidden + (1 - kept) * text_forward(prompts, contexts))
+    room -= room // PARTS
+    plain = max(0, room - LEAN_WIDTHS * tokens) / (SAVED_WIDTHS - LEAN_WIDTHS) / tokens
+    kept = min(1.0, room / LEAN_WIDTHS / tokens)
+    # queries are computed for all tokens, the other maps of the last layer for one a class
+    behind = 2 * d * (d + tower.blocks[0].mlp.c_fc.out_features) * ((layers - 1) * tokens + len(prompts))
+    whole = text_forward(prompts, contexts)
+    return int((kept - plain) * (whole - contexts * behind) + (1 - kept) * whole)
 
 
 def step(backbone: Backbone, prompts: PackedPrompts, batch: int, views: int) -> Work:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ class FusedQuickGELU(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.silu(1.702 * x).mul_(1 / 1.702)
+        return F.silu(1.702 * x, inplace=not torch.is_grad_enabled()).mul_(1 / 1.702)
 
 
 def fuse_activations(model: nn.Module) -> None:

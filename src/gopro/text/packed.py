@@ -11,9 +11,10 @@ Names in shapes: B images (or 1), T tokens of a chunk of classes, C classes, P s
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import chain
 from typing import Any, Self
 
@@ -29,8 +30,8 @@ from gopro.text.tower import TextTower
 
 KeysValues = tuple[Tensor, Tensor]  # each [B, H, P, d/H]
 
-# Where not all activations can be kept, classes go through in chunks of this part of the memory: one part is left to
-# the chunk that is being worked on, the others keep what they can.
+# Where not all activations can be kept, classes go through in chunks, of which one takes this part of the memory while
+# it is worked on. The rest is for what is kept.
 PARTS = 8
 
 
@@ -67,9 +68,9 @@ class Chunk:
 class PackedPrompts(Prompts):
     """Prompts of a fixed list of classes on a causal tower, packed.
 
-    Where training finds no room in `memory` for all that autograd would keep, the MLPs' hidden layers are computed
-    again in backward, which for a third of the products frees half the room; and chunks of classes that find none even
-    so are computed again as a whole.
+    Where training finds no room in `memory` for all that autograd would keep, a layer keeps what its attention and its
+    MLP start from, for a fifth of the room, and computes in backward again what lies between, for nearly six tenths of
+    a forward pass; and classes that find no room even so are computed again as a whole.
     """
 
     def __init__(self, tower: TextTower, classnames: Sequence[str], **layout: Any):
@@ -117,18 +118,23 @@ class PackedPrompts(Prompts):
             before, deep = before[:, :, :0], ()
 
         needs_grad = any(t.requires_grad for t in (before, after, *deep, *upper, *shared[-1]))
-        training = torch.is_grad_enabled() and needs_grad
-        layers = len(self.tower.blocks)
-        # without gradient half the memory will do: larger chunks are no faster
-        room = self._room(batch, SAVED_WIDTHS * layers if training else 2 * WORKING_WIDTHS)
-        lean = training and room < self._tokens(class_specific)
-        if lean:
-            room = self._room(batch, LEAN_WIDTHS * layers * PARTS)
-        for i, chunk in enumerate(self._chunks(room, class_specific)):
-            if lean and i >= PARTS - 1:  # backward goes from last to first, so the first are those to keep
-                features = self._encode_chunk_again(chunk, before, after, deep, shared)
+        tokens, plain, lean = self._tokens(class_specific), sys.maxsize, sys.maxsize
+        if torch.is_grad_enabled() and needs_grad:
+            room = self._room(batch, len(self.tower.blocks))  # in widths of a token that all layers keep
+            limit = room // SAVED_WIDTHS
+            if limit < tokens:
+                limit //= PARTS
+                room -= room // PARTS
+                plain, lean = (room - LEAN_WIDTHS * tokens) // (SAVED_WIDTHS - LEAN_WIDTHS), room // LEAN_WIDTHS
+        else:
+            limit = self._room(batch, 2 * WORKING_WIDTHS)  # larger chunks are no faster
+        done = 0
+        for chunk in self._chunks(limit, class_specific):
+            done += len(chunk.ids)
+            if done <= lean:  # backward goes from last to first, so the first are those to keep
+                features = self._encode_chunk(chunk, before, after, deep, shared, lean=done > plain)
             else:
-                features = self._encode_chunk(chunk, before, after, deep, shared, lean)
+                features = self._encode_chunk_again(chunk, before, after, deep, shared)
             yield chunk.classes, features
 
     def _prefix(
@@ -152,7 +158,7 @@ class PackedPrompts(Prompts):
             parent = None if parents is None else parents[layer]
             layers.append((k, v) if parent is None else (_behind(parent[0], k), _behind(parent[1], v)))
             if layer + 1 < len(tower.blocks):
-                x = _finish(block, x, _attend(q, k, v, parent, (Run(0, 1, length),)))
+                x = _finish(block, x, _attend(q, k, v, *(parent or ()), runs=(Run(0, 1, length),)))
         return layers
 
     def _with_upper(self, upper: Sequence[Float[Tensor, "tokens width"]]) -> Sequence[KeysValues]:
@@ -174,8 +180,9 @@ class PackedPrompts(Prompts):
         after: Tensor,
         deep: Sequence[Tensor],
         shared: Sequence[KeysValues],
-        lean: bool = False,
+        lean: bool,
     ) -> Float[Tensor, "batch classes embed"]:
+        """Features of a chunk's classes; if lean, what lies inside attention and MLPs is not kept for backward."""
         tower = self.tower
         places = tower.positional_embedding[chunk.positions]
         x = (tower.token_embedding(chunk.ids) + places)[None]  # [1, T, d]: one for all images as long as it can be
@@ -184,20 +191,20 @@ class PackedPrompts(Prompts):
         for layer, block in enumerate(tower.blocks):
             if 0 < layer <= len(deep):
                 x = _placed(x, chunk.before_at, deep[layer - 1], chunk)
-            q, k, v = _heads(block, x)
-            if layer + 1 == len(tower.blocks):
-                q, x = q[:, :, chunk.eot], x[:, chunk.eot]
-            x = _finish(block, x, _attend(q, k, v, shared[layer], chunk.runs), lean)
+            last = layer + 1 == len(tower.blocks)
+            attend = partial(_attended, block, chunk.runs, chunk.eot if last else None)
+            attended = _again(attend, x, *shared[layer]) if lean else attend(x, *shared[layer])
+            x = _finish(block, x[:, chunk.eot] if last else x, attended, lean)
         return tower.project(x)
 
     def _encode_chunk_again(
         self, chunk: Chunk, before: Tensor, after: Tensor, deep: Sequence[Tensor], shared: Sequence[KeysValues]
     ) -> Float[Tensor, "batch classes embed"]:
-        """The same, computed again in backward."""
+        """The same, all of it computed again in backward."""
 
         def encode(before: Tensor, after: Tensor, *others: Tensor) -> Tensor:
-            keys, values = others[len(deep) :: 2], others[len(deep) + 1 :: 2]
-            return self._encode_chunk(chunk, before, after, others[: len(deep)], list(zip(keys, values, strict=True)))
+            shared = list(zip(others[len(deep) :: 2], others[len(deep) + 1 :: 2], strict=True))
+            return self._encode_chunk(chunk, before, after, others[: len(deep)], shared, lean=False)
 
         return _again(encode, before, after, *deep, *chain(*shared))
 
@@ -278,25 +285,34 @@ def _behind(parent: Tensor, own: Tensor) -> Tensor:
     return torch.cat([parent.expand(own.shape[0], -1, -1, -1).to(own.dtype), own], dim=2)
 
 
+def _attended(
+    block: ResidualAttentionBlock, runs: Sequence[Run], queries: Tensor | None, x: Tensor, *shared: Tensor
+) -> Tensor:
+    """What attention makes of tokens x [B|1, T, d], at these of them, or at all: [B, queries, d]."""
+    q, k, v = _heads(block, x)
+    return _attend(q if queries is None else q[:, :, queries], k, v, *shared, runs=runs)
+
+
 def _heads(block: ResidualAttentionBlock, x: Float[Tensor, "batch tokens width"]) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries (scaled), keys and values of every token, each [B, H, T, d/H]."""
+    """Queries, keys and values of every token, each [B, H, T, d/H]."""
     attention = block.attn
     qkv = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
     q, k, v = qkv.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
-    return q * attention.head_dim**-0.5, k, v
+    return q, k, v
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, shared: KeysValues | None, runs: Sequence[Run]) -> Tensor:
+def _attend(q: Tensor, k: Tensor, v: Tensor, *shared: Tensor, runs: Sequence[Run]) -> Tensor:
     """Causal attention inside each class, and of every class to what is shared. Returns [B, queries, d].
 
     There are as many queries as tokens, or one a class, its last.
     """
+    q = q * q.shape[-1] ** -0.5
     eot_only = q.shape[2] != k.shape[2]
-    batch = max(q.shape[0], 1 if shared is None else shared[0].shape[0])
-    length_shared = 0 if shared is None else shared[0].shape[2]
+    batch = max(q.shape[0], shared[0].shape[0] if shared else 1)
+    length_shared = shared[0].shape[2] if shared else 0
     tokens = [run.count * run.length for run in runs]
     queries = [run.count for run in runs] if eot_only else tokens
-    to_shared = None if shared is None else (q @ shared[0].transpose(-1, -2)).split(queries, dim=2)  # each [B, H, q, P]
+    to_shared = None if not shared else (q @ shared[0].transpose(-1, -2)).split(queries, dim=2)  # each [B, H, q, P]
     own, weights_shared = [], []
     parts = zip(runs, q.split(queries, dim=2), k.split(tokens, dim=2), v.split(tokens, dim=2), strict=True)
     for i, (run, query, key, value) in enumerate(parts):
@@ -314,7 +330,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, shared: KeysValues | None, runs: Se
         own.append((of_own @ value).flatten(2, 3))
         weights_shared.append(of_shared.flatten(2, 3))
     attended = torch.cat(own, dim=2)
-    if shared is not None:
+    if shared:
         attended = attended + torch.cat(weights_shared, dim=2) @ shared[1]
     return attended.transpose(1, 2).flatten(2)
 
@@ -366,6 +382,5 @@ class _Again(torch.autograd.Function):
         tensors = [t.detach().requires_grad_(n) for t, n in zip(ctx.saved_tensors, needed, strict=True)]
         with torch.enable_grad(), torch.autocast(**ctx.autocast):
             result = ctx.function(*tensors)
-        inputs = [t for t in tensors if t.requires_grad]
-        gradients = iter(torch.autograd.grad(result, inputs, gradient, allow_unused=True))
-        return None, *(next(gradients) if n else None for n in needed)
+        torch.autograd.backward(result, gradient)
+        return None, *(t.grad for t in tensors)

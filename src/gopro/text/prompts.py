@@ -24,8 +24,8 @@ from gopro.text.tower import TextTower
 # What autograd keeps of a token and layer whose weights are frozen, in multiples of the width: 10 were measured, at
 # the highest (inputs of the norms, queries, keys, values and copies of them, the MLP's hidden layer).
 SAVED_WIDTHS = 11
-# Of these without the MLP's hidden layer.
-LEAN_WIDTHS = 6
+# And where attention and MLP are computed again: what each starts from.
+LEAN_WIDTHS = 2
 # And what the work on a layer takes of a token at its highest where nothing is kept: 17 were measured with GELU, 21
 # with QuickGELU.
 WORKING_WIDTHS = 21
@@ -57,7 +57,7 @@ class Prompts(ABC):
         before: int = 0,
         after: int = 0,
         tail: str = ".",
-        memory: int | None = 1 << 30,
+        memory: int | None = 2 << 30,
     ):
         if not classnames:
             raise InputError("no class names: give at least one")
