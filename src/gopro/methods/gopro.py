@@ -105,9 +105,9 @@ class GOPro(Method):
     cross-entropy of the other views, the distance to frozen CLIP and the recipe; the released code takes SGD at 2e-3,
     batches of 4 and 50 epochs. Weights were chosen on validation pictures of emoji-objects, 4 shots.
 
-    Result in the embedded suite (docs/benchmark.md: 4 shots, 3 seeds): base/new/HM 73.0/43.8/54.7 where PromptSRC has
-    65.8/39.4/49.3, CoOp 53.2/41.9/46.9 and zero-shot CLIP 50.1/44.4/47.0; other sets 34.9 (28.8, 31.8, 34.8), other
-    styles 50.3 (49.4, 48.2, 50.4).
+    Result in the embedded suite (docs/benchmark.md: 4 shots, 5 seeds): base/new/HM 72.9/43.9/54.8 where PromptSRC has
+    66.6/39.5/49.6, CoOp 53.3/41.5/46.7 and zero-shot CLIP 50.1/44.4/47.0; other sets 34.9 (28.5, 32.1, 34.8), other
+    styles 50.2 (49.3, 48.5, 50.4).
     Cost: 25 to 102 s a run of 43 to 109 classes on one shared core, its views from the bank; CoOp takes 10 to 34 s.
     """
 
