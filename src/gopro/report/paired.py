@@ -76,7 +76,7 @@ def differences(scores: Sequence[Score], methods: Sequence[str], against: str) -
         lines={method: tuple(line) for method, line in lines.items()},
         notes=(
             *_how_to_read([figure for line in lines.values() for figure in line if figure is not None]),
-            *(f"{'; '.join(where)}: {text}" for text, where in left_out.items()),
+            *(f"{'; '.join(sorted(where))}: {text}" for text, where in left_out.items()),
         ),
     )
 

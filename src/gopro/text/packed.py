@@ -297,8 +297,7 @@ def _heads(block: ResidualAttentionBlock, x: Float[Tensor, "batch tokens width"]
     """Queries, keys and values of every token, each [B, H, T, d/H]."""
     attention = block.attn
     qkv = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
-    q, k, v = qkv.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
-    return q, k, v
+    return qkv.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, *shared: Tensor, runs: Sequence[Run]) -> Tensor:
@@ -364,6 +363,7 @@ def _again(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
 class _Again(torch.autograd.Function):
     """As torch's checkpoint, but forward leaves no graph: each of its many small nodes would stand in the room that
     a tensor beside it gave back, so that the next such tensor finds none; at 500 classes 3 GiB were lost to the gaps.
+    Torch's reentrant form leaves none either, but refuses `torch.autograd.grad`.
     """
 
     @staticmethod
