@@ -297,7 +297,8 @@ def _heads(block: ResidualAttentionBlock, x: Float[Tensor, "batch tokens width"]
     """Queries, keys and values of every token, each [B, H, T, d/H]."""
     attention = block.attn
     qkv = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
-    return qkv.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+    q, k, v = qkv.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    return q, k, v
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, *shared: Tensor, runs: Sequence[Run]) -> Tensor:
