@@ -24,7 +24,7 @@ from gopro.methods import build_method
 from gopro.run import Run
 from gopro.serve.app import make_app
 from gopro.serve.limits import Limits
-from gopro.serve.server import bound
+from gopro.serve.server import bound, configured
 from gopro.serve.service import Service
 
 TEMPLATE = "a photo of a {}."
@@ -119,7 +119,9 @@ def written(*pictures: bytes, **fields: str) -> bytes:
 def serving(run: Run, key: str | None = None, samples_of: str | None = None, **limits: int) -> Iterator[Served]:
     """A server on a free port, for as long as the block lasts."""
     app = make_app(run, Limits(**limits), key, samples_of=samples_of)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=10))
+    config = configured(app, Limits(**limits))
+    config.timeout_graceful_shutdown = 10
+    server = uvicorn.Server(config)
     with bound("127.0.0.1", 0) as listening:
         served = Served(f"http://127.0.0.1:{listening.getsockname()[1]}", app.state.service)
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)

@@ -98,6 +98,25 @@ def test_settings_reach_it_and_ctrl_c_stops_it(run_folder: Path, tmp_path: Path)
         assert process.stderr and process.stderr.read() == "stopped\n"
 
 
+def test_a_client_has_only_so_long_to_say_what_it_wants(run_folder: Path) -> None:
+    """Silent, within the head, and after a first answer; who has said it all is waited for by the app, and answered."""
+    with started(run_folder, "--upload-seconds", "1") as (_, address):
+        for begun in (b"", b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-"):
+            with connected(address) as client:
+                client.sendall(begun)
+                assert client.recv(1) == b""
+        with connected(address) as client:
+            client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            said = b""
+            while not said.endswith(b'{"status":"ok"}'):
+                said += client.recv(1 << 16)
+            client.sendall(b"GET /hea")
+            assert client.recv(1 << 16) == b""
+        with connected(address) as client:
+            client.sendall(written(png(0))[:-1])
+            assert client.recv(1 << 16).startswith(b"HTTP/1.1 408")
+
+
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     with pytest.raises(SystemExit) as stop:
         cli.main(["serve", *arguments])

@@ -62,6 +62,9 @@ def serve_command(
     with bound(host, port) as listening:  # before the run is loaded, which takes longer
         classifier = load(run, device)
         assert classifier.run is not None
-        app = make_app(classifier.run, limits or Limits(), key, samples_of=samples, root=root)
-        run_server(app, listening, lambda address: err.print(f"{run} at {address}", markup=False, soft_wrap=True))
+        limits = limits or Limits()
+        app = make_app(classifier.run, limits, key, samples_of=samples, root=root)
+        run_server(
+            app, listening, limits, lambda address: err.print(f"{run} at {address}", markup=False, soft_wrap=True)
+        )
     err.print("stopped")

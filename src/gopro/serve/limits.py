@@ -30,7 +30,7 @@ class Limits:
     max_queue: int = 256
     """Pictures that wait or are worked on at once; more are told to come again."""
     upload_seconds: int = 60
-    """Seconds that a request may take to arrive."""
+    """Seconds that the head of a request may take to arrive, and then the rest of it."""
     batch: int = 64
     """Pictures that go through the image tower at once."""
     encodings_mib: int = 64

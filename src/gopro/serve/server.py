@@ -6,12 +6,16 @@ import signal
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
 from gopro.errors import InputError
+from gopro.serve.connection import Connection
+from gopro.serve.limits import Limits
 
 PATIENCE = 60
 """Seconds that requests in flight are given when the server is told to stop."""
@@ -33,17 +37,33 @@ def bound(host: str, port: int) -> socket.socket:
         raise InputError(f"cannot serve at {host}, port {port}: {reason}; choose another --host or --port") from error
 
 
-def run_server(app: FastAPI, listening: socket.socket, on_ready: Callable[[str], None] = lambda address: None) -> None:
+def configured(app: FastAPI, limits: Limits) -> uvicorn.Config:
+    """How uvicorn serves the app."""
+    connection: Any = partial(Connection, seconds=limits.upload_seconds)
+    return uvicorn.Config(
+        app,
+        http=connection,
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=PATIENCE,
+    )
+
+
+def run_server(
+    app: FastAPI,
+    listening: socket.socket,
+    limits: Limits,
+    on_ready: Callable[[str], None] = lambda address: None,
+) -> None:
     """Serves until SIGTERM or SIGINT: then new connections are refused and requests in flight are answered. A second
     SIGINT stops at once.
 
     Args:
         on_ready: told the address once the server answers.
     """
-    config = uvicorn.Config(
-        app, ws="none", log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=PATIENCE
-    )
-    server = _Server(config, lambda: on_ready(_address(listening)))
+    server = _Server(configured(app, limits), lambda: on_ready(_address(listening)))
     # When it has stopped, uvicorn raises the signal once more, for whoever handled it before.
     before = signal.signal(signal.SIGTERM, _nothing)
     try:
