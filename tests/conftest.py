@@ -41,10 +41,10 @@ def seed() -> None:
     torch.manual_seed(0)
 
 
-def make_tiny() -> Backbone:
+def make_tiny(layers: int = 2) -> Backbone:
     """A CLIP with random weights, small enough that a training step takes milliseconds."""
-    vision = {"layers": 2, "width": 64, "patch_size": 8, "image_size": 32}
-    text = {"layers": 2, "width": 64, "heads": 2, "context_length": 40}
+    vision = {"layers": layers, "width": 64, "patch_size": 8, "image_size": 32}
+    text = {"layers": layers, "width": 64, "heads": 2, "context_length": 40}
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = open_clip.CLIP(32, vision, text)

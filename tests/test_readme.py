@@ -67,6 +67,7 @@ def test_all_examples_of_using_a_run_work_one_after_the_other(tmp_path: Path, mo
     assert len(namespace["probabilities"]) == len(namespace["features"]) == pictures and namespace["likest"].is_file()
 
 
+@pytest.mark.no_cover  # see test_export.py
 def test_an_exported_file_is_used_as_the_page_says(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     text, namespace = (ROOT / "docs" / "export.md").read_text(encoding="utf-8").partition("## Measured")[0], {}

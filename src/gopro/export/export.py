@@ -202,6 +202,8 @@ def with_head(classifier: Classifier, head: HeadWish) -> Method:
 def _pictures(run: Run, given: str | Path | None) -> tuple[str, Sequence[Picture]]:
     """What to check a file on, in words and one by one."""
     if given is not None:
+        if not Path(given).expanduser().exists():
+            raise InputError(f"{given}: there is no such picture or folder of pictures; check --pictures")
         return str(given), spread([*taken_in(Path(given).expanduser())[0]], MOST_PICTURES)
     advice = "give --pictures, a folder of pictures to check the file on"
     try:
