@@ -18,7 +18,8 @@ from torch import Tensor
 from benchmarks.memory import LiveBytes
 from gopro.errors import InputError
 from gopro.text import FullPrompts, PackedPrompts, Prompts, TextTower, encode_texts, make_prompts
-from gopro.text.packed import _again
+from gopro.text import tower as towers
+from gopro.text.packed import LAYOUTS, _again
 
 WIDTH, LAYERS, CONTEXT_LENGTH = 32, 3, 40
 VISION = {"image_size": 16, "patch_size": 16, "width": 32, "layers": 1, "head_width": 16}
@@ -256,6 +257,21 @@ def test_thousands_of_classes_in_chunks() -> None:
     (expected,) = torch.autograd.grad((full * weights).sum(), context)
     assert (features[:, some] - full).abs().max() <= 1e-5
     assert deviation(gradient, expected) <= 1e-4
+
+
+def test_neither_words_nor_layouts_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server is asked about any number of names, for any number of pictures."""
+    monkeypatch.setattr(towers, "WORDS", 40)
+    text = TextTower(clip(), open_clip.SimpleTokenizer())
+    words = ["".join(random.Random(seed).choices("abcdefghij", k=9)) for seed in range(100)]
+    found = [text.tokens(word) for word in words]
+    assert len(text.tokenizer.cache) == 40
+    assert found == [text.tokens(word) for word in words] == [open_clip.SimpleTokenizer().encode(w) for w in words]
+    prompts = PackedPrompts(tower(), WORDS, before=4, memory=1 << 20)
+    for batch in range(1, 41):
+        context = torch.randn(batch, 4, WIDTH)
+        assert (prompts(context)[-1:] - prompts(context[-1:])).abs().max() <= 1e-5
+    assert len(prompts._chunked) == LAYOUTS
 
 
 def peak_bytes(classes: int, memory: int, train: bool) -> int:

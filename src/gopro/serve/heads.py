@@ -121,4 +121,5 @@ def _size(head: Method) -> int:
     tensors = list(vars(head.terms).values()) if isinstance(head, FirstOrder) else []
     if isinstance(head, ZeroShot):
         tensors.append(head.text)
-    return 2048 * len(head.classnames) + sum(tensor.nbytes for tensor in tensors)
+    names = sum(2048 + 64 * len(name) for name in head.classnames)
+    return names + sum(tensor.nbytes for tensor in tensors)

@@ -34,6 +34,10 @@ KeysValues = tuple[Tensor, Tensor]  # each [B, H, P, d/H]
 # it is worked on. The rest is for what is kept.
 PARTS = 8
 
+# Layouts of the classes that are kept: the size of a batch may ask for one of its own, and training and evaluation have
+# a few of these; a server has many.
+LAYOUTS = 8
+
 
 @dataclass(frozen=True)
 class Run:
@@ -226,6 +230,8 @@ class PackedPrompts(Prompts):
                     filled = 0
                 chunks[-1].append(c)
                 filled += lengths[c]
+            while len(self._chunked) >= LAYOUTS:
+                del self._chunked[next(iter(self._chunked))]
             self._chunked[key] = tuple(self._chunk(classes, inside) for classes in chunks)
         return self._chunked[key]
 

@@ -7,10 +7,23 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from open_clip import SimpleTokenizer
 from torch import Tensor, nn
 
 from gopro.activation import fuse_activations
 from gopro.errors import InputError
+
+WORDS = 50_000
+"""Words that a tokenizer keeps: as many as the names of ImageNet-21k are made of, twice over."""
+
+
+class Words(dict[str, str]):
+    """Words in pieces, the first `WORDS` that were met. Open_clip's tokenizer would keep every word it ever meets, and
+    a server meets whatever it is asked about."""
+
+    def __setitem__(self, word: str, pieces: str) -> None:
+        if len(self) < WORDS:
+            super().__setitem__(word, pieces)
 
 
 class TextTower:
@@ -39,6 +52,8 @@ class TextTower:
                 "use a CLIP or SigLIP model of open_clip"
             )
         fuse_activations(root.transformer)
+        if isinstance(tokenizer, SimpleTokenizer):
+            tokenizer.cache = Words(tokenizer.cache)
         self.tokenizer = tokenizer
         self.blocks: list[Any] = list(root.transformer.resblocks)
         self.token_embedding: nn.Embedding = root.token_embedding
