@@ -17,7 +17,7 @@ demo: $(READY) ## base-to-new on the embedded benchmark; writes runs/demo/report
 	@$(BIN)/gopro demo
 
 test: lint ## lint, types and the tests, with their coverage (WORKERS=2)
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report=
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=
 
 lint: $(READY) ## ruff (rules and format) and the type checker
 	$(BIN)/ruff check .

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
@@ -37,7 +36,8 @@ class Connection(H11Protocol):
 
     def _watch(self) -> None:
         """Has the clock run while a head is on its way, and only then."""
-        if self.conn.their_state is not h11.IDLE or self.transport.is_closing():
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if answering or self.transport.is_closing():
             self._unwatch()
         elif self._too_slow is None:
             self._too_slow = self.loop.call_later(self._seconds, self._hang_up)
