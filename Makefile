@@ -4,9 +4,11 @@ WORKERS ?= 2
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TIMES ?= 20
+PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint torture docs clean
+.PHONY: help setup demo test repeat lint torture docs clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -17,7 +19,10 @@ demo: $(READY) ## base-to-new on the embedded benchmark; writes runs/demo/report
 	@$(BIN)/gopro demo
 
 test: lint ## lint, types and the tests, with their coverage (WORKERS=2)
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=
+	$(PYTEST) --cov --cov-report=
+
+repeat: $(READY) ## the tests in a row, each time in another order and without coverage, until one fails (TIMES=20)
+	@for i in $$(seq $(TIMES)); do $(PYTEST) -q || exit 1; echo "$$i of $(TIMES) done"; done
 
 lint: $(READY) ## ruff (rules and format) and the type checker
 	$(BIN)/ruff check .
