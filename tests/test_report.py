@@ -26,11 +26,11 @@ from gopro.data.dataset import ClassHalf, Dataset
 from gopro.errors import InputError
 from gopro.predictions import Predictions
 from gopro.report import classes as by_class
-from gopro.report import write_report
 from gopro.report.accuracy import shot_curves
 from gopro.report.gather import Experiment
 from gopro.report.learning import POINTS, learning_plots
 from gopro.report.look import LIGHT, marks
+from gopro.report.page import write_report
 from gopro.report.plots import Panel, inline, tip
 from gopro.report.spread import Spread
 from gopro.report.summary import Headline

@@ -78,7 +78,9 @@ def report_command(folder: Path, *, against: Against = None) -> None:
     folder:
         The --output of gopro benchmark.
     """
-    page = report.write_report(folder, against=against)
+    from gopro.report.page import write_report  # with matplotlib, which takes half a second
+
+    page = write_report(folder, against=against)
     out.print(f"{escape(str(page))}, with tables.md, tables.tex and plots/ beside it", highlight=False, soft_wrap=True)
 
 
@@ -90,11 +92,13 @@ def demo_command(*, output: Path = Path("runs/demo")) -> None:
     output:
         Folder for the results, the runs and report.html.
     """
+    from gopro.report.page import write_report
+
     config = replace(demonstration.CONFIG, output=output)
     out.print(demonstration.INTRO, highlight=False)
     _benchmark("base-to-new", config, then_report=False)
     steps = demonstration.next_steps(config)
-    page = report.write_report(output, title=demonstration.TITLE, next_steps=steps)
+    page = write_report(output, title=demonstration.TITLE, next_steps=steps)
     out.print(f"\nReport with pictures: {page}\n", highlight=False, soft_wrap=True)
     for step in steps:
         out.print(escape(step.replace("`", "")), highlight=False, soft_wrap=True)

@@ -13,8 +13,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from scipy.io import loadmat
-
 from gopro.data.listing import class_folders, pictures_by_class, some
 from gopro.data.splits import Entry, Parts, check_entries, split_in_three, split_off_val
 from gopro.errors import InputError
@@ -206,6 +204,8 @@ def _rows(file: Path, pattern: str, form: str) -> Iterator[tuple[str, ...]]:
 
 def _mat(file: Path, variable: str, read: Callable[[Any], Element], *fields: str) -> list[Element]:
     """What `read` makes of each element, which must have `fields`, in the first row of a variable of a MATLAB file."""
+    from scipy.io import loadmat  # loaded where it is needed: most commands read no such file
+
     try:
         row = loadmat(file, appendmat=False, variable_names=[variable])[variable][0]
         if missing := set(fields) - set(row.dtype.names or ()):

@@ -1,8 +1,7 @@
-"""What an experiment showed: tables of results, and one HTML page."""
+"""What an experiment showed: tables of results; and one HTML page, of `gopro.report.page`, which loads matplotlib."""
 
 from gopro.report.latex import latex
 from gopro.report.markdown import markdown
-from gopro.report.page import write_report
 from gopro.report.paired import reference
 from gopro.report.shape import AVERAGE, Block, Cell, Difference, Differences, Line, Table
 from gopro.report.spread import Spread
@@ -25,6 +24,5 @@ __all__ = [
     "rich_differences",
     "rich_table",
     "tables",
-    "write_report",
     "write_tables",
 ]
