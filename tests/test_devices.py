@@ -3,8 +3,10 @@ and where one fails or is lost the others end too."""
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from gopro import together
 from gopro.backbone import Backbone
 from gopro.config import TrainConfig
 from gopro.devices import Place, started
@@ -219,6 +222,21 @@ def test_several_devices_from_python(tmp_path: Path) -> None:
     many = resume(tmp_path / "two", devices=2)
     for key, tensor in one.method.state_dict().items():
         torch.testing.assert_close(many.method.state_dict()[key], tensor, atol=TENSORS, rtol=0)
+
+
+def _closes_all_and_dies_later() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    os.closerange(3, parent.sentinel)
+    os.closerange(parent.sentinel + 1, 256)
+    time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_how_a_process_ended_is_known_a_moment_after_its_end() -> None:
+    """Its pipe, which tells of its end, is closed first: now and then nobody could say what had happened."""
+    with together._Others(2, _closes_all_and_dies_later) as others:
+        assert others.reason(60) == "process 2 of 2 ended by signal 9"
 
 
 def test_the_others_reason_is_told(tmp_path: Path) -> None:

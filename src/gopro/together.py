@@ -206,10 +206,12 @@ class _Others:
 
     def reason(self, patience: float) -> str | None:
         """Why another one has failed, if one does within so many seconds."""
-        wait([process.sentinel for process in self.processes], patience)
+        ended = wait([process.sentinel for process in self.processes], patience)
         if why := self.why():
             return why
         for number, process in enumerate(self.processes, start=2):
+            if process.sentinel in ended:
+                process.join()  # what tells of its end is closed a moment before how it ended is known
             if (code := process.exitcode) is not None and code != 0:
                 end = f"by signal {-code}" if code < 0 else f"with exit code {code}"
                 return f"process {number} of {self.place.count} ended {end}"
