@@ -27,7 +27,8 @@ def on_cluster(tasks: Sequence[Task], address: str) -> Iterator[tuple[int, Messa
     installed on the cluster's machines, and data and output folders lie at the same paths there.
 
     Raises:
-        InputError: ray is not installed, there is no such cluster, or none of its machines has what a run needs.
+        InputError: ray is not installed, there is no such cluster, it is lost, or none of its machines has what a run
+            needs.
     """
     try:
         import ray
@@ -67,6 +68,11 @@ def on_cluster(tasks: Sequence[Task], address: str) -> Iterator[tuple[int, Messa
             number = pending.pop(ended[0])
             try:
                 messages: list[Message] = ray.get(ended[0])
+            except OSError as error:
+                raise InputError(
+                    f"--ray {address}: the machine of the cluster that this process goes by is lost ({error}); call "
+                    "the command again, what is done is kept"
+                ) from error
             except RayError as error:
                 first = str(error).strip().partition("\n")[0]
                 messages = [Failed(f"Ray gave the run up: {first}")]
