@@ -54,7 +54,7 @@ class TextTower:
         fuse_activations(root.transformer)
         if isinstance(tokenizer, SimpleTokenizer):
             tokenizer.cache = Words(tokenizer.cache)
-        self.tokenizer = tokenizer
+        self.tokenizer: Any = tokenizer
         self.blocks: list[Any] = list(root.transformer.resblocks)
         self.token_embedding: nn.Embedding = root.token_embedding
         self.positional_embedding: Tensor = root.positional_embedding
