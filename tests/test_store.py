@@ -239,7 +239,8 @@ def test_a_damaged_or_foreign_segment_is_named_and_left_out(tmp_path: Path, tiny
             save_file(content, path, {"format": FORMAT})
         with pytest.warns(UserWarning, match=rf"{path.name} does not hold features") as warned:
             got = encode_views(FeatureStore(tiny, tmp_path), wanted())
-        assert len([w for w in warned if not issubclass(w.category, DeprecationWarning)]) == 1 and same(got[:], expected)
+        assert len([w for w in warned if not issubclass(w.category, DeprecationWarning)]) == 1
+        assert same(got[:], expected)
 
 
 def test_a_store_that_cannot_be_written_stops_nothing(tmp_path: Path, tiny: Backbone, opened: list[str]) -> None:
@@ -249,7 +250,8 @@ def test_a_store_that_cannot_be_written_stops_nothing(tmp_path: Path, tiny: Back
         store = FeatureStore(tiny, folder)
         with pytest.warns(UserWarning, match="features are not kept .*GOPRO_CACHE") as warned:
             got = encode_views(store, wanted())
-        assert len([w for w in warned if not issubclass(w.category, DeprecationWarning)]) == 1 and same(got[:], expected)
+        assert len([w for w in warned if not issubclass(w.category, DeprecationWarning)]) == 1
+        assert same(got[:], expected)
         opened.clear()
         assert same(encode_views(store, wanted())[:], expected) and not opened
 

@@ -68,14 +68,14 @@ def on_cluster(tasks: Sequence[Task], address: str) -> Iterator[tuple[int, Messa
             number = pending.pop(ended[0])
             try:
                 messages: list[Message] = ray.get(ended[0])
+            except RayError as error:  # before OSError: what a run raises is both
+                first = str(error).strip().partition("\n")[0]
+                messages = [Failed(f"Ray gave the run up: {first}")]
             except OSError as error:
                 raise InputError(
                     f"--ray {address}: the machine of the cluster that this process goes by is lost ({error}); call "
                     "the command again, what is done is kept"
                 ) from error
-            except RayError as error:
-                first = str(error).strip().partition("\n")[0]
-                messages = [Failed(f"Ray gave the run up: {first}")]
             for message in messages:
                 yield number, message
     finally:

@@ -14,7 +14,7 @@ from gopro.activation import fuse_activations
 from gopro.errors import InputError
 
 WORDS = 50_000
-"""Words that a tokenizer keeps: as many as the names of ImageNet-21k are made of, twice over."""
+"""Words that a tokenizer keeps."""
 
 
 class Words(dict[str, str]):
