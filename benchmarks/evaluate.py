@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--reference", type=Path, metavar="PATH", help="checkout of the released code")
     parser.add_argument("--classes", type=int, nargs="+", default=[100, 1000], metavar="C")
     parser.add_argument("--pictures", type=int, default=8, metavar="N", help="that ours takes at once")
-    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="of ours")
+    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="of ours; on a card of all")
     parser.add_argument("--limit", type=float, default=12.0, metavar="GIB", help="that a process may take")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     options = parser.parse_args()
@@ -69,7 +69,8 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
 
     def run(variant: str, classes: int) -> Measured:
         ours = variant in ("ours", "first-order")
-        pictures, repeats = (options.pictures, options.repeats) if ours else (1, 1)
+        pictures = options.pictures if ours else 1
+        repeats = options.repeats if ours or options.device == "cuda" else 1
         setting = (variant, classes, pictures, repeats, options.device, options.reference)
         result = apart(options.limit, measure, *setting)
         if result is None:

@@ -51,12 +51,13 @@ def train(
     Args:
         devices: of this machine, to train on at once, see `gopro.together`. They change no result: each takes
             its share of every batch. A script that asks for several has to be guarded by `if __name__ == "__main__"`.
-        backbone: to share one between runs; loaded by `config.backbone` if not given.
+        backbone: to share one between runs; loaded by `config.backbone` if not given. The run computes where it is.
         on_step: called after every step, for progress.
         on_fill: called while the view bank is filled, with how many views are there and of how many.
 
     Raises:
-        InputError: anything in the config that cannot be had, an output folder that is taken or cannot be written.
+        InputError: anything in the config that cannot be had, an output folder that is taken or cannot be written, a
+            backbone on another device than the config's.
     """
     folder = config.output
     with _together(config, folder, devices, backbone, partial(train, config)) as (fabric, ranks):
@@ -153,7 +154,10 @@ def _together(
         raise InputError(f"batch is {recipe.batch}: give at least {count}, a picture for each device")
     if backbone is not None and count > 1 and started() is None:
         raise InputError(f"devices is {count}: the others cannot share a backbone of this process; give none")
-    return together(config, devices, again, f"go on with it by gopro train --resume {folder}")
+    how = config
+    if backbone is not None and config.device == "auto":
+        how = replace(config, device="cuda" if backbone.device.type == "cuda" else "cpu")
+    return together(how, devices, again, f"go on with it by gopro train --resume {folder}")
 
 
 def _prepare(config: TrainConfig, backbone: Backbone | None, fabric: Fabric) -> tuple[Dataset, Method]:
@@ -167,7 +171,10 @@ def _prepare(config: TrainConfig, backbone: Backbone | None, fabric: Fabric) -> 
     if len(few.classnames) < 2:
         only = " ".join(map(repr, few.classnames))
         raise InputError(f"{few.name}: there is only one class to train on, {only}; give at least two")
-    backbone = backbone or load_backbone(config.backbone, fabric.device)
+    if backbone is None:
+        backbone = load_backbone(config.backbone, fabric.device)
+    elif backbone.device != fabric.device:
+        raise InputError(f"device {config.device}: the backbone is on {backbone.device}; load it on {fabric.device}")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(stable_seed(config.seed, "start"))
         method = build_method(config.method, backbone, few.classnames, few.template)
