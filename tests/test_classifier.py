@@ -2,7 +2,6 @@
 
 import io
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -302,14 +301,17 @@ def test_a_stream_reads_no_further_ahead_than_two_batches(classifier: Classifier
             asked += 1
             yield scene(asked % 7)
 
-    before = threading.active_count()
+    others = set(threading.enumerate())
     answers = classifier.stream(endless(), batch=4, workers=2)
     for _ in range(40):
         next(answers)
     assert asked <= 40 + 2 * 4 + 1 + 4
-    answers.close()  # pyright: ignore
-    while threading.active_count() > before:  # the thread that reads ends too
-        time.sleep(0.01)
+    own = set(threading.enumerate()) - others
+    answers.close()
+    for thread in own:  # the one that reads too
+        thread.join(60)
+        assert not thread.is_alive(), thread
+    assert {thread.name for thread in own} == {"pictures", "decode_0", "decode_1"}
 
 
 def test_a_source_that_pauses_is_answered_meanwhile(classifier: Classifier) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gzip
 import io
 import json
 import os
@@ -157,10 +158,29 @@ def test_a_link_to_itself_is_a_picture_that_cannot_be_read(tmp_path: Path) -> No
     assert len(faults) == 1 and "Too many levels" in faults[0]
 
 
-def test_a_tar_header_does_not_ask_for_memory(tmp_path: Path) -> None:
-    for kind in (b"L", b"K", b"x", b"g"):
-        (tmp_path / "a").write_bytes(hostile.long_name(kind))
-        assert "a name or header of 1073741824 bytes" in refusal(unpack, tmp_path / "a", tmp_path / f"into {kind}")
+@pytest.mark.parametrize(
+    "archive", [*map(hostile.long_name, (b"L", b"K", b"x", b"g")), hostile.many_parts()], ids=[*"LKxg", "parts"]
+)
+def test_a_tar_header_does_not_ask_for_memory(archive: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(archive)
+    assert "a name or header of more than 1048576 bytes" in refusal(unpack, tmp_path / "a", tmp_path / "into")
+
+
+def test_a_sparse_file_that_is_cut_where_its_parts_are(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(gzip.decompress(hostile.many_parts(2)))
+    assert "not an archive that can be unpacked" in refusal(unpack, tmp_path / "a", tmp_path / "into")
+
+
+def test_nor_does_a_member_far_into_the_tar(tmp_path: Path) -> None:
+    """What comes before it takes nothing of what it may have."""
+    plain = hostile.tar([(f"{i}/{'x' * 200}", b"y" * 3000, {}) for i in range(2000)])
+    end = len(plain.rstrip(b"\0"))
+    end += -end % 512
+    (tmp_path / "good").write_bytes(plain)
+    unpack(tmp_path / "good", tmp_path / "into good")
+    assert len(list((tmp_path / "into good").rglob("x*"))) == 2000
+    (tmp_path / "bad").write_bytes(plain[:end] + gzip.decompress(hostile.long_name(b"L")))
+    assert "a name or header of more than" in refusal(unpack, tmp_path / "bad", tmp_path / "into bad")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -199,7 +200,7 @@ class Classifier:
 
     def stream(
         self, pictures: Pictures, top_k: int = 5, *, batch: int = 64, workers: int | None = None
-    ) -> Iterator[Answer]:
+    ) -> Generator[Answer, None, None]:
         """Answers one by one, in the order of the pictures, for more pictures than one wants to hold in memory.
 
         A file that cannot be read gets an answer with the reason, and the others go on. Pictures are asked for no
@@ -218,18 +219,20 @@ class Classifier:
 
     def _answers(
         self, given: Iterator[Picture], top_k: int, batch: int, workers: int | None = None
-    ) -> Iterator[Answer]:
+    ) -> Generator[Answer, None, None]:
         names = self.method.classnames
-        for pictures, errors, encoded in self._encoded(given, batch, workers):
-            likeliest: Iterator[list[Prediction]] = iter(())
-            if encoded is not None:
-                top = self._logits(encoded).softmax(dim=-1).topk(min(top_k, len(names)))
-                likeliest = (
-                    [Prediction(names[i], p) for p, i in zip(values, indices, strict=True)]
-                    for values, indices in zip(top.values.tolist(), top.indices.tolist(), strict=True)
-                )
-            for picture, error in zip(pictures, errors, strict=True):
-                yield Answer(picture.name, next(likeliest) if error is None else [], error)
+        # Closed here: one that is closed in Python 3.12.3 keeps the others, and so the threads that decode.
+        with closing(self._encoded(given, batch, workers)) as batches:
+            for pictures, errors, encoded in batches:
+                likeliest: Iterator[list[Prediction]] = iter(())
+                if encoded is not None:
+                    top = self._logits(encoded).softmax(dim=-1).topk(min(top_k, len(names)))
+                    likeliest = (
+                        [Prediction(names[i], p) for p, i in zip(values, indices, strict=True)]
+                        for values, indices in zip(top.values.tolist(), top.indices.tolist(), strict=True)
+                    )
+                for picture, error in zip(pictures, errors, strict=True):
+                    yield Answer(picture.name, next(likeliest) if error is None else [], error)
 
     def _rows(self, pictures: Pictures, of: Callable[[Any], Tensor], batch: int) -> np.ndarray:
         """A row for each picture, made of what the tower says; the row itself for one picture."""
@@ -248,14 +251,16 @@ class Classifier:
 
     def _encoded(
         self, given: Iterator[Picture], batch: int, workers: int | None = None
-    ) -> Iterator[tuple[list[Picture], list[InputError | None], Any]]:
+    ) -> Generator[tuple[list[Picture], list[InputError | None], Any], None, None]:
         """Batches of pictures; for each why it could not be read; what the tower says of those that could, None if
         there are none."""
-        for part in decoded(given, self._view, batch=_above_0("batch", batch), workers=workers):
-            images = [image for _, image in part if isinstance(image, Tensor)]
-            with torch.no_grad():
-                encoded = self.method.encode(torch.stack(images).to(self.method.backbone.device)) if images else None
-            yield [p for p, _ in part], [e if isinstance(e, InputError) else None for _, e in part], encoded
+        device = self.method.backbone.device
+        with closing(decoded(given, self._view, batch=_above_0("batch", batch), workers=workers)) as parts:
+            for part in parts:
+                images = [image for _, image in part if isinstance(image, Tensor)]
+                with torch.no_grad():
+                    encoded = self.method.encode(torch.stack(images).to(device)) if images else None
+                yield [p for p, _ in part], [e if isinstance(e, InputError) else None for _, e in part], encoded
 
     @torch.no_grad()
     def _logits(self, encoded: Any) -> Float[Tensor, "batch classes"]:

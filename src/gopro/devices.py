@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -17,6 +18,11 @@ from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from gopro.config import HowToTrain
 from gopro.errors import InputError
 from gopro.ranks import Ranks
+
+# Fabric would advise every run on a card to round its products; fp32 is fp32, and bf16 is there for who wants less.
+logging.getLogger("lightning_fabric.utilities.rank_zero").addFilter(
+    lambda record: "set_float32_matmul_precision" not in record.getMessage()
+)
 
 OURS = "us"
 """Who started the processes that torchrun and SLURM did not: `gopro.together`."""

@@ -178,7 +178,7 @@ def _prepare(config: TrainConfig, backbone: Backbone | None, fabric: Fabric) -> 
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(stable_seed(config.seed, "start"))
         method = build_method(config.method, backbone, few.classnames, few.template)
-    return few, method
+    return few, method.to(fabric.device)
 
 
 def _train(

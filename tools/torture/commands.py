@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 MEMORY = 16 << 30
-"""Bytes of address space that a command may take, the libraries' among them."""
+"""Bytes of address space that a command may take, the libraries' among them; CUDA's, which is all there is, has no room
+in them."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Commands:
         return subprocess.Popen(
             [sys.executable, "-m", "tools.torture.commands"],
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": path, **self.more},
+            env={**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "", **self.more},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

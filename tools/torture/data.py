@@ -261,7 +261,7 @@ def stores(work: Path, data: Path, backbone: Backbone, draw: random.Random, coun
     """Features that are not what was written are made anew."""
     wanted = [Wanted(s.picture, "eval") for s in load_dataset(str(data)).train]
     folder = _fresh(work / "store")
-    expected = encode_views(FeatureStore(backbone, folder), wanted)[:].rows()
+    expected = encode_views(FeatureStore(backbone, folder), wanted, batch=1)[:].rows()
     [path] = folder.rglob("*.safetensors")
     whole = path.read_bytes()
     with safe_open(path, framework="pt") as file:
@@ -300,7 +300,7 @@ def stores(work: Path, data: Path, backbone: Backbone, draw: random.Random, coun
             (path.parent / f"{i}.safetensors").write_bytes(made())
             with warnings.catch_warnings(record=True) as told:
                 warnings.simplefilter("always")
-                got = encode_views(FeatureStore(backbone, folder), wanted)[:].rows()
+                got = encode_views(FeatureStore(backbone, folder), wanted, batch=1)[:].rows()
             name = any(f"{i}.safetensors" in str(w.message) for w in told)
             # A bit of a key, or of the padding, is not in what is taken: the entry is only no longer found.
             silent = what in ("a bit turned over", "a page of zeros")

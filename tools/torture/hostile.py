@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import pickle
@@ -253,6 +254,8 @@ def archives() -> Iterator[tuple[str, bytes]]:
         yield f"zip, mode {mode:o}", zipped([("x", b"/etc/passwd", mode << 16)])
     for kind in (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE):
         yield f"tar.gz, a name of 1 GB, {kind!r}", long_name(kind)
+    yield "tar.gz, a sparse file in a million parts", many_parts()
+    yield "tar, a sparse file, cut in its parts", gzip.decompress(many_parts(2))
     yield "tar, a file and a folder of one name", tar([("a", b"x", {}), ("a/b", b"y", {})])
     yield "tar, cut", tar([("a", b"x" * 5000, {})])[:3000]
     yield "tar, a size below 0", tar([("a", b"", {})])[:124] + b"\x80" + bytes(400)
@@ -284,8 +287,18 @@ def zipped(members: list[tuple[str, bytes, int]]) -> bytes:
 
 def long_name(kind: bytes, size: int = 1 << 30) -> bytes:
     """A compressed tar whose first header asks for so many bytes of memory."""
-    import gzip
-
     info = tarfile.TarInfo("././@LongLink")
     info.type, info.size = kind, size
     return gzip.compress(info.tobuf(tarfile.GNU_FORMAT)[:512] + bytes(1 << 20))
+
+
+def many_parts(blocks: int = 50_000) -> bytes:
+    """A compressed tar whose first file claims to be sparse, and says so block after block where its parts are."""
+    info = tarfile.TarInfo("a")
+    info.type = tarfile.GNUTYPE_SPARSE
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT)[:512])
+    header[482] = 1  # more blocks follow
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    parts = b"00000000001\0" * 42
+    return gzip.compress(bytes(header) + (parts + b"\1" + bytes(7)) * blocks, 1)

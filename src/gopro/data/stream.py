@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 from threading import Event, Semaphore, Thread
@@ -26,7 +26,7 @@ _AHEAD = 2  # batches: one that is waiting while another is worked on
 
 def decoded(
     pictures: Iterable[Picture], view: View, *, batch: int = 64, workers: int | None = None
-) -> Iterator[list[Decoded]]:
+) -> Generator[list[Decoded], None, None]:
     """Batches of views, in the order of the pictures; a file that cannot be read takes its place with the reason.
 
     Threads decode while the caller works on the batch before, and no more than two batches are held ready. The decoders

@@ -6,12 +6,13 @@ import lzma
 import re
 import shutil
 import stat
+import sys
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from gopro.data.download import CHUNK, ROOM, Progress, Unusable
 from gopro.errors import InputError
@@ -21,8 +22,7 @@ ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 
 _BLOCK = 4096  # bytes of disk that even an empty file costs
 
-_NAMES = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
-_LONG_NAMES = 1 << 20
+_HEADERS = 1 << 20  # bytes that the headers of a tar's member may have: names, and where a sparse file has its parts
 
 Member = tuple[str, Callable[[], IO[bytes]] | None]
 """Name and how to read it; None for a folder."""
@@ -34,7 +34,7 @@ _DAMAGE = (
     zlib.error,
     lzma.LZMAError,
     EOFError,
-    KeyError,
+    LookupError,
     ValueError,
     NotImplementedError,
     RuntimeError,
@@ -86,15 +86,35 @@ def unpack(archive: Path, into: Path, on_progress: Progress | None = None) -> No
         raise InputError(f"{error.filename or into}: cannot be written ({error.strerror})") from error
 
 
-class _Member(tarfile.TarInfo):
-    """A tar header; one of those that tarfile reads into memory, a long name or the like, may not claim to be large."""
+class _Tar(tarfile.TarFile):
+    """A tar file of which no member's headers may be large: tarfile reads them, and what they claim, into memory."""
 
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:
-        member = super().frombuf(buf, encoding, errors)
-        if member.type in _NAMES and member.size > _LONG_NAMES:
-            raise ValueError(f"a name or header of {member.size} bytes")
-        return member
+    def __init__(self, name: Any, mode: Any, fileobj: IO[bytes], **more: Any):
+        bounded: Any = _Bounded(fileobj)
+        super().__init__(name, mode, bounded, **more)
+
+    def next(self) -> tarfile.TarInfo | None:
+        bounded: Any = self.fileobj
+        bounded.left = _HEADERS
+        try:
+            return super().next()
+        finally:
+            bounded.left = sys.maxsize
+
+
+class _Bounded:
+    """A file of which no more than `left` bytes may be asked for."""
+
+    def __init__(self, file: IO[bytes]):
+        self._file = file
+        self.left = sys.maxsize
+        self.seek, self.tell, self.close = file.seek, file.tell, file.close
+
+    def read(self, size: int) -> bytes:
+        self.left -= size
+        if self.left < 0:
+            raise ValueError(f"a name or header of more than {_HEADERS} bytes")
+        return self._file.read(size)
 
 
 def _members(file: IO[bytes]) -> Iterator[Member]:
@@ -104,7 +124,7 @@ def _members(file: IO[bytes]) -> Iterator[Member]:
             yield from _zip_members(archive)
     else:
         file.seek(0)
-        with tarfile.open(fileobj=file, mode="r:*", tarinfo=_Member) as archive:
+        with _Tar.open(fileobj=file, mode="r:*") as archive:
             yield from _tar_members(archive)
 
 
