@@ -128,7 +128,7 @@ def test_a_cluster_that_loses_a_worker_finds_what_one_process_finds(
             os.kill(ray_workers(session).pop(), signal.SIGKILL)
         assert not (tmp_path / "ray" / "results.jsonl").exists()
         printed, _ = sweep.communicate(timeout=300)
-    assert sweep.returncode == 0 and printed.strip().endswith("0")
+    assert sweep.returncode == 0 and "0" in printed.splitlines()  # among what Ray may say there
     assert figures(tmp_path / "ray" / "results.jsonl") == figures(whole / "results.jsonl")
 
 
