@@ -238,7 +238,6 @@ def _solve(config: TrainConfig, few: Dataset, method: Method, fabric: Fabric, ra
     """Has the method take what it can from all training pictures at once. Returns seconds."""
     started = time.perf_counter()
     device = method.backbone.device
-    method.to(device)
     val = None
     if few.val:
         with fabric.autocast():
