@@ -221,7 +221,7 @@ class Classifier:
         self, given: Iterator[Picture], top_k: int, batch: int, workers: int | None = None
     ) -> Generator[Answer, None, None]:
         names = self.method.classnames
-        # By hand: in Python 3.12.3 a generator that is closed keeps the one it iterates, and so the threads that decode.
+        # By hand: in Python 3.12.3 a generator that is closed keeps what it iterates, and so the threads that decode.
         with closing(self._encoded(given, batch, workers)) as batches:
             for pictures, errors, encoded in batches:
                 likeliest: Iterator[list[Prediction]] = iter(())

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 MEMORY = 16 << 30
-"""Bytes of address space that a command may take, the libraries' among them. CUDA maps more, so commands see no card."""
+"""Bytes of address space that a command may take, the libraries' among them. CUDA maps more: commands see no card."""
 
 
 @dataclass(frozen=True)
