@@ -24,9 +24,10 @@ test: lint ## lint, types and the tests, with their coverage (WORKERS=2)
 repeat: $(READY) ## the tests in a row, each time in another order and without coverage, until one fails (TIMES=20)
 	@for i in $$(seq $(TIMES)); do $(PYTEST) -q || exit 1; echo "$$i of $(TIMES) done"; done
 
-lint: $(READY) ## ruff (rules and format) and the type checker
+lint: $(READY) ## ruff (rules and format), the import contract and the type checker
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/basedpyright
 
 torture: $(READY) ## kills, full disks, lost workers, malformed input: docs/reliability.md says what

@@ -26,10 +26,10 @@ from benchmarks.apart import apart
 from benchmarks.naive import Naive
 from benchmarks.released import Released
 from benchmarks.setting import Stopwatch, about, class_names, make_views, openai_state, start
-from gopro.backbone import from_openai
-from gopro.first_order import FirstOrder, expand
-from gopro.machine import PeakMemory
+from gopro.clip.backbone import from_openai
+from gopro.inference.taylor_head import FirstOrder, expand
 from gopro.methods.gopro import GOProRelease
+from gopro.runs.environment import PeakMemory
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from gopro.classifier import load
-from gopro.data import load_dataset
-from gopro.first_order import settled
-from gopro.heads import spread
-from gopro.views import make_view
+from gopro.data.load_dataset import load_dataset
+from gopro.data.transforms import make_view
+from gopro.inference.classifier import load
+from gopro.inference.taylor_head import settled
+from gopro.inference.taylor_head_files import spread
 
 
 def main() -> None:

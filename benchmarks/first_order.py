@@ -16,10 +16,10 @@ from pathlib import Path
 
 import torch
 
-from gopro.data import load_dataset
-from gopro.evaluate import encode_samples, evaluate
-from gopro.first_order import Agreement, FirstOrder, Terms, expand
-from gopro.run import load_run
+from gopro.data.load_dataset import load_dataset
+from gopro.inference.evaluate import encode_samples, evaluate
+from gopro.inference.taylor_head import Agreement, FirstOrder, Terms, expand
+from gopro.runs.run import load_run
 
 
 @torch.no_grad()

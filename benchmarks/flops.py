@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from benchmarks.setting import about, class_names, make_backbone, start
-from gopro.backbone import Backbone
-from gopro.text.packed import PARTS, PackedPrompts
-from gopro.text.prompts import LEAN_WIDTHS, SAVED_WIDTHS
+from gopro.clip.backbone import Backbone
+from gopro.clip.packed_prompts import PARTS, PackedPrompts
+from gopro.clip.prompts import LEAN_WIDTHS, SAVED_WIDTHS
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from PIL import Image
 from benchmarks.setting import Stopwatch, about, make_backbone
 from gopro.data.dataset import Sample
 from gopro.data.loader import DecodedPicture, PictureLoader, in_memory, train_batches
-from gopro.views import Preprocess, ViewName
+from gopro.data.transforms import Preprocess, ViewName
 
 VIEWS: tuple[ViewName, ...] = ("base", "moco", "augmix")
 
@@ -74,7 +74,7 @@ class Endless:
 
 
 def loader(preprocess: Preprocess, views: Sequence[ViewName], workers: int, batch: int) -> PictureLoader:
-    """Of 64 pictures, the way `gopro.fit` makes it."""
+    """Of 64 pictures, the way `gopro.training.loop` makes it."""
     draw = np.random.default_rng(0)
     pictures = [Image.fromarray(draw.integers(0, 256, (375, 500, 3), dtype=np.uint8)) for _ in range(64)]
     samples = [Sample(DecodedPicture(f"noise {i}", picture), 0) for i, picture in enumerate(pictures)]

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gopro.backbone import Encoded
+from gopro.clip.backbone import Encoded
+from gopro.clip.prompts import FullPrompts, Prompts
 from gopro.methods.base import split_context_template
 from gopro.methods.gopro import GOProRelease
-from gopro.text import FullPrompts, Prompts
 
 
 class Naive(GOProRelease):

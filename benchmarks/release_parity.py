@@ -20,9 +20,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from gopro.backbone import from_openai
-from gopro.checkpoints import ours as renamed
+from gopro.clip.backbone import from_openai
 from gopro.methods.gopro import RELEASE, GOPro
+from gopro.runs.coop_checkpoint import ours as renamed
 
 LIMIT = 1e-4
 

@@ -23,8 +23,8 @@ import torch
 from benchmarks import flops, roof
 from benchmarks.setting import Stopwatch, about, class_names, make_backbone, make_views, start
 from benchmarks.train_step import training_step
-from gopro.backbone import Backbone
-from gopro.text.packed import PackedPrompts
+from gopro.clip.backbone import Backbone
+from gopro.clip.packed_prompts import PackedPrompts
 
 FEW = 100  # up to so many classes a measurement is made three times
 

@@ -32,11 +32,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.setting import about
-from gopro.config import TrainConfig
-from gopro.data import load_dataset
-from gopro.heads import ready_head
-from gopro.run import load_run
-from gopro.train import train
+from gopro.data.load_dataset import load_dataset
+from gopro.inference.taylor_head_files import ready_head
+from gopro.runs.config import TrainConfig
+from gopro.runs.run import load_run
+from gopro.training.train import train
 
 DATA = "emoji-activities"
 WARM_UP = 3.0

@@ -13,9 +13,9 @@ import open_clip
 import torch
 from torch import Tensor
 
-from gopro.backbone import Backbone, from_openai
-from gopro.machine import describe_machine
+from gopro.clip.backbone import Backbone, from_openai
 from gopro.methods.gopro import RELEASE, GOPro, GOProConfig, GOProRelease
+from gopro.runs.environment import describe_machine
 
 CALTECH = Path(__file__).resolve().parents[2] / "shared/datasets/caltech-101/split_zhou_Caltech101.json"
 # fmt: off

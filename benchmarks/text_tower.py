@@ -23,7 +23,9 @@ from torch import Tensor
 
 from benchmarks.memory import LiveBytes
 from benchmarks.setting import Stopwatch, about, class_names
-from gopro.text import FullPrompts, PackedPrompts, Prompts, TextTower
+from gopro.clip.packed_prompts import PackedPrompts
+from gopro.clip.prompts import FullPrompts, Prompts
+from gopro.clip.text_tower import TextTower
 
 GROUP = 10  # classes that the full path takes at once
 BEFORE = 4  # tokens of a context, as of "a photo of a"

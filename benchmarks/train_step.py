@@ -31,9 +31,9 @@ from benchmarks.apart import apart
 from benchmarks.naive import Naive
 from benchmarks.released import Released
 from benchmarks.setting import Stopwatch, about, class_names, make_views, openai_state, start
-from gopro.backbone import from_openai
-from gopro.machine import PeakMemory
+from gopro.clip.backbone import from_openai
 from gopro.methods.gopro import RELEASE, GOPro, GOProConfig, GOProRelease
+from gopro.runs.environment import PeakMemory
 
 KINDS = {
     "ours": (GOProRelease, RELEASE),
@@ -154,7 +154,7 @@ def measure(variant: str, classes: int, batch: int, repeats: int, device: str, r
 
 
 def training_step(method: Any, optimizer: torch.optim.Optimizer, views: Any, labels: Any) -> dict[str, float]:
-    """One step as `gopro.fit` takes it. Returns the losses before it."""
+    """One step as `gopro.training.loop` takes it. Returns the losses before it."""
     with torch.autocast(views.device.type, torch.bfloat16, enabled=views.device.type == "cuda"):
         encoded = method.encode(views)
         terms = method.losses(encoded, labels)

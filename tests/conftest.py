@@ -10,8 +10,8 @@ import torch
 from hypothesis import settings
 from playwright.sync_api import Browser, sync_playwright
 
-from gopro.backbone import Backbone
-from gopro.views import Preprocess
+from gopro.clip.backbone import Backbone
+from gopro.data.transforms import Preprocess
 
 settings.register_profile("gopro", deadline=None)  # no test depends on how busy the machine is
 settings.load_profile("gopro")

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from gopro.data.emoji import SEEN_STYLES, SETS, Emoji, all_emoji, drawings
-from gopro.data.scenes import LUMA, SIZE, compose
+from gopro.data.emoji_scenes import LUMA, SIZE, compose
 
 MAIN_TEMPLATE = "a photo of a {}."
 # Also what other words of a prompt are known by: rows of unseen tokens are zero in the exported weights.

@@ -21,15 +21,16 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from PIL import Image
 
-from gopro.backbone import load_backbone
-from gopro.config import TrainConfig
-from gopro.data import load_dataset
-from gopro.evaluate import evaluate_pictures
-from gopro.methods import Method, build_method
-from gopro.report.look import LIGHT
-from gopro.text import PackedPrompts
-from gopro.train import train
-from gopro.views import make_view, seeded
+from gopro.benchmark.report.palette import LIGHT
+from gopro.clip.backbone import load_backbone
+from gopro.clip.packed_prompts import PackedPrompts
+from gopro.data.load_dataset import load_dataset
+from gopro.data.transforms import make_view, seeded
+from gopro.inference.evaluate import evaluate_pictures
+from gopro.methods.base import Method
+from gopro.methods.registry import build_method
+from gopro.runs.config import TrainConfig
+from gopro.training.train import train
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 DATA = "emoji-activities"

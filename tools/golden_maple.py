@@ -1,4 +1,4 @@
-"""Record training steps of the authors' own code of MaPLe, PromptSRC and MMRL, which tests/test_maple.py reproduces.
+"""Record training steps of the authors' own code of MaPLe, PromptSRC and MMRL, for tests/methods/test_deep_prompts.py.
 
     git clone https://github.com/muzairkhattak/multimodal-prompt-learning      # as of 69bce21 for the recorded files
     git clone https://github.com/muzairkhattak/PromptSRC                       # as of bb95c77

@@ -1,4 +1,4 @@
-"""Record training steps of the authors' own code of CoOp, CoCoOp and KgCoOp, which tests/test_rivals.py reproduces.
+"""Record training steps of the authors' own code of CoOp, CoCoOp and KgCoOp, for tests/methods/test_coop_family.py.
 
     git clone https://github.com/KaiyangZhou/CoOp             # as of ff61507 for the recorded files
     git clone https://github.com/htyao89/KgCoOp               # as of c43ccc3

@@ -1,4 +1,4 @@
-"""Record what the authors' own code of Tip-Adapter computes, which tests/test_closed_form.py reproduces.
+"""Record what the authors' own code of Tip-Adapter computes, which tests/methods/test_closed_form.py reproduces.
 
     git clone https://github.com/gaopengcuhk/Tip-Adapter      # as of d0e2d6f for the recorded file
     python -m tools.golden_tip_adapter --repository Tip-Adapter

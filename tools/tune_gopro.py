@@ -23,16 +23,18 @@ from statistics import fmean, stdev
 import torch
 import yaml
 
-from gopro.backbone import load_backbone
-from gopro.config import TrainConfig
-from gopro.data import Dataset, load_dataset
+from gopro.clip.backbone import load_backbone
+from gopro.data.dataset import Dataset
 from gopro.data.emoji import STYLES
-from gopro.devices import make_fabric
-from gopro.evaluate import evaluate_pictures
-from gopro.fit import fit
-from gopro.methods import Method, build_method
-from gopro.results import Row, append_json
-from gopro.views import stable_seed
+from gopro.data.load_dataset import load_dataset
+from gopro.data.transforms import stable_seed
+from gopro.inference.evaluate import evaluate_pictures
+from gopro.methods.base import Method
+from gopro.methods.registry import build_method
+from gopro.runs.config import TrainConfig
+from gopro.runs.results import Row, append_json
+from gopro.training.devices import make_fabric
+from gopro.training.loop import fit
 
 SET, STYLE, SOURCE = "emoji-objects", "twemoji", "noto"
 BANK = 10

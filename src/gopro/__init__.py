@@ -1,28 +1,9 @@
-"""GOPro: prompt learning for CLIP with self-supervision."""
+"""GOPro: prompt learning for CLIP with self-supervision.
 
-from gopro.backbone import load_backbone
-from gopro.classifier import Answer, Classifier, Prediction, load
-from gopro.config import BenchmarkConfig, TrainConfig, TransferConfig
-from gopro.data import find_pictures, load_dataset
-from gopro.errors import InputError
-from gopro.sharing import push
-from gopro.sweep import benchmark
-from gopro.train import resume, train
+The public names stand in `__init__.pyi` and are loaded when they are first used, so that `import gopro` takes
+milliseconds and not the seconds that importing torch takes.
+"""
 
-__all__ = [
-    "Answer",
-    "BenchmarkConfig",
-    "Classifier",
-    "InputError",
-    "Prediction",
-    "TrainConfig",
-    "TransferConfig",
-    "benchmark",
-    "find_pictures",
-    "load",
-    "load_backbone",
-    "load_dataset",
-    "push",
-    "resume",
-    "train",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gopro.machine import describe_machine, describe_versions
+from gopro.runs.environment import describe_machine, describe_versions
 from tools import torture
 from tools.torture.rows import Row, table, written
 

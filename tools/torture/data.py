@@ -17,25 +17,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gopro.bank
 import numpy as np
 import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-import gopro.bank
-from gopro.backbone import Backbone, load_backbone
-from gopro.classifier import Classifier, Prediction
-from gopro.config import TrainConfig
-from gopro.data import load_dataset, reading
+from gopro.clip.backbone import Backbone, load_backbone
+from gopro.clip.feature_store import FeatureStore
+from gopro.clip.features import Wanted, encode_views
+from gopro.data import open_guarded as reading
+from gopro.data.image_file import PictureFile
+from gopro.data.load_dataset import load_dataset
 from gopro.data.loader import in_memory
-from gopro.data.pictures import PictureFile
 from gopro.errors import InputError
-from gopro.evaluate import encode_samples
-from gopro.features import Wanted, encode_views
-from gopro.run import LEARNED
-from gopro.store import FeatureStore
-from gopro.train import resume, train
+from gopro.inference.classifier import Classifier, Prediction
+from gopro.inference.evaluate import encode_samples
+from gopro.runs.config import TrainConfig
+from gopro.runs.run import LEARNED
+from gopro.training.train import resume, train
 from tools.torture.rows import Row
 
 SEED = 3
@@ -147,7 +148,7 @@ def training(work: Path, data: Path, backbone: Backbone, harm: Callable, draw: r
     """Where no picture has room in memory, each is opened again in every epoch."""
     tally = Tally()
     common: dict[str, Any] = {"data": str(data), "method": "coop", "shots": 4, "epochs": 4, "batch": 3, "workers": 0}
-    kept, gopro.bank.in_memory = gopro.bank.in_memory, partial(in_memory, budget=0)  # pyright: ignore
+    kept, gopro.training.batches.in_memory = gopro.training.batches.in_memory, partial(in_memory, budget=0)  # pyright: ignore
     try:
         whole = work / "whole"
         if not whole.exists():
@@ -179,7 +180,7 @@ def training(work: Path, data: Path, backbone: Backbone, harm: Callable, draw: r
                     fault = "gone on with, it ended as another run"
             tally.add(fault and f"step {at}: {fault}")
     finally:
-        gopro.bank.in_memory = kept
+        gopro.training.batches.in_memory = kept
     return tally.row(f"training, a picture {harm.__name__} at a random step, then gone on with")
 
 
@@ -231,7 +232,7 @@ def filling(work: Path, data: Path, backbone: Backbone, harm: Callable, draw: ra
 
 def predicting(data: Path, backbone: Backbone, harm: Callable, draw: random.Random, count: int) -> Row:
     """One answer with the reason, the others as they are."""
-    from gopro.methods import build_method
+    from gopro.methods.registry import build_method
 
     tally, classifier = Tally(), Classifier(build_method("zeroshot", backbone, ("a", "b", "c"), "a photo of a {}."))
     paths = sorted(map(str, data.rglob("*.png")))
@@ -341,7 +342,7 @@ def stalled(data: Path, backbone: Backbone, count: int) -> Row:
 
 
 def encode_samples_of(backbone: Backbone, samples: Any) -> torch.Tensor:
-    from gopro.methods import build_method
+    from gopro.methods.registry import build_method
 
     method = build_method("zeroshot", backbone, ("a", "b", "c"), "a photo of a {}.")
     return encode_samples(method, samples).encoded[:].rows()

@@ -19,11 +19,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from gopro.config import TrainConfig
-from gopro.fit import Step
-from gopro.methods import METHODS
-from gopro.run import CONFIG, LEARNED
-from gopro.train import train
+from gopro.methods.registry import METHODS
+from gopro.runs.config import TrainConfig
+from gopro.runs.run import CONFIG, LEARNED
+from gopro.training.loop import Step
+from gopro.training.train import train
 from tools.torture.rows import Row
 
 SEED = 7
@@ -34,7 +34,7 @@ WISH = TrainConfig(
     data="emoji-activities", output=Path(), shots=2, epochs=4, batch=12, classes="base", workers=0, device="cpu"
 )
 FLAGS = "--data emoji-activities --method coop --shots 4 --epochs 12 --batch 16 --classes base --workers 0 --device cpu"
-DEAD = {"rho_bias"}  # see tests/test_devices.py
+DEAD = {"rho_bias"}  # see tests/training/test_launch.py
 
 
 def run(work: Path, times: int | None) -> Iterator[Row]:

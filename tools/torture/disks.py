@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gopro.run import CONFIG
+from gopro.runs.run import CONFIG
 from tools.torture.processes import cut_off, do, figures, must_end, pictures, unlike
 from tools.torture.rows import Row
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gopro import benchmark
-from gopro.config import BenchmarkConfig
-from gopro.results import Results, append_json, whole_lines
-from gopro.run import CONFIG, LEARNED
-from gopro.state import LOG, RESUME
+from gopro.runs.config import BenchmarkConfig
+from gopro.runs.results import Results, append_json, whole_lines
+from gopro.runs.run import CONFIG, LEARNED
+from gopro.training.resume_state import LOG, RESUME
 from tools.torture.processes import Command, cut_off, do, figures, must_end, pictures, random, unlike
 from tools.torture.rows import Row
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from gopro.run import CONFIG, LEARNED
-from gopro.state import RESUME
+from gopro.runs.run import CONFIG, LEARNED
+from gopro.training.resume_state import RESUME
 from tools.torture.processes import Command, Ended, do, pictures, random, unlike
 from tools.torture.rows import Row
 

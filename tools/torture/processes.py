@@ -14,9 +14,9 @@ from random import Random
 from typing import Any
 
 from gopro import cli
-from gopro.data import load_dataset
-from gopro.run import LEARNED
-from gopro.state import LOG, RESUME
+from gopro.data.load_dataset import load_dataset
+from gopro.runs.run import LEARNED
+from gopro.training.resume_state import LOG, RESUME
 
 PATIENCE = 600.0
 """Seconds after which a command is taken to hang."""

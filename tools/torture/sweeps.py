@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from gopro.alone import LOCK
-from gopro.run import LEARNED
+from gopro.runs.run import LEARNED
+from gopro.training.folder_lock import LOCK
 from tools.torture.processes import PATIENCE, Command, Ended, descendants, do, figures, pictures, random
 from tools.torture.rows import Row
 

@@ -12,10 +12,13 @@ from typing import Annotated
 from cyclopts import App, Parameter
 from rich.markup import escape
 
-from gopro import demo as demonstration
-from gopro import report, sweep
+from gopro.benchmark.report.bootstrap import reference
+from gopro.benchmark.report.terminal import rich_differences, rich_table
+from gopro.benchmark.runner import PLANS, Event, sweep
+from gopro.benchmark.tables import tables
+from gopro.cli import demo_config as demonstration
 from gopro.cli.console import DEFAULTS, ConfigFile, Flat, err, out, steps
-from gopro.config import BenchmarkConfig, SweepConfig, TransferConfig
+from gopro.runs.config import BenchmarkConfig, SweepConfig, TransferConfig
 
 benchmark = App(
     name="benchmark", help="Train and evaluate methods by the field's protocols.", default_parameter=DEFAULTS
@@ -78,7 +81,7 @@ def report_command(folder: Path, *, against: Against = None) -> None:
     folder:
         The --output of gopro benchmark.
     """
-    from gopro.report.page import write_report  # with matplotlib, which takes half a second
+    from gopro.benchmark.report.page import write_report  # with matplotlib, which takes half a second
 
     page = write_report(folder, against=against)
     out.print(f"{escape(str(page))}, with tables.md, tables.tex and plots/ beside it", highlight=False, soft_wrap=True)
@@ -92,7 +95,7 @@ def demo_command(*, output: Path = Path("runs/demo")) -> None:
     output:
         Folder for the results, the runs and report.html.
     """
-    from gopro.report.page import write_report
+    from gopro.benchmark.report.page import write_report
 
     config = replace(demonstration.CONFIG, output=output)
     out.print(demonstration.INTRO, highlight=False)
@@ -106,17 +109,17 @@ def demo_command(*, output: Path = Path("runs/demo")) -> None:
 
 def _benchmark(protocol: str, config: SweepConfig, against: str | None = None, *, then_report: bool = True) -> None:
     """Runs a protocol, shows its tables, and exits with code 1 where runs failed."""
-    jobs = sweep.PLANS[protocol](config)
-    against = report.reference((job.train.method for job in jobs), against)
+    jobs = PLANS[protocol](config)
+    against = reference((job.train.method for job in jobs), against)
     with steps() as (on_step, on_fill):
         shown = "started" if config.ray is None else "finished"  # a cluster does not tell when a run begins
         command = "gopro " + shlex.join(sys.argv[1:])
         on_event = partial(_say, shown)
-        outcome = sweep.sweep(jobs, config, command=command, on_event=on_event, on_step=on_step, on_fill=on_fill)
-    for table in report.tables(outcome.rows, against):
-        out.print(report.rich_table(table))
+        outcome = sweep(jobs, config, command=command, on_event=on_event, on_step=on_step, on_fill=on_fill)
+    for table in tables(outcome.rows, against):
+        out.print(rich_table(table))
         if table.differences is not None:
-            out.print(report.rich_differences(table.differences))
+            out.print(rich_differences(table.differences))
     folder = escape(str(config.output))
     out.print(f"{len(outcome.rows)} evaluations in {folder}/results.jsonl", highlight=False, soft_wrap=True)
     if outcome.failures:
@@ -132,7 +135,7 @@ def _benchmark(protocol: str, config: SweepConfig, against: str | None = None, *
         out.print(f"Next: gopro report {folder}", highlight=False, soft_wrap=True)
 
 
-def _say(shown: str, event: sweep.Event) -> None:
+def _say(shown: str, event: Event) -> None:
     """One line for what a sweep says of itself; of runs that go well, where they have `started` or are `finished`."""
     left = "" if event.seconds_left is None else f", {_duration(event.seconds_left)} to go"
     if event.job is None:

@@ -10,10 +10,10 @@ from cyclopts import App, Parameter
 from rich.markup import escape
 from rich.table import Table
 
-from gopro.cache import DAY, kept, prune
 from gopro.cli.console import DEFAULTS, out
+from gopro.clip.feature_store import ENVIRONMENT, cache_folder
+from gopro.clip.prune_feature_store import DAY, kept, prune
 from gopro.errors import InputError
-from gopro.store import ENVIRONMENT, cache_folder
 
 cache_app = App(name="cache", help="Show and prune what is kept of pictures.", default_parameter=DEFAULTS)
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from gopro.checkpoints import CODE
 from gopro.cli.console import ConfigFile, class_names, out
 from gopro.data.dataset import ClassHalf
-from gopro.importing import BACKBONE, Position, import_checkpoint
+from gopro.runs.coop_checkpoint import CODE
+from gopro.runs.import_checkpoint import BACKBONE, Position, import_checkpoint
 
 
 def import_command(

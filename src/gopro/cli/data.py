@@ -24,14 +24,14 @@ from rich.progress import (
 from rich.table import Table
 
 from gopro.cli.console import DEFAULTS, bar, err, out
-from gopro.data import load_dataset
 from gopro.data.catalog import CATALOG, Benchmark
-from gopro.data.check import check
-from gopro.data.check import pictures as pictures_of
 from gopro.data.emoji import DEFAULT_STYLE, SETS, STYLES, emoji_dataset
+from gopro.data.example_folder import CLASSES, write_sample
+from gopro.data.load_dataset import load_dataset
 from gopro.data.prepare import Preparation
-from gopro.data.sample import CLASSES, write_sample
 from gopro.data.sources import SOURCES
+from gopro.data.verify import check
+from gopro.data.verify import pictures as pictures_of
 from gopro.errors import InputError
 
 data_app = App(

@@ -9,8 +9,9 @@ from rich.markup import escape
 
 from gopro.cli.console import ConfigFile, bar, class_names, out
 from gopro.cli.head import agreement_in_words
-from gopro.export import FORMATS, FormatName, HeadWish, export_run
-from gopro.first_order import Agreement
+from gopro.inference.export.export import HeadWish, export_run
+from gopro.inference.export.formats import FORMATS, FormatName
+from gopro.inference.taylor_head import Agreement
 
 
 def export_command(

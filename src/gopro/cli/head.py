@@ -7,9 +7,9 @@ from pathlib import Path
 from rich.markup import escape
 
 from gopro.cli.console import ConfigFile, bar, class_names, out
-from gopro.first_order import Agreement
-from gopro.heads import ERROR, build_head, head_path
-from gopro.run import load_run
+from gopro.inference.taylor_head import Agreement
+from gopro.inference.taylor_head_files import ERROR, build_head, head_path
+from gopro.runs.run import load_run
 
 
 def head_command(

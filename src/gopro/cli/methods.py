@@ -14,9 +14,10 @@ import torch
 from cyclopts import Parameter
 from rich.table import Table
 
-from gopro.backbone import Backbone, load_backbone
 from gopro.cli.console import bar, out
-from gopro.methods import METHODS, Method, build_method, parse_method
+from gopro.clip.backbone import Backbone, load_backbone
+from gopro.methods.base import Method
+from gopro.methods.registry import METHODS, build_method, parse_method
 
 CLASSES, SHOTS, BATCH = 50, 16, 16
 

@@ -12,12 +12,12 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from gopro.classifier import Answer, Classifier, Head, load
 from gopro.cli.console import ConfigFile, bar, class_names, err, out, plain_output, shown
+from gopro.data.find_images import files_below, is_picture
 from gopro.data.folder import SPLIT_FILE
-from gopro.data.listing import files_below, is_picture
 from gopro.errors import InputError
-from gopro.sorting import UNSURE, Link, Sorter
+from gopro.inference.classifier import Answer, Classifier, Head, load
+from gopro.inference.sort_images import UNSURE, Link, Sorter
 
 
 def predict_command(

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from rich.markup import escape
 
 from gopro.cli.console import ConfigFile, out
-from gopro.sharing import push
+from gopro.runs.push import push
 
 
 def push_command(

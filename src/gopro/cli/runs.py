@@ -9,19 +9,20 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from rich.markup import escape
 
+from gopro.benchmark.worker import summary
 from gopro.cli.console import ConfigFile, Flat, bar, out, steps
 from gopro.cli.head import agreement_in_words
-from gopro.config import TrainConfig
-from gopro.data import load_dataset
 from gopro.data.dataset import ClassHalf
-from gopro.devices import started
+from gopro.data.load_dataset import load_dataset
 from gopro.errors import InputError
-from gopro.evaluate import evaluate_pictures
-from gopro.first_order import Agreement
-from gopro.heads import ready_head
-from gopro.run import load_run, read_cost, slug, write_json
-from gopro.sweep.worker import summary
-from gopro.train import resume, train
+from gopro.files import slug, write_json
+from gopro.inference.evaluate import evaluate_pictures
+from gopro.inference.taylor_head import Agreement
+from gopro.inference.taylor_head_files import ready_head
+from gopro.runs.config import TrainConfig
+from gopro.runs.run import load_run, read_cost
+from gopro.training.devices import started
+from gopro.training.train import resume, train
 
 
 def train_command(

@@ -7,10 +7,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
-from gopro.classifier import load
 from gopro.cli.console import ConfigFile, Flat, err
 from gopro.errors import InputError
-from gopro.serve.limits import Limits
+from gopro.inference.classifier import load
+from gopro.inference.serve.limits import Limits
 
 EXTRA = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 KEY = "GOPRO_API_KEY"
@@ -51,9 +51,9 @@ def serve_command(
     """
     if missing := [name for name in EXTRA if find_spec(name) is None]:
         raise InputError(f"gopro serve needs more packages ({', '.join(missing)}): pip install '.[serve]'")
-    from gopro.serve.app import make_app
-    from gopro.serve.keys import checked_key, read_key
-    from gopro.serve.server import bound, run_server
+    from gopro.inference.serve.app import make_app
+    from gopro.inference.serve.auth import checked_key, read_key
+    from gopro.inference.serve.server import bound, run_server
 
     if api_key_file is not None:
         key = read_key(api_key_file)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from gopro.data import formats
+from gopro.data import annotations as formats
 from gopro.data.dataset import Dataset
-from gopro.data.listing import some
+from gopro.data.find_images import some
 from gopro.data.splits import Parts, as_split, clean_name, keep_entries, read_entries
 from gopro.errors import InputError
 

@@ -9,8 +9,8 @@ from typing import Literal, Protocol, get_args
 
 from PIL import Image
 
+from gopro.data.transforms import CROP
 from gopro.errors import InputError
-from gopro.views import CROP
 
 ClassHalf = Literal["all", "base", "new"]
 SplitName = Literal["train", "val", "test"]

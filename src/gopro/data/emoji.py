@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from gopro.data.dataset import Dataset, Sample, SplitName
-from gopro.data.scenes import RECIPE, SIZE, compose, scene_rng
+from gopro.data.emoji_scenes import RECIPE, SIZE, compose, scene_rng
 from gopro.errors import InputError
 
 FOLDER = Path(__file__).parents[1] / "assets" / "emoji"

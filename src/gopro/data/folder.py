@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import get_args
 
 from gopro.data.dataset import Dataset, Sample, SplitName
-from gopro.data.listing import class_folders, pictures_by_class, some
-from gopro.data.pictures import PictureFile
+from gopro.data.find_images import class_folders, pictures_by_class, some
+from gopro.data.image_file import PictureFile
 from gopro.data.splits import Parts, as_split, clean_name, keep_entries, read_entries, split_in_three
 from gopro.errors import InputError
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from gopro.data.dataset import Picture, Sample
+from gopro.data.transforms import CROP, Preprocess, ViewName, make_view, reduced, seeded, stable_seed
+from gopro.distributed import ALONE, Ranks
 from gopro.errors import InputError
-from gopro.ranks import ALONE, Ranks
-from gopro.views import CROP, Preprocess, ViewName, make_view, reduced, seeded, stable_seed
 
 Key = tuple[int, int]
 """Epoch and index of a sample."""
@@ -187,7 +187,7 @@ def train_batches(
 
     Args:
         bank: where above 0, epoch e takes draw e mod `bank` of those that depend on a picture's content alone.
-        crop: see `gopro.views.make_view`.
+        crop: see `gopro.data.transforms.make_view`.
         ranks: which share of each batch to make.
 
     Raises:
@@ -265,8 +265,8 @@ def in_memory(samples: Sequence[Sample], preprocess: Preprocess, budget: int = 2
     """Training samples with their pictures decoded, the first that fit into `budget` bytes; the others are opened when
     they are needed, and must be the same then.
 
-    For the random views alone: pictures are kept no larger than these need (`gopro.views.reduced`), so that the views
-    are the same bits with and without. Worker processes that are forked share the memory.
+    For the random views alone: pictures are kept no larger than these need (`gopro.data.transforms.reduced`), so that the
+    views are the same bits with and without. Worker processes that are forked share the memory.
 
     Raises:
         InputError: a picture cannot be read.

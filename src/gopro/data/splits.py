@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from gopro.data.dataset import Sample, SplitName
-from gopro.data.pictures import PictureFile
+from gopro.data.image_file import PictureFile
 from gopro.errors import InputError
 
 Entry = tuple[str, int, str]

@@ -10,11 +10,11 @@ from typing import Any, ClassVar, Literal, Self
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from gopro.backbone import Backbone
+from gopro.clip.backbone import Backbone
+from gopro.clip.similarity import similarity
+from gopro.clip.text_tower import TextTower
+from gopro.data.transforms import ViewName
 from gopro.errors import InputError
-from gopro.similarity import similarity
-from gopro.text import TextTower
-from gopro.views import ViewName
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class Method(nn.Module):
         """Loss terms by name, already weighted; their sum is stepped on.
 
         On several devices the batch is one's share of it: a term that is a mean over pictures is right as it is, one
-        that compares pictures with one another takes them through `gopro.ranks.gather`.
+        that compares pictures with one another takes them through `gopro.distributed.gather`.
 
         Args:
             encoded: what `encode` gives for the views of a batch, [views, batch], in the order of `views`.

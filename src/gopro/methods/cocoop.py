@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from gopro.backbone import Backbone, Encoded
+from gopro.clip.backbone import Backbone, Encoded
+from gopro.clip.encode_text import make_prompts
 from gopro.methods.base import Method, Recipe, split_context_template
-from gopro.text import make_prompts
 
 
 @dataclass(frozen=True)

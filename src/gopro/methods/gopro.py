@@ -11,15 +11,16 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from gopro.backbone import Backbone, Encoded
+from gopro.clip.backbone import Backbone, Encoded
+from gopro.clip.encode_text import make_prompts
+from gopro.clip.prompts import Prompts
+from gopro.clip.similarity import similarity
+from gopro.distributed import gather
 from gopro.errors import InputError
-from gopro.losses import nt_xent, prompt_consistency
 from gopro.methods.base import Method, Recipe, split_context_template
-from gopro.methods.familiarity import Familiarity
-from gopro.methods.kernel import KernelResidual
-from gopro.ranks import gather
-from gopro.similarity import similarity
-from gopro.text import Prompts, make_prompts
+from gopro.methods.kernel_residual import KernelResidual
+from gopro.methods.losses import nt_xent, prompt_consistency
+from gopro.methods.ood_gate import Familiarity
 
 
 @dataclass(frozen=True)

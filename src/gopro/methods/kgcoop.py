@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from gopro.backbone import Backbone, Encoded
+from gopro.clip.backbone import Backbone, Encoded
+from gopro.clip.encode_text import encode_texts, make_prompts
+from gopro.clip.similarity import similarity
 from gopro.methods.base import Method, Recipe, split_context_template, split_template
-from gopro.similarity import similarity
-from gopro.text import encode_texts, make_prompts
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from gopro.backbone import Backbone, Encoded
+from gopro.clip.backbone import Backbone, Encoded
 from gopro.errors import InputError
 from gopro.methods.base import Method
 

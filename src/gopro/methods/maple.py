@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from gopro.backbone import Backbone
+from gopro.clip.backbone import Backbone
 from gopro.methods.base import Recipe
-from gopro.methods.deep import DeepPrompts
+from gopro.methods.deep_prompts import DeepPrompts
 
 
 @dataclass(frozen=True)

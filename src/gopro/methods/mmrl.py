@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from gopro.backbone import Backbone
+from gopro.clip.backbone import Backbone
+from gopro.clip.encode_text import make_prompts
+from gopro.clip.prompted_image_tower import PromptedImageTower
+from gopro.clip.similarity import similarity
 from gopro.errors import InputError
 from gopro.methods.base import Method, Recipe, split_template
-from gopro.methods.templates import written_features
-from gopro.similarity import similarity
-from gopro.text import make_prompts
-from gopro.vision import PromptedImageTower
+from gopro.methods.zero_shot_text import written_features
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,13 @@ from open_clip import OPENAI_IMAGENET_TEMPLATES
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
-from gopro.backbone import Backbone
+from gopro.clip.backbone import Backbone
+from gopro.clip.encode_text import encode_texts
+from gopro.clip.similarity import similarity
+from gopro.clip.text_tower import TextTower
 from gopro.errors import InputError
 from gopro.methods.base import Recipe
-from gopro.methods.deep import STD, DeepPrompts
-from gopro.similarity import similarity
-from gopro.text import TextTower, encode_texts
+from gopro.methods.deep_prompts import STD, DeepPrompts
 
 TEMPLATES = OPENAI_IMAGENET_TEMPLATES[:60]
 """The authors' templates: of OpenAI's 80 for ImageNet the first 60."""

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from gopro.backbone import Backbone, Encoded
+from gopro.clip.backbone import Backbone, Encoded
+from gopro.clip.similarity import similarity
+from gopro.distributed import gather
 from gopro.errors import InputError
-from gopro.losses import nt_xent
 from gopro.methods.base import Method, Recipe
-from gopro.methods.templates import written_features
-from gopro.ranks import gather
-from gopro.similarity import similarity
+from gopro.methods.losses import nt_xent
+from gopro.methods.zero_shot_text import written_features
 
 
 @dataclass(frozen=True)

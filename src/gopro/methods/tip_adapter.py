@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from gopro.backbone import Backbone, Encoded
+from gopro.clip.backbone import Backbone, Encoded
+from gopro.clip.similarity import similarity
 from gopro.errors import InputError
 from gopro.methods.base import Method, Recipe
-from gopro.methods.templates import Ensemble, written_features
-from gopro.similarity import similarity
+from gopro.methods.zero_shot_text import Ensemble, written_features
 
 BETAS = [0.1 + i * 11.9 / 200 for i in range(200)]
 ALPHAS = [0.1 + i * 9.9 / 20 for i in range(20)]

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gopro.methods.base import Method
-from gopro.methods.templates import Ensemble, written_features
+from gopro.methods.zero_shot_text import Ensemble, written_features
 
 
 @dataclass(frozen=True)

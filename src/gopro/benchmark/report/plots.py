@@ -1,0 +1,180 @@
+"""Small plots, drawn once by matplotlib: inline SVG in the page's own colours, and files for elsewhere."""
+
+from __future__ import annotations
+
+import html
+import io
+import math
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from gopro.benchmark.report.palette import LIGHT, Mark
+from gopro.files import slug, write_atomically
+
+SIZE = (2.8, 1.9)
+"""Of a panel, in inches: about as wide as a card of the page, so that its text keeps its size."""
+TIP = "tip:"
+ACROSS = 4
+"""Panels in a row of a file."""
+
+_RC = {
+    "font.size": 8.5,
+    "text.parse_math": False,  # a method's or a data set's name may hold dollar signs
+    "text.color": LIGHT["ink"],
+    "axes.edgecolor": LIGHT["line"],
+    "axes.labelcolor": LIGHT["soft"],
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "grid.color": LIGHT["line"],
+    "grid.linewidth": 0.7,
+    "xtick.color": LIGHT["line"],
+    "ytick.color": LIGHT["line"],
+    "xtick.labelcolor": LIGHT["soft"],
+    "ytick.labelcolor": LIGHT["soft"],
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4.5,
+    "lines.solid_capstyle": "round",
+}
+_VARIABLES = {colour: f"var(--{name})" for name, colour in LIGHT.items()}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One small plot.
+
+    Attributes:
+        title: what it shows, one line.
+        draw: draws it on empty axes. An artist whose gid is `tip(text)` has that text as its tooltip on the page.
+        height: in inches.
+    """
+
+    title: str
+    draw: Callable[[Axes], None]
+    height: float = SIZE[1]
+
+
+@dataclass(frozen=True)
+class Plots:
+    """Panels that belong together: figures side by side on the page, one file under `plots/`.
+
+    Attributes:
+        name: the file's stem.
+        title: the file's heading.
+        panels: in order.
+        methods: the legend.
+    """
+
+    name: str
+    title: str
+    panels: Sequence[Panel]
+    methods: Mapping[str, Mark]
+
+
+def stem(text: str) -> str:
+    """The text as the stem of a file's name."""
+    return slug(re.sub(r"[,\s]+", "-", text))
+
+
+def tip(text: str) -> str:
+    """The gid that gives an artist a tooltip."""
+    return TIP + text
+
+
+def inline(panel: Panel, salt: str) -> Markup:
+    """The panel as an <svg> for the page: no fixed size or font, its colours the page's variables.
+
+    Args:
+        salt: tells the panel's ids from those of others on the page.
+    """
+    with _style({"svg.fonttype": "none", "svg.hashsalt": salt}):
+        figure = Figure(figsize=(SIZE[0], panel.height), layout="constrained")
+        panel.draw(figure.add_subplot())
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = buffer.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<defs>\s*</defs>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<[^>]*>", _for_page, svg[svg.index("<svg") :])
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(panel.title)}" ', 1)
+    return Markup(re.sub(r"\s*\n\s*", "\n", svg))
+
+
+def _for_page(tag: re.Match[str]) -> str:
+    """A tag of matplotlib's SVG (no text of ours stands in one, but for the gids) as the page has it."""
+    text = tag[0]
+    if text.startswith("<svg"):
+        return re.sub(r' (?:width|height|version|xmlns)="[^"]*"', "", text)
+    if gid := re.match(r"""<g id=(["'])(.*)\1""", text, re.DOTALL):
+        said = gid[2].removeprefix(TIP)
+        end = "/>" if text.endswith("/>") else ">"
+        return f"<g><title>{said}</title>" if said != gid[2] else f"<g{end}"
+    text = re.sub(r"font: (?:[\w-]+ )*?([\d.]+)px [^;\"]*", r"font-size: \1px", text)
+    text = re.sub(r" ?font-family: [^;\"]*;?", "", text)
+    text = re.sub(r"#[0-9a-f]{6}\b", lambda colour: _VARIABLES.get(colour[0], colour[0]), text)
+    return re.sub(r"(\d\.\d)\d+", r"\1", text)
+
+
+def save(plots: Plots, folder: Path) -> None:
+    """Writes `folder/NAME.png` and `NAME.svg`, each whole or not at all."""
+    across = min(ACROSS, len(plots.panels))
+    down = math.ceil(len(plots.panels) / across)
+    rows = [plots.panels[i : i + across] for i in range(0, len(plots.panels), across)]
+    with _style({"svg.hashsalt": plots.name}):
+        legend_rows = math.ceil(len(plots.methods) / _columns(plots.methods, across))
+        heights = [max(panel.height for panel in row) for row in rows]
+        size = SIZE[0] * across, sum(heights) + 0.3 * down + 0.4 + 0.2 * legend_rows
+        figure = Figure(figsize=size, layout="constrained")
+        figure.suptitle(plots.title, x=0.01, ha="left", fontsize=11)
+        grid = figure.subplots(down, across, squeeze=False, height_ratios=heights)
+        for axes, panel in zip(grid.flat, plots.panels, strict=False):
+            panel.draw(axes)
+            axes.set_title(panel.title)
+        for axes in grid.flat[len(plots.panels) :]:
+            axes.set_axis_off()
+        if plots.methods:
+            handles = [
+                Line2D([], [], color=mark.hex, marker=mark.marker, label=method)
+                for method, mark in plots.methods.items()
+            ]
+            figure.legend(handles=handles, loc="outside lower left", ncols=_columns(plots.methods, across))
+        folder.mkdir(parents=True, exist_ok=True)
+        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=kind, dpi=160, facecolor="white", metadata=metadata)
+            write_atomically(folder / f"{plots.name}.{kind}", buffer.getvalue())
+
+
+def _columns(methods: Mapping[str, Mark], across: int) -> int:
+    """Of the legend: as many as fit the figure's width."""
+    longest = max(map(len, methods), default=0)
+    return max(1, int(SIZE[0] * across * 72 / (5.2 * longest + 40)))
+
+
+@contextmanager
+def _style(more: Mapping[str, str]) -> Iterator[None]:
+    """Matplotlib's settings, for as long as it takes. A name in a script that its font lacks is drawn as boxes."""
+    settings: dict[Any, Any] = {**_RC, **more}
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")
+        yield

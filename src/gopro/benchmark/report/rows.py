@@ -1,0 +1,73 @@
+"""Rows of results.jsonl, checked, as the tables need them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import astuple, dataclass
+from typing import Any
+
+from gopro.errors import InputError
+from gopro.runs.results import KEY, Key
+
+PROTOCOLS = {
+    "base-to-new": "Base to new",
+    "cross-dataset": "Cross-dataset",
+    "domain-generalization": "Domain generalization",
+    "few-shot": "Few-shot",
+}
+"""All protocols, in the order of their tables, and what people call them."""
+
+TRANSFER = ("cross-dataset", "domain-generalization")
+"""Protocols that train on one data set and test on others."""
+
+
+@dataclass(frozen=True)
+class Score(Key):
+    """One evaluation: the key of its row, and its accuracy in percent."""
+
+    accuracy: float
+
+
+def read_scores(rows: Iterable[Mapping[str, Any]]) -> list[Score]:
+    """The rows as scores, in their order.
+
+    Raises:
+        InputError: a row lacks a key, holds what cannot be, contradicts its protocol, or occurs twice.
+    """
+    scores: dict[tuple[Any, ...], Score] = {}
+    for number, row in enumerate(rows, start=1):
+        score = _score(number, row)
+        key = astuple(score)[: len(KEY)]
+        if key in scores:
+            raise InputError(f"{_where(number, row)} occurs twice: remove one of the two")
+        scores[key] = score
+    return list(scores.values())
+
+
+def _where(number: int, row: Mapping[str, Any]) -> str:
+    return (
+        f"result {number} ({row['data']}, {row['method']}, {row['shots']} shots, seed {row['seed']}, {row['classes']})"
+    )
+
+
+def _score(number: int, row: Mapping[str, Any]) -> Score:
+    for name in (*KEY, "accuracy"):
+        if name not in row:
+            raise InputError(f"result {number} has no {name!r}: a row of results.jsonl needs it")
+    where = _where(number, row)
+    for name in KEY:
+        kind = int if name in ("shots", "seed") else str
+        if type(row[name]) is not kind or (kind is int and row[name] < 0):
+            wanted = "a whole number from 0" if kind is int else "a text"
+            raise InputError(f"{where}: {name} is {row[name]!r}; it must be {wanted}")
+    protocol, accuracy = row["protocol"], row["accuracy"]
+    if protocol not in PROTOCOLS:
+        raise InputError(f"{where}: protocol is {protocol!r}; it must be one of {', '.join(PROTOCOLS)}")
+    halves = ("base", "new") if protocol == "base-to-new" else ("all",)
+    if row["classes"] not in halves:
+        raise InputError(f"{where}: classes is {row['classes']!r}; in {protocol} it must be {' or '.join(halves)}")
+    if protocol not in TRANSFER and row["source"] != row["data"]:
+        raise InputError(f"{where}: source is {row['source']!r}; {protocol} tests on the data set that it trained on")
+    if not isinstance(accuracy, int | float) or isinstance(accuracy, bool) or not 0 <= accuracy <= 100:
+        raise InputError(f"{where}: accuracy is {accuracy!r}; it must be a percentage from 0 to 100")
+    return Score(**{name: row[name] for name in KEY}, accuracy=float(accuracy))

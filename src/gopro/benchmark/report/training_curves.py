@@ -1,0 +1,136 @@
+"""Learning curves: each loss term, and accuracy on validation pictures, over the steps of training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from gopro.benchmark.report.experiment import Experiment
+from gopro.benchmark.report.palette import Mark
+from gopro.benchmark.report.plots import Panel, Plots, stem, tip
+from gopro.benchmark.report.rows import TRANSFER
+from gopro.runs.results import Row
+
+POINTS = 40
+"""Of a curve; the steps between two are averaged."""
+TRAININGS = 3
+"""Shown; the others are counted."""
+NAMES = {
+    "total": "Total loss",
+    "ce": "Cross-entropy",
+    "con": "Contrastive loss",
+    "sem": "Consistency of prompts",
+    "val": "Validation accuracy, %",
+}
+NOT_LOSSES = ("epoch", "step", "lr", "seconds")
+
+Curve = tuple[np.ndarray, np.ndarray, np.ndarray | None, int]
+"""Steps, mean and standard deviation over seeds (None with one), number of seeds."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What several methods were trained on alike: a data set, a part of its classes, a number of shots."""
+
+    source: str
+    classes: str
+    backbone: str
+    shots: int
+
+    @property
+    def title(self) -> str:
+        """In words."""
+        part = "all classes" if self.classes == "all" else f"{self.classes} classes"
+        return f"{self.source}, {part}, {self.backbone}, {self.shots} shots"
+
+
+def learning_plots(experiment: Experiment, marks: Mapping[str, Mark]) -> tuple[list[Plots], int]:
+    """Plots of the trainings that compare most methods, of these those with most shots, and how many more there are.
+
+    One is shown for each part of classes and backbone before a second of its kind.
+    """
+    runs: dict[Training, dict[str, dict[str, None]]] = {}
+    for row in experiment.rows:
+        if row["shots"] and row.get("run"):
+            runs.setdefault(_training(row), {}).setdefault(row["method"], {})[row["run"]] = None
+    order = sorted(runs, key=lambda training: (-len(runs[training]), -training.shots))
+    seen: dict[tuple[str, str], int] = {}
+    turns = {}
+    for training in order:
+        kind = training.classes, training.backbone
+        turns[training] = seen[kind] = seen.get(kind, -1) + 1
+    found, tried = [], 0
+    for training in sorted(order, key=turns.__getitem__):
+        if len(found) == TRAININGS:
+            break
+        tried += 1
+        curves = {method: _curves(experiment, list(names)) for method, names in runs[training].items()}
+        if plots := _plots(training, {method: own for method, own in curves.items() if own}, marks):
+            found.append(plots)
+    return found, len(order) - tried
+
+
+def _training(row: Row) -> Training:
+    classes = "base" if row["protocol"] == "base-to-new" else "all"
+    source = row["source"] if row["protocol"] in TRANSFER else row["data"]
+    return Training(source, classes, row["backbone"], row["shots"])
+
+
+def _curves(experiment: Experiment, runs: Sequence[str]) -> dict[str, Curve]:
+    """Each column of the logs, over the seeds that took the same number of steps as the first."""
+    logs: list[list[dict[str, float]]] = []
+    first = ""
+    for run in runs:
+        log = experiment.log(run)
+        if log and logs and len(log) != len(logs[0]):
+            experiment.notes.append(f"{run} took other steps than {first}: it is left out of the learning curves.")
+        elif log:
+            first = first or run
+            logs.append(log)
+    found: dict[str, Curve] = {}
+    for name in logs[0][0] | logs[0][-1] if logs else ():
+        if name in NOT_LOSSES:
+            continue
+        values = [[(step["step"], step[name]) for step in log if name in step] for log in logs]
+        values = [own for own in values if len(own) == len(values[0])]
+        each = np.array(values)  # [seeds, steps, (step, value)]
+        parts = np.array_split(each, min(POINTS, each.shape[1]), axis=1)
+        points = np.stack([part.mean(axis=1) for part in parts], axis=1)
+        spread = points[:, :, 1].std(axis=0, ddof=1) if len(values) > 1 else None
+        found[name] = points[0, :, 0], points[:, :, 1].mean(axis=0), spread, len(values)
+    return found
+
+
+def _plots(training: Training, curves: Mapping[str, Mapping[str, Curve]], marks: Mapping[str, Mark]) -> Plots | None:
+    if not curves:
+        return None
+    names = dict.fromkeys(name for own in curves.values() for name in own)
+    terms = sorted(names, key=lambda name: list(NAMES).index(name) if name in NAMES else 3.5)
+    if all("total" not in own or len(own.keys() - {"val"}) == 2 for own in curves.values()):
+        terms.remove("total")  # each method has one term alone, which is the total
+    panels = [Panel(NAMES.get(name, name), _lines(name, curves, marks)) for name in terms]
+    methods = {method: mark for method, mark in marks.items() if method in curves}
+    return Plots(stem(f"learning-{training.title}"), f"Learning curves. {training.title}", panels, methods)
+
+
+def _lines(name: str, curves: Mapping[str, Mapping[str, Curve]], marks: Mapping[str, Mark]) -> Callable[[Axes], None]:
+    def draw(axes: Axes) -> None:
+        for method, own in curves.items():
+            if name not in own:
+                continue
+            steps, mean, spread, seeds = own[name]
+            colour = marks[method].hex
+            if spread is not None:
+                axes.fill_between(steps, mean - spread, mean + spread, color=colour, alpha=0.18, linewidth=0)
+            [line] = axes.plot(steps, mean, color=colour, marker=marks[method].marker, markevery=[-1])
+            over = f", mean over {seeds} seeds" if seeds > 1 else ""
+            line.set_gid(tip(f"{method}: {mean[0]:.4g} → {mean[-1]:.4g}{over}"))
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.set_xlabel("step")
+
+    return draw

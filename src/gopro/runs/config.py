@@ -1,0 +1,166 @@
+"""What a run is told: dataclasses whose field docstrings are the command line's help."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+from gopro.clip.backbone import EMBEDDED
+from gopro.data.dataset import ClassHalf
+from gopro.errors import InputError
+from gopro.methods.base import Recipe
+from gopro.methods.registry import fits
+
+NonFinite = Literal["stop", "skip"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HowToTrain:
+    """What training runs and benchmarks share. Where epochs, batch, lr or optimizer are not given, the method's own
+    recipe holds."""
+
+    root: Path | None = None
+    """Directory that holds the benchmarks' folders in CoOp's layout."""
+    epochs: int | None = None
+    """Passes over the training pictures."""
+    batch: int | None = None
+    """Pictures a step, on all devices together."""
+    accumulate: int = 1
+    """Batches whose gradients are averaged for one step of the optimiser: as larger batches, in the memory of one.
+    Losses that compare pictures with one another, as gopro's con, do so within a batch."""
+    lr: float | None = None
+    """Learning rate at its highest."""
+    optimizer: Literal["sgd", "adamw"] | None = None
+    """Optimiser."""
+    non_finite: NonFinite = "stop"
+    """What a step whose loss or gradient is not finite does: stop the run, or be skipped and counted."""
+    deterministic: bool = False
+    """The same bits each time on the same machine: on CUDA operations that take longer. The CPU's always are."""
+    select: Literal["last", "val"] = "last"
+    """The model to keep: of the last epoch, or of the epoch that is best on the validation pictures."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Number format of the towers; losses and norms stay in fp32."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute."""
+    workers: int = 2
+    """Processes that make the views."""
+    crop: float | None = None
+    """Least share of a picture's area that a random view shows; the data set's own if not given."""
+    bank: int = 0
+    """Random views of each training picture that are encoded once and kept for all epochs and runs; 0 draws new ones
+    each epoch."""
+
+    def recipe(self, own: Recipe) -> Recipe:
+        """The method's own recipe with what was given put over it.
+
+        Raises:
+            InputError: a number that makes no sense.
+        """
+        given = {
+            name: value for name in ("epochs", "batch", "lr", "optimizer") if (value := getattr(self, name)) is not None
+        }
+        if self.accumulate < 1:
+            raise InputError(f"accumulate is {self.accumulate}: give at least 1")
+        for name in ("epochs", "batch", "lr"):
+            if name in given and given[name] <= 0:
+                raise InputError(f"{name} is {given[name]}: give a number above 0")
+        if "epochs" in given:  # a short run is not all warm-up
+            given["warmup"] = min(own.warmup, given["epochs"] / 10)
+        return replace(own, **given)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(HowToTrain):
+    """One training run."""
+
+    data: str
+    """Data set: emoji-animals, caltech101, ..., or the path of a folder of class-named folders."""
+    output: Path
+    """Folder that the run is written to."""
+    method: str = "gopro"
+    """Method, with settings if wanted: gopro[con=0]."""
+    backbone: str = EMBEDDED
+    """CLIP to build on: emoji, ARCHITECTURE:TAG, ARCHITECTURE:FILE or openai:FILE."""
+    shots: int = 16
+    """Training pictures a class."""
+    seed: int = 1
+    """Decides the training pictures, their order, their views and the start."""
+    classes: ClassHalf = "all"
+    """Classes to train on: all, or the base or new half."""
+    profile: bool = False
+    """Trace the third to fifth step into trace.json in the run's folder, for ui.perfetto.dev."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
+
+    @staticmethod
+    def from_json(values: dict[str, Any]) -> TrainConfig:
+        """From what `to_json` gave.
+
+        Raises:
+            KeyError, TypeError: a value is missing, unknown or of another kind.
+        """
+        paths = {"output": str, "root": str | None}
+        for name, hint in get_type_hints(TrainConfig).items():
+            if name in values and not fits(values[name], paths.get(name, hint)):
+                raise TypeError(f"{name} is {str(values[name])[:80]!r}")
+        root = values["root"]
+        return TrainConfig(**{**values, "output": Path(values["output"]), "root": None if root is None else Path(root)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepConfig(HowToTrain):
+    """What the sweeps of all protocols share. What is not given comes from the suite."""
+
+    output: Path
+    """Folder for results.jsonl and the runs; what is already in it is not run again."""
+    suite: Literal["emoji", "paper"] | None = None
+    """Settings where none are given: the embedded benchmark's (which hold where no data are named), or the paper's."""
+    methods: tuple[str, ...] | None = None
+    """Methods, with settings if wanted: gopro[con=0]."""
+    backbones: tuple[str, ...] | None = None
+    """CLIPs to build on: emoji, ARCHITECTURE:TAG, ARCHITECTURE:FILE or openai:FILE."""
+    shots: tuple[int, ...] | None = None
+    """Training pictures a class; each number is run."""
+    seeds: tuple[int, ...] | None = None
+    """Seeds."""
+    jobs: int = 1
+    """Runs at once on this machine, a process each."""
+    ray: str | None = None
+    """Address of a Ray cluster to run on, such as auto or 10.0.0.1:6379; its machines share the output folder."""
+
+    def run(
+        self, data: str, method: str, backbone: str, shots: int, seed: int, classes: ClassHalf, output: Path
+    ) -> TrainConfig:
+        """One training run of the sweep."""
+        shared = {name: getattr(self, name) for name in HowToTrain.__dataclass_fields__}
+        return TrainConfig(
+            data=data,
+            method=method,
+            backbone=backbone,
+            shots=shots,
+            seed=seed,
+            classes=classes,
+            output=output,
+            **shared,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig(SweepConfig):
+    """A sweep within data sets, each trained and tested on its own."""
+
+    data: tuple[str, ...] | None = None
+    """Data sets: emoji-animals, caltech101, ..., or the paths of folders of class-named folders."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferConfig(SweepConfig):
+    """A sweep from one data set to others."""
+
+    source: str | None = None
+    """Data set to train on, all its classes."""
+    targets: tuple[str, ...] | None = None
+    """Data sets to test on as they are."""

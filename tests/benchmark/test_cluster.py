@@ -1,0 +1,166 @@
+"""Sweeps on a real Ray cluster of two workers on this machine, one of which is killed in mid-run."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gopro import benchmark
+from gopro.errors import InputError
+from gopro.runs.config import TransferConfig
+
+pytest.importorskip("ray", reason="Ray is an extra: pip install '.[ray]'")
+
+CONFIG = TransferConfig(
+    output=Path(),
+    source="emoji-activities",
+    targets=("emoji-activities:noto",),
+    methods=("coop",),
+    seeds=(1, 2),
+    shots=(4,),
+    epochs=5,
+    batch=32,
+    device="cpu",
+    workers=0,
+)
+
+# Starts a cluster whose head does no work and whose two workers have one CPU each, says where it is, and kills, as
+# told on its standard input, a worker with all its processes.
+CLUSTER = """
+import sys
+from ray.cluster_utils import Cluster
+
+store = {"object_store_memory": 100_000_000}
+cluster = Cluster(initialize_head=True, head_node_args={**store, "num_cpus": 0, "include_dashboard": False})
+nodes = [cluster.add_node(num_cpus=1, **store) for _ in range(2)]
+print(cluster.address, flush=True)
+for line in sys.stdin:
+    cluster.remove_node(nodes[int(line)], allow_graceful=False)
+    print("killed", flush=True)
+cluster.shutdown()
+"""
+
+
+def figures(path: Path) -> list[dict]:
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    kept = [{key: value for key, value in row.items() if "seconds" not in key and "memory" not in key} for row in rows]
+    return sorted(kept, key=str)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sweep in one process."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert not benchmark("cross-dataset", replace(CONFIG, output=folder)).failures
+    return folder
+
+
+@pytest.fixture
+def cluster():
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_DISABLE_IMPORT_WARNING": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-c", CLUSTER],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None and process.stdin is not None
+        address = process.stdout.readline().strip()
+        assert address, "the cluster did not start"
+
+        def kill(worker: int) -> None:
+            assert process.stdout is not None and process.stdin is not None
+            process.stdin.write(f"{worker}\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "killed\n"
+
+        yield address, kill, process.pid
+        process.stdin.close()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def ray_workers(cluster: int) -> set[int]:
+    """The processes of the cluster's session that are at a run of ours."""
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            session = int(stat.read_text().rpartition(")")[2].split()[3])
+            if session == cluster and b"ray::_work" in stat.with_name("cmdline").read_bytes():
+                found.add(int(stat.parent.name))
+    return found
+
+
+@pytest.mark.parametrize("lost", ["a machine", "a process"])
+def test_a_cluster_that_loses_a_worker_finds_what_one_process_finds(
+    lost: str, cluster, tmp_path: Path, whole: Path
+) -> None:
+    address, kill, session = cluster
+    script = textwrap.dedent(
+        f"""
+        from pathlib import Path
+        from gopro import TransferConfig, benchmark
+        config = {replace(CONFIG, output=tmp_path / "ray", ray=address)!r}
+        print(len(benchmark("cross-dataset", config).failures))
+        """
+    ).replace("PosixPath", "Path")
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as sweep:
+        deadline = time.monotonic() + 120
+        while len(list(tmp_path.glob("ray/runs/*/resume.safetensors"))) < 2:  # both workers are in the middle of a run
+            assert time.monotonic() < deadline and sweep.poll() is None, "the runs did not begin"
+            time.sleep(0.05)
+        if lost == "a machine":
+            kill(0)
+        else:
+            os.kill(ray_workers(session).pop(), signal.SIGKILL)
+        assert not (tmp_path / "ray" / "results.jsonl").exists()
+        printed, _ = sweep.communicate(timeout=300)
+    assert sweep.returncode == 0 and "0" in printed.splitlines()  # among what Ray may say there
+    assert figures(tmp_path / "ray" / "results.jsonl") == figures(whole / "results.jsonl")
+
+
+def test_a_cluster_that_loses_all_its_machines_ends_the_sweep(cluster, tmp_path: Path) -> None:
+    address, kill, _ = cluster
+    config = replace(CONFIG, output=tmp_path / "ray", ray=address)
+    script = textwrap.dedent(
+        f"""
+        from pathlib import Path
+        from gopro import TransferConfig, benchmark
+        from gopro.sweep import cluster
+        cluster.LOOK, cluster.GONE = 0.5, 3.0
+        outcome = benchmark("cross-dataset", {config!r})
+        print(sorted({{failure["error"] for failure in outcome.failures}}), len(outcome.failures))
+        """
+    ).replace("PosixPath", "Path")
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as sweep:
+        deadline = time.monotonic() + 120
+        while len(list(tmp_path.glob("ray/runs/*/config.json"))) < 2:
+            assert time.monotonic() < deadline and sweep.poll() is None, "the runs did not begin"
+            time.sleep(0.05)
+        kill(0)
+        kill(1)
+        printed, _ = sweep.communicate(timeout=120)
+    assert printed.strip().endswith("['the cluster has lost all machines that could do it'] 2")
+
+
+def test_a_run_that_no_machine_can_take_is_refused(cluster, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="needs 4 CPUs and 0 GPUs of one machine, and none has them"):
+        benchmark("cross-dataset", replace(CONFIG, output=tmp_path, ray=cluster[0], workers=3))
+
+
+def test_an_address_where_no_cluster_is(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--ray 127\.0\.0\.1:1: there is no cluster"):
+        benchmark("cross-dataset", replace(CONFIG, output=tmp_path, ray="127.0.0.1:1"))

@@ -1,0 +1,124 @@
+"""`gopro methods`, and the method of docs/add-a-method.md as a researcher's own file."""
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+
+from gopro import cli
+from gopro.cli.methods import field_docs
+from gopro.clip.backbone import Backbone, load_backbone
+from gopro.methods.registry import METHODS, build_method
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def gopro(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str) -> list[str]:
+        cli.main(list(arguments))
+        return capsys.readouterr().out.splitlines()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def emoji() -> Backbone:
+    return load_backbone()
+
+
+def test_every_method_has_a_line_with_what_it_learns(gopro, emoji: Backbone) -> None:
+    lines = gopro("methods")
+    rows = {line.split()[0]: line.split() for line in lines if line}
+    assert set(METHODS) <= set(rows)
+    dim = emoji.embed_dim
+    assert rows["zeroshot"][1] == rows["tip-adapter"][1] == "0"
+    assert rows["linear-probe"][1] == f"{50 * (dim + 1):,}"
+    assert rows["tip-adapter-f"][1] == f"{50 * 16 * dim:,}"
+    coop = build_method("coop", emoji, ["owl"], "a {}.")
+    assert rows["coop"][1] == f"{sum(p.numel() for p in coop.parameters()):,}"
+    assert all(len(rows[name]) > 5 for name in METHODS)  # each says what it is, however wide the terminal
+
+
+def test_measuring_compares_steps_with_coops(gopro, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {name: METHODS[name] for name in ("zeroshot", "coop", "tip-adapter-f")}
+    for name in set(METHODS) - set(few):
+        monkeypatch.delitem(METHODS, name)
+    text = "\n".join(gopro("methods", "--measure"))
+    times = dict(re.findall(r"^(\S+) .* (\d+\.\d) x ", text, flags=re.MULTILINE))
+    assert set(times) == {"coop", "tip-adapter-f"} and times["coop"] == "1.0"
+
+
+def test_one_method_is_described_with_its_settings(gopro) -> None:
+    text = "\n".join(gopro("methods", "tip-adapter[alpha=2]"))
+    assert "arXiv 2111.03930" in text and re.search(r"alpha\s+2\.0\s+float\s+Weight of the cache", text)
+    assert re.search(r"template\s+the data set's", text) and re.search(r"search\s+false\s+true or false", text)
+    assert "Trained with" not in text
+    assert "adamw, learning rate 0.001, 20 epochs" in "\n".join(gopro("methods", "tip-adapter-f"))
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_every_method_names_its_paper_and_every_setting_is_said(name: str) -> None:
+    kind, config = METHODS[name]
+    texts = " ".join(base.__doc__ or "" for base in kind.__mro__[:-1])
+    assert "arXiv" in texts and "repository" in texts
+    docs = field_docs(type(config))
+    assert [field.name for field in dataclasses.fields(config) if not docs.get(field.name)] == []
+
+
+def test_a_wrong_name_is_one_line(gopro, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["methods", "tip-adapte"])
+    assert "did you mean tip-adapter?" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page's file, in a folder of its own."""
+    page = (ROOT / "docs" / "add-a-method.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert len(code.splitlines()) < 60
+    path = tmp_path_factory.mktemp("own") / "residual.py"
+    path.write_text(code, encoding="utf-8")
+    return path
+
+
+def test_a_file_of_ones_own_is_a_method_also_in_other_processes(own: Path, capsys) -> None:
+    benchmark = "benchmark base-to-new --methods residual[ratio=0.5] --jobs 2 --output all"
+    shared = "--data emoji-activities --shots 1 --epochs 1 --batch 32 --seeds 1 --workers 0"
+    command = [sys.executable, str(own), *benchmark.split(), *shared.split()]
+    done = subprocess.run(command, cwd=own.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (own.parent / "all" / "results.jsonl").read_text().splitlines()]
+    assert [(row["method"], row["classes"]) for row in rows] == [
+        ("residual[ratio=0.5]", "base"),
+        ("residual[ratio=0.5]", "new"),
+    ]
+    [folder] = (own.parent / "all" / "runs").iterdir()
+    with pytest.raises(SystemExit):
+        cli.main(["eval", str(folder)])
+    assert "no such method" in capsys.readouterr().err  # a run brings no code with it
+
+
+def test_the_pages_method_keeps_what_every_method_keeps(own: Path, tiny: Backbone, gopro, monkeypatch) -> None:
+    monkeypatch.setitem(METHODS, "residual", None)  # so that it is taken out again
+    monkeypatch.syspath_prepend(str(own.parent))
+    residual = import_module("residual")
+    method = build_method("residual", tiny, ["owl", "dog", "red fox"], "a {}.").eval()
+    assert isinstance(method, residual.Residual)
+    pictures = tiny.encode(torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+    other = method.for_classes(["red fox", "owl"])
+    torch.testing.assert_close(other.logits(pictures), method.logits(pictures)[:, [2, 0]], atol=1e-4, rtol=1e-5)
+    views = pictures[None]
+    method.losses(views, torch.tensor([0, 1, 2, 0]))["ce"].backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in method.parameters())
+    text = "\n".join(gopro("methods", "residual"))
+    assert "arXiv 2110.04544" in text and "Share of the network's output" in text

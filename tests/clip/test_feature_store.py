@@ -1,0 +1,286 @@
+"""The feature store and the view bank: what they give is what encoding gives, whoever wrote it and however it ended."""
+
+import copy
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from gopro.clip.backbone import Backbone, Encoded, load_backbone
+from gopro.clip.feature_store import FORMAT, FeatureStore, cache_folder
+from gopro.clip.features import Wanted, encode_views
+from gopro.data.emoji import Scene
+from gopro.data.image_file import PictureFile
+from gopro.data.load_dataset import load_dataset
+from gopro.data.transforms import make_view, seeded
+from gopro.errors import InputError
+from gopro.runs.config import TrainConfig
+
+SAMPLES = load_dataset("emoji-activities").half("base").train[::40]
+SCENES = [sample.picture for sample in SAMPLES[:8]]
+CONFIG = TrainConfig(
+    data="emoji-activities", output=Path(), method="coop", shots=1, epochs=3, batch=32, classes="base", workers=0
+)
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the scenes that were opened."""
+    names: list[str] = []
+    plain = Scene.open
+    monkeypatch.setattr(Scene, "open", lambda scene: names.append(scene.name) or plain(scene))
+    return names
+
+
+def wanted(pictures: Sequence = SCENES) -> list[Wanted]:
+    return [Wanted(p, view, draw) for p in pictures for draw in (0, 1) for view in ("base", "augmix")]
+
+
+def directly(backbone: Backbone, want: Wanted) -> Encoded:
+    """By the definition of a draw."""
+    view = make_view(want.view, backbone.preprocess)
+    key = (want.picture.digest(), want.draw, want.view)
+    return backbone.encode(seeded(view, want.picture.open(), *key)[None])[0]
+
+
+def assert_close(stored: Encoded, direct: Encoded) -> None:
+    for name in ("embedding", "mean", "std"):
+        torch.testing.assert_close(getattr(stored, name), getattr(direct, name), rtol=2**-9, atol=1e-6)
+
+
+def same(a: Encoded, b: Encoded) -> bool:
+    return torch.equal(a.rows(), b.rows())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_values_are_those_of_encoding_to_half_precision(tmp_path: Path, tiny: Backbone, workers: int) -> None:
+    got = encode_views(FeatureStore(tiny, tmp_path), wanted(), batch=5, workers=workers)
+    assert len(got) == 32
+    for i, want in enumerate(wanted()):
+        assert_close(got[i : i + 1][0], directly(tiny, want))
+    grid = torch.tensor([[3, 0, 31], [3, 5, 7]])
+    assert same(got[grid], got[:][grid])
+    lengths = got[:].embedding.norm(dim=-1)
+    torch.testing.assert_close(lengths, torch.ones(32), atol=1e-6, rtol=0)
+
+
+def test_a_second_time_nothing_is_opened(tmp_path: Path, tiny: Backbone, opened: list[str]) -> None:
+    first = encode_views(FeatureStore(tiny, tmp_path), wanted(SCENES[:4]))
+    assert sorted(opened) == sorted(scene.name for scene in SCENES[:4]), "once for all views of a picture"
+    opened.clear()
+    progress: list[int] = []
+    again = encode_views(FeatureStore(tiny, tmp_path), wanted(), on_progress=progress.append)
+    assert sorted(opened) == sorted(scene.name for scene in SCENES[4:])
+    assert same(again[:16], first[:]) and progress[0] == 16 and sum(progress) == 32
+
+
+def test_content_is_what_counts(tmp_path: Path, tiny: Backbone) -> None:
+    picture = tmp_path / "a.png"
+    Image.new("RGB", (40, 40), (200, 30, 30)).save(picture)
+    store, made = FeatureStore(tiny, tmp_path / "store"), []
+
+    def encode(path: Path) -> Encoded:
+        return encode_views(store, [Wanted(PictureFile(path), "eval")], on_progress=made.append)[:]
+
+    first = encode(picture)
+    shutil.copy(picture, tmp_path / "other name.png")
+    assert same(encode(tmp_path / "other name.png"), first) and made == [0, 1, 1]
+    Image.new("RGB", (40, 40), (30, 30, 200)).save(picture)
+    made.clear()
+    assert not same(encode(picture), first) and made == [0, 1]
+    with pytest.raises(InputError, match=r"nowhere\.png"):
+        encode(tmp_path / "nowhere.png")
+
+
+def test_views_draws_preprocessing_and_precision_are_told_apart(tmp_path: Path, tiny: Backbone) -> None:
+    store = FeatureStore(tiny, tmp_path)
+    wants = [Wanted(SCENES[0], view, draw) for view, draw in (("eval", 0), ("base", 0), ("base", 1), ("moco", 0))]
+    plain = encode_views(store, wants)[:].rows()
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = encode_views(store, wants)[:].rows()
+    other = Backbone(tiny.name, tiny.model, tiny.text.tokenizer, replace(tiny.preprocess, mean=(0.4, 0.4, 0.4)))
+    assert other.fingerprint() == tiny.fingerprint()
+    shifted = encode_views(FeatureStore(other, tmp_path), wants)[:].rows()
+    rows = torch.cat([plain, rough, shifted])
+    assert len(rows.unique(dim=0)) == 12
+
+
+def test_backbones_are_not_mixed_up(tmp_path: Path, tiny: Backbone, other: Backbone) -> None:
+    for backbone in (tiny, other, tiny):
+        got = encode_views(FeatureStore(backbone, tmp_path), wanted(SCENES[:1]))
+        assert_close(got[0:1][0], directly(backbone, wanted()[0]))
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_digest_is_of_the_scene(tiny: Backbone) -> None:
+    digests = [scene.digest() for scene in SCENES]
+    assert len(set(digests)) == len(SCENES) and digests == [scene.digest() for scene in SCENES]
+    renamed = replace(SCENES[0], name="another")
+    moved = replace(SCENES[0], index=SCENES[0].index + 1)
+    assert renamed.digest() == digests[0] != moved.digest()
+
+
+def many(step: int = 1) -> list[Wanted]:
+    """Some 700 views, forwards or backwards."""
+    pictures = [sample.picture for sample in load_dataset("emoji-activities").train[::8]]
+    return [Wanted(picture, "base", draw) for picture in pictures for draw in (0, 1)][::step]
+
+
+FILL = """
+    import sys
+    sys.path.insert(0, {tests!r})
+    from pathlib import Path
+    import torch
+    from gopro import features
+    from gopro.backbone import load_backbone
+    from gopro.store import FeatureStore
+    from test_store import many
+    features.FLUSH_ROWS = 32
+    torch.set_num_threads(1)
+    store, wanted = FeatureStore(load_backbone(), Path(sys.argv[1])), many(int(sys.argv[2]))
+    for i in range(0, len(wanted), int(sys.argv[3])):
+        features.encode_views(store, wanted[i : i + int(sys.argv[3])], batch=16)
+"""
+
+
+@pytest.fixture
+def fill(tmp_path: Path) -> Callable[..., subprocess.Popen]:
+    """Starts a process that encodes `many` into a folder, so many at once."""
+    script = tmp_path / "fill.py"
+    script.write_text(textwrap.dedent(FILL.format(tests=str(Path(__file__).parents[1]))))
+
+    def start(folder: Path, step: int = 1, at_once: int = 10000) -> subprocess.Popen:
+        return subprocess.Popen([sys.executable, script, folder, str(step), str(at_once)])
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def alone() -> Encoded:
+    """What one process alone makes of `many`."""
+    return encode_views(FeatureStore(load_backbone(), None), many())[:]
+
+
+def entries(folder: Path) -> list[bytes]:
+    return [key.numpy().tobytes() for path in folder.rglob("*.safetensors") for key in load_file(path)["keys"]]
+
+
+def test_processes_write_at_once_and_read_each_others(
+    tmp_path: Path, fill: Callable[..., subprocess.Popen], alone: Encoded, opened: list[str]
+) -> None:
+    """Two fill one store from opposite ends: they meet, and what both leave is what one alone computes."""
+    running = [fill(tmp_path / "store", step, at_once=32) for step in (1, -1)]
+    assert [process.wait() for process in running] == [0, 0]
+    keys, count = entries(tmp_path / "store"), len(many())
+    assert len(set(keys)) == count <= len(keys) < 1.5 * count, "neither saw what the other had made"
+    assert_close(encode_views(FeatureStore(load_backbone(), tmp_path / "store"), many())[:], alone)
+    assert not opened and not list((tmp_path / "store").rglob(".*"))
+
+
+def test_a_kill_in_the_middle_loses_little(
+    tmp_path: Path, fill: Callable[..., subprocess.Popen], alone: Encoded
+) -> None:
+    process, deadline = fill(tmp_path / "store"), time.monotonic() + 120
+    while len(list((tmp_path / "store").rglob("*.safetensors"))) < 3:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    kept = entries(tmp_path / "store")
+    assert 3 * 32 <= len(kept) < len(many())
+    assert_close(encode_views(FeatureStore(load_backbone(), tmp_path / "store"), many())[:], alone)
+    after = entries(tmp_path / "store")
+    assert len(after) == len(set(after)) == len(many()), "something was made twice"
+
+
+def test_what_was_made_before_a_broken_picture_is_kept(tmp_path: Path, tiny: Backbone, opened: list[str]) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    pictures = [*SCENES, PictureFile(tmp_path / "broken.png")]
+    with pytest.raises(InputError, match=r"broken\.png"):
+        encode_views(FeatureStore(tiny, tmp_path / "store"), wanted(pictures), batch=4)
+    opened.clear()
+    encode_views(FeatureStore(tiny, tmp_path / "store"), wanted())
+    assert not opened
+
+
+def test_a_damaged_or_foreign_segment_is_named_and_left_out(tmp_path: Path, tiny: Backbone) -> None:
+    expected = encode_views(FeatureStore(tiny, tmp_path), wanted())[:]
+    [path] = tmp_path.rglob("*.safetensors")
+    whole, tensors = path.read_bytes(), load_file(path)
+    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    for content in (
+        whole[:-10],
+        whole[:7],
+        b"",
+        {"rows": tensors["rows"]},
+        tensors | {"rows": tensors["rows"][:, :-1].contiguous()},
+        tensors | {"rows": tensors["rows"].float()},
+        tensors | {"keys": tensors["keys"][:-1].contiguous()},
+        tensors | {"sums": tensors["sums"][:-1].contiguous()},
+        tensors | {"sums": tensors["sums"].int()},
+        tensors | {"sums": torch.tensor(0)},
+    ):
+        for old in tmp_path.rglob("*.safetensors"):
+            old.unlink()
+        path = path.with_name(f"{time.monotonic_ns()}.safetensors")
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            save_file(content, path, {"format": FORMAT})
+        with pytest.warns(UserWarning, match=rf"{path.name} does not hold features") as warned:
+            got = encode_views(FeatureStore(tiny, tmp_path), wanted())
+        assert len([w for w in warned if not issubclass(w.category, DeprecationWarning)]) == 1
+        assert same(got[:], expected)
+
+
+def test_a_store_that_cannot_be_written_stops_nothing(tmp_path: Path, tiny: Backbone, opened: list[str]) -> None:
+    expected = encode_views(FeatureStore(tiny, tmp_path / "store"), wanted())[:]
+    (tmp_path / "file").write_text("stands where the folder should")
+    for folder in (tmp_path / "file", Path("/proc/nowhere")):
+        store = FeatureStore(tiny, folder)
+        with pytest.warns(UserWarning, match="features are not kept .*GOPRO_CACHE") as warned:
+            got = encode_views(store, wanted())
+        assert len([w for w in warned if not issubclass(w.category, DeprecationWarning)]) == 1
+        assert same(got[:], expected)
+        opened.clear()
+        assert same(encode_views(store, wanted())[:], expected) and not opened
+
+
+def test_where_the_store_is(tmp_path: Path, tiny: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOPRO_CACHE", str(tmp_path / "mine"))
+    assert cache_folder() == tmp_path / "mine"
+    monkeypatch.setenv("GOPRO_CACHE", "off")
+    assert cache_folder() is None
+    encode_views(FeatureStore.default(tiny), wanted(SCENES[:1]))
+    monkeypatch.delenv("GOPRO_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder() == tmp_path / "xdg" / "gopro"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "gopro"
+    assert not list(tmp_path.iterdir())
+
+
+def test_numbers_beyond_half_precision_are_refused(tmp_path: Path, other: Backbone) -> None:
+    other.model.visual.transformer.resblocks[-1].mlp.c_proj.bias.fill_(1e6)
+    with pytest.raises(InputError, match="half precision"):
+        encode_views(FeatureStore(other, tmp_path), wanted(SCENES[:1]))
+
+
+@pytest.fixture
+def other(tiny: Backbone) -> Backbone:
+    """Another backbone of the same shape and name."""
+    model = copy.deepcopy(tiny.model)
+    model.visual.conv1.weight += 0.05
+    return Backbone(tiny.name, model, tiny.text.tokenizer, tiny.preprocess)

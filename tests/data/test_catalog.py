@@ -1,0 +1,217 @@
+"""Benchmark data sets in CoOp's layout, their split files, and data sets by name."""
+
+import copy
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from gopro.data.catalog import CATALOG, fingerprint
+from gopro.data.dataset import Dataset
+from gopro.data.load_dataset import load_dataset
+from gopro.data.splits import clean_name, read_split, write_entries
+from gopro.data.verify import check
+from gopro.errors import InputError
+
+SPLIT = {
+    "train": [["a/1.jpg", 0, "red_fox"], ["b/1.jpg", 1, "owl"]],
+    "val": [],
+    "test": [["a/2.jpg", 0, "red_fox"], ["b/2.jpg", 1, "owl"]],
+}
+
+
+def refusal(name: str, root: Path | None = None) -> str:
+    with pytest.raises(InputError) as caught:
+        load_dataset(name, root)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_caltech101_is_the_benchmark_s(shared: Path):
+    dataset = load_dataset("caltech101", shared / "datasets")
+    assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (4128, 1649, 2465)
+    assert len(dataset.classnames) == 100 and dataset.template == "a photo of a {}."
+    assert dataset.classnames[:4] == ("face", "leopard", "motorbike", "accordion")
+    assert "grand piano" in dataset.classnames and not any("_" in name for name in dataset.classnames)
+    assert {s.label for s in dataset.train} == {s.label for s in dataset.test} == set(range(100))
+    for sample in (dataset.train[0], dataset.val[-1], dataset.test[1234]):
+        assert sample.picture.open().mode == "RGB"
+    assert load_dataset("caltech101", shared / "datasets" / "caltech-101") == dataset
+
+
+def test_caltech101_s_halves_and_shots(shared: Path):
+    dataset = load_dataset("caltech101", shared / "datasets")
+    base, new = dataset.half("base"), dataset.half("new")
+    assert base.classnames + new.classnames == dataset.classnames and len(base.classnames) == 50
+    drawn = base.few_shot(16, seed=1)
+    assert set(Counter(s.label for s in drawn.train).values()) == {16} and len(drawn.train) == 800
+    assert set(Counter(s.label for s in drawn.val).values()) == {4}
+    with pytest.raises(InputError, match="fewer than 17 shots"):
+        dataset.few_shot(17, seed=1)  # the smallest class has 16 training pictures
+
+
+def test_every_real_split_file_reads(shared: Path):
+    files = sorted((shared / "datasets" / "splits").glob("split_zhou_*.json"))
+    assert len(files) >= 7
+    for file in files:
+        raw = json.loads(file.read_text())
+        split = read_split(file, Path("pictures"))
+        for part in ("train", "val", "test"):
+            read = [(s.picture.name, s.label, split.classnames[s.label]) for s in getattr(split, part)]
+            assert read == [(f"pictures/{path}", label, name) for path, label, name in raw[part]]
+
+
+def test_class_names_are_known_by_their_fingerprints(shared: Path):
+    files = shared / "datasets" / "splits"
+    held = [entry for entry in CATALOG.values() if entry.names is not None]
+    assert len(held) == 7
+    for entry in held:
+        assert entry.split is not None
+        names = [clean_name(name) for name in read_split(files / entry.split, Path("pictures")).classnames]
+        assert fingerprint(names) == entry.names
+        assert fingerprint([names[1], names[0], *names[2:]]) != entry.names
+        other = Dataset(entry.name, (*names[:-1], "other"), (), (), ())
+        [fault] = check(other, replace(entry, counts=(0, 0, 0))).problems
+        assert fault == f"{entry.name}: the class names, or their order, are not CoOp's; restore {entry.split}"
+
+
+def test_a_missing_picture_is_named_when_opened(tmp_path: Path):
+    home = tmp_path / "caltech-101"
+    (home / "101_ObjectCategories").mkdir(parents=True)
+    (home / "split_zhou_Caltech101.json").write_text(json.dumps(SPLIT))
+    dataset = load_dataset("caltech101", tmp_path)
+    assert dataset.classnames == ("red fox", "owl")
+    with pytest.raises(InputError, match=r"101_ObjectCategories/a/1\.jpg: there is no such picture"):
+        dataset.train[0].picture.open()
+
+
+def test_what_is_missing_is_named(tmp_path: Path):
+    assert "--root" in refusal("oxford_pets")
+    entry = CATALOG["oxford_pets"]
+    home = tmp_path / entry.folder
+    assert entry.missing(tmp_path) == [home]
+    assert f"no {home};" in refusal("oxford_pets", tmp_path)
+    home.mkdir()
+    lists = [home / "annotations" / name for name in ("trainval.txt", "test.txt")]
+    assert entry.missing(tmp_path) == entry.missing(home) == [home / "images", *lists]
+    assert f"{home / 'images'}, {lists[0]}, {lists[1]}; " in refusal("oxford_pets", tmp_path)
+    (home / "images").mkdir()
+    assert entry.missing(tmp_path) == lists
+    assert f"or {entry.split} be there instead" in refusal("oxford_pets", tmp_path)
+    (home / str(entry.split)).write_text(json.dumps(SPLIT))
+    assert entry.missing(tmp_path) == [] and len(load_dataset("oxford_pets", tmp_path).train) == 2
+    (home / "images").rmdir()
+    assert entry.missing(tmp_path) == [home / "images"]
+    assert "be there instead" not in refusal("oxford_pets", tmp_path)
+
+
+def test_a_data_set_s_own_folder_is_known_by_its_name_or_its_split_file(tmp_path: Path):
+    entry = CATALOG["dtd"]
+    (tmp_path / "dtd" / "images").mkdir(parents=True)
+    assert entry.home(tmp_path) == entry.home(tmp_path / "dtd") == tmp_path / "dtd"
+    renamed = tmp_path / "textures"
+    (renamed / "images").mkdir(parents=True)
+    assert entry.missing(renamed) == [renamed / "dtd"]  # any folder may hold one called images
+    (renamed / str(entry.split)).write_text(json.dumps(SPLIT))
+    assert entry.home(renamed) == renamed and load_dataset("dtd", renamed).classnames == ("red fox", "owl")
+    (tmp_path / "dtd" / "dtd").mkdir()  # as unpacking in the wrong place leaves it
+    (tmp_path / "dtd" / str(entry.split)).write_text(json.dumps(SPLIT))
+    assert load_dataset("dtd", tmp_path) == load_dataset("dtd", tmp_path / "dtd")
+
+
+def test_unknown_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert "did you mean caltech101?" in refusal("caltech-101")
+    message = refusal("no/such/thing")
+    assert "did you mean" not in message and "emoji-animals" in message and "caltech101" in message
+    refusal("")
+    (tmp_path / "file").touch()
+    refusal("file")
+
+
+def test_a_folder_by_path_and_below_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("a", "b"):
+        (tmp_path / "own" / name).mkdir(parents=True)
+        for i in range(4):
+            Image.new("RGB", (4, 4)).save(tmp_path / "own" / name / f"{i}.png")
+    dataset = load_dataset(str(tmp_path / "own"))
+    assert dataset.name == "own" and dataset.classnames == ("a", "b")
+    assert load_dataset("own", tmp_path) == dataset
+    monkeypatch.chdir(tmp_path / "own")
+    assert load_dataset(".").name == "own"
+
+
+def test_writing_and_reading_agree(tmp_path: Path):
+    entries = {part: [tuple(entry) for entry in listed] for part, listed in SPLIT.items()}
+    write_entries(tmp_path / "s.json", entries)  # pyright: ignore[reportArgumentType]
+    assert json.loads((tmp_path / "s.json").read_text()) == SPLIT
+    split = read_split(tmp_path / "s.json", tmp_path)
+    assert split.classnames == ("red_fox", "owl") and split.val == ()
+    assert [s.label for s in split.test] == [0, 1]
+    assert list(tmp_path.iterdir()) == [tmp_path / "s.json"]
+
+
+def faulty(change) -> dict:
+    content = copy.deepcopy(SPLIT)
+    change(content)
+    return content
+
+
+FAULTS = {
+    "the keys train, val and test": lambda c: c.pop("val"),
+    "train, val and test": lambda c: c.update(extra=[]),
+    "val must be a list": lambda c: c.update(val={}),
+    "test is empty": lambda c: c.update(test=[]),
+    r"train\[1\] is": lambda c: c["train"].__setitem__(1, ["b/1.jpg", 1]),
+    r"test\[0\] is": lambda c: c["test"].__setitem__(0, "a/2.jpg"),
+    r"train\[0\] is": lambda c: c["train"].__setitem__(0, ["a/1.jpg", "0", "red_fox"]),
+    r"train\[0\] is .*True": lambda c: c["train"].__setitem__(0, ["a/1.jpg", True, "red_fox"]),
+    "'/etc/passwd' must stay below": lambda c: c["train"][0].__setitem__(0, "/etc/passwd"),
+    r"'a/\.\./\.\./x.jpg' must stay below": lambda c: c["train"][0].__setitem__(0, "a/../../x.jpg"),
+    "'' must stay below": lambda c: c["train"][0].__setitem__(0, ""),
+    "class name '_' is empty": lambda c: c["train"][0].__setitem__(2, "_"),
+    "a/1.jpg is listed in train and again in test": lambda c: c["test"].append(["a/1.jpg", 0, "red_fox"]),
+    "calls label 0 'wolf', elsewhere 'red_fox'": lambda c: c["test"][0].__setitem__(2, "wolf"),
+    "gives 'owl' label 2, elsewhere 1": lambda c: c["test"][1].__setitem__(1, 2),
+    "gives 'red fox' label 2, elsewhere 0": lambda c: c["test"].append(["c.jpg", 2, "red fox"]),
+    "labels must be 0 to 2 without gaps; 'bat' has label 3": lambda c: c["test"].append(["c.jpg", 3, "bat"]),
+    "labels must be 0 to 2 without gaps; 'cat' has label -1": lambda c: c["test"].append(["c.jpg", -1, "cat"]),
+}
+
+
+@pytest.mark.parametrize("reason", FAULTS)
+def test_a_faulty_split_file_is_refused_with_its_entry(tmp_path: Path, reason: str):
+    file = tmp_path / "split.json"
+    file.write_text(json.dumps(faulty(FAULTS[reason])))
+    with pytest.raises(InputError, match=reason) as caught:
+        read_split(file, tmp_path)
+    assert str(caught.value).startswith(str(file)) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"[1, 2", b"\xff\xfe\x00", b"[" * 100_000, b"null", b"[]"])
+def test_a_file_that_is_no_split_file_is_refused(tmp_path: Path, content: bytes):
+    file = tmp_path / "split.json"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=r"split\.json: not a split file") as caught:
+        read_split(file, tmp_path)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_split(tmp_path / "absent.json", tmp_path)
+
+
+def test_names_are_cleaned_as_coop_does(shared: Path):
+    for file in (shared / "datasets" / "splits").glob("split_zhou_*.json"):
+        for part in json.loads(file.read_text()).values():
+            for name in {name for _, _, name in part}:
+                assert clean_name(name) == name.replace("_", " ")
+
+
+@given(st.text(alphabet="ab_ ", max_size=12))
+def test_cleaning_twice_is_cleaning_once(name: str):
+    cleaned = clean_name(name)
+    assert clean_name(cleaned) == cleaned and "_" not in cleaned and cleaned == cleaned.strip()

@@ -1,0 +1,132 @@
+"""Class halves and few-shot draws: the same pictures for the same seed, in any order of calls."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from PIL import Image
+
+from gopro.data.dataset import Dataset, Sample
+from gopro.errors import InputError
+
+
+@dataclass(frozen=True)
+class Blank:
+    """A picture that is nothing but its name."""
+
+    name: str
+
+    def open(self) -> Image.Image:
+        return Image.new("RGB", (1, 1))
+
+
+@st.composite
+def datasets(draw: st.DrawFn, least: int = 4) -> Dataset:
+    classes = draw(st.integers(2, 9))
+
+    def part(name: str, least: int) -> tuple[Sample, ...]:
+        counts = draw(st.lists(st.integers(least, 12), min_size=classes, max_size=classes))
+        samples = [Sample(Blank(f"{name}/{c}/{i}"), c) for c, count in enumerate(counts) for i in range(count)]
+        return tuple(draw(st.permutations(samples)))
+
+    names = tuple(f"class {c}" for c in range(classes))
+    return Dataset("made up", names, part("train", least), part("val", 0), part("test", 1))
+
+
+def pictures(samples: tuple[Sample, ...]) -> list[str]:
+    return [s.picture.name for s in samples]
+
+
+@given(datasets())
+def test_the_halves_part_the_classes_and_their_pictures(dataset: Dataset):
+    base, new = dataset.half("base"), dataset.half("new")
+    assert base.classnames + new.classnames == dataset.classnames
+    assert len(base.classnames) - len(new.classnames) in (0, 1)
+    for part in ("train", "val", "test"):
+        both = [(half.classnames[s.label], s.picture) for half in (base, new) for s in half.split(part)]
+        assert Counter(both) == Counter((dataset.classnames[s.label], s.picture) for s in dataset.split(part))
+        for half in (base, new):
+            assert all(0 <= s.label < len(half.classnames) for s in half.split(part))
+    assert dataset.half("all") is dataset
+
+
+@given(datasets(), st.integers(1, 4), st.integers(0, 9))
+def test_a_draw_has_its_shots_and_leaves_test_whole(dataset: Dataset, shots: int, seed: int):
+    drawn = dataset.few_shot(shots, seed)
+    assert Counter(s.label for s in drawn.train) == dict.fromkeys(range(len(dataset.classnames)), shots)
+    there = Counter(s.label for s in dataset.val)
+    assert Counter(s.label for s in drawn.val) == {c: min(shots, 4, n) for c, n in there.items()}
+    assert len(set(pictures(drawn.train))) == len(drawn.train)
+    assert set(drawn.train) <= set(dataset.train) and set(drawn.val) <= set(dataset.val)
+    assert drawn.test == dataset.test and drawn.classnames == dataset.classnames
+
+
+@given(datasets(), st.integers(1, 4), st.integers(0, 9), st.randoms(use_true_random=False))
+def test_a_draw_depends_on_the_seed_and_the_class_alone(dataset: Dataset, shots: int, seed: int, order):
+    drawn = dataset.few_shot(shots, seed)
+    dataset.few_shot(1, seed + 1)  # another draw in between is nothing to it
+    train = list(dataset.train)
+    order.shuffle(train)
+    assert pictures(replace(dataset, train=tuple(train)).few_shot(shots, seed).train) == pictures(drawn.train)
+    for half in ("base", "new"):
+        assert dataset.half(half).few_shot(shots, seed) == drawn.half(half)
+
+
+@given(datasets(least=8), st.integers(0, 9))
+def test_seeds_draw_differently(dataset: Dataset, seed: int):
+    assume(len(dataset.classnames) >= 5)
+    draws = {tuple(pictures(dataset.few_shot(4, seed + i).train)) for i in range(3)}
+    assert len(draws) == 3
+
+
+def test_a_draw_is_the_same_on_every_machine(shared: Path, tmp_path: Path):
+    """Other process, hash seed, folder and order of the split file: the pictures that a machine drew once."""
+    home = tmp_path / "elsewhere" / "caltech-101"
+    (home / "101_ObjectCategories").mkdir(parents=True)
+    split = json.loads((shared / "datasets" / "caltech-101" / "split_zhou_Caltech101.json").read_text())
+    split["train"].reverse()
+    (home / "split_zhou_Caltech101.json").write_text(json.dumps(split))
+    code = """
+import sys
+from pathlib import Path
+from gopro import load_dataset
+data = load_dataset("caltech101", Path(sys.argv[1]))
+data.few_shot(2, seed=9)
+for sample in data.half("base").few_shot(4, seed=1).train[:8]:
+    print(data.classnames[sample.label], sample.picture.path.name)
+"""
+    environment = {**os.environ, "PYTHONHASHSEED": "123"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, home.parent], env=environment, capture_output=True, text=True, check=True
+    )
+    drawn = {"face": ("0212", "0095", "0171", "0256"), "leopard": ("0169", "0009", "0059", "0108")}
+    assert done.stdout.splitlines() == [f"{name} image_{i}.jpg" for name, numbers in drawn.items() for i in numbers]
+
+
+def test_too_many_shots_name_the_class():
+    few = Dataset("few", ("owl", "fox"), (Sample(Blank("o"), 0), Sample(Blank("f"), 1), Sample(Blank("g"), 1)), (), ())
+    with pytest.raises(InputError, match=r"few: class 'owl' has 1 training pictures, fewer than 2 shots") as caught:
+        few.few_shot(2, seed=1)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="shots is 0"):
+        few.few_shot(0, seed=1)
+
+
+def test_what_is_there_to_be_tested_on_is_not_trained_on():
+    with pytest.raises(InputError, match="v2 has no training pictures: it is there to be tested on"):
+        Dataset("v2", ("owl", "fox"), (), (), (Sample(Blank("o"), 0),)).few_shot(1, seed=1)
+
+
+def test_halves_that_are_none():
+    one = Dataset("one", ("owl",), (Sample(Blank("o"), 0),), (), ())
+    with pytest.raises(InputError, match="one class only"):
+        one.half("base")
+    with pytest.raises(InputError, match="choose one of all, base, new"):
+        one.half("old")  # pyright: ignore[reportArgumentType]

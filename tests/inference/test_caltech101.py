@@ -1,0 +1,97 @@
+"""Real pictures: Caltech101 with a full-size backbone of random weights."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from gopro.data.dataset import Sample
+from gopro.data.load_dataset import load_dataset
+from gopro.inference.evaluate import encode_samples, evaluate
+from gopro.runs.config import TrainConfig
+from gopro.runs.run import load_run
+from gopro.training.loop import Step
+from gopro.training.resume_state import RESUME
+from gopro.training.train import resume, train
+
+
+class Cut(Exception):
+    """Stands for whatever ends a run early."""
+
+
+@pytest.fixture(scope="module")
+def datasets(shared: Path) -> Path:
+    return shared / "datasets"
+
+
+def test_real_training_steps_on_the_base_classes(datasets: Path, tmp_path: Path) -> None:
+    """GOPro on ViT-B/32's shapes, 50 classes, three views: the loss is finite and the steps change what is learned."""
+    steps: list[Step] = []
+
+    def two(step: Step) -> None:
+        steps.append(step)
+        if step.step == 2:
+            raise Cut
+
+    config = TrainConfig(
+        data="caltech101",
+        root=datasets,
+        output=tmp_path / "run",
+        backbone="ViT-B-32:random",
+        shots=1,
+        classes="base",
+        epochs=3,
+        batch=2,
+        workers=0,
+    )
+    with pytest.raises(Cut):
+        train(config, on_step=two)
+    assert steps[0].steps == 3 * 50 // 2
+    assert all(torch.isfinite(term) for step in steps for term in step.terms.values())
+    assert steps[0].terms["ce"] > 0 and steps[0].terms["con"] > 0
+
+
+def test_a_folder_made_of_a_part_is_trained_resumed_and_evaluated(datasets: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    for name in ("grand_piano", "sunflower", "cup", "stop_sign"):
+        (mine / name).mkdir(parents=True)
+        pictures = sorted((datasets / "caltech-101" / "101_ObjectCategories" / name).iterdir())
+        for picture in pictures[:8]:
+            shutil.copy(picture, mine / name)
+
+    def cut(step: Step) -> None:
+        if step.epoch == 1:
+            raise Cut
+
+    config = TrainConfig(
+        data=str(mine),
+        output=tmp_path / "run",
+        backbone="ViT-B-32:random",
+        shots=2,
+        epochs=2,
+        batch=4,
+        workers=1,
+    )
+    with pytest.raises(Cut):
+        train(config, on_step=cut)
+    assert (tmp_path / "run" / RESUME).exists()
+    resume(tmp_path / "run")
+    run = load_run(tmp_path / "run")
+    dataset = load_dataset(str(mine))
+    assert dataset.classnames == ("cup", "grand piano", "stop sign", "sunflower")
+    result = evaluate(run.method, encode_samples(run.method, dataset.test))
+    assert result.n == len(dataset.test) and 0 <= result.accuracy <= 100
+    # the state that was saved is the state that predicts
+    again = evaluate(load_run(tmp_path / "run").method, encode_samples(run.method, dataset.test))
+    torch.testing.assert_close(result.probabilities, again.probabilities)
+
+
+def test_new_classes_are_never_trained_on(datasets: Path) -> None:
+    dataset = load_dataset("caltech101", datasets)
+    base, new = dataset.half("base"), dataset.half("new")
+    assert len(base.classnames) == len(new.classnames) == 50
+    pictures = {sample.picture.name for sample in base.few_shot(16, 1).train}
+    assert len(pictures) == 800
+    hidden: list[Sample] = [*new.train, *new.test, *base.test, *base.val]
+    assert not pictures & {sample.picture.name for sample in hidden}

@@ -1,0 +1,366 @@
+"""Pictures in, names out, from Python: whatever a picture is handed in as, it is the same picture."""
+
+import io
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import ExifTags, Image
+
+import gopro
+from gopro.clip.backbone import Backbone
+from gopro.data.image_file import PictureFile
+from gopro.data.loader import eval_batches
+from gopro.data.prefetch import decoded
+from gopro.errors import InputError
+from gopro.inference.classifier import Classifier
+from gopro.methods.registry import METHODS, build_method
+
+NAMES = ["red fox", "snowy owl", "a boat on a lake", "teapot"]
+
+
+def scene(seed: int, size: tuple[int, int] = (50, 40)) -> Image.Image:
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+    return small.resize(size, Image.Resampling.BICUBIC)
+
+
+@pytest.fixture(scope="module")
+def classifier(tiny: Backbone) -> Classifier:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        method = build_method("gopro", tiny, NAMES, "a photo of a {}.")
+        for parameter in method.parameters():  # so that it isn't zero-shot CLIP
+            torch.nn.init.normal_(parameter, std=0.1)
+    return Classifier(method)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "pics" / "deep" / "ünïcode 日本").mkdir(parents=True)
+    for i, name in enumerate(("b.png", "a.png", "deep/c.PNG", "deep/ünïcode 日本/é.png")):
+        scene(i).save(tmp_path / "pics" / name)
+    (tmp_path / "pics" / "notes.txt").write_text("no picture")
+    (tmp_path / "pics" / ".hidden.png").write_bytes(b"")
+    return tmp_path / "pics"
+
+
+def test_a_picture_is_the_same_in_every_form(classifier: Classifier, tmp_path: Path) -> None:
+    image = scene(1)
+    image.save(tmp_path / "p.png")
+    array = np.asarray(image)
+    tensor = torch.tensor(array).permute(2, 0, 1)
+    opaque = np.concatenate([array, np.full((40, 50, 1), 255, np.uint8)], axis=2)
+    forms = [
+        str(tmp_path / "p.png"),
+        tmp_path / "p.png",
+        image,
+        Image.open(tmp_path / "p.png"),
+        array,
+        array / 255,
+        (array / 255).astype(np.float32),
+        array[:, ::-1][:, ::-1],  # not contiguous
+        opaque,
+        tensor,
+        tensor / 255,
+        (tensor / 255).requires_grad_(),
+        torch.tensor(opaque).permute(2, 0, 1),
+    ]
+    expected = classifier.predict_proba(image)
+    assert expected.shape == (4,) and expected.dtype == np.float32 and expected.sum() == pytest.approx(1, abs=1e-5)
+    for form in forms:
+        np.testing.assert_array_equal(classifier.predict_proba(form), expected)
+    together = [*forms, np.stack([array, array]), (tensor / 255)[None], tmp_path]
+    many = classifier.predict_proba(together, batch=5)
+    assert many.shape == (len(forms) + 4, 4)
+    np.testing.assert_allclose(many, np.tile(expected, (len(many), 1)), atol=1e-6)
+
+
+def test_grey_pictures_have_one_channel_or_none(classifier: Classifier) -> None:
+    grey = np.asarray(scene(2).convert("L"))
+    expected = classifier.predict_proba(Image.fromarray(grey))
+    for form in (grey, grey[..., None], torch.tensor(grey), torch.tensor(grey)[None], grey / 255):
+        np.testing.assert_array_equal(classifier.predict_proba(form), expected)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_an_opened_picture_is_turned_as_its_file_is(classifier: Classifier, tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    scene(3).save(tmp_path / "p.png", exif=exif)
+    opened = Image.open(tmp_path / "p.png")
+    np.testing.assert_array_equal(classifier.predict_proba(opened), classifier.predict_proba(tmp_path / "p.png"))
+    worked_on = Image.open(tmp_path / "p.png").crop((0, 0, 50, 40))  # still has the tag, and stands as it is
+    np.testing.assert_array_equal(classifier.predict_proba(worked_on), classifier.predict_proba(scene(3)))
+
+
+def test_sixteen_bits_and_transparency_are_as_in_files(classifier: Classifier, tmp_path: Path) -> None:
+    deep = Image.fromarray(np.asarray(scene(4).convert("L")).astype(np.uint16) * 257)
+    clear = scene(5).convert("RGBA")
+    clear.putalpha(scene(6).convert("L"))
+    for i, image in enumerate((deep, clear, scene(7).quantize(16), scene(8).convert("CMYK"))):
+        path = tmp_path / (f"{i}.tif" if image.mode == "CMYK" else f"{i}.png")
+        image.save(path)
+        np.testing.assert_array_equal(classifier.predict_proba(image), classifier.predict_proba(path))
+
+
+def test_one_gives_one_answer_and_several_a_list(classifier: Classifier, folder: Path) -> None:
+    names = set(NAMES)
+    one = classifier.predict(folder / "a.png")
+    assert isinstance(one, str) and one in names
+    top = classifier.predict(folder / "a.png", top_k=3)
+    assert [type(p) for p in top] == [gopro.Prediction] * 3 and top[0].name == one
+    assert top[0].probability >= top[1].probability >= top[2].probability
+    assert len(classifier.predict(scene(1), top_k=9)) == 4  # as many as there are
+    for several in ([folder / "a.png"], (scene(1),), iter([scene(1)]), np.asarray(scene(1))[None]):
+        answers = classifier.predict(several)
+        assert isinstance(answers, list) and len(answers) == 1 and answers[0] in names
+    assert classifier.predict([scene(1)], top_k=1)[0][0].name in names
+
+
+def test_probabilities_are_in_the_order_of_classes_(classifier: Classifier, folder: Path) -> None:
+    probabilities = classifier.predict_proba(folder)
+    assert list(classifier.classes_) == NAMES and probabilities.shape == (4, 4)
+    assert list(classifier.classes_[probabilities.argmax(axis=1)]) == classifier.predict(folder)
+    for row, ranked in zip(probabilities, classifier.predict(folder, top_k=4), strict=True):
+        assert {p.name: p.probability for p in ranked} == dict(zip(NAMES, row.tolist(), strict=True))
+
+
+def test_a_folder_is_its_pictures_in_order(classifier: Classifier, folder: Path) -> None:
+    found = gopro.find_pictures(folder)
+    assert [path.relative_to(folder).as_posix() for path in found] == [
+        "a.png",
+        "b.png",
+        "deep/c.PNG",
+        "deep/ünïcode 日本/é.png",
+    ]
+    for again in (folder, str(folder), np.array([str(path) for path in found])):
+        np.testing.assert_array_equal(classifier.features(again), classifier.features(found))
+
+
+def test_other_names_score_as_if_they_had_been_there_from_the_start(classifier: Classifier) -> None:
+    names = ["teapot", "sail", "red fox"]
+    other = classifier.for_classes(iter(names))
+    assert list(other.classes_) == names and list(classifier.classes_) == NAMES
+    probabilities = classifier.predict_proba(scene(1))
+    shared = other.predict_proba(scene(1))
+    assert shared[0] / shared[2] == pytest.approx(probabilities[3] / probabilities[0], rel=1e-3)
+    assert classifier.for_classes(NAMES[::-1]).predict(scene(1)) == classifier.predict(scene(1))
+
+
+@pytest.mark.parametrize("spec", sorted(METHODS))
+def test_every_method_has_features_and_they_give_its_probabilities(spec: str, tiny: Backbone) -> None:
+    """Unit length, one picture's not depending on the others; with the text features where logits are made of these."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        # MMRL predicts trained names by a second feature of a picture too, unless told not to
+        method = build_method("mmrl[fuse=false]" if spec == "mmrl" else spec, tiny, NAMES, "a photo of a {}.")
+        for parameter in method.parameters():  # so that it isn't zero-shot CLIP
+            torch.nn.init.normal_(parameter, std=0.1)
+    classifier, images = Classifier(method), [scene(1), scene(2)]
+    features = classifier.features(images)
+    assert features.shape == (2, tiny.embed_dim)
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(classifier.features(scene(1)), features[0], atol=1e-5)
+    if spec == "linear-probe":
+        with pytest.raises(InputError, match="LinearProbe compares pictures with no text"):
+            classifier.text_features(images)
+        return
+    text = classifier.text_features(images)
+    assert text.shape == (2, len(NAMES), tiny.embed_dim)
+    np.testing.assert_allclose(np.linalg.norm(text, axis=2), 1, atol=1e-5)
+    np.testing.assert_allclose(classifier.text_features(scene(1)), text[0], atol=1e-5)
+    exponents = np.exp(tiny.logit_scale * np.einsum("bd,bcd->bc", features, text))
+    expected = exponents / exponents.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(classifier.predict_proba(images), expected, atol=1e-5)
+
+
+def test_gopros_features_are_not_clips(classifier: Classifier) -> None:
+    embeddings = Classifier(build_method("zeroshot", classifier.method.backbone, NAMES, "a {}.")).features(scene(1))
+    assert np.abs(classifier.features(scene(1)) - embeddings).max() > 0.01
+    one, other = classifier.text_features([scene(1), scene(2)])
+    assert np.abs(one - other).max() > 1e-3
+
+
+HWC = np.zeros((8, 8, 3), np.uint8)
+WRONG = {
+    "nothing": ([], "there are none"),
+    "an empty batch": (np.zeros((0, 8, 8, 3), np.uint8), "there are none"),
+    "a number": (3, "pictures: a int"),
+    "None in a list": ([HWC, None], "pictures[1]: a NoneType"),
+    "bytes": (b"\x89PNG", "pictures: a bytes"),
+    "a dict": ({"a.png": 1}, "pictures: a dict"),
+    "pixels as lists": ([[[0, 0, 0]]], "pictures[0]: a list inside a list"),
+    "a vector": (np.zeros(9), "pictures: shape [9]; an array must be [H, W, C]"),
+    "five dimensions": ([torch.zeros(1, 1, 3, 8, 8)], "pictures[0]: shape [1, 1, 3, 8, 8]; a tensor must be [C, H, W]"),
+    "channels first": (np.zeros((3, 8, 8), np.uint8), "must be [H, W, C] or [N, H, W, C]: use .transpose(1, 2, 0)"),
+    "channels last": (torch.zeros(8, 8, 3), "use .permute(2, 0, 1)"),
+    "two channels": (np.zeros((8, 8, 2)), "shape [8, 8, 2]"),
+    "no pixels": (np.zeros((0, 8, 3)), "no pixels"),
+    "integers": (np.zeros((8, 8, 3), np.int64), "pictures: dtype int64; give uint8"),
+    "booleans": (torch.zeros(3, 8, 8, dtype=torch.bool), "dtype bool"),
+    "0 to 255 as floats": ([HWC, HWC + 200.0], "pictures[1]: values from 200 to 200, floating point must be"),
+    "normalised": (torch.full((3, 8, 8), -1.5), "undo its normalisation"),
+    "NaN": (np.full((8, 8, 3), np.nan), "values from nan"),
+    "one of a batch": ([HWC, torch.tensor([0.0, 9]).view(2, 1, 1, 1).expand(2, 3, 8, 8)], "pictures[1][1]: values"),
+    "elongated": (np.zeros((1, 900, 3), np.uint8), "elongated"),
+    "no such file": (["nowhere.png"], "nowhere.png: there is no such picture"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_is_no_picture_is_named(classifier: Classifier, what: str) -> None:
+    pictures, words = WRONG[what]
+    for method in (classifier.predict, classifier.predict_proba, classifier.features, classifier.text_features):
+        with pytest.raises(InputError) as caught:
+            method(pictures)
+        assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+@settings(max_examples=150)
+@given(
+    shape=st.lists(st.integers(0, 5), max_size=5),
+    dtype=st.sampled_from(["uint8", "int32", "float16", "float32", "float64", "bool", "complex64", "object"]),
+    value=st.sampled_from([0, 1, 0.5, 255, -1, float("nan"), float("inf")]),
+    torch_like=st.booleans(),
+)
+def test_any_array_is_answered_or_refused_in_one_line(classifier, shape, dtype, value, torch_like) -> None:
+    with np.errstate(all="ignore"):
+        array = np.full(shape, value).astype(dtype)
+    given = torch.from_numpy(array) if torch_like and dtype != "object" else array
+    try:
+        answer = classifier.predict(given)
+    except InputError as error:
+        assert "pictures" in str(error) and "\n" not in str(error)
+    else:
+        assert answer in NAMES if array.ndim < 4 else len(answer) == len(array)
+
+
+def test_wrong_settings_are_named(classifier: Classifier) -> None:
+    for call, words in {
+        lambda: classifier.predict(scene(1), top_k=0): "top_k is 0",
+        lambda: classifier.predict(scene(1), top_k="2"): "top_k is '2'",  # pyright: ignore
+        lambda: classifier.predict(scene(1), batch=0): "batch is 0",
+        lambda: classifier.stream([], top_k=0): "top_k is 0",  # at once, not when it is asked
+        lambda: classifier.for_classes("red fox"): "give a list of names",
+        lambda: classifier.for_classes(["red fox", " "]): "class name ' '",
+        lambda: classifier.for_classes([]): "no class names",
+        lambda: classifier.for_classes(["a", "b", "a"]): "'a' is given twice",
+        lambda: gopro.load("./runs/nowhere"): "runs/nowhere: there is no such folder",
+        lambda: gopro.find_pictures("nowhere"): "nowhere",
+    }.items():
+        with pytest.raises(InputError, match=words):
+            call()
+
+
+def test_folders_without_pictures_and_with_broken_ones_are_errors(classifier: Classifier, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(InputError, match="no pictures in this folder"):
+        classifier.predict(tmp_path)
+    (tmp_path / "broken.png").write_bytes(b"broken")
+    with pytest.raises(InputError, match=r"broken\.png: not a picture"):
+        classifier.predict([scene(1), tmp_path])
+
+
+def test_a_damaged_opened_picture_is_named(classifier: Classifier) -> None:
+    buffer = io.BytesIO()
+    scene(1, (300, 200)).save(buffer, "JPEG")
+    damaged = Image.open(io.BytesIO(buffer.getvalue()[:900]))
+    with pytest.raises(InputError, match=r"pictures\[1\]: the picture cannot be read"):
+        classifier.predict([scene(1), damaged])
+
+
+def test_a_stream_answers_in_order_and_goes_on_after_what_cannot_be_read(classifier: Classifier, folder: Path) -> None:
+    (folder / "a2.png").write_bytes(b"broken")
+    given = [folder, "missing.png", *[folder / "a.png"] * 5]
+    answers = list(classifier.stream(given, top_k=2, batch=3, workers=2))
+    expected = [*map(str, gopro.find_pictures(folder)), "missing.png", *[str(folder / "a.png")] * 5]
+    assert [answer.picture for answer in answers] == expected
+    failed = [answer for answer in answers if answer.error]
+    assert [Path(answer.picture).name for answer in failed] == ["a2.png", "missing.png"]
+    assert all(answer.predictions == [] for answer in failed)
+    best = classifier.predict(folder / "a.png", top_k=2)
+    for answer in answers[-5:]:
+        assert [p.name for p in answer.predictions] == [p.name for p in best]
+        assert answer.predictions[0].probability == pytest.approx(best[0].probability, abs=1e-6)
+    assert list(classifier.stream([])) == []
+    assert all(answer.error for answer in classifier.stream(["x.png", "y.png"]))
+
+
+def test_a_stream_reads_no_further_ahead_than_two_batches(classifier: Classifier) -> None:
+    asked = 0
+
+    def endless() -> Iterator[Image.Image]:
+        nonlocal asked
+        while True:
+            asked += 1
+            yield scene(asked % 7)
+
+    others = set(threading.enumerate())
+    answers = classifier.stream(endless(), batch=4, workers=2)
+    for _ in range(40):
+        next(answers)
+    assert asked <= 40 + 2 * 4 + 1 + 4
+    own = set(threading.enumerate()) - others
+    answers.close()
+    for thread in own:  # the one that reads too
+        thread.join(60)
+        assert not thread.is_alive(), thread
+    assert {thread.name for thread in own} == {"pictures", "decode_0", "decode_1"}
+
+
+def test_a_source_that_pauses_is_answered_meanwhile(classifier: Classifier) -> None:
+    answered = threading.Event()
+
+    def slow() -> Iterator[Image.Image]:
+        yield scene(1)
+        assert answered.wait(60)  # for the answer to the picture before
+        yield scene(2)
+
+    answers = classifier.stream(slow(), batch=64)
+    next(answers)
+    answered.set()
+    assert len(list(answers)) == 1
+
+
+def test_an_error_of_the_source_is_raised_as_it_is(classifier: Classifier) -> None:
+    def faulty() -> Iterator[Image.Image]:
+        yield scene(1)
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        classifier.predict(faulty())
+
+
+def test_decoding_in_threads_changes_nothing(tmp_path: Path, classifier: Classifier) -> None:
+    paths = []
+    for i in range(30):
+        paths.append(tmp_path / f"{i}.png")
+        scene(i).save(paths[-1])
+    alone = [classifier._view(PictureFile(path).open()) for path in paths]
+    for batch, workers in ((1, 1), (7, 3), (64, None)):
+        parts = list(decoded(map(PictureFile, paths), classifier._view, batch=batch, workers=workers))
+        assert [len(part) for part in parts] == [batch] * (30 // batch) + ([30 % batch] if 30 % batch else [])
+        for expected, (_, image) in zip(alone, [item for part in parts for item in part], strict=True):
+            assert isinstance(image, torch.Tensor) and torch.equal(image, expected)
+
+
+def test_real_pictures_are_answered_as_by_evaluation(shared: Path) -> None:
+    """Caltech101's pictures of four classes with the embedded CLIP, against the evaluation's own loader."""
+    dataset = gopro.load_dataset("caltech101", shared / "datasets")
+    wanted = [dataset.classnames.index(name) for name in ("sunflower", "cup", "stop sign", "grand piano")]
+    samples = [sample for sample in dataset.test if sample.label in wanted]
+    classifier = Classifier(build_method("zeroshot", gopro.load_backbone(), dataset.classnames, "a photo of a {}."))
+    batches = eval_batches(samples, classifier.method.backbone.preprocess, 64)
+    logits = [classifier.method.logits(classifier.method.encode(views[0])) for views, _, _ in batches]
+    expected = torch.cat(logits).softmax(dim=-1).numpy()
+    paths = [sample.picture.name for sample in samples]
+    assert len(paths) > 60
+    np.testing.assert_allclose(classifier.predict_proba(paths), expected, atol=1e-6)
+    opened = [Image.open(path) for path in paths[:10]]
+    np.testing.assert_allclose(classifier.predict_proba(opened), expected[:10], atol=1e-5)

@@ -1,0 +1,280 @@
+"""Methods that are solved instead of stepped, and the ensembles of hand-written prompts."""
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from open_clip import OPENAI_IMAGENET_TEMPLATES, SIMPLE_IMAGENET_TEMPLATES
+from safetensors.torch import load_file
+from scipy.optimize import minimize
+from torch import Tensor
+
+from gopro import sweep
+from gopro.clip.backbone import Backbone, Encoded
+from gopro.clip.encode_text import encode_texts
+from gopro.data.dataset import Dataset
+from gopro.data.load_dataset import load_dataset
+from gopro.errors import InputError
+from gopro.inference.evaluate import encode_samples
+from gopro.methods.linear_probe import DEFAULT_C, LinearProbe, logistic_regression
+from gopro.methods.registry import build_method
+from gopro.methods.tip_adapter import TipAdapter
+from gopro.runs.config import BenchmarkConfig, TrainConfig
+from gopro.runs.run import LEARNED, load_run, read_cost
+from gopro.training.devices import make_fabric
+from gopro.training.loop import Step, learning_rate
+from gopro.training.resume_state import RESUME
+from gopro.training.train import resume, train, training_draws
+
+NAMES = ["red fox", "owl", "grand piano", "dog"]
+TEMPLATE = "a photo of a {}."
+SOLVED = ["linear-probe", "tip-adapter", "tip-adapter-f"]
+CONFIG = TrainConfig(data="emoji-activities", output=Path(), shots=2, epochs=2, classes="base", workers=0)
+
+
+def pictures(count: int, seed: int = 3) -> Encoded:
+    generator = torch.Generator().manual_seed(seed)
+    embedding = F.normalize(torch.randn(count, 32, generator=generator), dim=-1)
+    return Encoded(embedding, torch.zeros(count, 128), torch.zeros(count, 128))
+
+
+def features(embedding: Tensor) -> Encoded:
+    return Encoded(embedding, embedding, embedding)  # layer statistics that nothing here reads
+
+
+def labels(count: int) -> Tensor:
+    return torch.arange(count) % len(NAMES)
+
+
+@pytest.mark.parametrize(("spec", "templates"), [(7, SIMPLE_IMAGENET_TEMPLATES), (80, OPENAI_IMAGENET_TEMPLATES)])
+def test_an_ensemble_is_the_mean_over_its_templates(spec: int, templates, tiny: Backbone) -> None:
+    assert len(templates) == spec
+    method = build_method(f"zeroshot[ensemble={spec}]", tiny, NAMES[:2], TEMPLATE)
+    image = pictures(5)
+    for c, name in enumerate(NAMES[:2]):
+        mean = encode_texts(tiny.text, [template(name) for template in templates]).mean(dim=0)
+        expected = tiny.logit_scale * image.embedding @ (mean / mean.norm())
+        torch.testing.assert_close(method.logits(image)[:, c], expected, atol=1e-4, rtol=1e-5)
+
+
+def test_tip_adapter_against_a_plain_sum(tiny: Backbone) -> None:
+    """Zhang et al. 2022, equations 3 to 6, written out for one picture and class at a time."""
+    method = build_method("tip-adapter[alpha=2,beta=3.5]", tiny, NAMES, TEMPLATE)
+    draws = [pictures(6, seed=1), pictures(6, seed=2)]
+    method.solve(draws, labels(6))
+    zeroshot = build_method("zeroshot", tiny, NAMES, TEMPLATE)
+    test = pictures(5, seed=9)
+    expected = zeroshot.logits(test).clone()
+    for i in range(5):
+        for j in range(6):
+            key = draws[0].embedding[j] + draws[1].embedding[j]
+            affinity = float(test.embedding[i] @ key / key.norm())
+            expected[i, j % 4] += 2 * torch.exp(torch.tensor(-3.5 * (1 - affinity)))
+    torch.testing.assert_close(method.logits(test), expected)
+
+
+@pytest.fixture
+def authors(tiny: Backbone) -> tuple[dict[str, Tensor], Backbone]:
+    """What the authors' code recorded (tools/golden_tip_adapter.py), and a backbone with its scale of 100."""
+    backbone = copy.copy(tiny)
+    backbone.logit_scale, backbone.embed_dim = 100.0, 16
+    return load_file(Path(__file__).parents[1] / "golden" / "tip-adapter.safetensors"), backbone
+
+
+def as_recorded(spec: str, recorded: dict[str, Tensor], backbone: Backbone, *, search: bool = False) -> TipAdapter:
+    method = build_method(spec, backbone, NAMES, TEMPLATE)
+    assert isinstance(method, TipAdapter)
+    method.text = recorded["text"]
+    val = (features(recorded["test"]), recorded["test_labels"]) if search else None
+    method.solve([features(draw) for draw in recorded["draws"]], recorded["labels"], val)
+    return method
+
+
+def test_the_authors_cache_logits_and_search(authors: tuple[dict[str, Tensor], Backbone]) -> None:
+    recorded, test = authors[0], features(authors[0]["test"])
+    method = as_recorded("tip-adapter[alpha=2,beta=3]", *authors)
+    torch.testing.assert_close(method.keys, recorded["keys"], atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(method.logits(test), recorded["logits"], atol=1e-4, rtol=1e-6)
+    method = as_recorded("tip-adapter[search=true]", *authors, search=True)
+    torch.testing.assert_close(torch.stack([method.beta, method.alpha]), recorded["best"])
+    torch.testing.assert_close(method.logits(test), recorded["searched"], atol=1e-4, rtol=1e-6)
+
+
+def test_the_authors_fine_tuning(authors: tuple[dict[str, Tensor], Backbone]) -> None:
+    """Three epochs of two batches, with their AdamW's epsilon."""
+    recorded, method = authors[0], as_recorded("tip-adapter-f[alpha=2,beta=3]", *authors)
+    assert method.recipe is not None
+    recipe = replace(method.recipe, epochs=3)
+    optimizer = torch.optim.AdamW([method.keys], lr=recipe.lr, weight_decay=recipe.weight_decay, eps=1e-4)
+    for step in range(6):
+        rows = slice(0, 6) if step % 2 == 0 else slice(6, 12)
+        optimizer.param_groups[0]["lr"] = learning_rate(recipe, step / 2)
+        optimizer.zero_grad()
+        method.losses(features(recorded["draws"][:1, rows]), recorded["labels"][rows])["ce"].backward()
+        optimizer.step()
+    moved = (recorded["tuned"] - recorded["keys"]).abs().max()
+    assert (method.keys - recorded["tuned"]).abs().max() < 1e-3 * moved
+
+
+@pytest.mark.parametrize("spec", ["tip-adapter", "tip-adapter-f"])
+def test_names_without_a_picture_get_zero_shot_logits(spec: str, tiny: Backbone) -> None:
+    method = build_method(f"{spec}[alpha=5]", tiny, NAMES, TEMPLATE)
+    method.solve([pictures(8)], labels(8))
+    mixed, test = ["sea", "dog", "owl", "lamp"], pictures(5, seed=9)
+    logits, zeroshot = method.for_classes(mixed).logits(test), build_method("zeroshot", tiny, mixed, TEMPLATE)
+    extra = logits - zeroshot.logits(test)
+    torch.testing.assert_close(extra[:, [0, 3]], torch.zeros(5, 2))
+    both = method.logits(test) - build_method("zeroshot", tiny, NAMES, TEMPLATE).logits(test)
+    torch.testing.assert_close(extra[:, [1, 2]], both[:, [3, 1]], atol=1e-4, rtol=1e-4)
+    assert both.min() > 0.01
+    back = method.for_classes(mixed).for_classes(NAMES)
+    torch.testing.assert_close(back.logits(test), method.logits(test))
+
+
+def test_search_takes_the_best_on_validation_pictures(tiny: Backbone) -> None:
+    """Keys and validation pictures agree and the text is noise, so a weightier cache is better."""
+    method = build_method("tip-adapter[search=true,alpha=0]", tiny, NAMES, TEMPLATE)
+    train, noise = pictures(8), pictures(8, seed=4).embedding
+    val = Encoded(F.normalize(train.embedding + 0.3 * noise, dim=-1), train.mean, train.std)
+    before = (method.logits(val).argmax(-1) == labels(8)).sum()
+    with pytest.raises(InputError, match="no validation pictures"):
+        method.solve([train], labels(8))
+    method.solve([train], labels(8), (val, labels(8)))
+    assert isinstance(method, TipAdapter) and method.alpha > 0
+    assert (method.logits(val).argmax(-1) == labels(8)).sum() > before
+    other = build_method("tip-adapter[search=true,alpha=0]", tiny, NAMES, TEMPLATE)
+    other.load_state_dict(method.state_dict())
+    torch.testing.assert_close(other.logits(val), method.logits(val))
+
+
+@pytest.mark.parametrize("c", [0.1, 10.0, 1000.0])
+def test_the_regression_is_at_its_optimum(c: float) -> None:
+    """Against SciPy's L-BFGS on the same convex loss, written out in NumPy's terms."""
+    features, target = pictures(24).embedding.double(), labels(24)
+    weight, bias = logistic_regression(features, target, 4, c)
+
+    def loss(flat) -> tuple[float, object]:
+        learned = torch.tensor(flat, requires_grad=True)
+        w, b = learned[:-4].reshape(4, 32), learned[-4:]
+        value = c * F.cross_entropy(features @ w.T + b, target, reduction="sum") + w.square().sum() / 2
+        value.backward()
+        assert learned.grad is not None
+        return value.item(), learned.grad.numpy()
+
+    found = minimize(loss, torch.zeros(4 * 33).numpy().astype("f8"), jac=True, method="L-BFGS-B", tol=1e-14)
+    ours = loss(torch.cat([weight.flatten(), bias]).numpy())[0]
+    assert ours == pytest.approx(found.fun, rel=1e-6)
+    torch.testing.assert_close(weight, torch.from_numpy(found.x[:-4]).reshape(4, 32), atol=1e-2, rtol=1e-3)
+
+
+def test_c_is_the_best_on_validation_pictures(tiny: Backbone) -> None:
+    """A quarter of the labels is wrong: a weak penalty learns them by heart, a stronger one does not."""
+    train, target = pictures(64), (pictures(64).embedding[:, :4]).argmax(dim=-1)
+    val, truth = pictures(200, seed=5), pictures(200, seed=5).embedding[:, :4].argmax(dim=-1)
+    wrong = target.clone()
+    wrong[::4] = (wrong[::4] + 1) % 4
+
+    def right(spec: str, held_out: tuple[Encoded, Tensor] | None) -> int:
+        method = build_method(spec, tiny, NAMES, TEMPLATE)
+        method.solve([train], wrong, held_out)
+        return int((method.logits(val).argmax(-1) == truth).sum())
+
+    searched = right("linear-probe", (val, truth))
+    assert searched > right("linear-probe[c=1000000]", (val, truth))
+    assert right("linear-probe", None) == right(f"linear-probe[c={DEFAULT_C}]", (val, truth))
+    assert searched >= max(right(f"linear-probe[c={10.0**e:f}]", None) for e in range(-6, 7, 2))
+
+
+def test_a_linear_probe_refuses_names_that_it_was_not_trained_on(tiny: Backbone) -> None:
+    method = build_method("linear-probe", tiny, NAMES, TEMPLATE)
+    method.solve([pictures(8)], labels(8))
+    test = pictures(3, seed=9)
+    torch.testing.assert_close(method.for_classes(["dog", "owl"]).logits(test), method.logits(test)[:, [3, 1]])
+    with pytest.raises(InputError, match=r"^[^\n]*'lamp'[^\n]*$"):
+        method.for_classes(["dog", "lamp"])
+
+
+@pytest.mark.parametrize("spec", ["linear-probe[c=0]", "tip-adapter[augment=-1]", "zeroshot[ensemble=8]"])
+def test_settings_that_make_no_sense_are_refused(spec: str, tiny: Backbone) -> None:
+    with pytest.raises(InputError, match=r"^[^\n]*$"):
+        build_method(spec, tiny, NAMES, TEMPLATE)
+
+
+@pytest.mark.parametrize("spec", [*SOLVED, "tip-adapter[augment=0,search=true]"])
+def test_a_run_is_loaded_as_it_was_and_repeats_bit_for_bit(spec: str, tmp_path: Path, tiny: Backbone) -> None:
+    config = replace(CONFIG, method=spec)
+    run = train(replace(config, output=tmp_path / "a"), backbone=tiny)
+    train(replace(config, output=tmp_path / "b", workers=1), backbone=tiny)
+    first, second = load_file(tmp_path / "a" / LEARNED), load_file(tmp_path / "b" / LEARNED)
+    assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+    test = pictures(4)
+    loaded = load_run(tmp_path / "a", backbone=tiny).method
+    torch.testing.assert_close(loaded.logits(test), run.method.logits(test), atol=0, rtol=0)
+    zeroshot = build_method("zeroshot", tiny, run.method.classnames, run.template)
+    assert not torch.allclose(loaded.logits(test), zeroshot.logits(test), atol=1e-3)
+    assert not (tmp_path / "a" / RESUME).exists()
+    cost, classes = read_cost(tmp_path / "a"), len(run.method.classnames)
+    learned = {"linear-probe": classes * 33, "tip-adapter": 0, "tip-adapter-f": 2 * classes * 32}
+    assert cost.parameters == learned[spec.partition("[")[0]]
+    assert cost.train_seconds > 0
+
+
+def test_every_training_picture_is_a_key(tmp_path: Path, tiny: Backbone) -> None:
+    """At 65 pictures a training loader's batches of 64 would leave one out; without draws a key is one view's."""
+    samples = load_dataset("emoji-activities").train[:65]
+    few = Dataset("few", ("a", "b"), tuple(replace(s, label=i % 2) for i, s in enumerate(samples)), (), ())
+    keys = {}
+    for augment in (0, 3):
+        method = build_method(f"tip-adapter[augment={augment}]", tiny, few.classnames, TEMPLATE)
+        draws = list(training_draws(method, few.train, make_fabric(CONFIG), seed=1, workers=0))
+        assert [len(draw.embedding) for draw in draws] == [65] * max(1, augment)
+        method.solve(draws, torch.tensor([sample.label for sample in few.train]))
+        assert isinstance(method, TipAdapter)
+        keys[augment] = method.keys
+    plain = encode_samples(method, few.train).encoded[:].embedding
+    torch.testing.assert_close(keys[0], plain)
+    near = keys[3] @ plain.T
+    assert (near.diagonal() > near.mean(dim=1)).float().mean() > 0.9  # a picture's own key, in the picture's place
+
+
+def test_a_stepped_method_starts_from_its_solution(tmp_path: Path, tiny: Backbone) -> None:
+    config = replace(CONFIG, epochs=1)
+    start = train(replace(config, method="tip-adapter", output=tmp_path / "a"), backbone=tiny).method
+    tuned = train(replace(config, method="tip-adapter-f", output=tmp_path / "b"), backbone=tiny).method
+    moved = (tuned.keys - start.keys).abs()
+    assert 0 < moved.max() < 2e-3 * 1.1  # AdamW's steps are of the size of the learning rate
+
+
+@pytest.mark.parametrize("select", ["last", "val"])
+def test_a_cut_run_is_solved_again_and_ends_as_an_uncut_one(select: str, tmp_path: Path, tiny: Backbone) -> None:
+    config = replace(CONFIG, method="tip-adapter-f", epochs=3, batch=64, select=select)
+    train(replace(config, output=tmp_path / "uncut"), backbone=tiny)
+
+    class Cut(Exception):
+        pass
+
+    def cut(step: Step) -> None:
+        if step.epoch == 2:
+            raise Cut
+
+    with pytest.raises(Cut):
+        train(replace(config, output=tmp_path / "cut"), backbone=tiny, on_step=cut)
+    steps: list[Step] = []
+    resume(tmp_path / "cut", backbone=tiny, on_step=steps.append)
+    assert {step.epoch for step in steps} == {2}
+    uncut, gone_on = load_file(tmp_path / "uncut" / LEARNED), load_file(tmp_path / "cut" / LEARNED)
+    assert uncut.keys() == gone_on.keys() and all(torch.equal(uncut[key], gone_on[key]) for key in uncut)
+
+
+def test_a_sweep_records_what_a_linear_probe_cannot_be_tested_on(tmp_path: Path) -> None:
+    config = BenchmarkConfig(
+        output=tmp_path, data=("emoji-activities",), methods=("linear-probe",), shots=(1,), seeds=(1,), workers=0
+    )
+    outcome = sweep.benchmark("base-to-new", config)
+    assert [row["classes"] for row in outcome.rows] == ["base"] and outcome.rows[0]["train_seconds"] > 0
+    [failure] = outcome.failures
+    assert "knows no class names but those it was trained on" in failure["error"] and failure["traceback"] is None
+    assert isinstance(load_run(next((tmp_path / "runs").iterdir())).method, LinearProbe)

@@ -1,0 +1,99 @@
+"""Predictions go over to frozen CLIP's where pictures are unlike those that were trained on."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gopro.clip.backbone import Backbone, Encoded
+from gopro.inference.taylor_head import first_order
+from gopro.methods.base import Method
+from gopro.methods.ood_gate import Familiarity
+from gopro.methods.registry import build_method
+
+NAMES, TEMPLATE = ["red fox", "owl", "grand piano", "dog"], "a photo of a {}."
+
+
+def around(centres: Tensor, each: int, spread: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Unit vectors around each centre, and which."""
+    noise = torch.randn(each, *centres.shape, generator=torch.Generator().manual_seed(seed))
+    return F.normalize(centres + spread * noise, dim=-1).flatten(0, 1), torch.arange(len(centres)).repeat(each)
+
+
+def test_it_is_1_for_pictures_like_those_seen_and_less_the_less_they_are_like_them() -> None:
+    centres = F.normalize(torch.randn(5, 64, generator=torch.Generator().manual_seed(0)), dim=-1)
+    familiarity = Familiarity(6, 64)  # of the sixth class nothing is seen
+    seen, labels = around(centres, 40, 0.05, seed=1)
+    assert familiarity(seen).eq(1).all()
+    for part in (slice(0, 90), slice(90, None)):
+        familiarity.see(seen[part], labels[part])
+    like, _ = around(centres, 40, 0.05, seed=2)
+    means = torch.stack([seen[labels == c].mean(dim=0) for c in range(5)])
+    by_hand = torch.stack([like @ p / p.square().sum() for p in means]).amax(dim=0)
+    torch.testing.assert_close(familiarity(like), by_hand.clamp(max=1))
+    assert abs(by_hand.mean() - 1) < 0.02
+    levels = [familiarity(around(centres, 40, spread, seed=3)[0]).mean() for spread in (0.05, 0.1, 0.2, 0.4)]
+    assert levels == sorted(levels, reverse=True) and levels[-1] < 0.5
+    assert familiarity(-seen[labels == 0]).max() < 0.5
+
+
+def encoded(backbone: Backbone, count: int, seed: int) -> Encoded:
+    size = backbone.preprocess.size
+    generator = torch.Generator().manual_seed(seed)
+    return backbone.encode(torch.randn(3, count, 3, size, size, generator=generator))
+
+
+def trained(spec: str, tiny: Backbone) -> Method:
+    """Away from its start, and with pictures seen."""
+    method = build_method(spec, tiny, NAMES, TEMPLATE)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for parameter in method.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+    method.train()
+    for seed in (1, 2):
+        method.losses(encoded(tiny, 4, seed), torch.arange(4))
+    return method.eval()
+
+
+def test_logits_are_those_of_both_as_the_share_says(tiny: Backbone) -> None:
+    pictures = encoded(tiny, 6, seed=5)[0]
+    learned = build_method("gopro[fade=0]", tiny, NAMES, TEMPLATE)
+    frozen = build_method("zeroshot", tiny, NAMES, TEMPLATE).logits(pictures)
+    for fade in (0.5, 2.0):
+        method = trained(f"gopro[fade={fade}]", tiny)
+        state = {k: t for k, t in method.state_dict().items() if not k.startswith("familiarity")}
+        learned.load_state_dict(state)
+        share = method.familiarity(pictures.embedding)[:, None] ** fade
+        assert 0.1 < share.min() < share.max() <= 1
+        expected = share * learned.logits(pictures) + (1 - share) * frozen
+        torch.testing.assert_close(method.logits(pictures), expected, atol=1e-4, rtol=1e-5)
+        torch.testing.assert_close(Method.logits(method, pictures), expected, atol=1e-4, rtol=1e-5)
+        torch.testing.assert_close(method.class_features(pictures), learned.class_features(pictures))
+
+
+def test_training_alone_makes_pictures_familiar_and_the_state_keeps_them(tiny: Backbone) -> None:
+    method = trained("gopro", tiny)
+    before = method.familiarity.count.clone()
+    assert before.tolist() == [2, 2, 2, 2]
+    method.losses(encoded(tiny, 4, 9), torch.arange(4))
+    assert torch.equal(method.familiarity.count, before)
+    other = build_method("gopro", tiny, ["a", "b"], TEMPLATE)
+    other.load_state_dict(method.state_dict())
+    pictures = encoded(tiny, 6, seed=5)[0]
+    same = other.for_classes(NAMES).eval()
+    torch.testing.assert_close(same.logits(pictures), method.logits(pictures))
+
+
+def test_the_first_order_head_fades_as_well(tiny: Backbone) -> None:
+    method = trained("gopro", tiny)
+    with torch.no_grad():
+        for maps in method.maps.values():  # small shifts of the context, which the head follows closely
+            for parameter in maps.parameters():
+                parameter *= 0.1
+    seen, held_out = encoded(tiny, 16, seed=6)[0], encoded(tiny, 16, seed=7)[0]
+    head = first_order(method, NAMES, seen, held_out, error=1e-3)
+    pictures = encoded(tiny, 6, seed=5)[0]
+    torch.testing.assert_close(
+        head.logits(pictures).softmax(-1), method.logits(pictures).softmax(-1), atol=5e-3, rtol=0
+    )
+    torch.testing.assert_close(head.class_features(pictures), method.class_features(pictures), atol=2e-2, rtol=0)

@@ -1,0 +1,109 @@
+"""What StyLIP and SLIP are made of: no code of their authors can be had to check them against."""
+
+import pytest
+import torch
+
+from gopro.clip.backbone import Backbone, Encoded
+from gopro.errors import InputError
+from gopro.methods.base import Method
+from gopro.methods.losses import nt_xent
+from gopro.methods.registry import build_method
+from gopro.methods.slip import SLIP
+from gopro.methods.stylip import StyLIP
+
+NAMES = ["red fox", "owl", "grand piano", "dog", "very slow old train"]
+TEMPLATE = "a photo of a {}."
+LABELS = torch.tensor([0, 1, 2, 3])
+
+
+def encoded(backbone: Backbone, *batch: int) -> Encoded:
+    return backbone.encode(torch.randn(*batch, 3, 32, 32, generator=torch.Generator().manual_seed(3)))
+
+
+def disturbed(method: Method) -> Method:
+    """The method with every learned number moved, as training would."""
+    with torch.no_grad():
+        for parameter in method.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(5)))
+    return method.eval()
+
+
+@pytest.mark.parametrize("spec", ["slip", "stylip"])
+def test_every_parameter_learns(spec: str, tiny: Backbone) -> None:
+    method = disturbed(build_method(spec, tiny, NAMES, TEMPLATE)).train()
+    torch.stack(list(method.losses(encoded(tiny, len(method.views), 4), LABELS).values())).sum().backward()
+    assert [name for name, p in method.named_parameters() if p.grad is None or p.grad.abs().max() == 0] == []
+
+
+def test_stylip_starts_at_the_template_with_its_last_word_doubled(tiny: Backbone) -> None:
+    method = build_method('stylip[template="an icon of a {}!"]', tiny, NAMES, TEMPLATE)
+    zeroshot = build_method('zeroshot[template="an icon of a a {}!"]', tiny, NAMES, TEMPLATE)
+    pictures = encoded(tiny, 4)
+    torch.testing.assert_close(method.logits(pictures), zeroshot.logits(pictures), atol=1e-4, rtol=1e-5)
+
+
+def test_stylips_contexts_against_a_plain_sum(tiny: Backbone) -> None:
+    method = disturbed(build_method("stylip[hidden=3]", tiny, NAMES, TEMPLATE))
+    assert isinstance(method, StyLIP)
+    pictures = encoded(tiny, 2)
+    contexts = method.picture_contexts(pictures)
+    assert contexts.shape == (2, 5, 64)
+
+    def normed(x: torch.Tensor) -> torch.Tensor:
+        return (x - x.mean()) / (x.var(correction=0) + 1e-5).sqrt()
+
+    for b in range(2):
+        style, content = [], []
+        for layer in range(2):
+            mean = pictures.mean[b, 64 * layer : 64 * (layer + 1)]
+            std = pictures.std[b, 64 * layer : 64 * (layer + 1)]
+            style.append(method.style[layer](normed(torch.cat([mean, std]))).clamp_min(0))
+            content.append(method.content[layer](normed(mean)).clamp_min(0))
+        for m in range(4):
+            rows = slice(64 * m, 64 * (m + 1))
+            maps = method.style_tokens
+            torch.testing.assert_close(contexts[b, m], maps.weight[rows] @ torch.cat(style) + maps.bias[rows])
+        torch.testing.assert_close(contexts[b, 4], method.content_token(torch.cat(content)))
+
+
+@pytest.mark.parametrize("changed", ["mean", "std"])
+def test_stylip_predicts_by_style_and_content(changed: str, tiny: Backbone) -> None:
+    """Of pictures whose embeddings are the same."""
+    method, picture = disturbed(build_method("stylip", tiny, NAMES, TEMPLATE)), encoded(tiny, 1)
+    mean, std = (
+        torch.rand_like(t) if name == changed else t for name, t in vars(picture).items() if name != "embedding"
+    )
+    other = Encoded(picture.embedding, mean, std)
+    assert (method.logits(other) - method.logits(picture)).abs().max() > 1e-3
+
+
+def test_slips_losses(tiny: Backbone) -> None:
+    """Cross-entropy on the plain view; the self-supervised loss on the other two, of the features that predict."""
+    method, views = disturbed(build_method("slip[ssl=2,temperature=0.2]", tiny, NAMES, TEMPLATE)), encoded(tiny, 3, 4)
+    assert isinstance(method, SLIP)
+    terms = method.losses(views, LABELS)
+    torch.testing.assert_close(terms["ce"], torch.nn.functional.cross_entropy(method.logits(views[0]), LABELS))
+    wanted = 2 * nt_xent(method.image_features(views[1]), method.image_features(views[2]), 0.2)
+    torch.testing.assert_close(terms["ssl"], wanted)
+    terms["ssl"].backward()
+    before = method.logits(views[0]).detach()
+    with torch.no_grad():
+        for parameter in method.parameters():
+            assert parameter.grad is not None
+            parameter -= 0.1 * parameter.grad
+    assert (method.logits(views[0]) - before).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("slip[rank=0]", "rank is 0"),
+        ("slip[template=owl]", "template 'owl'"),
+        ("stylip[hidden=0]", "hidden is 0"),
+        ('stylip[template="{}."]', "the words before {}"),
+    ],
+)
+def test_wrong_settings_are_named(spec: str, words: str, tiny: Backbone) -> None:
+    with pytest.raises(InputError, match=r"^[^\n]*$") as caught:
+        build_method(spec, tiny, NAMES, TEMPLATE)
+    assert words in str(caught.value)

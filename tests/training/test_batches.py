@@ -1,0 +1,235 @@
+"""The view bank: what is trained on are the very draws that it promises, and pictures are opened for it once."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from gopro import benchmark
+from gopro.clip.backbone import Backbone
+from gopro.clip.feature_store import FeatureStore
+from gopro.clip.features import Wanted, encode_views
+from gopro.data.dataset import Sample
+from gopro.data.emoji import Scene
+from gopro.data.load_dataset import load_dataset
+from gopro.data.loader import EpochBatches
+from gopro.data.transforms import make_view, seeded
+from gopro.errors import InputError
+from gopro.methods.base import Method
+from gopro.methods.registry import build_method
+from gopro.runs.config import BenchmarkConfig, TrainConfig
+from gopro.runs.run import LEARNED
+from gopro.training import loop as fit_module
+from gopro.training.devices import make_fabric
+from gopro.training.loop import Step
+from gopro.training.resume_state import RESUME
+from gopro.training.train import resume, train, training_draws
+
+CONFIG = TrainConfig(
+    data="emoji-activities",
+    output=Path(),
+    shots=1,
+    epochs=3,
+    batch=16,
+    lr=0.02,
+    optimizer="sgd",
+    classes="base",
+    workers=0,
+    bank=2,
+)
+"""More epochs than draws. Not AdamW, which makes as much of a gradient that rounding made as of any other."""
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store for each test."""
+    monkeypatch.setenv("GOPRO_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the scenes that were opened."""
+    names: list[str] = []
+    plain = Scene.open
+    monkeypatch.setattr(Scene, "open", lambda scene: names.append(scene.name) or plain(scene))
+    return names
+
+
+class Direct:
+    """Batches of draws made by their definition, with no store."""
+
+    def __init__(
+        self,
+        method: Method,
+        samples: Sequence[Sample],
+        batch: int,
+        seed: int,
+        fabric: Fabric,
+        *,
+        bank: int,
+        crop: float,
+        **rest: object,
+    ):
+        self.method, self.samples, self.bank, self.crop = method, samples, bank, crop
+        self.batches = EpochBatches(len(samples), batch, seed)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def size(self, batch: int) -> int:
+        return self.batches.size(batch)
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Any, Tensor]]:
+        self.batches.epoch = epoch
+        for keys in self.batches:
+            samples = [self.samples[index] for _, index in keys]
+            views = [torch.stack([self.drawn(sample, epoch, view) for sample in samples]) for view in self.method.views]
+            yield self.method.encode(torch.stack(views)), torch.tensor([sample.label for sample in samples])
+
+    def drawn(self, sample: Sample, epoch: int, view: Any) -> Tensor:
+        key = (sample.picture.digest(), epoch % self.bank, view)
+        return seeded(make_view(view, self.method.backbone.preprocess, self.crop), sample.picture.open(), *key)
+
+
+@pytest.mark.parametrize("method", ["coop", "gopro", "maple"])
+def test_training_is_on_the_promised_draws(
+    method: str, tmp_path: Path, tiny: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of a method that learns inside the tower, and so is given pictures."""
+    learned = []
+    for name, batches in (("bank", fit_module.training_batches), ("direct", Direct)):
+        monkeypatch.setattr(fit_module, "training_batches", batches)
+        train(replace(CONFIG, method=method, output=tmp_path / name), backbone=tiny)
+        learned.append(load_file(tmp_path / name / LEARNED))
+    start = build_method(method, tiny, ["a", "b"], "a photo of a {}.").state_dict()["context"]
+    moved = (learned[1]["context"] - start).abs().mean()
+    for key, direct in learned[1].items():
+        assert (learned[0][key] - direct).abs().mean() < 1e-2 * moved, key
+
+
+def test_no_picture_is_opened_twice_by_epochs_methods_and_sweeps(
+    tmp_path: Path, opened: list[str], tiny: Backbone
+) -> None:
+    config = BenchmarkConfig(
+        output=tmp_path / "a", data=("emoji-activities",), methods=("coop", "tip-adapter[augment=2]"), seeds=(1,),
+        shots=(1,), epochs=3, batch=32, workers=0, bank=2,
+    )  # fmt: skip
+    first = benchmark("base-to-new", config)
+    assert not first.failures and len(opened) == len(set(opened)) > 0
+    opened.clear()
+    methods = ("coop", "tip-adapter[augment=2]", "kgcoop")
+    again = benchmark("base-to-new", replace(config, output=tmp_path / "b", methods=methods))
+    assert not again.failures and not opened
+    figures = [{row["method"] + row["classes"]: row["accuracy"] for row in o.rows} for o in (first, again)]
+    assert figures[0].items() <= figures[1].items()
+    benchmark("base-to-new", replace(config, output=tmp_path / "c", bank=3))
+    assert opened, "a third draw was there already"
+
+
+def cut(folder: Path, backbone: Backbone) -> None:
+    """A run that is cut off in its third epoch."""
+
+    class Cut(Exception):
+        pass
+
+    def on_step(step: Step) -> None:
+        if step.epoch == 2:
+            raise Cut
+
+    with pytest.raises(Cut):
+        train(replace(CONFIG, output=folder), backbone=backbone, on_step=on_step)
+
+
+def test_a_cut_run_ends_as_an_uncut_one(tmp_path: Path, tiny: Backbone, opened: list[str]) -> None:
+    train(replace(CONFIG, output=tmp_path / "uncut"), backbone=tiny)
+    cut(tmp_path / "cut", tiny)
+    opened.clear()
+    resume(tmp_path / "cut", backbone=tiny)
+    assert not opened
+    uncut, gone_on = (load_file(tmp_path / name / LEARNED) for name in ("uncut", "cut"))
+    assert all(torch.equal(uncut[key], gone_on[key]) for key in uncut)
+
+
+def test_an_exchanged_picture_is_named_before_a_bank_is_filled(
+    tmp_path: Path, tiny: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut(tmp_path / "cut", tiny)
+    state = tmp_path / "cut" / RESUME
+    with safe_open(state, "pt") as file:
+        said = file.metadata()
+    tensors = load_file(state)
+    tensors["pictures"][0] += 1
+    save_file(tensors, state, said)
+    monkeypatch.setenv("GOPRO_CACHE", str(tmp_path / "empty"))
+    filled: list[int] = []
+    with pytest.raises(InputError, match="began with another picture here"):
+        resume(tmp_path / "cut", backbone=tiny, on_fill=lambda done, _: filled.append(done))
+    assert not filled
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_bits_do_not_depend_on_workers_or_on_what_was_there(tmp_path: Path, tiny: Backbone, workers: int) -> None:
+    config = replace(CONFIG, method="coop", workers=workers)
+    runs = [train(replace(config, output=tmp_path / name), backbone=tiny).folder for name in ("cold", "warm")]
+    cold, warm = (load_file(folder / LEARNED)["context"] for folder in runs)
+    assert torch.equal(cold, warm)
+    seed = train(replace(config, output=tmp_path / "seed", seed=2), backbone=tiny)
+    assert not torch.equal(load_file(seed.folder / LEARNED)["context"], cold)
+
+
+def test_solved_methods_are_given_the_banks_draws(tiny: Backbone) -> None:
+    samples = load_dataset("emoji-activities").train[:400:40]
+    method = build_method("tip-adapter[augment=5]", tiny, ["a", "b"], "a photo of a {}.")
+    draws = list(training_draws(method, samples, make_fabric(CONFIG), seed=1, workers=0, bank=2))
+    view = make_view("base", tiny.preprocess)
+    for number, draw in enumerate(draws):
+        images = [seeded(view, s.picture.open(), s.picture.digest(), number % 2, "base") for s in samples]
+        torch.testing.assert_close(draw.embedding, tiny.encode(torch.stack(images)).embedding, rtol=0, atol=1e-3)
+    assert len(draws) == 5 and not torch.equal(draws[0].embedding, draws[1].embedding)
+
+
+def test_filling_says_how_far_it_is(tmp_path: Path, tiny: Backbone) -> None:
+    def progress() -> tuple[list[tuple[int, int]], Callable[[int, int], None]]:
+        said: list[tuple[int, int]] = []
+        return said, lambda done, total: said.append((done, total))
+
+    said, on_fill = progress()
+    train(replace(CONFIG, method="coop", output=tmp_path / "a"), backbone=tiny, on_fill=on_fill)
+    total = 2 * 43
+    assert said[0] == (0, total) and said[-1] == (total, total) and said == sorted(said)
+    said, on_fill = progress()
+    train(replace(CONFIG, method="coop", output=tmp_path / "b"), backbone=tiny, on_fill=on_fill)
+    assert said == [(total, total)]
+    said, on_fill = progress()
+    train(replace(CONFIG, method="coop", bank=8, output=tmp_path / "c"), backbone=tiny, on_fill=on_fill)
+    assert said[0] == (total, 3 * 43) and said[-1] == (3 * 43, 3 * 43), "a draw for each of the three epochs"
+
+
+def test_a_bank_is_refused_or_told_apart(tmp_path: Path, tiny: Backbone) -> None:
+    with pytest.raises(InputError, match="bank is -1"):
+        train(replace(CONFIG, bank=-1, output=tmp_path / "run"), backbone=tiny)
+    assert not (tmp_path / "run").exists()
+    config = BenchmarkConfig(
+        output=tmp_path, data=("emoji-activities",), methods=("coop",), seeds=(1,), shots=(1,), epochs=1, workers=0
+    )
+    benchmark("few-shot", config)
+    with pytest.raises(InputError, match="was run with bank 0, not 4"):
+        benchmark("few-shot", replace(config, bank=4))
+
+
+def test_views_of_other_crops_are_other_entries_and_the_evaluation_view_is_the_same(tiny: Backbone) -> None:
+    picture = load_dataset("emoji-activities").train[0].picture
+    store = FeatureStore(tiny, None)
+    wanted = [Wanted(picture, "base"), Wanted(picture, "eval")]
+    small, large = (encode_views(store, wanted, crop=crop)[:].embedding for crop in (0.08, 0.9))
+    assert not torch.equal(small[0], large[0])
+    assert torch.equal(small[1], large[1])
+    assert torch.equal(encode_views(store, wanted, crop=0.08)[:].embedding, small)

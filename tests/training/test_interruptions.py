@@ -1,0 +1,313 @@
+"""Nothing lost: what a kill, a full disk, a second process or a damaged file may leave, and what is made of it.
+
+tools/torture tries the same many times on real processes and disks; docs/reliability.md has what it saw.
+"""
+
+import errno
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from gopro.clip.backbone import Backbone
+from gopro.errors import InputError
+from gopro.files import append, write_atomically
+from gopro.methods.registry import METHODS
+from gopro.runs.config import TrainConfig
+from gopro.runs.results import Results, append_json, whole_lines
+from gopro.runs.run import CONFIG, LEARNED, load_run
+from gopro.training.folder_lock import LOCK, alone, leftovers
+from gopro.training.loop import Step
+from gopro.training.resume_state import LOG, RESUME
+from gopro.training.train import resume, train
+from tests.training.test_loop import config, same_tensors
+from tools.torture import processes
+
+
+class Cut(Exception):
+    """What stands for a kill within this process."""
+
+
+def cut_in(epoch: int) -> object:
+    def cut(step: Step) -> None:
+        if step.epoch == epoch:
+            raise Cut
+
+    return cut
+
+
+def begun(folder: Path, tiny: Backbone, epoch: int = 2, **changes: object) -> TrainConfig:
+    """A run that was cut off in an epoch."""
+    told = config(folder, **changes)
+    with pytest.raises(Cut):
+        train(told, backbone=tiny, on_step=cut_in(epoch))
+    return told
+
+
+@pytest.mark.parametrize("method", [name for name, (kind, _) in METHODS.items() if kind.recipe is not None])
+def test_a_cut_run_of_any_method_ends_as_an_uncut_one(method: str, tmp_path: Path, tiny: Backbone) -> None:
+    told = {"method": method, "epochs": 2, "select": "val", "batch": 64, "bank": 2}
+    train(config(tmp_path / "uncut", **told), backbone=tiny)
+    begun(tmp_path / "cut", tiny, 1, **told)
+    resume(tmp_path / "cut", backbone=tiny)
+    assert same_tensors(tmp_path / "uncut", tmp_path / "cut")
+
+
+def test_real_kills_are_gone_on_from(tmp_path: Path) -> None:
+    """As tools/torture/kills.py, a few times: while a file is written, in the middle, and when it is gone on with."""
+    from tools.torture.kills import Tally, at, left_alone, one, writing
+
+    data = processes.pictures(tmp_path / "pictures")
+    arguments = ["--data", str(data), "--shots", "2", "--batch", "4", "--method", "coop", "--epochs", "5", "--workers"]
+    whole, seconds = left_alone([*arguments, "0"], tmp_path / "alone")
+    tally = Tally()
+    (tmp_path / "cut").mkdir()
+    kills = [writing(2), at(seconds / 2), at(seconds / 2)]
+    assert one([*arguments, "0"], tmp_path / "cut", whole, kills, tally) is None
+    assert tally.kills >= 1
+
+
+# The run's folder
+
+
+def test_what_a_kill_before_the_beginning_leaves_is_in_nobodys_way(tmp_path: Path, tiny: Backbone) -> None:
+    folder = tmp_path / "run"
+    with alone(folder, ()):
+        (folder / f".{CONFIG}.123").write_text("{")
+    with pytest.raises(InputError, match="before it began: start it anew, with the same --output"):
+        resume(folder, backbone=tiny)
+    train(config(folder, epochs=1), backbone=tiny)
+    assert {path.name for path in folder.iterdir()} == {CONFIG, "cost.json", LEARNED, LOG, LOCK}
+
+
+def test_only_what_its_holder_writes_counts_as_left_over(tmp_path: Path) -> None:
+    for name in (f".{LEARNED}.77", f".{LEARNED}.tmp", ".eval-x.json.78", LEARNED, ".gitignore", ".config.json.5"):
+        (tmp_path / name).touch()
+    assert {path.name for path in leftovers(tmp_path, (LEARNED, CONFIG))} == {f".{LEARNED}.77", ".config.json.5"}
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    (tmp_path / "runs" / "a" / ".test-x.safetensors.9").touch()
+    with alone(tmp_path, ("runs/*/test-*.safetensors",)):
+        assert not list((tmp_path / "runs" / "a").iterdir()) and (tmp_path / ".config.json.5").exists()
+
+
+def test_a_run_whose_last_act_is_missing_is_finished(tmp_path: Path, tiny: Backbone) -> None:
+    """Killed between writing what was learned and removing what it would have gone on from."""
+    folder = tmp_path / "run"
+    begun(folder, tiny)
+    kept = (folder / RESUME).read_bytes()
+    resume(folder, backbone=tiny)
+    learned = (folder / LEARNED).read_bytes()
+    (folder / RESUME).write_bytes(kept)
+    (folder / LEARNED).write_bytes(learned[:-9])
+    with pytest.raises(InputError, match=r"learned\.safetensors does not hold .*: remove it, and gopro train --resume"):
+        resume(folder, backbone=tiny)
+    (folder / LEARNED).write_bytes(learned)
+    resume(folder, backbone=tiny)
+    assert (folder / LEARNED).read_bytes() == learned and not (folder / RESUME).exists()
+    with pytest.raises(InputError, match="finished"):
+        resume(folder, backbone=tiny)
+
+
+def test_a_second_process_is_refused_and_the_lock_dies_with_the_first(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("gopro.training.folder_lock.WAIT", 0)
+    code = "import sys, time; from pathlib import Path; from gopro.training.folder_lock import alone\n"
+    code += "with alone(Path(sys.argv[1]), ()): print('in', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as first:
+        assert first.stdout is not None and first.stdout.readline() == b"in\n"
+        with pytest.raises(InputError, match=f"is in use by process {first.pid} on"), alone(tmp_path, ()):
+            pass
+        first.kill()
+    with alone(tmp_path, ()):
+        assert (tmp_path / LOCK).read_text().startswith(f"process {os.getpid()} on ")
+
+
+def test_a_run_that_goes_on_is_left_to_its_process(tmp_path: Path, tiny: Backbone, monkeypatch) -> None:
+    monkeypatch.setattr("gopro.training.folder_lock.WAIT", 0)
+    told = begun(tmp_path / "run", tiny)
+    with alone(tmp_path / "run", ()):
+        with pytest.raises(InputError, match="in use by"):
+            resume(tmp_path / "run", backbone=tiny)
+        with pytest.raises(InputError, match="not empty: go on with it"):
+            train(told, backbone=tiny)
+
+
+def test_folders_that_cannot_be_are_named(tmp_path: Path, tiny: Backbone) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file is not empty: choose another"):
+        train(config(tmp_path / "file"), backbone=tiny)
+    with pytest.raises(InputError, match=r"file/run cannot be written to: Not a directory"):
+        train(config(tmp_path / "file" / "run"), backbone=tiny)
+    with pytest.raises(InputError, match=r"nowhere is not the folder of a run"):
+        resume(tmp_path / "nowhere", backbone=tiny)
+    assert not (tmp_path / "nowhere").exists()
+
+
+# Files in it
+
+
+def test_a_log_is_cut_to_the_last_finished_epoch(tmp_path: Path, tiny: Backbone) -> None:
+    told = {"method": "coop", "epochs": 12, "batch": 64}
+    train(config(tmp_path / "whole", **told), backbone=tiny)
+    begun(tmp_path / "run", tiny, 11, **told)
+    with (tmp_path / "run" / LOG).open("a") as file:
+        file.write("11,12,0.00")  # half a row, whose start reads as an epoch that is done
+    resume(tmp_path / "run", backbone=tiny)
+    assert processes.unlike(tmp_path / "run", tmp_path / "whole") is None
+
+
+@pytest.mark.parametrize("damage", [lambda log: log[:40], lambda log: b"", lambda log: log.replace(b"1", b"2")])
+def test_a_log_that_is_not_what_it_was_is_named(damage, tmp_path: Path, tiny: Backbone) -> None:
+    begun(tmp_path / "run", tiny)
+    log = (tmp_path / "run" / LOG).read_bytes()
+    (tmp_path / "run" / LOG).write_bytes(damage(log))
+    with pytest.raises(InputError, match=r"log\.csv is not as the last finished epoch left it.*remove it to go on"):
+        resume(tmp_path / "run", backbone=tiny)
+    (tmp_path / "run" / LOG).unlink()
+    resume(tmp_path / "run", backbone=tiny)
+    assert [line.split(",")[0] for line in (tmp_path / "run" / LOG).read_text().splitlines()][:2] == ["epoch", "2"]
+
+
+def test_training_pictures_that_are_fewer_than_they_were_are_told(tmp_path: Path, tiny: Backbone) -> None:
+    begun(tmp_path / "run", tiny)
+    state = tmp_path / "run" / RESUME
+    tensors = load_file(state)
+    with safe_open(state, "pt") as file:
+        said = file.metadata()
+    tensors["pictures"] = torch.cat([tensors["pictures"], tensors["pictures"][:1]])
+    save_file(tensors, state, said)
+    with pytest.raises(InputError, match=r"began with (\d+) pictures and now has .* or remove .*resume\.safetensors"):
+        resume(tmp_path / "run", backbone=tiny)
+
+
+def test_the_state_of_another_run_is_named(tmp_path: Path, tiny: Backbone) -> None:
+    """Of the same shapes, from another seed: nothing but the run's config tells."""
+    begun(tmp_path / "run", tiny)
+    begun(tmp_path / "other", tiny, seed=2)
+    kept = (tmp_path / "run" / RESUME).read_bytes()
+    shutil.copy(tmp_path / "other" / RESUME, tmp_path / "run")
+    with pytest.raises(InputError, match=r"resume\.safetensors cannot be gone on from \(it is not of the run"):
+        resume(tmp_path / "run", backbone=tiny)
+    save_file(load_file(tmp_path / "other" / RESUME), tmp_path / "run" / RESUME)  # without what it says of itself
+    with pytest.raises(InputError, match=r"resume\.safetensors cannot be gone on from"):
+        resume(tmp_path / "run", backbone=tiny)
+    (tmp_path / "run" / RESUME).write_bytes(kept)
+    resume(tmp_path / "run", backbone=tiny)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"config": {}}', '{"config": []}', "\udcff"])
+def test_a_config_that_is_none_is_named(content: str, tmp_path: Path) -> None:
+    (tmp_path / CONFIG).write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(InputError, match=r"config\.json is not the config of a run .*: put it back, or train anew"):
+        resume(tmp_path)
+    (tmp_path / CONFIG).unlink()
+    (tmp_path / CONFIG).mkdir()
+    with pytest.raises(InputError, match=r"has no config\.json"):
+        load_run(tmp_path)
+
+
+# Disks
+
+
+@contextmanager
+def files_up_to(size: int) -> Iterator[None]:
+    """No file of this process may grow beyond `size` bytes meanwhile, as on a disk that is nearly full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_what_finds_no_room_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+    append(path, b" and")
+    with files_up_to(1000):
+        for attempt in (write_atomically, append):
+            with pytest.raises(InputError, match=f"file cannot be written: {os.strerror(errno.EFBIG)}"):
+                attempt(path, bytes(2000))
+    assert path.read_bytes() == b"old and" and [path] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("size", [300, 2500, 3500])
+def test_a_run_that_finds_no_room_is_gone_on_with(size: int, tmp_path: Path, tiny: Backbone) -> None:
+    """No room for the config, for the state, for the log; there is some later, and the bits are those of a run that
+    always had it."""
+    told = {"method": "coop", "epochs": 20, "batch": 8}
+    train(config(tmp_path / "whole", **told), backbone=tiny)
+    name = {300: CONFIG, 2500: RESUME, 3500: LOG}[size]
+    with files_up_to(size), pytest.raises(InputError, match=f"{name} cannot be written: "):
+        train(config(tmp_path / "run", **told), backbone=tiny)
+    assert not [path for path in (tmp_path / "run").iterdir() if path.name.startswith(".") and path.name != LOCK]
+    if (tmp_path / "run" / CONFIG).exists():
+        resume(tmp_path / "run", backbone=tiny)
+    else:
+        train(config(tmp_path / "run", **told), backbone=tiny)
+    assert processes.unlike(tmp_path / "run", tmp_path / "whole") is None
+
+
+def test_files_are_synced_before_they_are_renamed_and_their_folder_after(tmp_path: Path, monkeypatch) -> None:
+    did: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def noted_fsync(descriptor: int) -> None:
+        did.append("folder" if os.path.isdir(f"/dev/fd/{descriptor}") else "file")
+        fsync(descriptor)
+
+    def noted_replace(self: Path, target: Path) -> Path:
+        did.append("rename")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(Path, "replace", noted_replace)
+    write_atomically(tmp_path / "a", b"a")
+    assert did == ["file", "rename", "folder"]
+    append(tmp_path / "b", b"b")
+    append(tmp_path / "b", b"b")
+    assert did[3:] == ["file", "folder", "file"]
+
+
+# Results
+
+
+def row(method: str) -> dict[str, object]:
+    named = {"protocol": "few-shot", "source": "a", "data": "a", "backbone": "b", "classes": "all"}
+    return {**named, "method": method, "shots": 1, "seed": 1, "accuracy": 50.0, "\u2028": "é\u2028"}
+
+
+def test_a_last_line_cut_at_any_byte_is_no_result_and_joins_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    for method in ("coop", "gopro"):
+        append_json(path, row(method))
+    whole = path.read_bytes()
+    first = whole.index(b"\n") + 1
+    for size in range(first, len(whole)):
+        path.write_bytes(whole[:size])
+        if size > first:
+            with pytest.warns(UserWarning, match=r"the last line of .*results\.jsonl was cut off in the middle"):
+                results = Results(path)
+        else:
+            results = Results(path)
+        assert [r["method"] for r in results.rows] == ["coop"] and path.read_bytes() == whole[:size]
+        results.add(row("gopro"))
+        assert path.read_bytes() == whole
+    assert [r["method"] for r in Results(path).rows] == ["coop", "gopro"] and len(whole_lines(path)) == 2
+
+
+def test_a_line_that_finds_no_room_is_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    append_json(path, row("coop"))
+    whole = path.read_bytes()
+    with files_up_to(len(whole) + 20), pytest.raises(InputError, match=r"results\.jsonl cannot be written"):
+        append_json(path, row("gopro"))
+    assert path.read_bytes() == whole

@@ -1,0 +1,339 @@
+"""Several processes train as one does: the losses of every step and what is learned, whatever is shared out among them;
+and where one fails or is lost the others end too."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from lightning_fabric.utilities.rank_zero import rank_zero_info
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from gopro.clip.backbone import Backbone
+from gopro.distributed import ALONE, Ranks, gather
+from gopro.errors import InputError, ToldElsewhere
+from gopro.methods.registry import METHODS
+from gopro.runs.config import TrainConfig
+from gopro.runs.run import LEARNED
+from gopro.training import launch as together
+from gopro.training.devices import Place, started
+from gopro.training.loop import Step
+from gopro.training.resume_state import RESUME
+from gopro.training.train import resume, train
+from tests.support.process_pair import Processes, Trained, Wish, follow
+
+CONFIG = TrainConfig(
+    data="emoji-activities",
+    output=Path(),
+    method="coop",
+    shots=1,
+    epochs=3,
+    batch=8,
+    lr=0.01,
+    classes="base",
+    workers=0,
+    device="cpu",
+)  # 43 pictures: five batches of 8 and one of 3
+
+LOSSES, TENSORS = 1e-5, 1e-4
+"""How far apart: the figures of steps, and what was learned by some twenty at a learning rate of 0.01, where Adam makes
+much of the rounding in small gradients."""
+
+DEAD = {"rho_bias"}
+"""One number for all channels of a token, which LayerNorm takes away again: its gradient is rounding, which Adam blows
+up to whole steps. (Where a bias stands before a batch norm it is the same; those are tried with SGD.)"""
+
+
+def config(folder: Path, **changes: object) -> TrainConfig:
+    return replace(CONFIG, output=folder, **changes)
+
+
+@pytest.fixture(scope="module")
+def two() -> Iterator[Processes]:
+    processes = Processes(2)
+    yield processes
+    processes.close()
+
+
+def differences(one: Trained, many: Trained) -> tuple[float, float]:
+    """The largest of the losses, by their size where that is above 1, and of the learned tensors."""
+    assert one.error is None and many.error is None, (one.error, many.error)
+    losses = [
+        abs(a[name] - b[name]) / max(1.0, abs(a[name]))
+        for a, b in zip(one.losses, many.losses, strict=True)
+        for name in a
+    ]
+    assert one.learned.keys() == many.learned.keys()
+    tensors = [
+        (one.learned[key].double() - many.learned[key].double()).abs().max().item()
+        for key in one.learned
+        if key not in DEAD and one.learned[key].numel()
+    ]
+    return max(losses), max(tensors)
+
+
+def same_bits(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+@given(st.integers(1, 64), st.integers(1, 9))
+def test_shares_are_the_batch_in_its_order(pictures: int, count: int) -> None:
+    batch = list(range(pictures))
+    shares = [batch[Ranks(rank, count).share(pictures)] for rank in range(count)]
+    if pictures < count:
+        assert all(share == batch for share in shares)
+        return
+    assert [picture for share in shares for picture in share] == batch
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_a_single_process_gathers_nothing() -> None:
+    x = torch.randn(3, 2)
+    assert gather(x) is x
+    with ALONE.batch(3) as weight:
+        assert gather(x) is x and weight == 1
+    assert ALONE.agree("this") == "this"
+    ALONE.average_gradients([nn.Parameter(x)])
+
+
+STEPPED = [name for name, (kind, _) in METHODS.items() if kind.recipe is not None]
+SETTINGS = [
+    "gopro[con_form=supervised,sem_classes=7,fade=2]",
+    "gopro[projectors=outside,con=1]",  # whose batch norm sees the whole batch
+    "gopro[projectors=outside,con=0,sem=0]",  # which leaves a projector without a gradient
+    "gopro[text_projector=linear,compare=augmix,rho=shared]",
+    "coop[csc=true,tokens=3]",
+]
+
+
+@pytest.mark.parametrize("method", [*STEPPED, *SETTINGS])
+def test_two_processes_step_as_one(method: str, two: Processes, tmp_path: Path, tiny: Backbone) -> None:
+    wished = {"epochs": 4, "method": method, "optimizer": "sgd" if "projectors=outside" in method else None}
+    one = follow(Wish(config(tmp_path / "one", **wished)), tiny)
+    first, second = two(Wish(config(tmp_path / "two", **wished)))
+    assert len(one.losses) == 24
+    losses, tensors = differences(one, first)
+    assert losses < LOSSES and tensors < TENSORS
+    assert first.losses == second.losses and same_bits(first.learned, second.learned)
+    assert same_bits(first.learned, load_file(tmp_path / "two" / LEARNED))
+
+
+@pytest.mark.parametrize(
+    "wished",
+    [
+        {"batch": 9, "accumulate": 2},  # shares of 4 and 5
+        {"select": "val", "shots": 2, "method": "slip"},
+        {"select": "val", "shots": 2, "method": "maple"},
+        {"optimizer": "adamw", "batch": 2},
+        {"bank": 2, "method": "gopro"},
+        {"precision": "bf16", "method": "coop", "epochs": 1},
+    ],
+    ids=str,
+)
+def test_settings_that_meet_devices(wished: dict, two: Processes, tmp_path: Path, tiny: Backbone) -> None:
+    one = follow(Wish(config(tmp_path / "one", **wished)), tiny)
+    first, second = two(Wish(config(tmp_path / "two", **wished)))
+    losses, tensors = differences(one, first)
+    loose = 1e3 if wished.get("precision") else 1
+    assert losses < LOSSES * loose and tensors < TENSORS * loose
+    assert same_bits(first.learned, second.learned)
+    log = (tmp_path / "two" / "log.csv").read_text().splitlines()
+    assert len(log) == 1 + len(first.losses), "written by one process alone"
+    assert [line.split(",")[:2] for line in log] == [
+        line.split(",")[:2] for line in (tmp_path / "one" / "log.csv").read_text().splitlines()
+    ]
+
+
+def test_a_batch_of_fewer_pictures_than_processes(tmp_path: Path, tiny: Backbone) -> None:
+    three = Processes(3)
+    try:
+        for method in ("gopro", "gopro-release"):
+            wished = {"batch": 41, "method": method, "epochs": 2}  # and a batch of 2
+            one = follow(Wish(config(tmp_path / f"one-{method}", **wished)), tiny)
+            many = three(Wish(config(tmp_path / f"three-{method}", **wished)))
+            losses, tensors = differences(one, many[0])
+            assert losses < LOSSES and tensors < TENSORS
+            assert same_bits(many[0].learned, many[2].learned)
+    finally:
+        three.close()
+
+
+@pytest.mark.parametrize("method", ["gopro-release", "promptsrc[gpa_mean=2]"])
+def test_a_cut_run_ends_as_an_uncut_one_on_as_many_devices_and_nearly_so_on_others(
+    method: str, two: Processes, tmp_path: Path, tiny: Backbone
+) -> None:
+    whole, _ = two(Wish(config(tmp_path / "whole", method=method)))
+    for name in ("two", "one"):
+        cut = Wish(config(tmp_path / name, method=method), cut_in_epoch=1)
+        assert {str(trained.error) for trained in two(cut)} == {"cut"}
+        assert (tmp_path / name / RESUME).is_file()
+    on_two, _ = two(Wish(config(tmp_path / "two"), going_on=True))
+    assert same_bits(on_two.learned, whole.learned)
+    on_one = follow(Wish(config(tmp_path / "one"), going_on=True), tiny)
+    rest = Trained(whole.losses[6:], whole.learned)
+    losses, tensors = differences(on_one, rest)
+    assert losses < LOSSES and tensors < TENSORS
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_where_one_fails_all_end_and_one_says_why(rank: int, two: Processes, tmp_path: Path) -> None:
+    ends = two(Wish(config(tmp_path / "run", method="slip"), rank_that_fails=rank))
+    errors = [trained.error for trained in ends]
+    assert type(errors[rank]) is InputError and type(errors[1 - rank]) is ToldElsewhere
+    assert {str(error) for error in errors} == {f"what process {rank} cannot do"}
+    assert two(Wish(config(tmp_path / "again")))[1].error is None
+
+
+def test_what_all_refuse_is_said_once(two: Processes, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    errors = [trained.error for trained in two(Wish(config(tmp_path)))]
+    assert [type(error) for error in errors] == [InputError, ToldElsewhere]
+    assert all("is not empty" in str(error) for error in errors)
+    errors = [trained.error for trained in two(Wish(config(tmp_path / "run"), devices=3))]
+    assert all("--devices 3: torchrun has started 2 processes" in str(error) for error in errors)
+
+
+def test_several_devices_from_python(tmp_path: Path) -> None:
+    """Started here, with one killed in mid-run, which the other survives to say, and gone on with."""
+    steps: list[Step] = []
+    before = set(multiprocessing.active_children())
+
+    def kill_one(step: Step) -> None:
+        steps.append(step)
+        if step.epoch == 1:
+            [other] = set(multiprocessing.active_children()) - before
+            other.kill()
+
+    one = train(config(tmp_path / "one"))
+    with pytest.raises(InputError, match=r"process 2 of 2 ended by signal 9; .*--resume") as caught:
+        train(config(tmp_path / "two"), devices=2, on_step=kill_one)
+    assert "\n" not in str(caught.value) and steps[-1].epoch == 1
+    assert set(multiprocessing.active_children()) <= before and not torch.distributed.is_initialized()
+    many = resume(tmp_path / "two", devices=2)
+    for key, tensor in one.method.state_dict().items():
+        torch.testing.assert_close(many.method.state_dict()[key], tensor, atol=TENSORS, rtol=0)
+
+
+def _closes_all_and_dies_later() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    os.closerange(3, parent.sentinel)
+    os.closerange(parent.sentinel + 1, 256)
+    time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_how_a_process_ended_is_known_a_moment_after_its_end() -> None:
+    """Its pipe, which tells of its end, is closed first: now and then nobody could say what had happened."""
+    with together._Others(2, _closes_all_and_dies_later) as others:
+        assert others.reason(60) == "process 2 of 2 ended by signal 9"
+
+
+def test_the_others_reason_is_told(tmp_path: Path) -> None:
+    """The other process is told another folder of pictures, where some cannot be read."""
+    for place in ("here", "there"):
+        for name in ("fox", "owl"):
+            folder = tmp_path / place / name
+            folder.mkdir(parents=True)
+            for i in range(16):
+                Image.new("RGB", (64, 64), (15 * i, 90, 30)).save(folder / f"{i}.png")
+    for path in (tmp_path / "there/owl").iterdir():
+        path.write_bytes(path.read_bytes()[:80])
+
+    class Elsewhere(str):
+        def __reduce__(self) -> tuple[type[str], tuple[str]]:
+            return str, (str(tmp_path / "there"),)
+
+    wished = config(tmp_path / "run", data=Elsewhere(tmp_path / "here"), classes="all", shots=8, batch=2)
+    with pytest.raises(InputError, match=r"there/owl/.*cannot be read"):
+        train(wished, devices=2)
+
+
+def test_fabric_advises_nobody_against_fp32(capsys: pytest.CaptureFixture[str]) -> None:
+    logger, handler = logging.getLogger("lightning_fabric"), logging.StreamHandler(sys.stderr)
+    logger.addHandler(handler)
+    try:
+        rank_zero_info("You should set `torch.set_float32_matmul_precision('medium' | 'high')`")
+        rank_zero_info("something else")
+    finally:
+        logger.removeHandler(handler)
+    said = capsys.readouterr().err
+    assert "matmul" not in said and "something else" in said
+
+
+def test_bad_numbers_of_devices(tmp_path: Path, tiny: Backbone) -> None:
+    for devices, changes, message in (
+        (0, {}, "--devices 0: give at least 1"),
+        (9, {}, "batch is 8: give at least 9"),
+        (2, {"method": "linear-probe"}, "linear-probe is not trained in steps: it takes one device, not 2"),
+        (2, {}, "cannot share a backbone"),
+    ):
+        with pytest.raises(InputError, match=message):
+            train(config(tmp_path / "run", **changes), devices=devices, backbone=tiny)
+    assert not (tmp_path / "run").exists()
+
+
+def test_who_started_this_process() -> None:
+    assert started({}) is None
+    step = {"SLURM_NTASKS": "8", "SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_NODEID": "1"}
+    assert started(step) is None, "a batch script by itself"
+
+
+def test_slurm_processes_train_together(tmp_path: Path) -> None:
+    """Two by hand with what srun tells its processes; one CPU machine stands for the cluster."""
+    arguments = ["--data", "emoji-activities", "--method", "coop", "--shots", "1", "--epochs", "3", "--batch", "8"]
+    arguments += ["--lr", "0.01", "--classes", "base", "--workers", "0", "--device", "cpu"]
+    command = [sys.executable, "-m", "gopro.cli", "train", *arguments, "--output", str(tmp_path / "slurm")]
+    srun = {
+        "SLURM_JOB_ID": str(os.getpid()),
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_NTASKS": "2",
+        "SLURM_NTASKS_PER_NODE": "2",
+        "SLURM_NNODES": "1",
+        "SLURM_NODEID": "0",
+        "SLURM_NODELIST": "127.0.0.1",
+    }
+    processes = [
+        subprocess.Popen(
+            command,
+            env={**os.environ, **srun, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=180)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert "is trained on 43 classes" in said[0] and said[1] == ""
+    one = train(config(tmp_path / "one"))
+    many = load_file(tmp_path / "slurm" / LEARNED)
+    for key, tensor in one.method.state_dict().items():
+        torch.testing.assert_close(many[key], tensor, atol=TENSORS, rtol=0)
+
+
+def test_the_place_under_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = {"SLURM_STEP_NUM_TASKS": "8", "SLURM_NTASKS": "8", "SLURM_PROCID": "5", "SLURM_LOCALID": "1"}
+    step |= {"SLURM_NODEID": "1", "SLURM_JOB_ID": "71234", "SLURM_NODELIST": "node[7-8]"}
+    for name, value in step.items():
+        monkeypatch.setenv(name, value)
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.delenv("SLURM_NTASKS_PER_NODE", raising=False)
+    with pytest.raises(InputError, match="--ntasks-per-node"):
+        started()
+    monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "4")
+    assert started() == Place(5, 8, 1, 4, "node7", 16234, "SLURM")

@@ -1,0 +1,242 @@
+"""Training: the schedule, what it writes, and going on after a cut, a kill in another process included."""
+
+import csv
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from gopro.clip.backbone import Backbone, load_backbone
+from gopro.errors import InputError
+from gopro.inference.evaluate import EncodedSamples, evaluate
+from gopro.methods.base import Recipe
+from gopro.methods.registry import build_method
+from gopro.runs.config import TrainConfig
+from gopro.runs.run import LEARNED, load_run
+from gopro.training.loop import Step, learning_rate
+from gopro.training.resume_state import RESUME
+from gopro.training.train import resume, train
+
+CONFIG = TrainConfig(
+    data="emoji-activities", output=Path(), method="gopro", shots=1, epochs=3, batch=32, classes="base", workers=0
+)
+
+
+def config(folder: Path, **changes: object) -> TrainConfig:
+    return replace(CONFIG, output=folder, **changes)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, tiny: Backbone) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    train(config(folder), backbone=tiny)
+    return folder
+
+
+def same_tensors(a: Path, b: Path) -> bool:
+    left, right = load_file(a / LEARNED), load_file(b / LEARNED)
+    return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
+
+
+def test_learning_rate_warms_up_and_falls_to_zero() -> None:
+    recipe = Recipe(lr=0.1, epochs=10, warmup=1)
+    assert learning_rate(recipe, 0.5) == 1e-5
+    assert learning_rate(recipe, 5) == pytest.approx(0.05)
+    assert learning_rate(recipe, 9.99) < 1e-4
+    rates = [learning_rate(recipe, 1 + i / 10) for i in range(90)]
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_a_run_writes_its_config_tensors_and_log(whole: Path) -> None:
+    content = json.loads((whole / "config.json").read_text())
+    assert content["data"] == "emoji-activities:twemoji" and content["config"]["shots"] == 1
+    assert {"context", "rho", "maps.style.0.0.weight"} <= set(load_file(whole / LEARNED))
+    with (whole / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == list(range(1, 1 + 3 * math.ceil(len(content["classnames"]) / 32)))
+    for row in rows:
+        terms = [float(row[term]) for term in ("ce", "sem", "ce_views", "con", "anchor_image", "anchor_text")]
+        assert float(row["total"]) == pytest.approx(sum(terms), rel=1e-4)
+    assert not (whole / RESUME).exists()
+
+
+@pytest.mark.parametrize("method", ["coop", "maple", "gopro[con=0,sem=0]"])
+def test_accumulated_batches_step_as_larger_ones(method: str, tmp_path: Path, tiny: Backbone) -> None:
+    """Where no loss compares pictures with one another: two batches of 43 as one of 86."""
+
+    def learned(folder: str, **changes: int) -> dict[str, torch.Tensor]:
+        told = config(tmp_path / folder, method=method, shots=2, lr=0.1, optimizer="sgd", **changes)
+        return load_file(train(told, backbone=tiny).folder / LEARNED)
+
+    a, b, apart = learned("a", batch=86), learned("b", batch=43, accumulate=2), learned("c", batch=43)
+    for key in a:
+        moved = (a[key] - apart[key]).abs().max().item()
+        torch.testing.assert_close(a[key], b[key], atol=max(1e-7, 1e-2 * moved), rtol=1e-5)
+    assert any(not torch.allclose(a[key], apart[key], atol=1e-4, rtol=1e-3) for key in a)
+
+
+def test_training_lowers_the_loss(tmp_path: Path, tiny: Backbone) -> None:
+    run = train(config(tmp_path / "run", method="coop", epochs=12, lr=0.05), backbone=tiny)
+    with (run.folder / "log.csv").open() as file:
+        losses = [float(row["total"]) for row in csv.DictReader(file)]
+    assert sum(losses[-2:]) < sum(losses[:2])
+
+
+def test_the_same_config_gives_the_same_bits_and_another_seed_does_not(
+    whole: Path, tmp_path: Path, tiny: Backbone
+) -> None:
+    train(config(tmp_path / "again", workers=1), backbone=tiny)
+    assert same_tensors(whole, tmp_path / "again")
+    train(config(tmp_path / "other", seed=2), backbone=tiny)
+    assert not same_tensors(whole, tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("method", "optimizer"),
+    # the last averages over the epochs, those before the cut included, its second most of all
+    [("gopro", "sgd"), ("gopro", "adamw"), ("maple", "sgd"), ("promptsrc[gpa_mean=2]", "sgd")],
+)
+def test_a_cut_run_ends_as_an_uncut_one(method: str, optimizer: str, tmp_path: Path, tiny: Backbone) -> None:
+    train(config(tmp_path / "uncut", method=method, optimizer=optimizer), backbone=tiny)
+
+    class Cut(Exception):
+        pass
+
+    def cut(step: Step) -> None:
+        if step.epoch == 2:
+            raise Cut
+
+    with pytest.raises(Cut):
+        train(config(tmp_path / "cut", method=method, optimizer=optimizer), backbone=tiny, on_step=cut)
+    with pytest.raises(InputError, match="not finished"):
+        load_run(tmp_path / "cut", backbone=tiny)
+    steps: list[Step] = []
+    resume(tmp_path / "cut", backbone=tiny, on_step=steps.append)
+    assert {step.epoch for step in steps} == {2}
+    assert same_tensors(tmp_path / "uncut", tmp_path / "cut")
+    without_seconds = [
+        [line.rsplit(",", 1)[0] for line in (tmp_path / name / "log.csv").read_text().splitlines()]
+        for name in ("uncut", "cut")
+    ]
+    assert without_seconds[0] == without_seconds[1]
+
+
+def test_a_killed_process_is_gone_on_with(tmp_path: Path) -> None:
+    """kill -9 after the first epoch was saved; resume then ends with the bits of a run that was left alone."""
+    arguments = ["--data", "emoji-activities", "--method", "coop", "--shots", "1", "--epochs", "8", "--batch", "16"]
+    command = [
+        sys.executable,
+        "-m",
+        "gopro.cli",
+        "train",
+        *arguments,
+        "--workers",
+        "0",
+        "--output",
+        str(tmp_path / "a"),
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    saved = tmp_path / "a" / RESUME
+    deadline = time.monotonic() + 120
+    while not saved.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+    assert saved.exists() and not (tmp_path / "a" / LEARNED).exists()
+    resume(tmp_path / "a")
+    train(
+        config(tmp_path / "b", method="coop", epochs=8, batch=16, classes="all"),
+    )
+    assert same_tensors(tmp_path / "a", tmp_path / "b")
+
+
+def test_a_finished_run_is_not_gone_on_with(whole: Path, tiny: Backbone) -> None:
+    with pytest.raises(InputError, match="finished"):
+        resume(whole, backbone=tiny)
+
+
+def test_a_taken_folder_is_refused_and_left_alone(whole: Path, tiny: Backbone) -> None:
+    before = (whole / LEARNED).read_bytes()
+    with pytest.raises(InputError, match="not empty"):
+        train(config(whole), backbone=tiny)
+    assert (whole / LEARNED).read_bytes() == before
+
+
+def test_a_foreign_resume_file_is_named(tmp_path: Path, tiny: Backbone) -> None:
+    class Cut(Exception):
+        pass
+
+    def cut(step: Step) -> None:
+        if step.epoch == 1:
+            raise Cut
+
+    with pytest.raises(Cut):
+        train(config(tmp_path / "run"), backbone=tiny, on_step=cut)
+    (tmp_path / "run" / RESUME).write_bytes(b"not tensors")
+    with pytest.raises(InputError, match=r"resume\.safetensors cannot be gone on from"):
+        resume(tmp_path / "run", backbone=tiny)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, tiny: Backbone) -> None:
+    with pytest.raises(InputError, match=r"not finite at step \d+ .*--lr"):
+        train(config(tmp_path / "run", lr=1e30), backbone=tiny)
+    assert not (tmp_path / "run" / LEARNED).exists()
+
+
+def test_bad_wishes_are_refused_before_anything_is_written(tmp_path: Path, tiny: Backbone) -> None:
+    for wish in ({"epochs": 0}, {"batch": -1}, {"lr": 0.0}, {"shots": 0}, {"shots": 33}, {"method": "none"}):
+        with pytest.raises(InputError, match=r"^[^\n]*$"):
+            train(config(tmp_path / "run", **wish), backbone=tiny)
+        assert not (tmp_path / "run").exists()
+
+
+def test_another_backbones_run_is_refused(whole: Path) -> None:
+    with pytest.raises(InputError, match="other weights of tiny"):
+        load_run(whole, backbone=load_backbone())
+
+
+def test_a_truncated_learned_file_is_named(whole: Path, tmp_path: Path, tiny: Backbone) -> None:
+    for name in ("config.json", LEARNED):
+        (tmp_path / name).write_bytes((whole / name).read_bytes())
+    (tmp_path / LEARNED).write_bytes((whole / LEARNED).read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"learned\.safetensors does not hold"):
+        load_run(tmp_path, backbone=tiny)
+
+
+def test_a_profiled_run_has_a_trace_and_ends_the_same(tmp_path: Path, tiny: Backbone) -> None:
+    train(config(tmp_path / "plain", method="coop"), backbone=tiny)
+    train(config(tmp_path / "profiled", method="coop", profile=True), backbone=tiny)
+    assert same_tensors(tmp_path / "plain", tmp_path / "profiled")
+    names = [event.get("name") for event in json.loads((tmp_path / "profiled/trace.json").read_text())["traceEvents"]]
+    assert {name for name in names if str(name).startswith("ProfilerStep")} == {f"ProfilerStep#{i}" for i in (2, 3, 4)}
+    assert "aten::addmm" in names and not (tmp_path / "plain/trace.json").exists()
+
+
+def test_a_profile_without_steps_says_so(tmp_path: Path, tiny: Backbone) -> None:
+    with pytest.raises(InputError, match=r"tip-adapter is not trained in steps"):
+        train(config(tmp_path / "run", method="tip-adapter", epochs=None, profile=True), backbone=tiny)
+    with pytest.warns(UserWarning, match=r"fewer than 3"):
+        train(config(tmp_path / "run", method="coop", epochs=1, profile=True), backbone=tiny)
+
+
+def test_evaluation_counts_by_hand(tiny: Backbone) -> None:
+    method = build_method("zeroshot", tiny, ["fox", "owl", "dog", "cat"], "a photo of a {}.")
+    encoded = tiny.encode(torch.randn(7, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+    labels = torch.tensor([0, 0, 0, 1, 1, 2, 2])
+    result = evaluate(method, EncodedSamples(encoded, labels, 0.0), batch=3)
+    guesses = method.logits(encoded).argmax(-1)
+    right = [int(g == t) for g, t in zip(guesses.tolist(), labels.tolist(), strict=True)]
+    by_class = [sum(right[:3]) / 3, sum(right[3:5]) / 2, sum(right[5:]) / 2]
+    assert result.accuracy == pytest.approx(100 * sum(right) / 7)
+    assert result.macro_accuracy == pytest.approx(100 * sum(by_class) / 3)
+    assert result.per_class == (*(pytest.approx(100 * a) for a in by_class), None)
+    assert result.n == 7 and result.probabilities.shape == (7, 4)
