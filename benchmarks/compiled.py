@@ -24,7 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--classes", type=int, default=50, metavar="C")
-    parser.add_argument("--batch", type=int, default=4, metavar="B", help="pictures a step")
+    parser.add_argument("--batch", type=int, default=4, metavar="B", help="images a step")
     parser.add_argument("--runs", type=int, default=5, metavar="N", help="calls that the medians are of")
     options = parser.parse_args()
     report = measure(options.classes, options.batch, options.runs)

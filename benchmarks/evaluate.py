@@ -1,14 +1,14 @@
-"""Classifying a picture with trained GOPro: ours, its plain form, and the released code.
+"""Classifying an image with trained GOPro: ours, its plain form, and the released code.
 
-    python -m benchmarks.evaluate [--json] [--reference PATH] [--classes 100 1000] [--pictures 8]
+    python -m benchmarks.evaluate [--json] [--reference PATH] [--classes 100 1000] [--images 8]
 
-ViT-B/16 with random weights, the release preset; every variant has the same weights, learned parameters, pictures and
-class names, and the logits must be equal. Seconds are a picture's, image tower included; ours goes through `--pictures`
+ViT-B/16 with random weights, the release preset; every variant has the same weights, learned parameters, images and
+class names, and the logits must be equal. Seconds are an image's, image tower included; ours goes through `--images`
 at once, the others through one, which they do one by one anyway. The released code, and the plain form after it, make
 all three views at test time; they are given to it here, which spares it making them. Each measurement has a process
 of its own, and peak memory is that process's, the libraries (0.4 GiB) and weights (0.6 GiB) included; ours is measured
 before and after the others. The plain form runs the first number of `--classes` alone. `first-order` is the head that
-encodes no text any more, here expanded over 8 other pictures, along 7 directions; building it is not counted. How far
+encodes no text any more, here expanded over 8 other images, along 7 directions; building it is not counted. How far
 it can be trusted depends on what was learned, so that random weights say nothing of it: see first_order.py.
 """
 
@@ -34,7 +34,7 @@ from gopro.runs.environment import PeakMemory
 
 @dataclass(frozen=True)
 class Measured:
-    """One variant at one number of classes; seconds are a picture's, the median of the runs."""
+    """One variant at one number of classes; seconds are an image's, the median of the runs."""
 
     variant: str
     classes: int
@@ -43,7 +43,7 @@ class Measured:
     peak_gib: float
     runs: int
     logits: list[float]
-    """Of the first picture."""
+    """Of the first image."""
 
 
 def main() -> None:
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--reference", type=Path, metavar="PATH", help="checkout of the released code")
     parser.add_argument("--classes", type=int, nargs="+", default=[100, 1000], metavar="C")
-    parser.add_argument("--pictures", type=int, default=8, metavar="N", help="that ours takes at once")
+    parser.add_argument("--images", type=int, default=8, metavar="N", help="that ours takes at once")
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="of ours; on a card of all")
     parser.add_argument("--limit", type=float, default=12.0, metavar="GIB", help="that a process may take")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -69,9 +69,9 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
 
     def run(variant: str, classes: int) -> Measured:
         ours = variant in ("ours", "first-order")
-        pictures = options.pictures if ours else 1
+        images = options.images if ours else 1
         repeats = options.repeats if ours or options.device == "cuda" else 1
-        setting = (variant, classes, pictures, repeats, options.device, options.reference)
+        setting = (variant, classes, images, repeats, options.device, options.reference)
         result = apart(options.limit, measure, *setting)
         if result is None:
             raise SystemExit(f"{variant}, {classes} classes: more than {options.limit} GiB; raise --limit")
@@ -83,27 +83,27 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         measured += [run(variant, classes) for variant in ("ours", "first-order", *slow, "ours")]
     return {
         **about(),
-        "pictures": options.pictures,
+        "images": options.images,
         "device": options.device,
         "results": [asdict(m) for m in measured],
     }
 
 
 @torch.no_grad()
-def measure(variant: str, classes: int, pictures: int, repeats: int, device: str, reference: Path | None) -> Measured:
+def measure(variant: str, classes: int, images: int, repeats: int, device: str, reference: Path | None) -> Measured:
     """One variant, in a process of its own."""
     state, names = openai_state(), class_names(classes)
     method: Any = start(from_openai(state, device=device), names, Naive if variant == "naive" else GOProRelease).eval()
     size = method.backbone.preprocess.size
-    views = make_views(3, pictures + 8, size).to(device)
+    views = make_views(3, images + 8, size).to(device)
     if variant == "first-order":
-        contexts = method.picture_contexts(method.encode(views[0, pictures:]))
+        contexts = method.image_contexts(method.encode(views[0, images:]))
         method = FirstOrder(method, names, expand(method, names, contexts), None)
-    views = views[:, :pictures]
+    views = views[:, :images]
     if variant == "released":
         assert reference is not None
         released = Released(reference, state, method.state_dict(), names, device)
-        labels = torch.zeros(pictures, dtype=torch.long)
+        labels = torch.zeros(images, dtype=torch.long)
         del method
 
         def classify() -> Any:
@@ -121,14 +121,14 @@ def measure(variant: str, classes: int, pictures: int, repeats: int, device: str
     for _ in range(repeats - 1):
         clock.time(classify)
     assert memory.mib is not None
-    each = clock.wall / pictures, clock.cpu / pictures
+    each = clock.wall / images, clock.cpu / images
     return Measured(variant, classes, *each, memory.mib / 2**10, repeats, logits[0].float().tolist())
 
 
 def table(report: dict[str, Any]) -> str:
     """The report in Markdown."""
     measured = [Measured(**m) for m in report["results"]]
-    head = "classes | variant | s a picture | CPU s | peak GiB | times ours | CPU | logits differ by"
+    head = "classes | variant | s an image | CPU s | peak GiB | times ours | CPU | logits differ by"
     lines = [f"| {head} |", "|" + "---|" * 8]
     for classes in dict.fromkeys(m.classes for m in measured):
         here = [m for m in measured if m.classes == classes]

@@ -1,8 +1,8 @@
-"""Processor time a picture of an exported ONNX file in onnxruntime, beside the run it was made of in torch.
+"""Processor time an image of an exported ONNX file in onnxruntime, beside the run it was made of in torch.
 
-    python -m benchmarks.export RUN FILE [--pictures 256] [--runs 3]
+    python -m benchmarks.export RUN FILE [--images 256] [--runs 3]
 
-One thread each, pictures already decoded, in batches of 32 and one by one. Processor time, the least of the runs: it
+One thread each, images already decoded, in batches of 32 and one by one. Processor time, the least of the runs: it
 depends little on what else a machine does.
 """
 
@@ -29,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("file", type=Path, help="of that run, over the classes of its training, preprocessed outside")
-    parser.add_argument("--pictures", type=int, default=256, metavar="N")
+    parser.add_argument("--images", type=int, default=256, metavar="N")
     parser.add_argument("--runs", type=int, default=3, metavar="N", help="of which the least time counts")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -42,24 +42,24 @@ def main() -> None:
     method, config = settled(classifier.method), classifier.run.config
     view = make_view("eval", method.backbone.preprocess)
     test = load_dataset(config.data, config.root).half(config.classes).test
-    pictures = torch.stack([view(sample.picture.open()) for sample in spread(test, options.pictures)])
+    images = torch.stack([view(sample.image.open()) for sample in spread(test, options.images)])
     ways: dict[str, Callable[[Tensor], object]] = {
-        "onnxruntime": lambda batch: session.run(None, {"pictures": batch.numpy()}),
+        "onnxruntime": lambda batch: session.run(None, {"images": batch.numpy()}),
         "torch": lambda batch: method.logits(method.encode(batch)).softmax(dim=-1),
     }
     for size in (32, 1):
-        some = pictures if size > 1 else pictures[:32]
+        some = images if size > 1 else images[:32]
         times = {way: min(_milliseconds(run, some, size) for _ in range(options.runs)) for way, run in ways.items()}
         said = ", ".join(f"{way} {spent:.2f} ms" for way, spent in times.items())
-        print(f"{about['head']['kind']} head, batches of {size}: {said} a picture")
+        print(f"{about['head']['kind']} head, batches of {size}: {said} an image")
 
 
 @torch.no_grad()
-def _milliseconds(run: Callable[[Tensor], object], pictures: Tensor, size: int) -> float:
+def _milliseconds(run: Callable[[Tensor], object], images: Tensor, size: int) -> float:
     begun = time.process_time()
-    for batch in pictures.split(size):
+    for batch in images.split(size):
         run(batch)
-    return 1000 * (time.process_time() - begun) / len(pictures)
+    return 1000 * (time.process_time() - begun) / len(images)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""The first-order head against the exact one, over the number of terms, on all test pictures of a data set.
+"""The first-order head against the exact one, over the number of terms, on all test images of a data set.
 
     python -m benchmarks.first_order RUN [--data emoji-animals] [--terms 0 4 8 16 32 64] [--json]
 
-The head is expanded over the run's training pictures. The terms are those that do most, slopes and curvatures, and
+The head is expanded over the run's training images. The terms are those that do most, slopes and curvatures, and
 beside them as many slopes alone, along the first principal directions. What is counted is agreement, not time, so that
 it does not matter what else the machine does.
 """
@@ -34,9 +34,9 @@ def main() -> None:
     run = load_run(options.run)
     config, dataset = run.config, load_dataset(options.data or run.config.data, run.config.root)
     few = load_dataset(config.data, config.root).half(config.classes).few_shot(config.shots, config.seed)
-    contexts = run.method.picture_contexts(encode_samples(run.method, few.train).encoded[:])
+    contexts = run.method.image_contexts(encode_samples(run.method, few.train).encoded[:])
     if contexts is None:
-        parser.error(f"the text of {config.method} takes nothing of a picture: its head is exact")
+        parser.error(f"the text of {config.method} takes nothing of an image: its head is exact")
     terms = expand(run.method, dataset.classnames, contexts)
     slopes = terms.kept.argsort()[: terms.directions.shape[1]]
     alone = Terms(
@@ -45,11 +45,11 @@ def main() -> None:
         terms.directions,
         terms.kept[slopes],
     )
-    pictures = encode_samples(run.method, dataset.test)
-    exact = evaluate(run.method.for_classes(dataset.classnames), pictures)
+    images = encode_samples(run.method, dataset.test)
+    exact = evaluate(run.method.for_classes(dataset.classnames), images)
 
     def row(kind: str, terms: Terms) -> dict[str, object]:
-        head = evaluate(FirstOrder(run.method, dataset.classnames, terms, None), pictures)
+        head = evaluate(FirstOrder(run.method, dataset.classnames, terms, None), images)
         agreement = Agreement.between(exact.probabilities, head.probabilities)
         return {"kind": kind, "terms": len(terms.kept), "accuracy": head.accuracy, **asdict(agreement)}
 
@@ -58,7 +58,7 @@ def main() -> None:
     if options.json:
         print(json.dumps({"data": dataset.name, "exact": exact.accuracy, "rows": rows}))
         return
-    print(f"{dataset.name}: {exact.n} pictures, {len(dataset.classnames)} classes, exact {exact.accuracy:.2f} %")
+    print(f"{dataset.name}: {exact.n} images, {len(dataset.classnames)} classes, exact {exact.accuracy:.2f} %")
     print("| terms | which | as exact | largest | mean | accuracy |\n|---|---|---|---|---|---|")
     for r in rows:
         print(

@@ -3,7 +3,7 @@
     python -m benchmarks.flops [--json] [--classes 50 500] [--batch 4] [--views 3] [--architecture ViT-B-16]
 
 A multiplication and an addition are two operations. Only matrix products are counted, which is what
-`torch.utils.flop_counter` counts; the tests hold one against the other. Names in formulas: B contexts (one a picture
+`torch.utils.flop_counter` counts; the tests hold one against the other. Names in formulas: B contexts (one an image
 and view), T tokens of all classes behind the context, C classes, M context tokens, P = 1 + M shared positions, d width.
 """
 
@@ -27,7 +27,7 @@ class Work:
     """Operations of a step by where they are done, and the least bytes that must move."""
 
     image: int
-    """The image tower on every view of every picture, forward."""
+    """The image tower on every view of every image, forward."""
     text_forward: int
     text_backward: int
     text_again: int
@@ -40,7 +40,7 @@ class Work:
         return self.image + self.text_forward + self.text_backward + self.text_again
 
 
-def image_tower(backbone: Backbone, pictures: int) -> int:
+def image_tower(backbone: Backbone, images: int) -> int:
     """Operations of a vision transformer, forward."""
     visual = backbone.model.visual
     width, layers = backbone.layer_widths[0], len(backbone.layer_widths)
@@ -49,7 +49,7 @@ def image_tower(backbone: Backbone, pictures: int) -> int:
     hidden = visual.transformer.resblocks[0].mlp.c_fc.out_features
     embed = 2 * patches * 3 * visual.patch_size[0] * visual.patch_size[1] * width
     block = 2 * tokens * width * (4 * width + 2 * hidden) + 4 * tokens**2 * width
-    return pictures * (embed + layers * block + 2 * width * backbone.embed_dim)
+    return images * (embed + layers * block + 2 * width * backbone.embed_dim)
 
 
 def text_forward(prompts: PackedPrompts, contexts: int) -> int:
@@ -66,7 +66,7 @@ def text_forward(prompts: PackedPrompts, contexts: int) -> int:
     inner = tokens * (qkv + after) + 4 * (pairs + tokens * shared) * d
     last = tokens * qkv + classes * after + 4 * (tokens + classes * shared) * d
     of_all = context + (layers - 1) * inner + last + 2 * classes * d * embed_dim(prompts)
-    # before the first attention nothing depends on the picture: queries, keys, values and scores are computed once
+    # before the first attention nothing depends on the image: queries, keys, values and scores are computed once
     spared = (contexts - 1) * (tokens * qkv + 2 * pairs * d) if layers > 1 else 0
     return contexts * of_all - spared
 

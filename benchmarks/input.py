@@ -1,8 +1,8 @@
-"""Whether a training step waits for its pictures: views a second against what the image tower takes.
+"""Whether a training step waits for its images: views a second against what the image tower takes.
 
     python -m benchmarks.input [--json] [--sizes 64 224] [--architectures ViT-B-32 ViT-B-16] [--workers 0 1 2]
 
-Pictures of 500 × 375 noise, in memory as a few-shot set's are. The first table is of the views alone. The second is of
+Images of 500 × 375 noise, in memory as a few-shot set's are. The first table is of the views alone. The second is of
 the least step that there is, the image tower on every view of a batch, at 224 pixels: by itself on one batch, then fed
 by the loader as training is; `waits` is the share of its time that it spends on the next batch (with no workers: on
 making it). Workers share the cores with the tower, so a loader that is fast by itself may still slow the step down.
@@ -22,7 +22,7 @@ from PIL import Image
 
 from benchmarks.setting import Stopwatch, about, make_backbone
 from gopro.data.dataset import Sample
-from gopro.data.loader import DecodedPicture, PictureLoader, in_memory, train_batches
+from gopro.data.loader import DecodedImage, ImageLoader, in_memory, train_batches
 from gopro.data.transforms import Preprocess, ViewName
 
 VIEWS: tuple[ViewName, ...] = ("base", "moco", "augmix")
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 224], metavar="PX")
     parser.add_argument("--architectures", nargs="+", default=["ViT-B-32", "ViT-B-16"], metavar="NAME")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], metavar="N")
-    parser.add_argument("--batch", type=int, default=4, metavar="B", help="pictures a step")
+    parser.add_argument("--batch", type=int, default=4, metavar="B", help="images a step")
     parser.add_argument("--seconds", type=float, default=4.0, metavar="S", help="of each measurement, at least")
     options = parser.parse_args()
     report = measure(options)
@@ -63,7 +63,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 class Endless:
     """A loader's batches, epoch after epoch."""
 
-    loader: PictureLoader
+    loader: ImageLoader
 
     def __iter__(self):
         epoch = 0
@@ -73,11 +73,11 @@ class Endless:
             epoch += 1
 
 
-def loader(preprocess: Preprocess, views: Sequence[ViewName], workers: int, batch: int) -> PictureLoader:
-    """Of 64 pictures, the way `gopro.training.loop` makes it."""
+def loader(preprocess: Preprocess, views: Sequence[ViewName], workers: int, batch: int) -> ImageLoader:
+    """Of 64 images, the way `gopro.training.loop` makes it."""
     draw = np.random.default_rng(0)
-    pictures = [Image.fromarray(draw.integers(0, 256, (375, 500, 3), dtype=np.uint8)) for _ in range(64)]
-    samples = [Sample(DecodedPicture(f"noise {i}", picture), 0) for i, picture in enumerate(pictures)]
+    images = [Image.fromarray(draw.integers(0, 256, (375, 500, 3), dtype=np.uint8)) for _ in range(64)]
+    samples = [Sample(DecodedImage(f"noise {i}", image), 0) for i, image in enumerate(images)]
     return train_batches(in_memory(samples, preprocess), views, preprocess, batch, seed=1, workers=workers)
 
 
@@ -115,7 +115,7 @@ def fed(architecture: str, workers: Sequence[int], batch: int, seconds: float) -
             {
                 "architecture": architecture,
                 "workers": count,
-                "pictures_a_second": given.shape[:2].numel() / alone.wall,
+                "images_a_second": given.shape[:2].numel() / alone.wall,
                 "alone_seconds": alone.wall,
                 "fed_seconds": whole / len(waiting.walls),
                 "waits": sum(waiting.walls) / whole,
@@ -133,12 +133,12 @@ def table(report: dict[str, Any]) -> str:
     lines.append("|" + "---|" * (2 + len(workers)))
     for size, views in dict.fromkeys((size, views) for size, views, _ in rates):
         lines.append(f"| {size} | {views} | " + " | ".join(f"{rates[size, views, n]:.0f}" for n in workers) + " |")
-    head = "image tower | takes pictures/s | workers | step alone, s | step fed, s | slower by | waits"
+    head = "image tower | takes images/s | workers | step alone, s | step fed, s | slower by | waits"
     lines += ["", f"| {head} |", "|" + "---|" * 7]
     for row in report["steps"]:
         slower = row["fed_seconds"] / row["alone_seconds"] - 1
         lines.append(
-            f"| {row['architecture']} | {row['pictures_a_second']:.1f} | {row['workers']} | {row['alone_seconds']:.3f} "
+            f"| {row['architecture']} | {row['images_a_second']:.1f} | {row['workers']} | {row['alone_seconds']:.3f} "
             f"| {row['fed_seconds']:.3f} | {slower:.0%} | {row['waits']:.1%} |"
         )
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""GOPro in its plain form: picture by picture, 77 positions a class, every view, at test time too.
+"""GOPro in its plain form: image by image, 77 positions a class, every view, at test time too.
 
 It is `gopro-release` with nothing saved and nothing else changed: what the packed text tower and the one view at test
 time are worth, apart from anything else that the released code does differently.
@@ -18,7 +18,7 @@ from gopro.methods.gopro import GOProRelease
 
 
 class Naive(GOProRelease):
-    """`gopro-release`, each picture's prompts at full length and on their own."""
+    """`gopro-release`, each image's prompts at full length and on their own."""
 
     def set_classes(self, classnames: Sequence[str]) -> None:
         super().set_classes(classnames)
@@ -32,7 +32,7 @@ class Naive(GOProRelease):
         return Encoded(*(torch.stack([getattr(v, f) for v in views]) for f in ("embedding", "mean", "std")))
 
     def text_features(self, contexts: Tensor, prompts: Prompts | None = None) -> Tensor:
-        """Picture by picture."""
+        """ImageSource by image."""
         prompts = prompts or self.prompts
         text = [prompts(context[None])[0] for context in contexts.flatten(0, -3)]
         return torch.stack(text).unflatten(0, contexts.shape[:-2])

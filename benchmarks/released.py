@@ -9,7 +9,7 @@ A checkout of github.com/mainaksingha01/GOPro is imported as it lies; nothing of
 - Weights: `load_clip_to_cpu`, which downloads OpenAI's, gives the released `clip.model` with the weights given here,
   loaded again in fp32 where its builder has gone through fp16.
 - Learned parameters: those of our `gopro-release`.
-- Views: `mocov3` and `augmixtrans` give the views made here, so that both sides see equal pictures. This spares the
+- Views: `mocov3` and `augmixtrans` give the views made here, so that both sides see equal images. This spares the
   released code its own augmentation, on the CPU in a loop.
 - On the CPU: "cuda", written into it, is replaced; the image tower's cast to fp16 before its projection, which fp32
   weights do not fit, is left out by projecting outside.

@@ -1,10 +1,10 @@
 """Cost against the number of classes and against the batch, and the slopes that counting operations predicts.
 
-    python -m benchmarks.scaling [--json] [--plot FILE] [--picture-classes N ...] [--step-classes N ...]
+    python -m benchmarks.scaling [--json] [--plot FILE] [--image-classes N ...] [--step-classes N ...]
 
-ViT-B/16 with random weights, `gopro-release`. Three series: classifying one picture, and a training step of batch 4
+ViT-B/16 with random weights, `gopro-release`. Three series: classifying one image, and a training step of batch 4
 and three views, against classes; a training step of 50 classes against the batch. Through each goes a least-squares
-line. Its predicted slope is the operations that one more class or picture takes (see flops.py) over the machine's
+line. Its predicted slope is the operations that one more class or image takes (see flops.py) over the machine's
 measured rate of matrix products (the best of roof.py's): the time that no program of these operations can beat.
 """
 
@@ -34,11 +34,11 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw it, as .png or .svg")
     several: dict[str, Any] = {"type": int, "nargs": "+", "metavar": "N"}
-    parser.add_argument("--picture-classes", default=[10, 100, 1000, 5000, 21000], **several)
+    parser.add_argument("--image-classes", default=[10, 100, 1000, 5000, 21000], **several)
     parser.add_argument("--step-classes", default=[10, 50, 100, 200, 500], **several)
     parser.add_argument("--batches", default=[2, 4, 8, 16], **several)
     options = parser.parse_args()
-    report = measure(options.picture_classes, options.step_classes, options.batches)
+    report = measure(options.image_classes, options.step_classes, options.batches)
     if options.plot:
         draw(report, options.plot)
     if options.json:
@@ -48,14 +48,14 @@ def main() -> None:
         print(table(report))
 
 
-def measure(picture_classes: Sequence[int], step_classes: Sequence[int], batches: Sequence[int]) -> dict[str, Any]:
+def measure(image_classes: Sequence[int], step_classes: Sequence[int], batches: Sequence[int]) -> dict[str, Any]:
     """The three series, each with its line and the predicted slope."""
     rate = max(roof.measure()["gflops"].values()) * 1e9
     backbone = make_backbone()
     series = [
-        _series("classify one picture", "classes", picture_classes, rate, lambda n: _classify(backbone, n)),
+        _series("classify one image", "classes", image_classes, rate, lambda n: _classify(backbone, n)),
         _series("step, batch 4", "classes", step_classes, rate, lambda n: _step(backbone, n, 4)),
-        _series("step, 50 classes", "pictures", batches, rate, lambda n: _step(backbone, 50, n)),
+        _series("step, 50 classes", "images", batches, rate, lambda n: _step(backbone, 50, n)),
     ]
     return {**about(), "gflops": rate / 1e9, "series": series}
 
@@ -84,9 +84,9 @@ def _series(
 @torch.no_grad()
 def _classify(backbone: Backbone, classes: int) -> tuple[float, int]:
     method = start(backbone, class_names(classes)).eval()
-    picture, prompts = make_views(1, 1, backbone.preprocess.size)[0], method.prompts
+    image, prompts = make_views(1, 1, backbone.preprocess.size)[0], method.prompts
     assert isinstance(prompts, PackedPrompts)
-    seconds = _median(lambda: method.logits(method.encode(picture)), classes)
+    seconds = _median(lambda: method.logits(method.encode(image)), classes)
     return seconds, flops.image_tower(backbone, 1) + flops.text_forward(prompts, 1)
 
 

@@ -2,10 +2,10 @@
 
     python -m benchmarks.serve [--json] [--run RUN] [--clients 50] [--seconds 60] [--heads exact first-order]
 
-Clients and server share this machine. Each client keeps its connection and asks about one picture after the other, a
+Clients and server share this machine. Each client keeps its connection and asks about one image after the other, a
 scene of the embedded emoji that nobody has asked about before, over the run's class names; without `--run`, a run of
 `gopro` on emoji-activities (85 classes) is trained first. A row is a server process of its own: one client; many
-clients where the server takes pictures one by one (`--batch 1`); many clients where it takes what waits. Times are a
+clients where the server takes images one by one (`--batch 1`); many clients where it takes what waits. Times are a
 client's, from sending to the whole answer, after 3 s that are not counted; a status other than 200 is an error. Memory
 is the server's (resident), in the first and in the last fifth of the time; it keeps 4 MiB of encodings, which are of no
 use here, so that the cache does not fill while it is looked at.
@@ -55,7 +55,7 @@ class Measured:
     p50: float
     p95: float
     slowest: float
-    pictures_a_batch: float
+    images_a_batch: float
     memory_first: float
     memory_last: float
 
@@ -97,7 +97,7 @@ def measure(run: Path, options: argparse.Namespace) -> dict[str, Any]:
     trained = load_run(run)
     if "first-order" in options.heads:
         ready_head(trained, trained.method.classnames)  # or the first to ask would wait for it
-    pictures = _pictures()
+    images = _images()
     rows = []
     many = f"{options.clients} clients"
     for head in options.heads:
@@ -107,16 +107,16 @@ def measure(run: Path, options: argparse.Namespace) -> dict[str, Any]:
             (many, options.clients, options.seconds, ()),
         ):
             with server(run, *arguments) as port:
-                rows.append(loaded(port, head, load, clients, seconds, pictures))
+                rows.append(loaded(port, head, load, clients, seconds, images))
     return {**about(), "classes": len(trained.method.classnames), "results": [asdict(row) for row in rows]}
 
 
-def _pictures() -> list[bytes]:
+def _images() -> list[bytes]:
     """Test scenes as PNG files."""
     files = []
     for sample in load_dataset(DATA).test:
         file = io.BytesIO()
-        sample.picture.open().save(file, "PNG")
+        sample.image.open().save(file, "PNG")
         files.append(file.getvalue())
     return files
 
@@ -140,12 +140,12 @@ def server(run: Path, *arguments: str) -> Iterator[int]:
 
 
 def loaded(
-    port: int, head: str, load: str, clients: int, seconds: float, pictures: Sequence[bytes], warm_up: float = WARM_UP
+    port: int, head: str, load: str, clients: int, seconds: float, images: Sequence[bytes], warm_up: float = WARM_UP
 ) -> Measured:
     """A server under the load of so many clients."""
     seen, counter, begin = Load(), itertools.count(), time.perf_counter() + warm_up
     threads = [
-        threading.Thread(target=_client, args=(port, head, pictures, counter, begin, begin + seconds, seen))
+        threading.Thread(target=_client, args=(port, head, images, counter, begin, begin + seconds, seen))
         for _ in range(clients)
     ]
     for thread in threads:
@@ -163,7 +163,7 @@ def loaded(
     if seen.errors:
         print(f"{head}, {load}: {seen.errors[0]}", file=sys.stderr)
     batches, encoded = (
-        last[f"gopro_tower_pictures_{part}"] - first[f"gopro_tower_pictures_{part}"] for part in ("count", "sum")
+        last[f"gopro_tower_images_{part}"] - first[f"gopro_tower_images_{part}"] for part in ("count", "sum")
     )
     times, fifth = sorted(seen.milliseconds), max(1, len(memory) // 5)
     return Measured(
@@ -175,14 +175,14 @@ def loaded(
         p50=statistics.median(times),
         p95=times[int(0.95 * len(times))],
         slowest=times[-1],
-        pictures_a_batch=encoded / batches,
+        images_a_batch=encoded / batches,
         memory_first=statistics.mean(memory[:fifth]),
         memory_last=statistics.mean(memory[-fifth:]),
     )
 
 
 def _client(
-    port: int, head: str, pictures: Sequence[bytes], counter: Iterator[int], begin: float, end: float, seen: Load
+    port: int, head: str, images: Sequence[bytes], counter: Iterator[int], begin: float, end: float, seen: Load
 ) -> None:
     """Asks one question after the other; those that are answered between `begin` and `end` count."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
@@ -190,7 +190,7 @@ def _client(
     while (sent := time.perf_counter()) < end:
         number = next(counter)
         # Bytes behind a PNG's end are nothing to a decoder, but make another file of it.
-        form = _form(head, pictures[number % len(pictures)] + number.to_bytes(8, "big"))
+        form = _form(head, images[number % len(images)] + number.to_bytes(8, "big"))
         try:
             connection.request("POST", "/predict", form, kind)
             response = connection.getresponse()
@@ -206,13 +206,13 @@ def _client(
     connection.close()
 
 
-def _form(head: str, picture: bytes) -> bytes:
+def _form(head: str, image: bytes) -> bytes:
     return (
         (
             f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="heads"\r\n\r\n{head}\r\n'
-            f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="pictures"; filename="a.png"\r\n\r\n'
+            f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="images"; filename="a.png"\r\n\r\n'
         ).encode()
-        + picture
+        + image
         + f"\r\n--{BOUNDARY}--\r\n".encode()
     )
 
@@ -229,7 +229,7 @@ def _metrics(port: int) -> dict[str, float]:
 def table(report: dict[str, Any]) -> str:
     """The report in Markdown."""
     head = (
-        "head | load | requests/s | times 1 client | p50 ms | p95 ms | slowest | errors | pictures a batch | memory MiB"
+        "head | load | requests/s | times 1 client | p50 ms | p95 ms | slowest | errors | images a batch | memory MiB"
     )
     lines = [f"| {head} |", "|" + "---|" * 10]
     alone: dict[str, float] = {}
@@ -238,7 +238,7 @@ def table(report: dict[str, Any]) -> str:
         alone.setdefault(row.head, rate)
         lines.append(
             f"| {row.head} | {row.load} | {rate:.1f} | {rate / alone[row.head]:.2f} | {row.p50:.0f} | {row.p95:.0f} "
-            f"| {row.slowest:.0f} | {row.errors} of {row.requests + row.errors:,} | {row.pictures_a_batch:.1f} "
+            f"| {row.slowest:.0f} | {row.errors} of {row.requests + row.errors:,} | {row.images_a_batch:.1f} "
             f"| {row.memory_first:.0f} → {row.memory_last:.0f} |"
         )
     return "\n".join(lines)

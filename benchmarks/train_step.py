@@ -1,16 +1,16 @@
-"""A training step of GOPro, three views a picture: ours, its plain form, and the released code.
+"""A training step of GOPro, three views an image: ours, its plain form, and the released code.
 
     python -m benchmarks.train_step [--json] [--reference PATH] [--classes 50 500] [--batch 4] [--parts 6 12 18]
 
-ViT-B/16 with random weights, the release preset, SGD; every variant has the same weights, learned parameters, pictures
+ViT-B/16 with random weights, the release preset, SGD; every variant has the same weights, learned parameters, images
 and class names, so that the losses must be equal. A step is all that follows once the views are there: image tower,
 prompts, losses, backward, update. Each measurement has a process of its own, and peak memory is that process's, the
 libraries (0.4 GiB) and weights (0.6 GiB) included; ours is measured before and after the others. `default` is the
 default preset, whose losses are others: it compares the views in the prompts of a few classes at a step, not of all.
 
-The plain form and the released code keep some 40 MB a picture, view and class until backward, and so cannot run 50
+The plain form and the released code keep some 40 MB an image, view and class until backward, and so cannot run 50
 classes at batch 4 in less than 26 GB. They run `--parts` of the classes at full batch, and a line is laid through
-seconds and through memory: but for the image tower all that they do is done once a (view, picture, class). `off` is how
+seconds and through memory: but for the image tower all that they do is done once a (view, image, class). `off` is how
 far the measured parts lie from the line at most. `--reference` names a checkout of the released code (see released.py).
 """
 
@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--reference", type=Path, metavar="PATH", help="checkout of the released code")
     parser.add_argument("--classes", type=int, nargs="+", default=[50, 500], metavar="C")
     parser.add_argument("--parts", type=int, nargs="+", default=[6, 12, 18], metavar="C", help="that the others run")
-    parser.add_argument("--batch", type=int, default=4, metavar="B", help="pictures a step")
+    parser.add_argument("--batch", type=int, default=4, metavar="B", help="images a step")
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="of ours; on a card of all")
     parser.add_argument("--limit", type=float, default=14.0, metavar="GIB", help="that a process may take")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")

@@ -36,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--classes", type=int, default=50, metavar="C")
-    parser.add_argument("--batch", type=int, default=4, metavar="B", help="pictures a step")
+    parser.add_argument("--batch", type=int, default=4, metavar="B", help="images a step")
     options = parser.parse_args()
     report = measure(options.classes, options.batch)
     print(json.dumps(report) if options.json else table(report))

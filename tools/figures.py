@@ -2,7 +2,7 @@
 
     python -m tools.figures [example prompt packed losses]
 
-`example` trains GOPro first, about a minute on two cores; numbers and bars in the others are of a real picture, too.
+`example` trains GOPro first, about a minute on two cores; numbers and bars in the others are of a real image, too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gopro.clip.backbone import load_backbone
 from gopro.clip.packed_prompts import PackedPrompts
 from gopro.data.load_dataset import load_dataset
 from gopro.data.transforms import make_view, seeded
-from gopro.inference.evaluate import evaluate_pictures
+from gopro.inference.evaluate import evaluate_images
 from gopro.methods.base import Method
 from gopro.methods.registry import build_method
 from gopro.runs.config import TrainConfig
@@ -55,7 +55,7 @@ def main(names: list[str]) -> None:
 
 
 def example() -> Figure:
-    """Eight test pictures, chosen by rule, with what zero-shot CLIP and a GOPro trained on the base classes say."""
+    """Eight test images, chosen by rule, with what zero-shot CLIP and a GOPro trained on the base classes say."""
     dataset = load_dataset(DATA)
     with tempfile.TemporaryDirectory() as folder:
         trained = train(
@@ -69,24 +69,24 @@ def example() -> Figure:
             "zero-shot CLIP": zeroshot.for_classes(part.classnames),
             "GOPro": trained.for_classes(part.classnames),
         }
-        said = [f"{name} {evaluate_pictures(method, part.test).accuracy:.0f} %" for name, method in methods.items()]
-        kind = "trained with 4 pictures each" if half == "base" else "never trained on"
-        head = f"{len(part.classnames)} classes {kind}; all {len(part.test)} test pictures: {', '.join(said)}"
+        said = [f"{name} {evaluate_images(method, part.test).accuracy:.0f} %" for name, method in methods.items()]
+        kind = "trained with 4 images each" if half == "base" else "never trained on"
+        head = f"{len(part.classnames)} classes {kind}; all {len(part.test)} test images: {', '.join(said)}"
         rows.suptitle(head, x=0.01, ha="left", fontsize=9, fontweight="bold")
         step = len(part.classnames) // 4
         for axes, label in zip(rows.subplots(1, 4), range(step // 2, 4 * step, step), strict=True):
             sample = next(sample for sample in part.test if sample.label == label)
-            answers(axes, sample.picture.open(), part.classnames[label], methods)
+            answers(axes, sample.image.open(), part.classnames[label], methods)
     return figure
 
 
-def answers(axes: Axes, picture: Image.Image, right: str, methods: dict[str, Method]) -> None:
-    """A picture and below it the three likeliest classes of each method, with bars."""
+def answers(axes: Axes, image: Image.Image, right: str, methods: dict[str, Method]) -> None:
+    """An image and below it the three likeliest classes of each method, with bars."""
     axes.set(xlim=(0, 100), ylim=(-9, 5), xticks=[], yticks=[])
     axes.spines[:].set_color(LINE)
-    axes.imshow(picture, extent=(34.2, 65.8, 0.3, 4.7), aspect="auto", interpolation="nearest")
+    axes.imshow(image, extent=(34.2, 65.8, 0.3, 4.7), aspect="auto", interpolation="nearest")
     axes.text(50, -0.35, right, ha="center", va="center", fontweight="bold")
-    view = make_view("eval", next(iter(methods.values())).backbone.preprocess)(picture)
+    view = make_view("eval", next(iter(methods.values())).backbone.preprocess)(image)
     at = -1.4
     for (name, method), colour in zip(methods.items(), (ZEROSHOT, TEXT), strict=True):
         axes.text(3, at, name, fontsize=7.5, color=colour, va="center", fontweight="bold")
@@ -104,15 +104,15 @@ def answers(axes: Axes, picture: Image.Image, right: str, methods: dict[str, Met
 
 
 def prompt() -> Figure:
-    """How a picture's layer statistics become the context of its prompts."""
+    """How an image's layer statistics become the context of its prompts."""
     backbone = load_backbone()
     sample = load_dataset(DATA).test[123]
-    picture = sample.picture.open()
-    encoded = backbone.encode(make_view("eval", backbone.preprocess)(picture))
+    image = sample.image.open()
+    encoded = backbone.encode(make_view("eval", backbone.preprocess)(image))
     means, stds = (t.split(backbone.layer_widths) for t in (encoded.mean, encoded.std))
     figure, axes = canvas(10.6, 5.3)
-    axes.imshow(picture, extent=(0.2, 1.6, 2.55, 3.95), interpolation="nearest", zorder=2)
-    note(axes, 0.9, 2.4, "picture x", va="top")
+    axes.imshow(image, extent=(0.2, 1.6, 2.55, 3.95), interpolation="nearest", zorder=2)
+    note(axes, 0.9, 2.4, "image x", va="top")
     shown = [0, 1, 2, len(means) - 1]
     for row, layer in enumerate(shown):
         y = 4.05 - 1.0 * row - (0.35 if row == 3 else 0)
@@ -167,7 +167,7 @@ def packed() -> Figure:
         left.text(-1, row + 0.45, name, ha="right", va="center", fontsize=8)
     full = length * len(names)
     left.set(xlim=(-17, length + 1), ylim=(len(names) + 0.2, -0.4))
-    left.set_title(f"full: {len(names)} × {length} = {full} positions, for every picture", loc="left", fontsize=9.5)
+    left.set_title(f"full: {len(names)} × {length} = {full} positions, for every image", loc="left", fontsize=9.5)
     order = sorted(range(len(names)), key=lengths.__getitem__)
     cells(right, 0, 0, [("sos", 1), ("ctx", 4)])
     right.text(5.4, 0.45, "once: all classes look back at it", va="center", fontsize=8, color=SOFT)
@@ -187,7 +187,7 @@ def packed() -> Figure:
     right.set_title(f"packed: 5 + {sum(lengths)} = {used} positions", loc="left", fontsize=9.5)
     handles = [Rectangle((0, 0), 1, 1, facecolor=FILL[kind], edgecolor="white") for kind in FILL]
     figure.legend(
-        handles, ["SOS", "context of the picture", "name . EOT", "padding"], loc="outside lower center", ncols=4,
+        handles, ["SOS", "context of the image", "name . EOT", "padding"], loc="outside lower center", ncols=4,
         frameon=False, fontsize=8,
     )  # fmt: skip
     return figure
@@ -205,14 +205,14 @@ def cells(axes: Axes, row: float, at: float, runs: list[tuple[str, int]]) -> Non
 
 
 def losses() -> Figure:
-    """The three views of a picture, and what each loss compares."""
+    """The three views of an image, and what each loss compares."""
     backbone = load_backbone()
-    picture = load_dataset(DATA).train[123].picture.open()
+    image = load_dataset(DATA).train[123].image.open()
     figure, axes = canvas(10.4, 4.2)
     mean, std = (np.array(v) for v in (backbone.preprocess.mean, backbone.preprocess.std))
-    for row, (view, label) in enumerate((("base", "picture"), ("moco", "MoCo v3 view"), ("augmix", "AugMix view"))):
+    for row, (view, label) in enumerate((("base", "image"), ("moco", "MoCo v3 view"), ("augmix", "AugMix view"))):
         y = 2.95 - 1.32 * row
-        tensor = seeded(make_view(view, backbone.preprocess, 0.5), picture, "figure", view)
+        tensor = seeded(make_view(view, backbone.preprocess, 0.5), image, "figure", view)
         shown = (tensor.permute(1, 2, 0).numpy() * std + mean).clip(0, 1)
         axes.imshow(shown, extent=(0.2, 1.25, y, y + 1.05), interpolation="nearest", zorder=2)
         note(axes, 0.72, y - 0.1, label, size=8, color=SOFT)
@@ -231,9 +231,7 @@ def losses() -> Figure:
         LIGHT["right"],
         above=True,
     )
-    double(
-        axes, (4.25, 3.22), (4.25, 2.4), "contrastive:\nv$_x$ near v$_{mo}$, far from\nother pictures", LIGHT["wrong"]
-    )
+    double(axes, (4.25, 3.22), (4.25, 2.4), "contrastive:\nv$_x$ near v$_{mo}$, far from\nother images", LIGHT["wrong"])
     double(axes, (7.85, 3.22), (7.85, 2.4), "consistency:\nt$_x$ as t$_{mo}$", LIGHT["m4"])
     double(axes, (9.3, 3.45), (9.3, 0.85), "and as t$_{au}$", LIGHT["m4"])
     return figure

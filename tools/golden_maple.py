@@ -8,7 +8,7 @@
     python -m tools.golden_maple --repository MMRL mmrl
 
 Each method becomes tests/golden/METHOD.safetensors. The repository's own model and `forward_backward` run in fp32 on
-the CPU, on a small CLIP with random weights (`deeper_clip`) and random pictures. Dassl is stood in for by the few names
+the CPU, on a small CLIP with random weights (`deeper_clip`) and random images. Dassl is stood in for by the few names
 that are imported from it, calls that move to a GPU or to fp16 do nothing, and the widths 512 and 768 that are written
 into MaPLe's code and the scale of 100 in MMRL's become this CLIP's. A file holds `images` [4, 3, 16, 16] and `labels`
 [4], the learnables before the first step by our names (`init.*`), the logits then, the first gradients (`grad.*`) and
@@ -158,7 +158,7 @@ def record_mmrl() -> dict[str, Tensor]:
 
 
 def record(trainer: Any, cfg: Any, model: Any, learned: dict[str, list[nn.Parameter]]) -> dict[str, Tensor]:
-    """Three steps on random pictures, each an epoch; `learned` holds their parameters, stacked, by our names."""
+    """Three steps on random images, each an epoch; `learned` holds their parameters, stacked, by our names."""
     draw = np.random.RandomState(1)
     images = torch.from_numpy(draw.standard_normal((4, 3, 16, 16)).astype(np.float32))
     labels = torch.tensor([0, 3, 6, 2])

@@ -6,7 +6,7 @@
     python -m tools.golden_rivals --repository KgCoOp/KgCoOp kgcoop
 
 Each case becomes tests/golden/CASE.safetensors. The repository's own model and `forward_backward` run in fp32 on the
-CPU, on a small CLIP with random weights (`random_clip`) and random pictures; only Dassl is stood in for, by the few
+CPU, on a small CLIP with random weights (`random_clip`) and random images; only Dassl is stood in for, by the few
 names that are imported from it. A file holds `images` [4, 3, 16, 16] and `labels` [4], the learnables before the first
 step (`init.*`), the logits then, the first gradients (`grad.*`), the loss before each of three SGD steps (`losses`) and
 the learnables after them (`after.*`); its metadata name the classes, our spec of the same method, and the step size.
@@ -103,7 +103,7 @@ def random_clip() -> dict[str, Tensor]:
 
 
 def stand_in_for_dassl() -> None:
-    """What the trainers import of Dassl, as far as a step on given pictures needs it."""
+    """What the trainers import of Dassl, as far as a step on given images needs it."""
 
     class TrainerX:
         def model_backward_and_update(self, loss: Tensor) -> None:

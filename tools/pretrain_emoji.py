@@ -307,7 +307,7 @@ def table(*, weights: Path = WEIGHTS, scenes: int = 10, template: str = TEMPLATE
                 right = 0
                 for start in range(0, len(samples), 256):
                     part = samples[start : start + 256]
-                    images = torch.from_numpy(np.stack([np.asarray(s.picture.open()) for s in part]))
+                    images = torch.from_numpy(np.stack([np.asarray(s.image.open()) for s in part]))
                     guess = (model.visual(normalised(images)) @ text.T).argmax(dim=1)
                     right += int((guess == torch.tensor([s.label for s in part])).sum())
                 row.append(100 * right / len(samples))

@@ -26,7 +26,7 @@ PAGES = {
 """File of the repository → page of the site."""
 
 CODE_BLOCK = re.compile(r"(^```.*?^```$)", flags=re.DOTALL | re.MULTILINE)
-LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!\w+:)([^)#\s]+)(#[^)]*|)\)")  # neither a picture nor an address
+LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!\w+:)([^)#\s]+)(#[^)]*|)\)")  # neither an image nor an address
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

@@ -1,10 +1,10 @@
-"""Trials of methods and settings, on pictures that no reported figure comes from.
+"""Trials of methods and settings, on images that no reported figure comes from.
 
     python -m tools.tune_gopro --methods zeroshot coop gopro "gopro[con=0]" [--seeds 11 12 13] [--output FILE]
 
 Only emoji-objects is looked at, and of it only the base classes: their first half is trained on and plays the base
 classes, their second half the new ones. Base and new are of training in the style twemoji; DG, of training in the style
-noto, is the mean over the four other styles, trained classes. Accuracies are of validation pictures. A method may end
+noto, is the mean over the four other styles, trained classes. Accuracies are of validation images. A method may end
 in `@` and settings of its training: `gopro@epochs=10,batch=8`. Each trial is a line of the output; trials that are
 there are not repeated.
 """
@@ -28,7 +28,7 @@ from gopro.data.dataset import Dataset
 from gopro.data.emoji import STYLES
 from gopro.data.load_dataset import load_dataset
 from gopro.data.transforms import stable_seed
-from gopro.inference.evaluate import evaluate_pictures
+from gopro.inference.evaluate import evaluate_images
 from gopro.methods.base import Method
 from gopro.methods.registry import build_method
 from gopro.runs.config import TrainConfig
@@ -98,7 +98,7 @@ class Bench:
 
 
 def accuracy(method: Method, data: Dataset) -> float:
-    return evaluate_pictures(method.for_classes(data.classnames), data.val).accuracy
+    return evaluate_images(method.for_classes(data.classnames), data.val).accuracy
 
 
 def table(rows: Sequence[Row]) -> str:

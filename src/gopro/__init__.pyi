@@ -1,6 +1,6 @@
 from .benchmark.runner import benchmark
 from .clip.backbone import load_backbone
-from .data.find_images import find_pictures
+from .data.find_images import find_images, find_pictures
 from .data.load_dataset import load_dataset
 from .errors import InputError
 from .inference.classifier import Answer, Classifier, Prediction, load
@@ -17,6 +17,7 @@ __all__ = [
     "TrainConfig",
     "TransferConfig",
     "benchmark",
+    "find_images",
     "find_pictures",
     "load",
     "load_backbone",

@@ -1,7 +1,7 @@
 """Several processes that step together, each on its share of every batch, as one process would on the whole of it.
 
-A process's losses are means over its own pictures, and the gradients are averaged over the processes: so each is
-weighted by its share. What compares pictures with one another, or remembers those that it has seen, takes the whole
+A process's losses are means over its own images, and the gradients are averaged over the processes: so each is
+weighted by its share. What compares images with one another, or remembers those that it has seen, takes the whole
 batch, by `gather`.
 """
 
@@ -37,24 +37,24 @@ class Ranks:
     def first(self) -> bool:
         return self.rank == 0
 
-    def share(self, pictures: int) -> slice:
-        """Which pictures of a batch are this process's. Shares differ by one at most; of fewer pictures than processes
+    def share(self, images: int) -> slice:
+        """Which images of a batch are this process's. Shares differ by one at most; of fewer images than processes
         each takes all, so that none is without."""
-        if pictures < self.count:
-            return slice(0, pictures)
-        return slice(self.rank * pictures // self.count, (self.rank + 1) * pictures // self.count)
+        if images < self.count:
+            return slice(0, images)
+        return slice(self.rank * images // self.count, (self.rank + 1) * images // self.count)
 
     @contextmanager
-    def batch(self, pictures: int) -> Iterator[float]:
-        """While the losses of a batch of so many pictures are computed: `gather` joins the shares.
+    def batch(self, images: int) -> Iterator[float]:
+        """While the losses of a batch of so many images are computed: `gather` joins the shares.
 
         Yields: what this process's losses weigh, so that their mean over the processes is that of the batch.
         """
-        share = self.share(pictures)
-        divided = self.count > 1 and pictures >= self.count
-        token = _share.set(_Share(share.start, share.stop, pictures) if divided else None)
+        share = self.share(images)
+        divided = self.count > 1 and images >= self.count
+        token = _share.set(_Share(share.start, share.stop, images) if divided else None)
         try:
-            yield (share.stop - share.start) * self.count / pictures if divided else 1.0
+            yield (share.stop - share.start) * self.count / images if divided else 1.0
         finally:
             _share.reset(token)
 
@@ -103,18 +103,18 @@ ALONE = Ranks()
 
 @dataclass(frozen=True)
 class _Share:
-    """Where this process's pictures stand in the batch, and how many that has."""
+    """Where this process's images stand in the batch, and how many that has."""
 
     start: int
     stop: int
-    pictures: int
+    images: int
 
 
 _share: ContextVar[_Share | None] = ContextVar("share", default=None)
 
 
 def gather(x: Shaped[Tensor, "share ..."]) -> Shaped[Tensor, "batch ..."]:
-    """What all processes have of a batch, in the order of its pictures, with gradients to each of them.
+    """What all processes have of a batch, in the order of its images, with gradients to each of them.
 
     The argument itself where nothing is shared: in a single process, in evaluation. All processes must come by here.
     """
@@ -128,7 +128,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, share: _Share) -> Tensor:
         ctx.share = share
-        whole = x.new_zeros(share.pictures, *x.shape[1:])
+        whole = x.new_zeros(share.images, *x.shape[1:])
         whole[share.start : share.stop] = x
         dist.all_reduce(whole)
         return whole

@@ -117,13 +117,13 @@ def test_several_processes_find_what_one_finds(swept: tuple[BenchmarkConfig, Out
 
 @pytest.fixture
 def faulty(tmp_path: Path) -> Path:
-    """A folder of pictures one of which, of class b, can't be read, and every one of which is trained or tested on."""
+    """A folder of images one of which, of class b, can't be read, and every one of which is trained or tested on."""
     for c, name in enumerate(("a", "b")):
         for part in ("train", "test"):
             (tmp_path / "mine" / part / name).mkdir(parents=True)
             for i in range(2):
                 Image.new("RGB", (32, 32), (90 * c, 40, 40 * i)).save(tmp_path / "mine" / part / name / f"{i}.png")
-    (tmp_path / "mine" / "train" / "b" / "1.png").write_bytes(b"no picture")
+    (tmp_path / "mine" / "train" / "b" / "1.png").write_bytes(b"no image")
     return tmp_path / "mine"
 
 

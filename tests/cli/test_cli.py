@@ -41,14 +41,14 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
+def image(tmp_path: Path) -> Path:
     Image.new("RGB", (80, 60), (200, 120, 10)).save(tmp_path / "orange.png")
     return tmp_path / "orange.png"
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two classes of six pictures each."""
+    """Two classes of six images each."""
     for c, name in enumerate(("red_things", "blue_things")):
         (tmp_path / "mine" / name).mkdir(parents=True)
         for i in range(6):
@@ -74,7 +74,7 @@ def test_a_head_is_built_and_evaluated_beside_the_exact_one(tmp_path: Path, gopr
     assert code == 0, err
     names.write_text("red fox\n\n snowy owl \ntrain\n", "utf-8")
     code, out, _ = gopro("head", run, "--classes-file", names, "--error", 0.1, "--workers", 0)
-    assert code == 0 and "3 classes" in out and "21 pictures that it was not built from" in out
+    assert code == 0 and "3 classes" in out and "21 images that it was not built from" in out
     assert len(list((run / "heads").iterdir())) == 1
     code, out, _ = gopro("eval", run, "--classes", "new", "--head", "first-order", "--workers", 0)
     assert code == 0 and len(list((run / "heads").iterdir())) == 2
@@ -83,26 +83,26 @@ def test_a_head_is_built_and_evaluated_beside_the_exact_one(tmp_path: Path, gopr
     assert f"accuracy {row['accuracy']:.2f} %" in exact
     assert f"accuracy {row['first_order']['accuracy']:.2f} %" in head
     assert f"as exact for {row['first_order']['agreement']['top1']:.2f} %" in head
-    assert row["first_order"]["agreement"]["pictures"] == row["n"]
+    assert row["first_order"]["agreement"]["images"] == row["n"]
 
 
 def test_a_head_of_shared_text_says_that_it_is_exact(run_folder: Path, gopro) -> None:
     code, out, _ = gopro("head", run_folder, "--classes", "red fox, snowy owl", "--workers", 0)
-    assert code == 0 and "2 classes, 0 terms" in out and "Exact: the text takes nothing of a picture." in out
+    assert code == 0 and "2 classes, 0 terms" in out and "Exact: the text takes nothing of an image." in out
 
 
-def test_predict_prints_names_and_json(run_folder: Path, picture: Path, gopro) -> None:
-    code, out, _ = gopro("predict", run_folder, picture, picture, "--classes", "red fox, snow owl", "--json")
+def test_predict_prints_names_and_json(run_folder: Path, image: Path, gopro) -> None:
+    code, out, _ = gopro("predict", run_folder, image, image, "--classes", "red fox, snow owl", "--json")
     objects = [json.loads(line) for line in out.splitlines()]
     assert code == 0 and len(objects) == 2
     probabilities = {p["name"]: p["probability"] for p in objects[0]["predictions"]}
     assert set(probabilities) == {"red fox", "snow owl"}
     assert sum(probabilities.values()) == pytest.approx(1, abs=1e-5)
-    code, out, _ = gopro("predict", run_folder, picture, "--top-k", 2)
-    assert code == 0 and out.count("%") == 2 and out.startswith(str(picture))
+    code, out, _ = gopro("predict", run_folder, image, "--top-k", 2)
+    assert code == 0 and out.count("%") == 2 and out.startswith(str(image))
 
 
-def test_a_folder_of_pictures_goes_from_training_to_prediction(folder: Path, tmp_path: Path, gopro) -> None:
+def test_a_folder_of_images_goes_from_training_to_prediction(folder: Path, tmp_path: Path, gopro) -> None:
     run = tmp_path / "run"
     code, out, _ = gopro(*f"train --data {folder} --shots 2 --epochs 2 --batch 4 --workers 0 --output {run}".split())
     assert code == 0 and "gopro is trained on 2 classes" in out
@@ -131,7 +131,7 @@ def wrong(tmp_path: Path, run: Path) -> dict[str, tuple[str, str]]:
     (one / "only").mkdir(parents=True)
     for i in range(4):
         Image.new("RGB", (8, 8)).save(one / "only" / f"{i}.png")
-    (tmp_path / "text.jpg").write_text("not a picture")
+    (tmp_path / "text.jpg").write_text("not an image")
     (tmp_path / "bad.yaml").write_text("a: [")
     (tmp_path / "list.yaml").write_text("- a")
     (tmp_path / "key.yaml").write_text("shotz: 4")

@@ -21,8 +21,8 @@ from filelock import FileLock
 from PIL import Image
 
 from gopro.cli.data import data_app
+from gopro.data import prepare
 from gopro.data.catalog import CATALOG, Benchmark
-from gopro.data.load_dataset import prepare
 from gopro.data.prepare import Preparation, mirror_file
 from gopro.data.sources import MIRROR, SOURCES, Source
 from gopro.errors import InputError
@@ -66,7 +66,7 @@ def jpeg(colour: int = 0) -> bytes:
 def miniature(entry: Benchmark) -> dict[str, bytes]:
     """What a benchmark's folder holds at least, by path below it."""
     files: dict[str, bytes] = {}
-    for path in (*(entry.needs or (entry.pictures,)), *entry.reads):
+    for path in (*(entry.needs or (entry.images,)), *entry.reads):
         if PurePosixPath(path).suffix in (".txt", ".mat", ".json"):
             files[path] = path.encode()
         else:
@@ -167,7 +167,7 @@ def test_the_sources_are_those_of_the_catalog():
     assert list(SOURCES) == list(CATALOG)
     for name, source in SOURCES.items():
         entry = CATALOG[name]
-        assert source.marker in (entry.needs or (entry.pictures,)), name
+        assert source.marker in (entry.needs or (entry.images,)), name
         assert source.mirrored or source.official or source.by_hand, name
         assert (entry.split in {file.into for file in source.coop}) == bool(entry.split), name
         for file in (*source.official, *source.coop):
@@ -258,7 +258,7 @@ def spoil(site: Site, how: str) -> None:
     elif how == "hostile":
         site.add_hub_repository(MIRROR, {"dtd.zip": zipped({"dtd/images/a/1.jpg": b"", "../../evil": b""})})
     elif how == "another layout":
-        site.add_hub_repository(MIRROR, {"dtd.zip": zipped({"pictures/a/1.jpg": b""})})
+        site.add_hub_repository(MIRROR, {"dtd.zip": zipped({"images/a/1.jpg": b""})})
     else:
         site.files[f"/api/models/{MIRROR}"] = b"not JSON"
 
@@ -377,7 +377,7 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> Callable[[], int
 def test_broken_off_at_any_step_and_run_again(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, origin: str, there: bool
 ):
-    name, pictures = ("caltech101", "101_ObjectCategories") if origin == "mirror" else ("sun397", "SUN397")
+    name, images = ("caltech101", "101_ObjectCategories") if origin == "mirror" else ("sun397", "SUN397")
     folder = CATALOG[name].folder
     if origin == "mirror":
         files, source = mirror(site, name), SOURCES[name]
@@ -400,14 +400,14 @@ def test_broken_off_at_any_step_and_run_again(
                 pass
             else:
                 break
-        assert not (home / pictures).exists() or len(tree(home / pictures)) == 3, f"half-done after step {step}"
+        assert not (home / images).exists() or len(tree(home / images)) == 3, f"half-done after step {step}"
         preparation(site, name, root, source).run()
         assert tree(home) == files and os.listdir(root) == [folder], f"after step {step}"
         shutil.rmtree(root)
     assert steps() == step - 1 > 10
 
 
-def test_broken_off_where_the_pictures_are_there_already(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_broken_off_where_the_images_are_there_already(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     source = publish(site, "sun397", miniature(CATALOG["sun397"]))
     done = False
     for step in range(1, 100):
@@ -472,7 +472,7 @@ def test_prepare_says_when_there_is_nothing_to_do(shared: Path, gopro_data):
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
-    """Two classes of six pictures."""
+    """Two classes of six images."""
     for c, name in enumerate(("red", "blue")):
         (tmp_path / "own" / name).mkdir(parents=True)
         for i in range(6):
@@ -482,13 +482,13 @@ def own(tmp_path: Path) -> Path:
 
 def test_check_of_what_is_whole(own: Path, gopro_data):
     code, out, _ = gopro_data("check", own)
-    assert code == 0 and "12 pictures opened" in out and "no problems" in out
+    assert code == 0 and "12 images opened" in out and "no problems" in out
     code, out, _ = gopro_data("check", "own", "--root", own.parent, "--json", "--workers", 1)
     found = json.loads(out)
     size = sum(path.stat().st_size for path in own.rglob("*.jpg"))
     assert code == 0 and found["problems"] == [] and found["bytes"] == size and found["counts"] == [6, 2, 4]
     code, out, _ = gopro_data("check", "emoji-activities:noto")
-    assert code == 0 and "4250 pictures opened" in out
+    assert code == 0 and "4250 images opened" in out
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -496,7 +496,7 @@ def test_check_names_every_problem(own: Path, gopro_data, workers: int):
     gopro_data("check", own)
     (own / "red" / "0.jpg").write_bytes(b"")
     (own / "red" / "1.jpg").write_bytes(jpeg()[:-200])
-    (own / "blue" / "2.jpg").write_bytes(b"no picture")
+    (own / "blue" / "2.jpg").write_bytes(b"no image")
     code, out, _ = gopro_data("check", own, "--workers", workers)
     *problems, summary = out.splitlines()
     assert code == 1 and "3 problems" in summary
@@ -518,9 +518,9 @@ def test_check_holds_a_benchmark_against_the_catalog(tmp_path: Path, gopro_data)
     assert code == 1
     assert "dtd: 2 classes, the benchmark has 47" in out
     for part, count, expected in [("train", 2, 2820), ("val", 0, 1128), ("test", 1, 1692)]:
-        assert f"dtd: {count} pictures in {part}, the benchmark has {expected}" in out
-    assert f"{home / 'images/a/2.jpg'}: there is no such picture" in out
-    assert "class 'b' has no pictures in test" in out
+        assert f"dtd: {count} images in {part}, the benchmark has {expected}" in out
+    assert f"{home / 'images/a/2.jpg'}: there is no such image" in out
+    assert "class 'b' has no images in test" in out
     with pytest.raises(InputError, match="--root"):
         gopro_data("check", "dtd")
     with pytest.raises(InputError, match="workers is 0"):
@@ -530,7 +530,7 @@ def test_check_holds_a_benchmark_against_the_catalog(tmp_path: Path, gopro_data)
 def test_check_of_real_caltech101(shared: Path, gopro_data):
     code, out, _ = gopro_data("check", "caltech101", "--root", shared / "datasets", "--json")
     found = json.loads(out)
-    assert code == 0 and found["pictures"] == 8242 and found["counts"] == [4128, 1649, 2465] and not found["problems"]
+    assert code == 0 and found["images"] == 8242 and found["counts"] == [4128, 1649, 2465] and not found["problems"]
 
 
 def test_list(tmp_path: Path, own: Path, gopro_data):

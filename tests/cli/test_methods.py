@@ -114,10 +114,10 @@ def test_the_pages_method_keeps_what_every_method_keeps(own: Path, tiny: Backbon
     residual = import_module("residual")
     method = build_method("residual", tiny, ["owl", "dog", "red fox"], "a {}.").eval()
     assert isinstance(method, residual.Residual)
-    pictures = tiny.encode(torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+    images = tiny.encode(torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
     other = method.for_classes(["red fox", "owl"])
-    torch.testing.assert_close(other.logits(pictures), method.logits(pictures)[:, [2, 0]], atol=1e-4, rtol=1e-5)
-    views = pictures[None]
+    torch.testing.assert_close(other.logits(images), method.logits(images)[:, [2, 0]], atol=1e-4, rtol=1e-5)
+    views = images[None]
     method.losses(views, torch.tensor([0, 1, 2, 0]))["ce"].backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in method.parameters())
     text = "\n".join(gopro("methods", "residual"))

@@ -57,7 +57,7 @@ def paint(path: Path, seed: int = 0) -> Path:
 
 @pytest.fixture
 def pics(tmp_path: Path) -> Path:
-    """Five pictures in three folders, two of a name; two files that cannot be read; one that is no picture by name."""
+    """Five images in three folders, two of a name; two files that cannot be read; one that is no image by name."""
     for i, name in enumerate(("a.png", "b.jpg", "deep/a.png", "deep/ü 日本.webp", "deep/deeper/c.PNG")):
         paint(tmp_path / "pics" / name, i)
     (tmp_path / "pics" / "deep" / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
@@ -79,17 +79,17 @@ def test_a_folder_is_answered_and_what_cannot_be_read_is_said_at_the_end(pics: P
     ]
     assert all(line.count("%") == 2 for line in lines)
     said = err.splitlines()
-    assert said[0] == "passed over 1 file in the folders, no pictures by name" and said[1] == "3 could not be read:"
+    assert said[0] == "passed over 1 file in the folders, no images by name" and said[1] == "3 could not be read:"
     for line, (name, reason) in zip(
         said[2:],
-        {"deep/broken.jpg": "not a picture", "empty.png": "the file is empty", "no.jpg": "no such picture"}.items(),
+        {"deep/broken.jpg": "not an image", "empty.png": "the file is empty", "no.jpg": "no such image"}.items(),
         strict=True,
     ):
         assert line.startswith(f"  {pics / name}: ") and reason in line
 
 
 def test_json_csv_and_python_agree(pics: Path, run_folder: Path, predict) -> None:
-    paths = gopro.find_pictures(pics)
+    paths = gopro.find_images(pics)
     paths = [path for path in paths if path.name not in ("broken.jpg", "empty.png")]
     expected = gopro.load(run_folder, "cpu").for_classes(NAMES.split(",")).predict(paths, top_k=3)
     how = ("--classes", NAMES, "--device", "cpu")  # where a batch of 2 gives what one of 64 does
@@ -99,7 +99,7 @@ def test_json_csv_and_python_agree(pics: Path, run_folder: Path, predict) -> Non
     rows = list(csv.DictReader(io.StringIO(out)))
     assert len(objects) == 5 and len(rows) == 15 and list(rows[0]) == ["path", "rank", "name", "probability"]
     for i, (path, predictions) in enumerate(zip(paths, expected, strict=True)):
-        assert objects[i]["picture"] == str(path)
+        assert objects[i]["image"] == str(path)
         for rank, (p, said) in enumerate(zip(predictions, objects[i]["predictions"], strict=True), 1):
             row = rows[3 * i + rank - 1]
             assert (row["path"], row["rank"], row["name"]) == (str(path), str(rank), p.name) and said["name"] == p.name
@@ -122,17 +122,17 @@ def test_paths_that_are_not_utf8_come_out_as_they_went_in(tmp_path: Path, predic
         pytest.skip("this file system takes no such name")
     shutil.copy(paint(tmp_path / "a.png"), strange)
     code, out, _ = predict(tmp_path, "--json")
-    assert code == 0 and {os.fsencode(json.loads(line)["picture"]) for line in out.splitlines()} > {strange}
+    assert code == 0 and {os.fsencode(json.loads(line)["image"]) for line in out.splitlines()} > {strange}
     code, _, _ = predict(tmp_path, "--sort-into", tmp_path / "sorted")
     assert code == 0 and len(tree(tmp_path / "sorted")) == 2
 
 
-def test_folders_without_pictures_and_unreadable_ones_are_said(pics: Path, tmp_path: Path, predict) -> None:
+def test_folders_without_images_and_unreadable_ones_are_said(pics: Path, tmp_path: Path, predict) -> None:
     (tmp_path / "bare").mkdir()
     (pics / "deep" / "loop").symlink_to(pics)
     code, out, err = predict(tmp_path / "bare", pics, "--top-k", 1)
     assert code == 1 and len(out.splitlines()) == 5
-    assert f"{tmp_path / 'bare'}: no pictures in this folder" in err and "loop: a link that leads back" in err
+    assert f"{tmp_path / 'bare'}: no images in this folder" in err and "loop: a link that leads back" in err
     code, out, err = predict(tmp_path / "bare")
     assert code == 1 and out == "" and "1 could not be read" in err
 
@@ -151,11 +151,11 @@ def test_sorting_copies_and_says_how_many(pics: Path, tmp_path: Path, predict) -
     goal = pics / "sorted"  # inside the folder that is sorted
     arguments = (pics, "--classes", NAMES, "--sort-into", goal)
     code, out, err = predict(*arguments)
-    assert code == 1 and "2 could not be read" in err and out.splitlines()[-1] == f"      5 pictures in {goal}"
+    assert code == 1 and "2 could not be read" in err and out.splitlines()[-1] == f"      5 images in {goal}"
     found = tree(goal)
-    assert sorted(found.values()) == sorted(p.read_bytes() for p in gopro.find_pictures(pics) if _whole(p, goal))
+    assert sorted(found.values()) == sorted(p.read_bytes() for p in gopro.find_images(pics) if _whole(p, goal))
     code, again, _ = predict(*arguments)
-    assert again.splitlines()[-1] == f"      5 pictures in {goal}, 5 of them were there already" and tree(goal) == found
+    assert again.splitlines()[-1] == f"      5 images in {goal}, 5 of them were there already" and tree(goal) == found
     code, out, err = predict(*arguments, "--json")
     assert len(out.splitlines()) == 5 and "5 of them were there already" in err and tree(goal) == found
 
@@ -164,9 +164,9 @@ def _whole(path: Path, goal: Path) -> bool:
     return path.name not in ("broken.jpg", "empty.png") and goal not in path.parents
 
 
-def test_sorting_puts_each_picture_where_its_prediction_says(pics: Path, tmp_path: Path, predict) -> None:
+def test_sorting_puts_each_image_where_its_prediction_says(pics: Path, tmp_path: Path, predict) -> None:
     _, out, _ = predict(pics, "--classes", NAMES, "--json")
-    best = {o["picture"]: o["predictions"][0] for o in map(json.loads, out.splitlines())}
+    best = {o["image"]: o["predictions"][0] for o in map(json.loads, out.splitlines())}
     middle = sorted(p["probability"] for p in best.values())[2]
     arguments = (pics, "--classes", NAMES, "--sort-into", tmp_path / "sorted", "--link", "symbolic")
     _, out, _ = predict(*arguments, "--min-confidence", middle - 1e-5)
@@ -176,7 +176,7 @@ def test_sorting_puts_each_picture_where_its_prediction_says(pics: Path, tmp_pat
 
 
 def test_a_list_on_stdin_is_answered_as_it_comes(pics: Path, run_folder: Path, tmp_path: Path) -> None:
-    """A second process: the answer to a path comes before the next is asked; a huge and a hugest picture among them."""
+    """A second process: the answer to a path comes before the next is asked; a huge and a hugest image among them."""
     Image.new("1", (10000, 9000)).save(tmp_path / "huge.png")  # PIL warns of such
     Image.new("1", (16000, 16000)).save(tmp_path / "hugest.png")
     process = subprocess.Popen(
@@ -203,7 +203,7 @@ def test_a_list_on_stdin_is_answered_as_it_comes(pics: Path, run_folder: Path, t
     ]
     said = err.decode().splitlines()
     assert process.returncode == 1 and len(said) == 3 and said[0] == "2 could not be read:"
-    assert "no.png: there is no such picture" in said[1] and "pixels" in said[2]
+    assert "no.png: there is no such image" in said[1] and "pixels" in said[2]
 
 
 def test_a_closed_pipe_ends_it_quietly(pics: Path, run_folder: Path) -> None:
@@ -240,7 +240,7 @@ def test_a_bar_with_the_time_left_is_on_the_terminal_and_nowhere_else(pics: Path
     except OSError:  # how Linux says that nobody writes any more
         pass
     os.close(ours)
-    assert b"pictures" in seen and b"/40" in seen and b"a.png" not in seen
+    assert b"images" in seen and b"/40" in seen and b"a.png" not in seen
     assert len(done.stdout.splitlines()) == 41
 
 
@@ -262,7 +262,7 @@ def test_a_killed_sort_is_finished_by_the_same_command(run_folder: Path, tmp_pat
     assert tree(goal) == tree(tmp_path / "whole") and len(tree(goal)) == 300
 
 
-def test_real_pictures_are_sorted_by_what_they_show(shared: Path, run_folder: Path, tmp_path: Path, predict) -> None:
+def test_real_images_are_sorted_by_what_they_show(shared: Path, run_folder: Path, tmp_path: Path, predict) -> None:
     """Zero-shot with the small embedded CLIP, which was drawn to emoji: better than chance on photographs."""
     classes = {"sunflower": "sunflower", "stop_sign": "stop sign", "pizza": "pizza"}
     for folder in classes:
@@ -271,6 +271,6 @@ def test_real_pictures_are_sorted_by_what_they_show(shared: Path, run_folder: Pa
             (tmp_path / "pics").mkdir(exist_ok=True)
             shutil.copy(path, tmp_path / "pics" / f"{folder}-{path.name}")
     code, out, _ = predict(tmp_path / "pics", "--classes", ",".join(classes.values()), "--sort-into", tmp_path / "out")
-    assert code == 0 and out.splitlines()[-1] == f"     60 pictures in {tmp_path / 'out'}"
+    assert code == 0 and out.splitlines()[-1] == f"     60 images in {tmp_path / 'out'}"
     right = sum(classes[path.name.split("-")[0]] == path.parent.name for path in (tmp_path / "out").rglob("*.jpg"))
     assert right > 30

@@ -58,7 +58,7 @@ def backbone(tower: str) -> Backbone:
     return Backbone(tower, model(tower), open_clip.SimpleTokenizer(), preprocess)
 
 
-def pictures(tower: str, *leading: int) -> Tensor:
+def images(tower: str, *leading: int) -> Tensor:
     size = PREPROCESS[tower]
     return torch.randn(*leading, 3, size, size, generator=torch.Generator().manual_seed(1))
 
@@ -87,7 +87,7 @@ def layer_tokens(tower: str, images: Tensor) -> list[Tensor]:
 
 @pytest.mark.parametrize("tower", TOWERS)
 def test_statistics_are_those_of_the_layers_tokens(tower: str) -> None:
-    images = pictures(tower, 3)
+    images = inputs(tower, 3)
     encoded = backbone(tower).encode(images)
     layers = layer_tokens(tower, images)
     assert backbone(tower).layer_widths == tuple(tokens.shape[-1] for tokens in layers)
@@ -106,7 +106,7 @@ def test_statistics_are_those_of_the_layers_tokens(tower: str) -> None:
 
 @pytest.mark.parametrize("tower", TOWERS)
 def test_embedding_is_open_clips_own(tower: str) -> None:
-    images = pictures(tower, 2)
+    images = inputs(tower, 2)
     embedding = backbone(tower).encode(images).embedding
     torch.testing.assert_close(embedding, model(tower).encode_image(images, normalize=True))
     assert backbone(tower).embed_dim == embedding.shape[-1] == 48
@@ -115,7 +115,7 @@ def test_embedding_is_open_clips_own(tower: str) -> None:
 @pytest.mark.parametrize("leading", [(), (1,), (4,), (2, 3), (1, 1), (2, 1, 2)])
 @pytest.mark.parametrize("tower", ["vit", "resnet"])
 def test_any_leading_shape(tower: str, leading: tuple[int, ...]) -> None:
-    images = pictures(tower, *leading)
+    images = inputs(tower, *leading)
     encoded = backbone(tower).encode(images)
     flat = backbone(tower).encode(images.reshape(-1, *images.shape[-3:]))
     for name in ("embedding", "mean", "std"):
@@ -131,7 +131,7 @@ def test_statistics_of_equal_tokens() -> None:
 
 
 def test_a_backbone_is_frozen() -> None:
-    images = pictures("vit", 1).requires_grad_()
+    images = inputs("vit", 1).requires_grad_()
     encoded = backbone("vit").encode(images)
     assert not any(t.requires_grad for t in (encoded.embedding, encoded.mean, encoded.std))
     assert not any(p.requires_grad for p in backbone("vit").model.parameters())
@@ -139,7 +139,7 @@ def test_a_backbone_is_frozen() -> None:
 
 
 def test_threads_do_not_mix_their_statistics() -> None:
-    batches = [pictures("vit", 2) + i for i in range(12)]
+    batches = [images("vit", 2) + i for i in range(12)]
     expected = [backbone("vit").encode(batch) for batch in batches]
     with ThreadPoolExecutor(4) as pool:
         for wanted, got in zip(expected, pool.map(backbone("vit").encode, batches), strict=True):
@@ -148,7 +148,7 @@ def test_threads_do_not_mix_their_statistics() -> None:
 
 
 def test_encoded_is_indexed_split_and_joined_as_one() -> None:
-    encoded = backbone("vit").encode(pictures("vit", 6))
+    encoded = backbone("vit").encode(images("vit", 6))
     split = encoded.unflatten(2, 3)
     assert split.mean.shape == (2, 3, encoded.mean.shape[-1])
     joined = Encoded.cat([split[0], encoded[3:]]).to("cpu")
@@ -257,7 +257,7 @@ def test_a_local_weights_file(form: str, tmp_path: Path, monkeypatch: pytest.Mon
     loaded = load_backbone(name)
     assert loaded.name == name
     assert same_weights(weights_of(loaded), state)
-    images = pictures("vit", 2)
+    images = inputs("vit", 2)
     torch.testing.assert_close(loaded.encode(images).embedding, model("vit").encode_image(images, normalize=True))
 
 
@@ -274,7 +274,7 @@ def test_openai_layout_is_read_exactly(suffix: str, tmp_path: Path) -> None:
     (save_file if suffix == "safetensors" else torch.save)(clip.state_dict(), path)
     loaded = load_backbone(f"openai:{path}")
     assert same_weights(weights_of(loaded), clip.state_dict())  # not through fp16
-    images = pictures("vit", 2)
+    images = inputs("vit", 2)
     torch.testing.assert_close(loaded.encode(images).embedding, clip.encode_image(images, normalize=True))
     tokens = open_clip.SimpleTokenizer()(["a dog."])
     features = make_prompts(loaded.text, ["dog"], before=1)(loaded.text.embed("a"))[0]
@@ -323,7 +323,7 @@ def test_a_tag_brings_its_activation_and_its_preprocessing(tmp_path: Path, monke
     prepared = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), "interpolation": "bilinear", "resize_mode": "squash"}
     tags(monkeypatch, "tiny", openai={"file": str(tmp_path / "w.safetensors"), "quick_gelu": True, **prepared})
     loaded = load_backbone("tiny:openai")
-    images = pictures("vit", 2)
+    images = inputs("vit", 2)
     torch.testing.assert_close(loaded.encode(images).embedding, clip.encode_image(images, normalize=True))
     assert loaded.preprocess == Preprocess(32, **prepared)
     # A local file of the architecture is prepared likewise.
@@ -521,7 +521,7 @@ def test_fingerprints_tell_models_apart() -> None:
 def test_logits_are_open_clips_own() -> None:
     """`embedding`, the prompts' features and `logit_scale` make the logits that open_clip computes."""
     loaded, clip = backbone("vit"), model("vit")
-    images = pictures("vit", 2)
+    images = inputs("vit", 2)
     tokens = open_clip.SimpleTokenizer()(["a dog", "two cats"])
     expected, _ = clip.get_logits(images, tokens)
     logits = loaded.logit_scale * loaded.encode(images).embedding @ encode_texts(loaded.text, ["a dog", "two cats"]).T

@@ -21,14 +21,14 @@ from gopro.clip.backbone import Backbone, Encoded, load_backbone
 from gopro.clip.feature_store import FORMAT, FeatureStore, cache_folder
 from gopro.clip.features import Wanted, encode_views
 from gopro.data.emoji import Scene
-from gopro.data.image_file import PictureFile
+from gopro.data.image_file import ImageFile
 from gopro.data.load_dataset import load_dataset
 from gopro.data.transforms import make_view, seeded
 from gopro.errors import InputError
 from gopro.runs.config import TrainConfig
 
 SAMPLES = load_dataset("emoji-activities").half("base").train[::40]
-SCENES = [sample.picture for sample in SAMPLES[:8]]
+SCENES = [sample.image for sample in SAMPLES[:8]]
 CONFIG = TrainConfig(
     data="emoji-activities", output=Path(), method="coop", shots=1, epochs=3, batch=32, classes="base", workers=0
 )
@@ -43,15 +43,15 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def wanted(pictures: Sequence = SCENES) -> list[Wanted]:
-    return [Wanted(p, view, draw) for p in pictures for draw in (0, 1) for view in ("base", "augmix")]
+def wanted(images: Sequence = SCENES) -> list[Wanted]:
+    return [Wanted(p, view, draw) for p in images for draw in (0, 1) for view in ("base", "augmix")]
 
 
 def directly(backbone: Backbone, want: Wanted) -> Encoded:
     """By the definition of a draw."""
     view = make_view(want.view, backbone.preprocess)
-    key = (want.picture.digest(), want.draw, want.view)
-    return backbone.encode(seeded(view, want.picture.open(), *key)[None])[0]
+    key = (want.image.digest(), want.draw, want.view)
+    return backbone.encode(seeded(view, want.image.open(), *key)[None])[0]
 
 
 def assert_close(stored: Encoded, direct: Encoded) -> None:
@@ -77,7 +77,7 @@ def test_values_are_those_of_encoding_to_half_precision(tmp_path: Path, tiny: Ba
 
 def test_a_second_time_nothing_is_opened(tmp_path: Path, tiny: Backbone, opened: list[str]) -> None:
     first = encode_views(FeatureStore(tiny, tmp_path), wanted(SCENES[:4]))
-    assert sorted(opened) == sorted(scene.name for scene in SCENES[:4]), "once for all views of a picture"
+    assert sorted(opened) == sorted(scene.name for scene in SCENES[:4]), "once for all views of an image"
     opened.clear()
     progress: list[int] = []
     again = encode_views(FeatureStore(tiny, tmp_path), wanted(), on_progress=progress.append)
@@ -86,19 +86,19 @@ def test_a_second_time_nothing_is_opened(tmp_path: Path, tiny: Backbone, opened:
 
 
 def test_content_is_what_counts(tmp_path: Path, tiny: Backbone) -> None:
-    picture = tmp_path / "a.png"
-    Image.new("RGB", (40, 40), (200, 30, 30)).save(picture)
+    image = tmp_path / "a.png"
+    Image.new("RGB", (40, 40), (200, 30, 30)).save(image)
     store, made = FeatureStore(tiny, tmp_path / "store"), []
 
     def encode(path: Path) -> Encoded:
-        return encode_views(store, [Wanted(PictureFile(path), "eval")], on_progress=made.append)[:]
+        return encode_views(store, [Wanted(ImageFile(path), "eval")], on_progress=made.append)[:]
 
-    first = encode(picture)
-    shutil.copy(picture, tmp_path / "other name.png")
+    first = encode(image)
+    shutil.copy(image, tmp_path / "other name.png")
     assert same(encode(tmp_path / "other name.png"), first) and made == [0, 1, 1]
-    Image.new("RGB", (40, 40), (30, 30, 200)).save(picture)
+    Image.new("RGB", (40, 40), (30, 30, 200)).save(image)
     made.clear()
-    assert not same(encode(picture), first) and made == [0, 1]
+    assert not same(encode(image), first) and made == [0, 1]
     with pytest.raises(InputError, match=r"nowhere\.png"):
         encode(tmp_path / "nowhere.png")
 
@@ -133,8 +133,8 @@ def test_a_digest_is_of_the_scene(tiny: Backbone) -> None:
 
 def many(step: int = 1) -> list[Wanted]:
     """Some 700 views, forwards or backwards."""
-    pictures = [sample.picture for sample in load_dataset("emoji-activities").train[::8]]
-    return [Wanted(picture, "base", draw) for picture in pictures for draw in (0, 1)][::step]
+    images = [sample.image for sample in load_dataset("emoji-activities").train[::8]]
+    return [Wanted(image, "base", draw) for image in images for draw in (0, 1)][::step]
 
 
 FILL = """
@@ -142,7 +142,7 @@ FILL = """
     sys.path.insert(0, {tests!r})
     from pathlib import Path
     import torch
-    from gopro import features
+    from gopro.clip import features
     from gopro.backbone import load_backbone
     from gopro.store import FeatureStore
     from test_store import many
@@ -204,11 +204,11 @@ def test_a_kill_in_the_middle_loses_little(
     assert len(after) == len(set(after)) == len(many()), "something was made twice"
 
 
-def test_what_was_made_before_a_broken_picture_is_kept(tmp_path: Path, tiny: Backbone, opened: list[str]) -> None:
-    (tmp_path / "broken.png").write_bytes(b"no picture")
-    pictures = [*SCENES, PictureFile(tmp_path / "broken.png")]
+def test_what_was_made_before_a_broken_image_is_kept(tmp_path: Path, tiny: Backbone, opened: list[str]) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    images = [*SCENES, ImageFile(tmp_path / "broken.png")]
     with pytest.raises(InputError, match=r"broken\.png"):
-        encode_views(FeatureStore(tiny, tmp_path / "store"), wanted(pictures), batch=4)
+        encode_views(FeatureStore(tiny, tmp_path / "store"), wanted(images), batch=4)
     opened.clear()
     encode_views(FeatureStore(tiny, tmp_path / "store"), wanted())
     assert not opened

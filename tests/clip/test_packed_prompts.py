@@ -262,7 +262,7 @@ def test_thousands_of_classes_in_chunks() -> None:
 
 
 def test_neither_words_nor_layouts_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server is asked about any number of names, for any number of pictures."""
+    """A server is asked about any number of names, for any number of images."""
     monkeypatch.setattr(towers, "WORDS", 40)
     text = TextTower(clip(), open_clip.SimpleTokenizer())
     words = ["".join(random.Random(seed).choices("abcdefghij", k=9)) for seed in range(100)]

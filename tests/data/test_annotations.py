@@ -30,18 +30,18 @@ def place(path: Path, content: str = "") -> Path:
     return path
 
 
-def picture(path: Path) -> None:
+def image(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (4, 4)).save(path)
 
 
-def small(name: str, classes: int, pictures: int = 0) -> Benchmark:
+def small(name: str, classes: int, images: int = 0) -> Benchmark:
     """The entry as if the data set were no larger than that."""
-    return replace(CATALOG[name], classes=classes, counts=(pictures, 0, 0))
+    return replace(CATALOG[name], classes=classes, counts=(images, 0, 0))
 
 
 def listed(samples: tuple[Sample, ...], folder: Path) -> list[tuple[str, int]]:
-    return [(s.picture.name.removeprefix(f"{folder.as_posix()}/"), s.label) for s in samples]
+    return [(s.image.name.removeprefix(f"{folder.as_posix()}/"), s.label) for s in samples]
 
 
 def counts(dataset: Dataset) -> tuple[int, ...]:
@@ -71,8 +71,8 @@ def test_the_documented_table_is_the_catalog():
     table = (Path(__file__).parents[2] / "docs" / "datasets.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \| `(\S+)` \| (\d+) \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \| (.+) \|$", table, re.M)
     assert [row[0] for row in rows] == list(CATALOG)
-    for name, folder, classes, *pictures, template in rows:
-        entry, numbers = CATALOG[name], tuple(int(count.replace(",", "")) for count in pictures)
+    for name, folder, classes, *images, template in rows:
+        entry, numbers = CATALOG[name], tuple(int(count.replace(",", "")) for count in images)
         assert (folder, int(classes), numbers, template) == (entry.folder, entry.classes, entry.counts, entry.template)
         assert f"\n    {folder}/" in table and (entry.split or "") in table
 
@@ -105,10 +105,10 @@ def real(name: str, shared: Path) -> tuple[Raw, list[str]]:
 def test_coop_s_split_file_counts(name: str, shared: Path, tmp_path: Path):
     entry, (raw, names) = CATALOG[name], real(name, shared)
     home = tmp_path / entry.folder
-    for folder in entry.needs or (entry.pictures,):
+    for folder in entry.needs or (entry.images,):
         (home / folder).mkdir(parents=True)
     for part in PARTS:
-        picture(home / entry.pictures / raw[part][-1][0])
+        image(home / entry.images / raw[part][-1][0])
     place(home / str(entry.own_split), "{ no split file")  # not looked at: CoOp's wins
     place(home / str(entry.split), json.dumps(raw))
     dataset = entry.load(tmp_path)
@@ -117,10 +117,10 @@ def test_coop_s_split_file_counts(name: str, shared: Path, tmp_path: Path):
     assert len(dataset.classnames) == entry.classes
     for part in PARTS:
         samples = getattr(dataset, part)
-        assert listed(samples, home / entry.pictures) == [(path, label) for path, label, _ in raw[part]]
-        assert samples[-1].picture.open().size == (4, 4)
+        assert listed(samples, home / entry.images) == [(path, label) for path, label, _ in raw[part]]
+        assert samples[-1].image.open().size == (4, 4)
         with pytest.raises(InputError, match=re.escape(raw[part][0][0])):
-            samples[0].picture.open()
+            samples[0].image.open()
     assert entry.load(home) == dataset
 
 
@@ -201,7 +201,7 @@ def test_a_split_drawn_from_the_annotations_is_coop_s_but_for_the_draw(name: str
     assert entry.missing(tmp_path) == []
     dataset = entry.load(tmp_path)
     assert dataset.classnames == tuple(written.replace("_", " ") for written in names)
-    drawn = {part: listed(getattr(dataset, part), home / entry.pictures) for part in PARTS}
+    drawn = {part: listed(getattr(dataset, part), home / entry.images) for part in PARTS}
     theirs = {part: [(path, label) for path, label, _ in raw[part]] for part in PARTS}
     for part in PARTS:  # CoOp's proportions in every class
         assert Counter(label for _, label in drawn[part]) == Counter(label for _, label in theirs[part])
@@ -215,29 +215,29 @@ def test_a_split_drawn_from_the_annotations_is_coop_s_but_for_the_draw(name: str
         (home / file).unlink()
     assert entry.load(home) == dataset and entry.missing(home) == []
     place(home / str(entry.split), json.dumps(raw))
-    assert listed(entry.load(home).train, home / entry.pictures) == theirs["train"]
+    assert listed(entry.load(home).train, home / entry.images) == theirs["train"]
 
 
-def test_caltech101_s_split_drawn_from_the_real_pictures(shared: Path, tmp_path: Path):
+def test_caltech101_s_split_drawn_from_the_real_images(shared: Path, tmp_path: Path):
     entry, (raw, names) = CATALOG["caltech101"], real("caltech101", shared)
     home = tmp_path / entry.folder
     home.mkdir()
-    (home / entry.pictures).symlink_to(shared / "datasets" / entry.folder / entry.pictures)
+    (home / entry.images).symlink_to(shared / "datasets" / entry.folder / entry.images)
     dataset = entry.load(tmp_path)
     assert counts(dataset) == entry.counts == tuple(len(raw[part]) for part in PARTS)
     assert dataset.classnames == tuple(written.replace("_", " ") for written in names)
     for part in PARTS:
         samples = getattr(dataset, part)
         assert Counter(s.label for s in samples) == Counter(label for _, label, _ in raw[part])
-        assert samples[7].picture.open().mode == "RGB"
+        assert samples[7].image.open().mode == "RGB"
     assert [path.name for path in home.iterdir() if path.is_file()] == ["split_gopro_Caltech101.json"]
 
 
-def made_folders(pictures: Path, folders: dict[str, int]) -> Path:
+def made_folders(images: Path, folders: dict[str, int]) -> Path:
     for folder, count in folders.items():
         for i in range(count):
-            picture(pictures / folder / f"{i}.jpg")
-    return pictures
+            image(images / folder / f"{i}.jpg")
+    return images
 
 
 def test_renamed_and_ignored_folders(tmp_path: Path):
@@ -252,7 +252,7 @@ def test_renamed_and_ignored_folders(tmp_path: Path):
     made_folders(tmp_path / "eurosat/2750", {"SeaLake": 10, "Forest": 10, "AnnualCrop": 10})
     dataset = small("eurosat", 3, 30).load(tmp_path)
     assert dataset.classnames == ("Annual Crop Land", "Forest", "Sea or Lake")
-    assert {Path(s.picture.name).parent.name for s in dataset.test if s.label == 2} == {"SeaLake"}
+    assert {Path(s.image.name).parent.name for s in dataset.test if s.label == 2} == {"SeaLake"}
 
     made_folders(tmp_path / "food-101/images", {"apple_pie": 10, "waffles": 10})
     dataset = small("food101", 2, 20).load(tmp_path)
@@ -269,7 +269,7 @@ def test_eurosat_s_names_are_those_of_its_split_file(shared: Path, tmp_path: Pat
 def test_an_incomplete_folder_is_not_split(tmp_path: Path):
     made_folders(tmp_path / "food-101/images", {"apple_pie": 10, "waffles": 9})
     assert "2 classes, where food101 has 101" in refusal(CATALOG["food101"], tmp_path)
-    assert "19 pictures, where food101 has 20" in refusal(small("food101", 2, 20), tmp_path)
+    assert "19 images, where food101 has 20" in refusal(small("food101", 2, 20), tmp_path)
     assert [path.name for path in (tmp_path / "food-101").iterdir()] == ["images"]
 
 
@@ -368,7 +368,7 @@ def test_imagenet(tmp_path: Path):
     assert dataset.classnames == ("tench", "flamingo", "missile", "missile")  # by WordNet id
     assert counts(dataset) == (12, 0, 8)
     assert listed(dataset.train, home / "images")[3] == ("train/n02007558/n02007558_0.JPEG", 1)
-    assert {Path(s.picture.name).parts[-3] for s in dataset.test} == {"val"}
+    assert {Path(s.image.name).parts[-3] for s in dataset.test} == {"val"}
     drawn = dataset.few_shot(2, seed=1)
     assert Counter(s.label for s in drawn.train) == dict.fromkeys(range(4), 2) and not drawn.val
     assert dataset.half("new").classnames == ("missile", "missile")
@@ -394,13 +394,13 @@ def test_imagenet_s_folders_and_names_must_agree(tmp_path: Path):
 
 def write_variant(root: Path, name: str) -> Path:
     entry = CATALOG[name]
-    pictures = root / entry.folder / entry.pictures
+    images = root / entry.folder / entry.images
     # -A and -R have some of the classes; ImageNetV2 numbers them all
     kept = [str(i) for i in range(4)] if name == "imagenetv2" else sorted(WNIDS)
     for folder in kept if name in ("imagenetv2", "imagenet_sketch") else kept[1:3]:
         for i in range(2):
-            place(pictures / folder / f"{i}.jpeg")
-    place(pictures / "README.txt")
+            place(images / folder / f"{i}.jpeg")
+    place(images / "README.txt")
     return root / entry.folder
 
 
@@ -416,7 +416,7 @@ def test_variants_of_imagenet_are_there_to_be_tested_on(name: str, tmp_path: Pat
     assert dataset.classnames == expected and counts(dataset) == (0, 0, 2 * len(expected))
     assert [s.label for s in dataset.test] == [label for label in range(len(expected)) for _ in range(2)]
     assert len(dataset.half("base").test) == len(expected)
-    with pytest.raises(InputError, match=f"{name} has no training pictures"):
+    with pytest.raises(InputError, match=f"{name} has no training images"):
         dataset.few_shot(1, seed=1)
     # ImageNet's own class names do, where the variant has no copy
     (home / "classnames.txt").unlink()
@@ -429,7 +429,7 @@ def test_variants_of_imagenet_are_there_to_be_tested_on(name: str, tmp_path: Pat
 def test_imagenetv2_s_folders_are_one_a_line_of_the_names(tmp_path: Path):
     home = write_variant(tmp_path, "imagenetv2")
     write_classnames(home)
-    (home / CATALOG["imagenetv2"].pictures / "3").rename(home / CATALOG["imagenetv2"].pictures / "03")
+    (home / CATALOG["imagenetv2"].images / "3").rename(home / CATALOG["imagenetv2"].images / "03")
     assert "must be 0 to 3" in refusal(small("imagenetv2", 4), tmp_path)
 
 
@@ -443,7 +443,7 @@ DAMAGE = {
         b"Abyssinian_1 1 1\n",
     ): r"test\.txt: line 1 is 'Abyssinian_1 1 1', not",
     ("oxford_pets", "annotations/test.txt", b"\xff\xfe"): r"test\.txt: cannot be read as text",
-    ("oxford_pets", "annotations/test.txt", b"a/../../b_1 1 1 1\n"): "not a picture",
+    ("oxford_pets", "annotations/test.txt", b"a/../../b_1 1 1 1\n"): "not an image",
     ("oxford_pets", "annotations/test.txt", b"Beagle_1 1 1 1\n"): "calls label 0 'beagle', elsewhere 'abyssinian'",
     ("oxford_pets", "annotations/test.txt", b"Zebra_1 99 1 1\n"): "without gaps; 'zebra' has label 98",
     ("stanford_cars", "devkit/cars_meta.mat", b"no mat file"): r"cars_meta\.mat: no MATLAB file with class_names",

@@ -40,7 +40,7 @@ def test_caltech101_is_the_benchmark_s(shared: Path):
     assert "grand piano" in dataset.classnames and not any("_" in name for name in dataset.classnames)
     assert {s.label for s in dataset.train} == {s.label for s in dataset.test} == set(range(100))
     for sample in (dataset.train[0], dataset.val[-1], dataset.test[1234]):
-        assert sample.picture.open().mode == "RGB"
+        assert sample.image.open().mode == "RGB"
     assert load_dataset("caltech101", shared / "datasets" / "caltech-101") == dataset
 
 
@@ -52,7 +52,7 @@ def test_caltech101_s_halves_and_shots(shared: Path):
     assert set(Counter(s.label for s in drawn.train).values()) == {16} and len(drawn.train) == 800
     assert set(Counter(s.label for s in drawn.val).values()) == {4}
     with pytest.raises(InputError, match="fewer than 17 shots"):
-        dataset.few_shot(17, seed=1)  # the smallest class has 16 training pictures
+        dataset.few_shot(17, seed=1)  # the smallest class has 16 training images
 
 
 def test_every_real_split_file_reads(shared: Path):
@@ -60,10 +60,10 @@ def test_every_real_split_file_reads(shared: Path):
     assert len(files) >= 7
     for file in files:
         raw = json.loads(file.read_text())
-        split = read_split(file, Path("pictures"))
+        split = read_split(file, Path("images"))
         for part in ("train", "val", "test"):
-            read = [(s.picture.name, s.label, split.classnames[s.label]) for s in getattr(split, part)]
-            assert read == [(f"pictures/{path}", label, name) for path, label, name in raw[part]]
+            read = [(s.image.name, s.label, split.classnames[s.label]) for s in getattr(split, part)]
+            assert read == [(f"images/{path}", label, name) for path, label, name in raw[part]]
 
 
 def test_class_names_are_known_by_their_fingerprints(shared: Path):
@@ -72,7 +72,7 @@ def test_class_names_are_known_by_their_fingerprints(shared: Path):
     assert len(held) == 7
     for entry in held:
         assert entry.split is not None
-        names = [clean_name(name) for name in read_split(files / entry.split, Path("pictures")).classnames]
+        names = [clean_name(name) for name in read_split(files / entry.split, Path("images")).classnames]
         assert fingerprint(names) == entry.names
         assert fingerprint([names[1], names[0], *names[2:]]) != entry.names
         other = Dataset(entry.name, (*names[:-1], "other"), (), (), ())
@@ -80,14 +80,14 @@ def test_class_names_are_known_by_their_fingerprints(shared: Path):
         assert fault == f"{entry.name}: the class names, or their order, are not CoOp's; restore {entry.split}"
 
 
-def test_a_missing_picture_is_named_when_opened(tmp_path: Path):
+def test_a_missing_image_is_named_when_opened(tmp_path: Path):
     home = tmp_path / "caltech-101"
     (home / "101_ObjectCategories").mkdir(parents=True)
     (home / "split_zhou_Caltech101.json").write_text(json.dumps(SPLIT))
     dataset = load_dataset("caltech101", tmp_path)
     assert dataset.classnames == ("red fox", "owl")
-    with pytest.raises(InputError, match=r"101_ObjectCategories/a/1\.jpg: there is no such picture"):
-        dataset.train[0].picture.open()
+    with pytest.raises(InputError, match=r"101_ObjectCategories/a/1\.jpg: there is no such image"):
+        dataset.train[0].image.open()
 
 
 def test_what_is_missing_is_named(tmp_path: Path):

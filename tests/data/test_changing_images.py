@@ -1,27 +1,27 @@
-"""Pictures and features that change while they are worked on: each is named, none changes a result."""
+"""Images and features that change while they are worked on: each is named, none changes a result."""
 
 import random
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-import gopro.data.reading as reading
 import pytest
 from PIL import Image
 
+import gopro.data.open_guarded as reading
 from gopro.clip.backbone import Backbone
 from gopro.clip.feature_store import FeatureStore
 from gopro.data.dataset import Sample
-from gopro.data.image_file import PictureFile
+from gopro.data.image_file import ImageFile
 from gopro.data.loader import DrawnView, in_memory, train_batches, view_batches
 from gopro.errors import InputError
 from tools.torture import data as torture
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with warnings.catch_warnings():
-        return torture.pictures(tmp_path_factory.mktemp("faults") / "pictures")
+        return torture.images(tmp_path_factory.mktemp("faults") / "images")
 
 
 def holds(row) -> None:
@@ -29,28 +29,28 @@ def holds(row) -> None:
 
 
 @pytest.mark.parametrize("harm", torture.HARMS, ids=lambda harm: harm.__name__)
-def test_a_picture_that_is_harmed_while_it_is_needed(
-    harm: Callable, pictures: Path, tmp_path: Path, tiny: Backbone, monkeypatch: pytest.MonkeyPatch
+def test_a_image_that_is_harmed_while_it_is_needed(
+    harm: Callable, images: Path, tmp_path: Path, tiny: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GOPRO_CACHE", str(tmp_path / "cache"))
     draw = random.Random(harm.__name__)
-    holds(torture.training(tmp_path, pictures, tiny, harm, draw, 1))
-    holds(torture.filling(tmp_path, pictures, tiny, harm, draw, 1))
-    holds(torture.predicting(pictures, tiny, harm, draw, 1))
+    holds(torture.training(tmp_path, images, tiny, harm, draw, 1))
+    holds(torture.filling(tmp_path, images, tiny, harm, draw, 1))
+    holds(torture.predicting(images, tiny, harm, draw, 1))
 
 
-def test_a_picture_that_is_replaced_while_no_run_is_at_work(pictures: Path, tmp_path: Path, tiny: Backbone) -> None:
-    holds(torture.exchanging(tmp_path, pictures, tiny, random.Random(1), 2))
+def test_a_image_that_is_replaced_while_no_run_is_at_work(images: Path, tmp_path: Path, tiny: Backbone) -> None:
+    holds(torture.exchanging(tmp_path, images, tiny, random.Random(1), 2))
 
 
-def test_features_that_are_not_what_was_written(pictures: Path, tmp_path: Path, tiny: Backbone) -> None:
-    for row in torture.stores(tmp_path, pictures, tiny, random.Random(1), 3):
+def test_features_that_are_not_what_was_written(images: Path, tmp_path: Path, tiny: Backbone) -> None:
+    for row in torture.stores(tmp_path, images, tiny, random.Random(1), 3):
         holds(row)
 
 
-def test_a_disk_that_does_not_answer(pictures: Path, tmp_path: Path, tiny: Backbone, monkeypatch) -> None:
+def test_a_disk_that_does_not_answer(images: Path, tmp_path: Path, tiny: Backbone, monkeypatch) -> None:
     monkeypatch.setenv("GOPRO_CACHE", str(tmp_path / "cache"))
-    holds(torture.stalled(pictures, tiny, 1))
+    holds(torture.stalled(images, tiny, 1))
 
 
 def test_a_disk_that_answers_is_not_spoken_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,30 +59,30 @@ def test_a_disk_that_answers_is_not_spoken_of(tmp_path: Path, monkeypatch: pytes
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for _ in range(100):
-            PictureFile(tmp_path / "a.png").open()
+            ImageFile(tmp_path / "a.png").open()
     assert not reading._WATCH._since
 
 
 def test_content_that_changed_is_not_taken_for_what_it_was(tmp_path: Path, tiny: Backbone) -> None:
     path = tmp_path / "a.png"
     Image.new("RGB", (40, 40), "blue").save(path)
-    picture = PictureFile(path)
-    digest = picture.digest()
-    drawn = [DrawnView(picture, view, digest, 0) for view in ("eval", "base")]
+    image = ImageFile(path)
+    digest = image.digest()
+    drawn = [DrawnView(image, view, digest, 0) for view in ("eval", "base")]
     assert len(list(view_batches(drawn, tiny.preprocess, 1))) == 2
-    kept = in_memory([Sample(picture, 0)] * 2, tiny.preprocess, budget=0)
-    assert kept[0].picture.digest() == digest and kept[0].picture.name == picture.name
+    kept = in_memory([Sample(image, 0)] * 2, tiny.preprocess, budget=0)
+    assert kept[0].image.digest() == digest and kept[0].image.name == image.name
     Image.new("RGB", (40, 40), "red").save(path)
     for workers in (0, 1):
         for view in drawn:
-            with pytest.raises(InputError, match=r"a\.png: the picture was replaced"):
+            with pytest.raises(InputError, match=r"a\.png: the image was replaced"):
                 list(view_batches([view], tiny.preprocess, 1, workers=workers))
-        with pytest.raises(InputError, match=r"a\.png: the picture was replaced"):
+        with pytest.raises(InputError, match=r"a\.png: the image was replaced"):
             list(train_batches(kept, ("base",), tiny.preprocess, 2, seed=1, workers=workers))
 
 
-def test_a_sound_store_is_read_without_a_word(pictures: Path, tmp_path: Path, tiny: Backbone) -> None:
-    wanted = [torture.Wanted(s.picture, "eval") for s in torture.load_dataset(str(pictures)).train]
+def test_a_sound_store_is_read_without_a_word(images: Path, tmp_path: Path, tiny: Backbone) -> None:
+    wanted = [torture.Wanted(s.image, "eval") for s in torture.load_dataset(str(images)).train]
     expected = torture.encode_views(FeatureStore(tiny, tmp_path), wanted)[:].rows()
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -1,4 +1,4 @@
-"""Class halves and few-shot draws: the same pictures for the same seed, in any order of calls."""
+"""Class halves and few-shot draws: the same images for the same seed, in any order of calls."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from gopro.errors import InputError
 
 @dataclass(frozen=True)
 class Blank:
-    """A picture that is nothing but its name."""
+    """An image that is nothing but its name."""
 
     name: str
 
@@ -40,18 +40,18 @@ def datasets(draw: st.DrawFn, least: int = 4) -> Dataset:
     return Dataset("made up", names, part("train", least), part("val", 0), part("test", 1))
 
 
-def pictures(samples: tuple[Sample, ...]) -> list[str]:
-    return [s.picture.name for s in samples]
+def images(samples: tuple[Sample, ...]) -> list[str]:
+    return [s.image.name for s in samples]
 
 
 @given(datasets())
-def test_the_halves_part_the_classes_and_their_pictures(dataset: Dataset):
+def test_the_halves_part_the_classes_and_their_images(dataset: Dataset):
     base, new = dataset.half("base"), dataset.half("new")
     assert base.classnames + new.classnames == dataset.classnames
     assert len(base.classnames) - len(new.classnames) in (0, 1)
     for part in ("train", "val", "test"):
-        both = [(half.classnames[s.label], s.picture) for half in (base, new) for s in half.split(part)]
-        assert Counter(both) == Counter((dataset.classnames[s.label], s.picture) for s in dataset.split(part))
+        both = [(half.classnames[s.label], s.image) for half in (base, new) for s in half.split(part)]
+        assert Counter(both) == Counter((dataset.classnames[s.label], s.image) for s in dataset.split(part))
         for half in (base, new):
             assert all(0 <= s.label < len(half.classnames) for s in half.split(part))
     assert dataset.half("all") is dataset
@@ -63,7 +63,7 @@ def test_a_draw_has_its_shots_and_leaves_test_whole(dataset: Dataset, shots: int
     assert Counter(s.label for s in drawn.train) == dict.fromkeys(range(len(dataset.classnames)), shots)
     there = Counter(s.label for s in dataset.val)
     assert Counter(s.label for s in drawn.val) == {c: min(shots, 4, n) for c, n in there.items()}
-    assert len(set(pictures(drawn.train))) == len(drawn.train)
+    assert len(set(images(drawn.train))) == len(drawn.train)
     assert set(drawn.train) <= set(dataset.train) and set(drawn.val) <= set(dataset.val)
     assert drawn.test == dataset.test and drawn.classnames == dataset.classnames
 
@@ -74,7 +74,7 @@ def test_a_draw_depends_on_the_seed_and_the_class_alone(dataset: Dataset, shots:
     dataset.few_shot(1, seed + 1)  # another draw in between is nothing to it
     train = list(dataset.train)
     order.shuffle(train)
-    assert pictures(replace(dataset, train=tuple(train)).few_shot(shots, seed).train) == pictures(drawn.train)
+    assert images(replace(dataset, train=tuple(train)).few_shot(shots, seed).train) == images(drawn.train)
     for half in ("base", "new"):
         assert dataset.half(half).few_shot(shots, seed) == drawn.half(half)
 
@@ -82,12 +82,12 @@ def test_a_draw_depends_on_the_seed_and_the_class_alone(dataset: Dataset, shots:
 @given(datasets(least=8), st.integers(0, 9))
 def test_seeds_draw_differently(dataset: Dataset, seed: int):
     assume(len(dataset.classnames) >= 5)
-    draws = {tuple(pictures(dataset.few_shot(4, seed + i).train)) for i in range(3)}
+    draws = {tuple(images(dataset.few_shot(4, seed + i).train)) for i in range(3)}
     assert len(draws) == 3
 
 
 def test_a_draw_is_the_same_on_every_machine(shared: Path, tmp_path: Path):
-    """Other process, hash seed, folder and order of the split file: the pictures that a machine drew once."""
+    """Other process, hash seed, folder and order of the split file: the images that a machine drew once."""
     home = tmp_path / "elsewhere" / "caltech-101"
     (home / "101_ObjectCategories").mkdir(parents=True)
     split = json.loads((shared / "datasets" / "caltech-101" / "split_zhou_Caltech101.json").read_text())
@@ -100,7 +100,7 @@ from gopro import load_dataset
 data = load_dataset("caltech101", Path(sys.argv[1]))
 data.few_shot(2, seed=9)
 for sample in data.half("base").few_shot(4, seed=1).train[:8]:
-    print(data.classnames[sample.label], sample.picture.path.name)
+    print(data.classnames[sample.label], sample.image.path.name)
 """
     environment = {**os.environ, "PYTHONHASHSEED": "123"}
     done = subprocess.run(
@@ -112,7 +112,7 @@ for sample in data.half("base").few_shot(4, seed=1).train[:8]:
 
 def test_too_many_shots_name_the_class():
     few = Dataset("few", ("owl", "fox"), (Sample(Blank("o"), 0), Sample(Blank("f"), 1), Sample(Blank("g"), 1)), (), ())
-    with pytest.raises(InputError, match=r"few: class 'owl' has 1 training pictures, fewer than 2 shots") as caught:
+    with pytest.raises(InputError, match=r"few: class 'owl' has 1 training images, fewer than 2 shots") as caught:
         few.few_shot(2, seed=1)
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="shots is 0"):
@@ -120,7 +120,7 @@ def test_too_many_shots_name_the_class():
 
 
 def test_what_is_there_to_be_tested_on_is_not_trained_on():
-    with pytest.raises(InputError, match="v2 has no training pictures: it is there to be tested on"):
+    with pytest.raises(InputError, match="v2 has no training images: it is there to be tested on"):
         Dataset("v2", ("owl", "fox"), (), (), (Sample(Blank("o"), 0),)).few_shot(1, seed=1)
 
 

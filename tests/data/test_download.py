@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gopro.data import download
 from gopro.data.download import TRIES, Unusable, digest, fetch
-from gopro.data.load_dataset import download
 from gopro.errors import InputError
 from tests.support.web_server import Handler, Site, serving
 

@@ -25,7 +25,7 @@ DIGEST = """
 import hashlib
 from gopro.data.emoji import emoji_dataset
 data = emoji_dataset("emoji-food:openmoji")
-print(hashlib.sha256(b"".join(s.picture.open().tobytes() for s in data.test[::130])).hexdigest())
+print(hashlib.sha256(b"".join(s.image.open().tobytes() for s in data.test[::130])).hexdigest())
 """
 
 
@@ -46,7 +46,7 @@ def test_a_set_has_its_classes_and_as_many_scenes_of_each(name, classes):
     assert list(data.classnames) == sorted(data.classnames)
     for samples, each in ((data.train, 32), (data.val, 8), (data.test, 10)):
         assert np.bincount([s.label for s in samples]).tolist() == [each] * classes
-        assert all(s.picture.emoji.name == data.classnames[s.label] for s in samples)
+        assert all(s.image.emoji.name == data.classnames[s.label] for s in samples)
 
 
 def test_no_class_is_in_two_sets():
@@ -54,11 +54,11 @@ def test_no_class_is_in_two_sets():
     assert len(names) == len(set(names))
 
 
-def test_splits_share_no_scene_and_no_picture():
+def test_splits_share_no_scene_and_no_image():
     data = emoji_dataset("emoji-activities")
-    chosen = [s.picture for s in (*data.train, *data.val, *data.test) if s.label == 7]
-    assert len({picture.index for picture in chosen}) == 50 == len({picture.name for picture in chosen})
-    assert len({picture.open().tobytes() for picture in chosen}) == 50
+    chosen = [s.image for s in (*data.train, *data.val, *data.test) if s.label == 7]
+    assert len({image.index for image in chosen}) == 50 == len({image.name for image in chosen})
+    assert len({image.open().tobytes() for image in chosen}) == 50
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -71,18 +71,18 @@ def test_every_drawing_shows_something_and_none_another_style_s(style):
     assert all((some != other).any(axis=(1, 2, 3)).all() for other in others)
 
 
-def test_a_picture_opens_as_rgb_and_is_the_same_each_time():
+def test_a_image_opens_as_rgb_and_is_the_same_each_time():
     data = emoji_dataset("emoji-animals:high-contrast")
-    picture = data.test[10 * data.classnames.index("polar bear") + 3].picture
-    assert picture.name == "emoji-animals:high-contrast/polar-bear/test-3"
-    first, second = picture.open(), picture.open()
+    image = data.test[10 * data.classnames.index("polar bear") + 3].image
+    assert image.name == "emoji-animals:high-contrast/polar-bear/test-3"
+    first, second = image.open(), image.open()
     assert (first.mode, first.size) == ("RGB", (SIZE, SIZE))
     assert first.tobytes() == second.tobytes()
 
 
 def test_scenes_are_the_same_in_another_process():
     data = emoji_dataset("emoji-food:openmoji")
-    here = hashlib.sha256(b"".join(s.picture.open().tobytes() for s in data.test[::130])).hexdigest()
+    here = hashlib.sha256(b"".join(s.image.open().tobytes() for s in data.test[::130])).hexdigest()
     source = str(Path(__file__).parents[2] / "src")
     there = subprocess.run(
         [sys.executable, "-c", DIGEST],
@@ -207,7 +207,7 @@ def test_the_shipped_model_reads_short_token_rows_exactly_and_knows_its_classes(
     text = encode_text(model, tokens[:, :20])
     torch.testing.assert_close(text, model.encode_text(tokens, normalize=True))
     chosen = data.test[::10]
-    images = torch.from_numpy(np.stack([np.asarray(s.picture.open()) for s in chosen]))
+    images = torch.from_numpy(np.stack([np.asarray(s.image.open()) for s in chosen]))
     guess = (F.normalize(model.visual(normalised(images)), dim=-1) @ text.T).argmax(dim=1)
     # chance is 1 in 85
     assert (guess == torch.tensor([s.label for s in chosen])).float().mean() > 0.15

@@ -32,7 +32,7 @@ def pets(tmp_path: Path) -> Path:
 
 
 def names(dataset: Dataset, part: str) -> list[tuple[str, int]]:
-    return [(s.picture.name, s.label) for s in dataset.split(part)]  # pyright: ignore[reportArgumentType]
+    return [(s.image.name, s.label) for s in dataset.split(part)]  # pyright: ignore[reportArgumentType]
 
 
 def refusal(root: Path) -> str:
@@ -51,7 +51,7 @@ def test_classes_are_sorted_cleaned_and_split_50_20_30(pets: Path):
     everything = names(dataset, "train") + names(dataset, "val") + names(dataset, "test")
     folders = {"red_fox": 0, "snow_owl": 1}
     assert sorted(everything) == sorted((p.as_posix(), folders[p.parent.name]) for p in pets.glob("*/*.png"))
-    assert dataset.train[0].picture.open().mode == "RGB"
+    assert dataset.train[0].image.open().mode == "RGB"
 
 
 def test_the_split_is_written_once_in_coop_s_form(pets: Path):
@@ -98,7 +98,7 @@ def test_a_folder_that_cannot_be_written_to_is_split_with_a_warning(pets: Path, 
     assert drawn == folder_dataset(pets)
 
 
-def test_pictures_that_came_or_went_since_the_split(pets: Path):
+def test_images_that_came_or_went_since_the_split(pets: Path):
     folder_dataset(pets)
     fill(pets / "red_fox", 5, "new")
     message = refusal(pets)
@@ -114,7 +114,7 @@ def test_pictures_that_came_or_went_since_the_split(pets: Path):
 
 
 @given(counts=st.lists(st.integers(2, 60), min_size=2, max_size=5), seed=st.integers(0, 99))
-def test_every_picture_is_in_one_part_and_each_class_in_train_and_test(counts: list[int], seed: int):
+def test_every_image_is_in_one_part_and_each_class_in_train_and_test(counts: list[int], seed: int):
     found = {f"c{i}": [f"c{i}/{j}.png" for j in range(count)] for i, count in enumerate(counts)}
     entries = _draw(found, Path("root"), seed)
     assert sorted(path for part in entries.values() for path, _, _ in part) == sorted(
@@ -136,7 +136,7 @@ def test_train_and_test_folders_are_taken_as_they_are(tmp_path: Path):
     dataset = folder_dataset(tmp_path)
     assert dataset.classnames == ("oak", "silver birch")
     assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (8, 0, 6)
-    assert all(f"/train/{'oak' if s.label == 0 else 'silver_birch'}/" in s.picture.name for s in dataset.train)
+    assert all(f"/train/{'oak' if s.label == 0 else 'silver_birch'}/" in s.image.name for s in dataset.train)
     assert not (tmp_path / SPLIT_FILE).exists()
     fill(tmp_path / "val" / "oak", 1)
     assert "val: no folder for silver_birch" in refusal(tmp_path)
@@ -160,7 +160,7 @@ def test_a_class_may_be_called_train(tmp_path: Path):
     assert folder_dataset(tmp_path).classnames == ("bus", "train")
 
 
-def test_nested_pictures_links_hidden_files_and_litter(pets: Path, tmp_path: Path):
+def test_nested_images_links_hidden_files_and_litter(pets: Path, tmp_path: Path):
     fill(pets / "red_fox" / "winter" / "2020", 2)
     elsewhere = fill(tmp_path / "elsewhere", 4)
     (pets / "arctic_hare").symlink_to(elsewhere, target_is_directory=True)
@@ -183,12 +183,12 @@ def test_what_is_refused(tmp_path: Path):
     fill(root / "a_cat", 3)
     assert "one class only (a_cat)" in refusal(root)
     (root / "dog").mkdir()
-    assert "dog: no pictures" in refusal(root)
+    assert "dog: no images" in refusal(root)
     fill(root / "dog", 1)
-    assert "dog: one picture only" in refusal(root)
+    assert "dog: one image only" in refusal(root)
     fill(root / "dog", 3)
     (root / "dog" / "notes.txt").touch()
-    assert "dog/notes.txt: not a picture" in refusal(root)
+    assert "dog/notes.txt: not an image" in refusal(root)
     (root / "dog" / "notes.txt").unlink()
     fill(root / "A cat", 3)
     assert "A cat and a_cat" in refusal(root)
@@ -197,7 +197,7 @@ def test_what_is_refused(tmp_path: Path):
     assert "empty class name" in refusal(root)
     shutil.rmtree(root / "__")
     Image.new("RGB", (8, 8)).save(root / "stray.jpg")
-    assert "stray.jpg: a picture outside any class folder" in refusal(root)
+    assert "stray.jpg: an image outside any class folder" in refusal(root)
     (root / "stray.jpg").unlink()
     (root / "dog" / "loop").symlink_to(root / "dog", target_is_directory=True)
     assert "leads back" in refusal(root)
@@ -219,4 +219,4 @@ def test_a_part_of_caltech101(shared: Path, tmp_path: Path):
     assert len(dataset.train) + len(dataset.val) + len(dataset.test) == total
     drawn = dataset.half("base").few_shot(16, seed=1)
     assert Counter(s.label for s in drawn.train) == {0: 16, 1: 16}
-    assert drawn.train[0].picture.open().mode == "RGB"
+    assert drawn.train[0].image.open().mode == "RGB"

@@ -1,4 +1,4 @@
-"""Every kind of picture file opens as what it shows, or is refused in one line that names it."""
+"""Every kind of image file opens as what it shows, or is refused in one line that names it."""
 
 import io
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
-from gopro.data.image_file import MAX_ASPECT, SUFFIXES, PictureFile, decode
+from gopro.data.image_file import MAX_ASPECT, SUFFIXES, ImageFile, decode
 from gopro.errors import InputError
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -19,10 +19,10 @@ RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 def quarters() -> Image.Image:
     """40 x 24 pixels: red and green above, blue and white below."""
-    picture = Image.new("RGB", (40, 24))
+    image = Image.new("RGB", (40, 24))
     for corner, colour in {(0, 0): RED, (20, 0): GREEN, (0, 12): BLUE, (20, 12): WHITE}.items():
-        picture.paste(colour, (*corner, corner[0] + 20, corner[1] + 12))
-    return picture
+        image.paste(colour, (*corner, corner[0] + 20, corner[1] + 12))
+    return image
 
 
 def noise(size: tuple[int, int] = (61, 47)) -> Image.Image:
@@ -33,44 +33,44 @@ def noise(size: tuple[int, int] = (61, 47)) -> Image.Image:
 
 def refusal(path: Path) -> str:
     with pytest.raises(InputError) as caught:
-        PictureFile(path).open()
+        ImageFile(path).open()
     message = str(caught.value)
     assert message.startswith(path.as_posix()) and "\n" not in message
     return message
 
 
 def test_name_is_the_path_with_forward_slashes(tmp_path: Path):
-    assert PictureFile(tmp_path / "a" / "b.jpg").name == (tmp_path / "a/b.jpg").as_posix()
+    assert ImageFile(tmp_path / "a" / "b.jpg").name == (tmp_path / "a/b.jpg").as_posix()
 
 
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".bmp", ".tif", ".ppm", ".gif"])
 def test_lossless_formats_are_exact(tmp_path: Path, suffix: str):
-    path = tmp_path / f"picture{suffix}"
+    path = tmp_path / f"image{suffix}"
     quarters().save(path, lossless=True)  # which only WebP heeds
-    opened = PictureFile(path).open()
+    opened = ImageFile(path).open()
     assert opened.mode == "RGB"
     assert np.array_equal(np.asarray(opened), np.asarray(quarters()))
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".jpe", ".jfif", ".avif"])
 def test_lossy_formats_are_close(tmp_path: Path, suffix: str):
-    path = tmp_path / f"picture{suffix}"
+    path = tmp_path / f"image{suffix}"
     noise().save(path, quality=95)
-    difference = np.asarray(PictureFile(path).open(), int) - np.asarray(noise(), int)
-    assert np.abs(difference).mean() < 6  # an unrelated picture differs by 60 and more
+    difference = np.asarray(ImageFile(path).open(), int) - np.asarray(noise(), int)
+    assert np.abs(difference).mean() < 6  # an unrelated image differs by 60 and more
 
 
 def test_every_accepted_suffix_can_be_saved_and_opened(tmp_path: Path):
     for suffix in SUFFIXES:
         path = tmp_path / f"p{suffix.upper()}"
         (quarters().convert("L") if suffix == ".pgm" else quarters()).save(path)
-        assert PictureFile(path).open().size == (40, 24)
+        assert ImageFile(path).open().size == (40, 24)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(tmp_path: Path, suffix: str, orientation: int):
-    stored_as = {  # how a camera stores the upright picture under each orientation
+    stored_as = {  # how a camera stores the upright image under each orientation
         1: lambda p: p,
         2: lambda p: p.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
         3: lambda p: p.transpose(Image.Transpose.ROTATE_180),
@@ -85,7 +85,7 @@ def test_exif_orientation_is_applied(tmp_path: Path, suffix: str, orientation: i
     path = tmp_path / f"turned{suffix}"
     options = {".jpg": {"quality": 95, "subsampling": 0}, ".webp": {"lossless": True}}.get(suffix, {})
     stored_as[orientation](quarters()).save(path, exif=exif, **options)
-    opened = PictureFile(path).open()
+    opened = ImageFile(path).open()
     assert opened.size == (40, 24)
     assert np.abs(np.asarray(opened, int) - np.asarray(quarters(), int)).max() <= 12
 
@@ -95,56 +95,56 @@ def test_transparency_is_laid_on_white(tmp_path: Path):
     half.paste((0, 0, 0, 0), (0, 0, 20, 12))  # transparent black where red was
     half.putpixel((39, 0), (0, 0, 0, 128))
     half.save(tmp_path / "rgba.png")
-    opened = PictureFile(tmp_path / "rgba.png").open()
+    opened = ImageFile(tmp_path / "rgba.png").open()
     assert opened.getpixel((5, 5)) == WHITE and opened.getpixel((25, 5)) == GREEN
     assert opened.getpixel((39, 0)) == (127, 127, 127)
 
     Image.new("LA", (9, 9), (0, 0)).save(tmp_path / "la.png")
-    assert PictureFile(tmp_path / "la.png").open().getpixel((4, 4)) == WHITE
+    assert ImageFile(tmp_path / "la.png").open().getpixel((4, 4)) == WHITE
 
     for suffix in ("png", "gif"):
         palette = quarters().quantize(8)
         red = palette.getpixel((0, 0))
         palette.save(tmp_path / f"p.{suffix}", transparency=red)
-        opened = PictureFile(tmp_path / f"p.{suffix}").open()
+        opened = ImageFile(tmp_path / f"p.{suffix}").open()
         assert opened.getpixel((5, 5)) == WHITE and opened.getpixel((25, 5)) == GREEN
 
     Image.new("L", (9, 9), 40).save(tmp_path / "keyed.png", transparency=40)
-    assert PictureFile(tmp_path / "keyed.png").open().getpixel((4, 4)) == WHITE
+    assert ImageFile(tmp_path / "keyed.png").open().getpixel((4, 4)) == WHITE
     Image.new("RGB", (9, 9), BLUE).save(tmp_path / "colour-keyed.png", transparency=BLUE)
-    assert PictureFile(tmp_path / "colour-keyed.png").open().getpixel((4, 4)) == WHITE
+    assert ImageFile(tmp_path / "colour-keyed.png").open().getpixel((4, 4)) == WHITE
 
 
 def test_grey_bilevel_and_palette(tmp_path: Path):
     grey = noise().convert("L")
     grey.save(tmp_path / "l.png")
-    assert np.array_equal(np.asarray(PictureFile(tmp_path / "l.png").open()), np.stack([np.asarray(grey)] * 3, -1))
+    assert np.array_equal(np.asarray(ImageFile(tmp_path / "l.png").open()), np.stack([np.asarray(grey)] * 3, -1))
     grey.convert("1").save(tmp_path / "1.png")
-    assert set(np.unique(np.asarray(PictureFile(tmp_path / "1.png").open()))) == {0, 255}
+    assert set(np.unique(np.asarray(ImageFile(tmp_path / "1.png").open()))) == {0, 255}
     palette = noise().quantize(32)
     palette.save(tmp_path / "p.png")
-    assert np.array_equal(np.asarray(PictureFile(tmp_path / "p.png").open()), np.asarray(palette.convert("RGB")))
+    assert np.array_equal(np.asarray(ImageFile(tmp_path / "p.png").open()), np.asarray(palette.convert("RGB")))
 
 
 @pytest.mark.parametrize("name", ["ramp.png", "ramp.tif", "ramp.pgm"])
 def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path, name: str):
     ramp = np.linspace(0, 65535, 300).round().astype(np.uint16).reshape(1, -1).repeat(2, 0)
     Image.fromarray(ramp).save(tmp_path / name)
-    opened = np.asarray(PictureFile(tmp_path / name).open())
+    opened = np.asarray(ImageFile(tmp_path / name).open())
     assert np.array_equal(opened, np.stack([np.round(ramp / 257).astype(np.uint8)] * 3, -1))
 
 
 def test_big_endian_sixteen_bits(tmp_path: Path):
     ramp = np.linspace(0, 65535, 256).round().astype(np.uint16).reshape(16, 16)
-    picture = Image.frombytes("I;16B", (16, 16), ramp.astype(">u2").tobytes())
-    picture.save(tmp_path / "big.tif")
-    opened = np.asarray(PictureFile(tmp_path / "big.tif").open())
+    image = Image.frombytes("I;16B", (16, 16), ramp.astype(">u2").tobytes())
+    image.save(tmp_path / "big.tif")
+    opened = np.asarray(ImageFile(tmp_path / "big.tif").open())
     assert np.array_equal(opened[..., 0], np.round(ramp / 257).astype(np.uint8))
 
 
 def test_mode_i_within_sixteen_bits_is_scaled_and_beyond_refused(tmp_path: Path):
     Image.fromarray(np.array([[0, 30000], [65535, 257]], np.int32)).save(tmp_path / "i.tif")
-    assert np.asarray(PictureFile(tmp_path / "i.tif").open())[..., 1].tolist() == [[0, 117], [255, 1]]
+    assert np.asarray(ImageFile(tmp_path / "i.tif").open())[..., 1].tolist() == [[0, 117], [255, 1]]
     Image.fromarray(np.array([[0, 70000]], np.int32)).save(tmp_path / "wide.tif")
     assert "32-bit" in refusal(tmp_path / "wide.tif")
 
@@ -157,7 +157,7 @@ def test_floating_point_is_refused(tmp_path: Path):
 def test_cmyk(tmp_path: Path):
     for name in ("cmyk.jpg", "cmyk.tif"):
         Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(tmp_path / name)  # all magenta and yellow: red
-        red, green, blue = PictureFile(tmp_path / name).open().getpixel((8, 8))  # pyright: ignore
+        red, green, blue = ImageFile(tmp_path / name).open().getpixel((8, 8))  # pyright: ignore
         assert red > 240 and green < 15 and blue < 15
 
 
@@ -165,26 +165,26 @@ def test_cmyk(tmp_path: Path):
 def test_the_first_frame_of_an_animation(tmp_path: Path, name: str):
     frames = [Image.new("RGB", (20, 20), colour) for colour in (RED, GREEN, BLUE)]
     frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], lossless=True)  # which only WebP heeds
-    assert PictureFile(tmp_path / name).open().getpixel((10, 10)) == RED
+    assert ImageFile(tmp_path / name).open().getpixel((10, 10)) == RED
 
 
 def test_the_content_decides_not_the_suffix(tmp_path: Path):
     quarters().save(tmp_path / "really.jpg", format="PNG")
-    assert np.array_equal(np.asarray(PictureFile(tmp_path / "really.jpg").open()), np.asarray(quarters()))
+    assert np.array_equal(np.asarray(ImageFile(tmp_path / "really.jpg").open()), np.asarray(quarters()))
 
 
-def test_what_is_no_picture_is_refused(tmp_path: Path):
+def test_what_is_no_image_is_refused(tmp_path: Path):
     (tmp_path / "text.jpg").write_text("these are not the pixels you are looking for")
-    assert "not a picture" in refusal(tmp_path / "text.jpg")
+    assert "not an image" in refusal(tmp_path / "text.jpg")
     (tmp_path / "empty.jpg").touch()
     assert "empty" in refusal(tmp_path / "empty.jpg")
-    assert "no such picture" in refusal(tmp_path / "missing.jpg")
+    assert "no such image" in refusal(tmp_path / "missing.jpg")
     (tmp_path / "folder.jpg").mkdir()
     refusal(tmp_path / "folder.jpg")
     (tmp_path / "script.jpg").write_bytes(
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"
     )  # would start Ghostscript
-    assert "not a picture" in refusal(tmp_path / "script.jpg")
+    assert "not an image" in refusal(tmp_path / "script.jpg")
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".gif", ".bmp", ".tif", ".webp", ".avif", ".ppm"])
@@ -223,19 +223,19 @@ ENCODED = {
     header=st.booleans(),
     keep=st.floats(0.02, 1),
 )
-def test_damaged_bytes_give_a_picture_or_a_refusal_and_nothing_else(kind, hits, header, keep):
+def test_damaged_bytes_give_a_image_or_a_refusal_and_nothing_else(kind, hits, header, keep):
     content = bytearray(ENCODED[kind])
     for where, byte in hits:
         content[int(where * (min(len(content), 80) if header else len(content)))] = byte
     try:
-        picture = decode(io.BytesIO(content[: int(keep * len(content))]), "upload", max_pixels=10**6)
+        image = decode(io.BytesIO(content[: int(keep * len(content))]), "upload", max_pixels=10**6)
     except InputError as error:
         assert str(error).startswith("upload: ") and "\n" not in str(error)
     else:
-        assert picture.mode == "RGB" and min(picture.size) > 0
+        assert image.mode == "RGB" and min(image.size) > 0
 
 
-def test_huge_pictures_are_refused_before_they_are_decoded(tmp_path: Path):
+def test_huge_images_are_refused_before_they_are_decoded(tmp_path: Path):
     path = tmp_path / "huge.png"
     Image.new("1", (16000, 16000)).save(path)  # a few kB that would become a gigabyte
     assert "pixels" in refusal(path)
@@ -246,16 +246,16 @@ def test_huge_pictures_are_refused_before_they_are_decoded(tmp_path: Path):
     assert Image.MAX_IMAGE_PIXELS == 89_478_485  # PIL's own limit is everybody's: it stays
 
 
-def test_elongated_pictures_are_refused(tmp_path: Path):
+def test_elongated_images_are_refused(tmp_path: Path):
     Image.new("RGB", (2 * MAX_ASPECT, 2)).save(tmp_path / "long.png")
-    assert PictureFile(tmp_path / "long.png").open().size == (2 * MAX_ASPECT, 2)
+    assert ImageFile(tmp_path / "long.png").open().size == (2 * MAX_ASPECT, 2)
     Image.new("RGB", (2, 2 * MAX_ASPECT + 1)).save(tmp_path / "longer.png")
     assert "elongated" in refusal(tmp_path / "longer.png")
 
 
-def test_many_threads_open_the_same_picture(tmp_path: Path):
+def test_many_threads_open_the_same_image(tmp_path: Path):
     noise((300, 200)).save(tmp_path / "p.jpg")
-    picture = PictureFile(tmp_path / "p.jpg")
+    image = ImageFile(tmp_path / "p.jpg")
     with ThreadPoolExecutor(4) as pool:
-        opened = list(pool.map(lambda _: picture.open().tobytes(), range(16)))
+        opened = list(pool.map(lambda _: image.open().tobytes(), range(16)))
     assert len(set(opened)) == 1

@@ -13,9 +13,9 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
 from gopro.data.dataset import Sample
-from gopro.data.image_file import PictureFile
+from gopro.data.image_file import ImageFile
 from gopro.data.load_dataset import load_dataset
-from gopro.data.loader import Batch, DecodedPicture, EpochBatches, PictureViews, eval_batches, in_memory, train_batches
+from gopro.data.loader import Batch, DecodedImage, EpochBatches, ImageViews, eval_batches, in_memory, train_batches
 from gopro.data.transforms import Preprocess, View, ViewName, make_view, reduced, seeded, stable_seed
 from gopro.errors import InputError
 
@@ -25,7 +25,7 @@ PLAIN = Preprocess(32, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 TRIPLE: tuple[ViewName, ...] = ("base", "moco", "augmix")
 
 
-def picture(size: tuple[int, int] = (90, 60), seed: int = 0) -> Image.Image:
+def image(size: tuple[int, int] = (90, 60), seed: int = 0) -> Image.Image:
     """Coloured blotches with every level between dark and bright."""
     rng = np.random.default_rng(seed)
     blotches = Image.fromarray(rng.integers(20, 236, (6, 9, 3), dtype=np.uint8))
@@ -34,7 +34,7 @@ def picture(size: tuple[int, int] = (90, 60), seed: int = 0) -> Image.Image:
 
 @dataclass(frozen=True)
 class Blotches:
-    """A picture drawn from its seed."""
+    """An image drawn from its seed."""
 
     seed: int
     size: tuple[int, int] = (90, 60)
@@ -44,7 +44,7 @@ class Blotches:
         return f"blotches {self.seed}"
 
     def open(self) -> Image.Image:
-        return picture(self.size, self.seed)
+        return image(self.size, self.seed)
 
     def digest(self) -> str:
         return f"{self.seed}/{self.size}"
@@ -58,16 +58,16 @@ SAMPLES = tuple(Sample(Blotches(i), i % 3) for i in range(9))
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 def test_the_evaluation_view_is_open_clip_s(size: tuple[int, int], mode: str, interpolation: str):
     config = PreprocessCfg(size=64, mean=MEAN, std=STD, interpolation=interpolation, resize_mode=mode)
-    expected = image_transform_v2(config, is_train=False)(picture(size))  # pyright: ignore[reportCallIssue]
-    view = make_view("eval", Preprocess(64, MEAN, STD, interpolation, mode))(picture(size))
+    expected = image_transform_v2(config, is_train=False)(image(size))  # pyright: ignore[reportCallIssue]
+    view = make_view("eval", Preprocess(64, MEAN, STD, interpolation, mode))(image(size))
     torch.testing.assert_close(view, expected, rtol=0, atol=1e-6)
 
 
-def test_the_evaluation_view_of_a_real_picture_is_open_clip_s(shared: Path):
+def test_the_evaluation_view_of_a_real_image_is_open_clip_s(shared: Path):
     path = shared / "datasets" / "caltech-101" / "101_ObjectCategories" / "okapi" / "image_0001.jpg"
     config = PreprocessCfg(size=224, mean=MEAN, std=STD)
     expected = image_transform_v2(config, is_train=False)(Image.open(path))  # pyright: ignore[reportCallIssue]
-    view = make_view("eval", Preprocess(224, MEAN, STD))(PictureFile(path).open())
+    view = make_view("eval", Preprocess(224, MEAN, STD))(ImageFile(path).open())
     torch.testing.assert_close(view, expected, rtol=0, atol=1e-6)
 
 
@@ -82,13 +82,13 @@ def test_unknown_modes_and_views_are_refused():
 
 @pytest.mark.parametrize("name", ["eval", *TRIPLE])
 @pytest.mark.parametrize("size", [(90, 60), (1, 1), (3, 500), (700, 500)])
-def test_a_view_is_an_8_bit_picture_normalised(name: ViewName, size: tuple[int, int]):
-    plain = seeded(make_view(name, PLAIN), picture(size), 7)
+def test_a_view_is_an_8_bit_image_normalised(name: ViewName, size: tuple[int, int]):
+    plain = seeded(make_view(name, PLAIN), image(size), 7)
     assert plain.shape == (3, 32, 32) and plain.dtype == torch.float32
     levels = plain * 255
     torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-4)
     assert plain.min() >= 0 and plain.max() <= 1
-    normalised = seeded(make_view(name, SMALL), picture(size), 7)
+    normalised = seeded(make_view(name, SMALL), image(size), 7)
     expected = (plain - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
     torch.testing.assert_close(normalised, expected, rtol=0, atol=1e-5)
 
@@ -97,14 +97,14 @@ def test_a_view_is_an_8_bit_picture_normalised(name: ViewName, size: tuple[int, 
 @given(name=st.sampled_from(TRIPLE), key=st.integers(0, 2**40), between=st.integers(0, 5))
 def test_a_draw_depends_on_its_key_alone(name: ViewName, key: int, between: int):
     view = make_view(name, SMALL)
-    first = seeded(view, picture(), 1, key)
+    first = seeded(view, image(), 1, key)
     state = torch.get_rng_state()
     torch.rand(between)
     np.random.seed(between)
     torch.set_rng_state(state)
-    assert torch.equal(seeded(make_view(name, SMALL), picture(), 1, key), first)
+    assert torch.equal(seeded(make_view(name, SMALL), image(), 1, key), first)
     assert torch.equal(torch.get_rng_state(), state)  # nothing is drawn from the global generator
-    assert not torch.equal(seeded(view, picture(), 1, key + 1), first)
+    assert not torch.equal(seeded(view, image(), 1, key + 1), first)
 
 
 def test_seeds_are_the_same_on_every_machine():
@@ -118,7 +118,7 @@ def many(name: ViewName, count: int, of: Image.Image, preprocess: Preprocess = P
     return torch.stack([seeded(view, of, i) for i in range(count)])
 
 
-def test_base_views_are_crops_of_the_picture_flipped_half_the_time():
+def test_base_views_are_crops_of_the_image_flipped_half_the_time():
     ramp = np.broadcast_to(np.linspace(0, 255, 128, dtype=np.uint8)[None, :, None], (128, 128, 3))
     views = many("base", 300, Image.fromarray(np.ascontiguousarray(ramp)))
     slope = views[..., -1].mean((1, 2)) - views[..., 0].mean((1, 2))  # the share of the width, negative if flipped
@@ -130,7 +130,7 @@ def test_base_views_are_crops_of_the_picture_flipped_half_the_time():
 
 
 def test_moco_views_jitter_grey_and_blur_at_their_rates():
-    colourful = picture((64, 64), seed=3)
+    colourful = image((64, 64), seed=3)
     views = many("moco", 400, colourful)
     grey = ((views[:, 0] == views[:, 1]) & (views[:, 1] == views[:, 2])).all((1, 2))
     assert 0.14 < grey.float().mean() < 0.26  # p = 0.2; three standard deviations of 400 draws
@@ -151,20 +151,16 @@ def test_moco_views_jitter_grey_and_blur_at_their_rates():
 def test_augmix_views_mix_the_base_crop_with_distortions_of_it():
     base = make_view("base", PLAIN)
     augmix = make_view("augmix", PLAIN)
-    distance = torch.tensor(
-        [(seeded(base, picture(), i) - seeded(augmix, picture(), i)).abs().mean() for i in range(60)]
-    )
+    distance = torch.tensor([(seeded(base, image(), i) - seeded(augmix, image(), i)).abs().mean() for i in range(60)])
     assert (distance < 0.35).all()  # the same key crops alike: AugMix comes after it
     assert (distance > 0.005).float().mean() > 0.8
-    other = torch.tensor(
-        [(seeded(base, picture(), i) - seeded(base, picture(), i + 99)).abs().mean() for i in range(60)]
-    )
+    other = torch.tensor([(seeded(base, image(), i) - seeded(base, image(), i + 99)).abs().mean() for i in range(60)])
     assert distance.mean() < 0.7 * other.mean()
 
 
 def test_reducing_keeps_enough_for_every_crop_and_is_done_once():
     for size in ((3000, 2000), (257, 1000), (255, 1000), (256, 256), (40, 40), (511, 900), (513, 5000)):
-        once = reduced(picture(size), 32)
+        once = reduced(image(size), 32)
         assert min(once.size) >= min(min(size), 4 * 32)
         assert reduced(once, 32) is once
         assert max(once.size) / min(once.size) == pytest.approx(max(size) / min(size), rel=0.02)
@@ -214,10 +210,10 @@ def test_batches_carry_views_labels_and_indices():
         assert batch.labels.tolist() == [SAMPLES[i].label for i in batch.indices.tolist()]
     for index, views in by_index(batches).items():
         for name, view in zip(TRIPLE, views, strict=True):
-            assert torch.equal(view, seeded(make_view(name, SMALL), SAMPLES[index].picture.open(), 1, 0, index, name))
+            assert torch.equal(view, seeded(make_view(name, SMALL), SAMPLES[index].image.open(), 1, 0, index, name))
 
 
-def test_a_picture_s_views_do_not_depend_on_batches_but_on_epoch_seed_and_index():
+def test_a_image_s_views_do_not_depend_on_batches_but_on_epoch_seed_and_index():
     def drawn(batch_size: int = 4, seed: int = 1, epoch: int = 0) -> dict[int, torch.Tensor]:
         return by_index(collected(train_batches(SAMPLES[:8], TRIPLE, SMALL, batch_size, seed, epoch)))
 
@@ -225,7 +221,7 @@ def test_a_picture_s_views_do_not_depend_on_batches_but_on_epoch_seed_and_index(
     assert all(torch.equal(first[i], view) for i, view in drawn(batch_size=2).items())
     for other in (drawn(seed=2), drawn(epoch=1)):
         assert not any(torch.equal(first[i], view) for i, view in other.items())
-    twins = (Sample(Blotches(0), 0),) * 4  # the same picture four times
+    twins = (Sample(Blotches(0), 0),) * 4  # the same image four times
     views = by_index(collected(train_batches(twins, ("base",), SMALL, batch_size=4, seed=1)))
     assert len({views[i].numpy().tobytes() for i in range(4)}) == 4
 
@@ -235,13 +231,13 @@ def test_evaluation_batches_are_all_samples_in_order():
     assert [b.indices.tolist() for b in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
     view = make_view("eval", SMALL)
     assert all(
-        torch.equal(b.views[0, j], view(SAMPLES[i].picture.open())) for b in batches for j, i in enumerate(b.indices)
+        torch.equal(b.views[0, j], view(SAMPLES[i].image.open())) for b in batches for j, i in enumerate(b.indices)
     )
     assert collected(eval_batches((), SMALL, batch_size=4)) == []
 
 
 @given(count=st.integers(1, 60), size=st.integers(1, 12), seed=st.integers(0, 5), epoch=st.integers(0, 5))
-def test_an_epoch_has_every_picture_once_but_for_a_single_last(count: int, size: int, seed: int, epoch: int):
+def test_an_epoch_has_every_image_once_but_for_a_single_last(count: int, size: int, seed: int, epoch: int):
     assume(count > 1 or size == 1)  # refused: see below
     batches = list(EpochBatches(count, size, seed, epoch))
     assert len(batches) == len(EpochBatches(count, size, seed, epoch))
@@ -253,26 +249,26 @@ def test_an_epoch_has_every_picture_once_but_for_a_single_last(count: int, size:
     assert size == 1 or all(len(batch) >= 2 for batch in batches)
 
 
-def test_the_picture_left_out_changes():
+def test_the_image_left_out_changes():
     left = {i for e in range(20) for i in set(range(9)) - {i for b in EpochBatches(9, 4, 1, e) for _, i in b}}
     assert len(left) > 4
 
 
-def test_pictures_in_memory_give_the_same_bits_and_are_opened_once():
+def test_images_in_memory_give_the_same_bits_and_are_opened_once():
     samples = tuple(Sample(Blotches(i, (300, 280)), 0) for i in range(5))  # larger than 4 x 32, so reduced
     expected = collected(train_batches(samples, TRIPLE, SMALL, batch_size=5, seed=1))
     kept_bytes = 4 * 150 * 140
     for budget, kept in ((0, 0), (kept_bytes * 2 + 5, 2), (2**30, 5)):
         held = in_memory(samples, SMALL, budget)
-        assert [s.picture.name for s in held] == [s.picture.name for s in samples]
-        assert sum(isinstance(s.picture, DecodedPicture) for s in held) == kept
+        assert [s.image.name for s in held] == [s.image.name for s in samples]
+        assert sum(isinstance(s.image, DecodedImage) for s in held) == kept
         assert same(collected(train_batches(held, TRIPLE, SMALL, batch_size=5, seed=1)), expected)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_picture_that_cannot_be_read_is_one_line_from_any_process(tmp_path: Path, workers: int):
-    (tmp_path / "broken.jpg").write_text("no picture")
-    samples = (*SAMPLES[:3], Sample(PictureFile(tmp_path / "broken.jpg"), 0))
+def test_a_image_that_cannot_be_read_is_one_line_from_any_process(tmp_path: Path, workers: int):
+    (tmp_path / "broken.jpg").write_text("no image")
+    samples = (*SAMPLES[:3], Sample(ImageFile(tmp_path / "broken.jpg"), 0))
     for loader in (
         train_batches(samples, ("base",), SMALL, batch_size=4, seed=1, workers=workers),
         eval_batches(samples, SMALL, batch_size=2, workers=workers),
@@ -281,11 +277,11 @@ def test_a_picture_that_cannot_be_read_is_one_line_from_any_process(tmp_path: Pa
             collected(loader)
         assert str(caught.value).startswith((tmp_path / "broken.jpg").as_posix()) and "\n" not in str(caught.value)
     with pytest.raises(InputError, match="broken"):
-        PictureViews(samples, ("base",), SMALL)[0, 3]
+        ImageViews(samples, ("base",), SMALL)[0, 3]
 
 
 def test_batches_that_cannot_be():
-    with pytest.raises(InputError, match="1 training pictures"):
+    with pytest.raises(InputError, match="1 training images"):
         train_batches(SAMPLES[:1], TRIPLE, SMALL, batch_size=4, seed=1)
     assert len(collected(train_batches(SAMPLES[:1], TRIPLE, SMALL, batch_size=1, seed=1))) == 1
     for size in (0, -1):
@@ -302,7 +298,7 @@ def test_iterating_draws_nothing_from_the_global_generator():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_real_pictures_are_the_same_bits_in_workers(shared: Path):
+def test_real_images_are_the_same_bits_in_workers(shared: Path):
     dataset = load_dataset("caltech101", shared / "datasets").half("base").few_shot(1, seed=1)
     wide = Preprocess(224, MEAN, STD)
     samples = dataset.train[:6]
@@ -313,19 +309,19 @@ def test_real_pictures_are_the_same_bits_in_workers(shared: Path):
 
 
 def test_random_views_show_as_much_as_they_are_told_to() -> None:
-    """Of a picture whose left half is black, no view that shows nearly all of it can be all white."""
-    picture = Image.new("RGB", (64, 64), "white")
-    picture.paste("black", (0, 0, 32, 64))
+    """Of an image whose left half is black, no view that shows nearly all of it can be all white."""
+    image = Image.new("RGB", (64, 64), "white")
+    image.paste("black", (0, 0, 32, 64))
     for name in ("base", "moco", "augmix"):
         small, large = (
-            [seeded(make_view(name, SMALL, crop), picture, i).amin().item() for i in range(40)] for crop in (0.08, 0.9)
+            [seeded(make_view(name, SMALL, crop), image, i).amin().item() for i in range(40)] for crop in (0.08, 0.9)
         )
         assert max(small) > 0.5 > max(large)  # normalised: black is below 0
-    assert same_view(make_view("eval", SMALL, 0.9), make_view("eval", SMALL), picture)
+    assert same_view(make_view("eval", SMALL, 0.9), make_view("eval", SMALL), image)
     for crop in (0.0, 1.5):
         with pytest.raises(InputError, match=f"crop is {crop}"):
             make_view("base", SMALL, crop)
 
 
-def same_view(one: View, other: View, picture: Image.Image) -> bool:
-    return torch.equal(one(picture), other(picture))
+def same_view(one: View, other: View, image: Image.Image) -> bool:
+    return torch.equal(one(image), other(image))

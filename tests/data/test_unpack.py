@@ -226,7 +226,7 @@ def test_an_archive_that_is_cut_anywhere_is_refused(tmp_path: Path, kind: str):
 
 @given(st.integers(0, 10**6), st.integers(1, 255), st.sampled_from(["zip", "w:gz"]))
 @settings(max_examples=60)
-def test_a_flipped_byte_never_gives_other_pictures(
+def test_a_flipped_byte_never_gives_other_images(
     tmp_path_factory: pytest.TempPathFactory, place: int, flip: int, kind: str
 ):
     folder = tmp_path_factory.mktemp("flipped")

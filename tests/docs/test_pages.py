@@ -33,17 +33,17 @@ def small(command: str) -> list[str]:
     """The arguments of a documented command, with less of everything that takes long.
 
     Large backbones become the embedded one, placeholders the names of what the test's folder has. Training has one
-    picture a class and one epoch, a sweep one seed, two methods and one data set, and a file is checked on few
-    pictures; in the place of the paper's stands Caltech101.
+    image a class and one epoch, a sweep one seed, two methods and one data set, and a file is checked on few
+    images; in the place of the paper's stands Caltech101.
     """
     words = shlex.split(re.sub(r"\.{3}", "x", command), comments=True)[1:]
-    words = [{"MY_PICTURES": "my-pictures", "PICTURES": "pictures", "SORTED": "sorted"}.get(w, w) for w in words]
+    words = [{"MY_IMAGES": "my-images", "IMAGES": "images", "SORTED": "sorted"}.get(w, w) for w in words]
     words = ["emoji" if re.match(r"(ViT|RN)[\w-]*:", word) else word for word in words]
     head, flags = options(words)
     if head[0] == "train":
         flags |= {**FAST, "--shots": ["1"]}
     elif head[0] == "export":
-        flags |= {"--pictures": ["pictures"]}
+        flags |= {"--images": ["images"]}
     elif head[0] == "benchmark":
         paper = flags.pop("--suite", None) == ["paper"]
         flags.pop("--jobs", None)
@@ -55,7 +55,7 @@ def small(command: str) -> list[str]:
             flags["--data"] = [flags.get("--data", ["caltech101" if paper else "emoji-activities"])[-1]]
         else:
             own = {"cross-dataset": "emoji-travel", "domain-generalization": "emoji-activities:openmoji"}[head[1]]
-            flags.setdefault("--source", ["my-pictures" if paper else "emoji-activities"])
+            flags.setdefault("--source", ["my-images" if paper else "emoji-activities"])
             flags["--targets"] = ["caltech101" if paper else own]
     return head + [word for flag, values in flags.items() for word in (flag, *values)]
 
@@ -77,9 +77,9 @@ def run(page: str, where: Callable[[str], bool] = lambda command: True) -> list[
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with what the pages name, the current one."""
     monkeypatch.chdir(tmp_path)
-    cli.main(["data", "sample", "my-pictures"])
-    shutil.copytree("my-pictures/fox", "pictures")
-    shutil.copy("my-pictures/fox/01.png", "PICTURE.jpg")
+    cli.main(["data", "sample", "my-images"])
+    shutil.copytree("my-images/fox", "images")
+    shutil.copy("my-images/fox/01.png", "IMAGE.jpg")
     return tmp_path
 
 
@@ -98,7 +98,7 @@ def test_readme(here: Path) -> None:
 
 def test_cache(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GOPRO_CACHE", "kept")
-    cli.main(["train", "--data", "my-pictures", "--method", "zeroshot", "--output", "runs/seen"])
+    cli.main(["train", "--data", "my-images", "--method", "zeroshot", "--output", "runs/seen"])
     cli.main(["eval", "runs/seen"])
     run("docs/cache.md")
     assert not any(Path("kept").rglob("*.safetensors"))  # the page ends with pruning all

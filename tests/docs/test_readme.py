@@ -59,13 +59,13 @@ def test_all_examples_of_using_a_run_work_one_after_the_other(tmp_path: Path, mo
             else:
                 codes.append(_code(shlex.split(line)[1:]))
     out = capsys.readouterr().out
-    assert "pictures/broken.png: not a picture" in out and out.count('"predictions"') == 1
-    assert codes == [0, 1, 1, 0, 1]  # the broken picture is reported; of a pipe, head's counts
+    assert "images/broken.png: not an image" in out and out.count('"predictions"') == 1
+    assert codes == [0, 1, 1, 0, 1]  # the broken image is reported; of a pipe, head's counts
     answers = (tmp_path / "answers.csv").read_text().splitlines()
-    pictures = len(list((tmp_path / "pictures").iterdir())) - 1
-    assert answers[0] == "path,rank,name,probability" and len(answers) == 1 + 5 * pictures
-    assert sum(path.is_file() for path in (tmp_path / "sorted").rglob("*")) == pictures
-    assert len(namespace["probabilities"]) == len(namespace["features"]) == pictures and namespace["likest"].is_file()
+    images = len(list((tmp_path / "images").iterdir())) - 1
+    assert answers[0] == "path,rank,name,probability" and len(answers) == 1 + 5 * images
+    assert sum(path.is_file() for path in (tmp_path / "sorted").rglob("*")) == images
+    assert len(namespace["probabilities"]) == len(namespace["features"]) == images and namespace["likest"].is_file()
 
 
 @pytest.mark.no_cover  # see test_export.py
@@ -79,7 +79,7 @@ def test_an_exported_file_is_used_as_the_page_says(tmp_path: Path, monkeypatch, 
             assert [_code(shlex.split(command)[1:]) for command in commands(example)] in ([], [0])
     assert "likeliest class as torch for 100.00 %" in capsys.readouterr().out
     classifier = gopro.load("runs/activities", "cpu").for_classes(namespace["about"]["classnames"])
-    expected = classifier.predict_proba("picture.png")  # 300 x 200: resized and cut
+    expected = classifier.predict_proba("image.png")  # 300 x 200: resized and cut
     assert abs(namespace["probabilities"][0] - expected).max() < 1e-4
 
 
@@ -101,7 +101,7 @@ def test_the_start_page_works_as_it_stands(tmp_path: Path, monkeypatch, capsys) 
                 subprocess.run(["bash", "-c", line], check=True)
             printed = capsys.readouterr()
             accuracies += re.findall(r"accuracy (\d+\.\d\d) %", printed.out)
-            assert "passed over" not in printed.err  # the split file beside the pictures is ours
+            assert "passed over" not in printed.err  # the split file beside the images is ours
     ours, zeroshot = map(float, accuracies)
     assert ours > zeroshot
     assert sum(path.is_file() for path in (tmp_path / "sorted").rglob("*")) == 200
@@ -176,7 +176,7 @@ def test_links_between_documents_lead_somewhere(page: Path) -> None:
 
 
 def test_the_demo_ends_in_a_table_a_report_and_what_to_do_next(tmp_path: Path, monkeypatch, capsys) -> None:
-    """The demo's own path on fewer pictures: a second call runs nothing and shows the same."""
+    """The demo's own path on fewer images: a second call runs nothing and shows the same."""
     monkeypatch.setattr(demo, "CONFIG", replace(demo.CONFIG, shots=(1,), epochs=1, seeds=(1,), workers=0))
     monkeypatch.setenv("COLUMNS", "200")
     tables = []

@@ -76,7 +76,7 @@ def test_the_api_page_shows_signatures_and_docstrings(site: Path) -> None:
     page = (site / "api.html").read_text(encoding="utf-8")
     for name in ("gopro.load", "gopro.Classifier.for_classes", "gopro.TrainConfig", "gopro.methods.base.Method"):
         assert f'id="{name}"' in page
-    assert "The same classifier over other names" in page and "Training pictures a class." in page
+    assert "The same classifier over other names" in page and "Training images a class." in page
 
 
 def test_the_commands_page_is_current() -> None:
@@ -92,7 +92,7 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
         kinds = [[output.output_type for output in cell.get("outputs", [])] for cell in (before, after)]
         assert kinds[0] == kinds[1], f"not what is stored: run python -m tools.notebook\n{after.source}"
     printed = "".join(output.get("text", "") for cell in run.cells for output in cell.get("outputs", []))
-    zeroshot, ours = map(int, re.findall(r"(\d+) of \d+ test pictures right", printed))
+    zeroshot, ours = map(int, re.findall(r"(\d+) of \d+ test images right", printed))
     assert ours > zeroshot
 
 

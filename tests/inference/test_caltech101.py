@@ -1,4 +1,4 @@
-"""Real pictures: Caltech101 with a full-size backbone of random weights."""
+"""Real images: Caltech101 with a full-size backbone of random weights."""
 
 import shutil
 from pathlib import Path
@@ -56,9 +56,9 @@ def test_a_folder_made_of_a_part_is_trained_resumed_and_evaluated(datasets: Path
     mine = tmp_path / "mine"
     for name in ("grand_piano", "sunflower", "cup", "stop_sign"):
         (mine / name).mkdir(parents=True)
-        pictures = sorted((datasets / "caltech-101" / "101_ObjectCategories" / name).iterdir())
-        for picture in pictures[:8]:
-            shutil.copy(picture, mine / name)
+        images = sorted((datasets / "caltech-101" / "101_ObjectCategories" / name).iterdir())
+        for image in images[:8]:
+            shutil.copy(image, mine / name)
 
     def cut(step: Step) -> None:
         if step.epoch == 1:
@@ -91,7 +91,7 @@ def test_new_classes_are_never_trained_on(datasets: Path) -> None:
     dataset = load_dataset("caltech101", datasets)
     base, new = dataset.half("base"), dataset.half("new")
     assert len(base.classnames) == len(new.classnames) == 50
-    pictures = {sample.picture.name for sample in base.few_shot(16, 1).train}
-    assert len(pictures) == 800
+    images = {sample.image.name for sample in base.few_shot(16, 1).train}
+    assert len(images) == 800
     hidden: list[Sample] = [*new.train, *new.test, *base.test, *base.val]
-    assert not pictures & {sample.picture.name for sample in hidden}
+    assert not images & {sample.image.name for sample in hidden}

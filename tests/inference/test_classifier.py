@@ -1,4 +1,4 @@
-"""Pictures in, names out, from Python: whatever a picture is handed in as, it is the same picture."""
+"""Images in, names out, from Python: whatever an image is handed in as, it is the same image."""
 
 import io
 import threading
@@ -14,7 +14,7 @@ from PIL import ExifTags, Image
 
 import gopro
 from gopro.clip.backbone import Backbone
-from gopro.data.image_file import PictureFile
+from gopro.data.image_file import ImageFile
 from gopro.data.loader import eval_batches
 from gopro.data.prefetch import decoded
 from gopro.errors import InputError
@@ -45,12 +45,12 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "pics" / "deep" / "ünïcode 日本").mkdir(parents=True)
     for i, name in enumerate(("b.png", "a.png", "deep/c.PNG", "deep/ünïcode 日本/é.png")):
         scene(i).save(tmp_path / "pics" / name)
-    (tmp_path / "pics" / "notes.txt").write_text("no picture")
+    (tmp_path / "pics" / "notes.txt").write_text("no image")
     (tmp_path / "pics" / ".hidden.png").write_bytes(b"")
     return tmp_path / "pics"
 
 
-def test_a_picture_is_the_same_in_every_form(classifier: Classifier, tmp_path: Path) -> None:
+def test_a_image_is_the_same_in_every_form(classifier: Classifier, tmp_path: Path) -> None:
     image = scene(1)
     image.save(tmp_path / "p.png")
     array = np.asarray(image)
@@ -81,7 +81,7 @@ def test_a_picture_is_the_same_in_every_form(classifier: Classifier, tmp_path: P
     np.testing.assert_allclose(many, np.tile(expected, (len(many), 1)), atol=1e-6)
 
 
-def test_grey_pictures_have_one_channel_or_none(classifier: Classifier) -> None:
+def test_grey_images_have_one_channel_or_none(classifier: Classifier) -> None:
     grey = np.asarray(scene(2).convert("L"))
     expected = classifier.predict_proba(Image.fromarray(grey))
     for form in (grey, grey[..., None], torch.tensor(grey), torch.tensor(grey)[None], grey / 255):
@@ -89,7 +89,7 @@ def test_grey_pictures_have_one_channel_or_none(classifier: Classifier) -> None:
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
-def test_an_opened_picture_is_turned_as_its_file_is(classifier: Classifier, tmp_path: Path, orientation: int) -> None:
+def test_an_opened_image_is_turned_as_its_file_is(classifier: Classifier, tmp_path: Path, orientation: int) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     scene(3).save(tmp_path / "p.png", exif=exif)
@@ -131,8 +131,8 @@ def test_probabilities_are_in_the_order_of_classes_(classifier: Classifier, fold
         assert {p.name: p.probability for p in ranked} == dict(zip(NAMES, row.tolist(), strict=True))
 
 
-def test_a_folder_is_its_pictures_in_order(classifier: Classifier, folder: Path) -> None:
-    found = gopro.find_pictures(folder)
+def test_a_folder_is_its_images_in_order(classifier: Classifier, folder: Path) -> None:
+    found = gopro.find_images(folder)
     assert [path.relative_to(folder).as_posix() for path in found] == [
         "a.png",
         "b.png",
@@ -155,10 +155,10 @@ def test_other_names_score_as_if_they_had_been_there_from_the_start(classifier: 
 
 @pytest.mark.parametrize("spec", sorted(METHODS))
 def test_every_method_has_features_and_they_give_its_probabilities(spec: str, tiny: Backbone) -> None:
-    """Unit length, one picture's not depending on the others; with the text features where logits are made of these."""
+    """Unit length, one image's not depending on the others; with the text features where logits are made of these."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        # MMRL predicts trained names by a second feature of a picture too, unless told not to
+        # MMRL predicts trained names by a second feature of an image too, unless told not to
         method = build_method("mmrl[fuse=false]" if spec == "mmrl" else spec, tiny, NAMES, "a photo of a {}.")
         for parameter in method.parameters():  # so that it isn't zero-shot CLIP
             torch.nn.init.normal_(parameter, std=0.1)
@@ -168,7 +168,7 @@ def test_every_method_has_features_and_they_give_its_probabilities(spec: str, ti
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-5)
     np.testing.assert_allclose(classifier.features(scene(1)), features[0], atol=1e-5)
     if spec == "linear-probe":
-        with pytest.raises(InputError, match="LinearProbe compares pictures with no text"):
+        with pytest.raises(InputError, match="LinearProbe compares images with no text"):
             classifier.text_features(images)
         return
     text = classifier.text_features(images)
@@ -191,34 +191,34 @@ HWC = np.zeros((8, 8, 3), np.uint8)
 WRONG = {
     "nothing": ([], "there are none"),
     "an empty batch": (np.zeros((0, 8, 8, 3), np.uint8), "there are none"),
-    "a number": (3, "pictures: a int"),
-    "None in a list": ([HWC, None], "pictures[1]: a NoneType"),
-    "bytes": (b"\x89PNG", "pictures: a bytes"),
-    "a dict": ({"a.png": 1}, "pictures: a dict"),
-    "pixels as lists": ([[[0, 0, 0]]], "pictures[0]: a list inside a list"),
-    "a vector": (np.zeros(9), "pictures: shape [9]; an array must be [H, W, C]"),
-    "five dimensions": ([torch.zeros(1, 1, 3, 8, 8)], "pictures[0]: shape [1, 1, 3, 8, 8]; a tensor must be [C, H, W]"),
+    "a number": (3, "images: a int"),
+    "None in a list": ([HWC, None], "images[1]: a NoneType"),
+    "bytes": (b"\x89PNG", "images: a bytes"),
+    "a dict": ({"a.png": 1}, "images: a dict"),
+    "pixels as lists": ([[[0, 0, 0]]], "images[0]: a list inside a list"),
+    "a vector": (np.zeros(9), "images: shape [9]; an array must be [H, W, C]"),
+    "five dimensions": ([torch.zeros(1, 1, 3, 8, 8)], "images[0]: shape [1, 1, 3, 8, 8]; a tensor must be [C, H, W]"),
     "channels first": (np.zeros((3, 8, 8), np.uint8), "must be [H, W, C] or [N, H, W, C]: use .transpose(1, 2, 0)"),
     "channels last": (torch.zeros(8, 8, 3), "use .permute(2, 0, 1)"),
     "two channels": (np.zeros((8, 8, 2)), "shape [8, 8, 2]"),
     "no pixels": (np.zeros((0, 8, 3)), "no pixels"),
-    "integers": (np.zeros((8, 8, 3), np.int64), "pictures: dtype int64; give uint8"),
+    "integers": (np.zeros((8, 8, 3), np.int64), "images: dtype int64; give uint8"),
     "booleans": (torch.zeros(3, 8, 8, dtype=torch.bool), "dtype bool"),
-    "0 to 255 as floats": ([HWC, HWC + 200.0], "pictures[1]: values from 200 to 200, floating point must be"),
+    "0 to 255 as floats": ([HWC, HWC + 200.0], "images[1]: values from 200 to 200, floating point must be"),
     "normalised": (torch.full((3, 8, 8), -1.5), "undo its normalisation"),
     "NaN": (np.full((8, 8, 3), np.nan), "values from nan"),
-    "one of a batch": ([HWC, torch.tensor([0.0, 9]).view(2, 1, 1, 1).expand(2, 3, 8, 8)], "pictures[1][1]: values"),
+    "one of a batch": ([HWC, torch.tensor([0.0, 9]).view(2, 1, 1, 1).expand(2, 3, 8, 8)], "images[1][1]: values"),
     "elongated": (np.zeros((1, 900, 3), np.uint8), "elongated"),
-    "no such file": (["nowhere.png"], "nowhere.png: there is no such picture"),
+    "no such file": (["nowhere.png"], "nowhere.png: there is no such image"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_what_is_no_picture_is_named(classifier: Classifier, what: str) -> None:
-    pictures, words = WRONG[what]
+def test_what_is_no_image_is_named(classifier: Classifier, what: str) -> None:
+    images, words = WRONG[what]
     for method in (classifier.predict, classifier.predict_proba, classifier.features, classifier.text_features):
         with pytest.raises(InputError) as caught:
-            method(pictures)
+            method(images)
         assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -236,7 +236,7 @@ def test_any_array_is_answered_or_refused_in_one_line(classifier, shape, dtype, 
     try:
         answer = classifier.predict(given)
     except InputError as error:
-        assert "pictures" in str(error) and "\n" not in str(error)
+        assert "images" in str(error) and "\n" not in str(error)
     else:
         assert answer in NAMES if array.ndim < 4 else len(answer) == len(array)
 
@@ -252,26 +252,26 @@ def test_wrong_settings_are_named(classifier: Classifier) -> None:
         lambda: classifier.for_classes([]): "no class names",
         lambda: classifier.for_classes(["a", "b", "a"]): "'a' is given twice",
         lambda: gopro.load("./runs/nowhere"): "runs/nowhere: there is no such folder",
-        lambda: gopro.find_pictures("nowhere"): "nowhere",
+        lambda: gopro.find_images("nowhere"): "nowhere",
     }.items():
         with pytest.raises(InputError, match=words):
             call()
 
 
-def test_folders_without_pictures_and_with_broken_ones_are_errors(classifier: Classifier, tmp_path: Path) -> None:
+def test_folders_without_images_and_with_broken_ones_are_errors(classifier: Classifier, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("")
-    with pytest.raises(InputError, match="no pictures in this folder"):
+    with pytest.raises(InputError, match="no images in this folder"):
         classifier.predict(tmp_path)
     (tmp_path / "broken.png").write_bytes(b"broken")
-    with pytest.raises(InputError, match=r"broken\.png: not a picture"):
+    with pytest.raises(InputError, match=r"broken\.png: not an image"):
         classifier.predict([scene(1), tmp_path])
 
 
-def test_a_damaged_opened_picture_is_named(classifier: Classifier) -> None:
+def test_a_damaged_opened_image_is_named(classifier: Classifier) -> None:
     buffer = io.BytesIO()
     scene(1, (300, 200)).save(buffer, "JPEG")
     damaged = Image.open(io.BytesIO(buffer.getvalue()[:900]))
-    with pytest.raises(InputError, match=r"pictures\[1\]: the picture cannot be read"):
+    with pytest.raises(InputError, match=r"images\[1\]: the image cannot be read"):
         classifier.predict([scene(1), damaged])
 
 
@@ -279,10 +279,10 @@ def test_a_stream_answers_in_order_and_goes_on_after_what_cannot_be_read(classif
     (folder / "a2.png").write_bytes(b"broken")
     given = [folder, "missing.png", *[folder / "a.png"] * 5]
     answers = list(classifier.stream(given, top_k=2, batch=3, workers=2))
-    expected = [*map(str, gopro.find_pictures(folder)), "missing.png", *[str(folder / "a.png")] * 5]
-    assert [answer.picture for answer in answers] == expected
+    expected = [*map(str, gopro.find_images(folder)), "missing.png", *[str(folder / "a.png")] * 5]
+    assert [answer.image for answer in answers] == expected
     failed = [answer for answer in answers if answer.error]
-    assert [Path(answer.picture).name for answer in failed] == ["a2.png", "missing.png"]
+    assert [Path(answer.image).name for answer in failed] == ["a2.png", "missing.png"]
     assert all(answer.predictions == [] for answer in failed)
     best = classifier.predict(folder / "a.png", top_k=2)
     for answer in answers[-5:]:
@@ -311,7 +311,7 @@ def test_a_stream_reads_no_further_ahead_than_two_batches(classifier: Classifier
     for thread in own:  # the one that reads too
         thread.join(60)
         assert not thread.is_alive(), thread
-    assert {thread.name for thread in own} == {"pictures", "decode_0", "decode_1"}
+    assert {thread.name for thread in own} == {"images", "decode_0", "decode_1"}
 
 
 def test_a_source_that_pauses_is_answered_meanwhile(classifier: Classifier) -> None:
@@ -319,7 +319,7 @@ def test_a_source_that_pauses_is_answered_meanwhile(classifier: Classifier) -> N
 
     def slow() -> Iterator[Image.Image]:
         yield scene(1)
-        assert answered.wait(60)  # for the answer to the picture before
+        assert answered.wait(60)  # for the answer to the image before
         yield scene(2)
 
     answers = classifier.stream(slow(), batch=64)
@@ -342,16 +342,16 @@ def test_decoding_in_threads_changes_nothing(tmp_path: Path, classifier: Classif
     for i in range(30):
         paths.append(tmp_path / f"{i}.png")
         scene(i).save(paths[-1])
-    alone = [classifier._view(PictureFile(path).open()) for path in paths]
+    alone = [classifier._view(ImageFile(path).open()) for path in paths]
     for batch, workers in ((1, 1), (7, 3), (64, None)):
-        parts = list(decoded(map(PictureFile, paths), classifier._view, batch=batch, workers=workers))
+        parts = list(decoded(map(ImageFile, paths), classifier._view, batch=batch, workers=workers))
         assert [len(part) for part in parts] == [batch] * (30 // batch) + ([30 % batch] if 30 % batch else [])
         for expected, (_, image) in zip(alone, [item for part in parts for item in part], strict=True):
             assert isinstance(image, torch.Tensor) and torch.equal(image, expected)
 
 
-def test_real_pictures_are_answered_as_by_evaluation(shared: Path) -> None:
-    """Caltech101's pictures of four classes with the embedded CLIP, against the evaluation's own loader."""
+def test_real_images_are_answered_as_by_evaluation(shared: Path) -> None:
+    """Caltech101's images of four classes with the embedded CLIP, against the evaluation's own loader."""
     dataset = gopro.load_dataset("caltech101", shared / "datasets")
     wanted = [dataset.classnames.index(name) for name in ("sunflower", "cup", "stop sign", "grand piano")]
     samples = [sample for sample in dataset.test if sample.label in wanted]
@@ -359,7 +359,7 @@ def test_real_pictures_are_answered_as_by_evaluation(shared: Path) -> None:
     batches = eval_batches(samples, classifier.method.backbone.preprocess, 64)
     logits = [classifier.method.logits(classifier.method.encode(views[0])) for views, _, _ in batches]
     expected = torch.cat(logits).softmax(dim=-1).numpy()
-    paths = [sample.picture.name for sample in samples]
+    paths = [sample.image.name for sample in samples]
     assert len(paths) > 60
     np.testing.assert_allclose(classifier.predict_proba(paths), expected, atol=1e-6)
     opened = [Image.open(path) for path in paths[:10]]

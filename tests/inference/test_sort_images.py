@@ -1,4 +1,4 @@
-"""Sorting pictures into folders: nothing is overwritten, nothing is lost, and again changes nothing."""
+"""Sorting images into folders: nothing is overwritten, nothing is lost, and again changes nothing."""
 
 import os
 import unicodedata
@@ -111,7 +111,7 @@ def test_what_is_not_sure_goes_to_a_folder_of_its_own(tmp_path: Path, sources: l
     assert tree(tmp_path / "sorted") == {"unsure/1.jpg": b"one", "_unsure/1.jpg": b"two", "cat/2.jpg": b"three"}
 
 
-def test_hard_links_to_a_symbolic_link_are_to_the_picture(tmp_path: Path, sources: list[Path]) -> None:
+def test_hard_links_to_a_symbolic_link_are_to_the_image(tmp_path: Path, sources: list[Path]) -> None:
     (tmp_path / "a" / "link.jpg").symlink_to("1.jpg")
     sort(tmp_path / "sorted", [tmp_path / "a" / "link.jpg"], link="hard")
     linked = tmp_path / "sorted" / "cat" / "link.jpg"

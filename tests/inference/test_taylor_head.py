@@ -31,7 +31,7 @@ TEMPLATE = "a photo of a {}."
 
 
 def encoded(backbone: Backbone, count: int, seed: int = 3) -> Encoded:
-    """As of pictures that differ more than noise does in a tower of random weights."""
+    """As of images that differ more than noise does in a tower of random weights."""
     generator = torch.Generator().manual_seed(seed)
     embedding = torch.randn(count, backbone.embed_dim, generator=generator)
     mean, std = 0.1 * torch.randn(2, count, sum(backbone.layer_widths), generator=generator)
@@ -46,11 +46,11 @@ def disturbed(method: Method, size: float = 0.1) -> Method:
 
 
 class Quadratic(Method):
-    """Its class features are quadratic in two numbers of a picture, without their product."""
+    """Its class features are quadratic in two numbers of an image, without their product."""
 
     curved = True
 
-    def picture_contexts(self, encoded: Encoded) -> Tensor:
+    def image_contexts(self, encoded: Encoded) -> Tensor:
         numbers = encoded.embedding[:, :2] - encoded.embedding[:, :2].mean(dim=0)
         _, _, axes = torch.linalg.svd(encoded.embedding[:, :2] - encoded.embedding[:, :2].mean(dim=0))
         return torch.stack([numbers @ axes.T, 7 + 0 * numbers], dim=1)  # [batch, 2, 2], apart along the axes
@@ -67,20 +67,20 @@ class Quadratic(Method):
 def test_what_is_quadratic_along_the_directions_is_exact(curved: bool, tiny: Backbone) -> None:
     method = Quadratic(tiny, NAMES, None)
     method.curved = curved
-    pictures = encoded(tiny, 24)
-    head = first_order(method, NAMES, pictures, pictures, error=1e-4)
+    images = encoded(tiny, 24)
+    head = first_order(method, NAMES, images, images, error=1e-4)
     assert len(head.terms.kept) == (4 if curved else 2)
     assert curved or head.terms.kept.max() < 2  # slopes alone
-    torch.testing.assert_close(head.logits(pictures), method.logits(pictures), atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(head.logits(images), method.logits(images), atol=1e-3, rtol=1e-4)
 
 
 def test_logits_against_a_plain_sum(tiny: Backbone) -> None:
     method = disturbed(build_method("gopro", tiny, NAMES, TEMPLATE))
     head = first_order(method, NAMES, encoded(tiny, 30), encoded(tiny, 10, seed=4), error=1e-9)
-    pictures = encoded(tiny, 3, seed=5)
-    terms, logits = head.terms, head.logits(pictures).detach()
+    images = encoded(tiny, 3, seed=5)
+    terms, logits = head.terms, head.logits(images).detach()
     count = terms.directions.shape[1]
-    image, contexts = method.picture_vectors(pictures), method.picture_contexts(pictures)
+    image, contexts = method.image_vectors(images), method.image_contexts(images)
     assert contexts is not None
     for b in range(3):
         away = contexts[b].detach().flatten() - terms.centre
@@ -93,11 +93,11 @@ def test_logits_against_a_plain_sum(tiny: Backbone) -> None:
             torch.testing.assert_close(logits[b, c], expected, atol=1e-3, rtol=1e-4)
 
 
-def test_coordinates_have_mean_0_and_variance_1_over_the_pictures_built_from(tiny: Backbone) -> None:
+def test_coordinates_have_mean_0_and_variance_1_over_the_images_built_from(tiny: Backbone) -> None:
     method = disturbed(build_method("cocoop", tiny, NAMES, TEMPLATE))
-    pictures = encoded(tiny, 40)
-    head = first_order(method, NAMES, pictures, pictures, error=1e-9)
-    contexts = method.picture_contexts(pictures)
+    images = encoded(tiny, 40)
+    head = first_order(method, NAMES, images, images, error=1e-9)
+    contexts = method.image_contexts(images)
     assert contexts is not None
     z = coordinates(contexts, head.terms)
     slopes = z[:, head.terms.kept < head.terms.directions.shape[1]]
@@ -105,13 +105,13 @@ def test_coordinates_have_mean_0_and_variance_1_over_the_pictures_built_from(tin
     torch.testing.assert_close(slopes.T @ slopes / 40, torch.eye(slopes.shape[1]), atol=1e-3, rtol=0)
 
 
-def test_slopes_are_the_derivative_where_pictures_are_near(tiny: Backbone) -> None:
+def test_slopes_are_the_derivative_where_images_are_near(tiny: Backbone) -> None:
     """Forward-mode differentiation of the packed tower and the projector, along the principal directions."""
     method = disturbed(build_method("gopro", tiny, NAMES, TEMPLATE))
-    contexts = method.picture_contexts(encoded(tiny, 30))
+    contexts = method.image_contexts(encoded(tiny, 30))
     assert contexts is not None
     near = contexts.mean(dim=0) + 0.1 * (contexts - contexts.mean(dim=0))
-    method.picture_contexts = lambda encoded: near[: len(encoded.embedding)]  # pyright: ignore[reportAttributeAccessIssue]
+    method.image_contexts = lambda encoded: near[: len(encoded.embedding)]  # pyright: ignore[reportAttributeAccessIssue]
     head = first_order(method, NAMES, encoded(tiny, 30), encoded(tiny, 10), error=1e-9)
     centre, spread = principal_directions(near)
     for place, term in enumerate(head.terms.kept.tolist()[:3]):
@@ -135,7 +135,7 @@ def test_terms_are_as_many_as_the_error_asks_for_and_bring_the_head_nearer(spec:
     for head in heads:
         apart = (head.logits(judging).softmax(dim=-1) - exact).abs().amax(dim=-1)
         assert head.agreement is not None
-        assert head.agreement.pictures == 20
+        assert head.agreement.images == 20
         assert head.agreement.largest == pytest.approx(apart.max().item(), abs=1e-6)
         assert head.agreement.mean == pytest.approx(apart.mean().item(), abs=1e-6)
         errors.append(apart.mean().item())
@@ -146,44 +146,44 @@ def test_agreement_counts_by_hand() -> None:
     a = torch.tensor([[0.6, 0.3, 0.1], [0.5, 0.4, 0.1], [0.2, 0.2, 0.6], [0.1, 0.8, 0.1]])
     b = torch.tensor([[0.6, 0.3, 0.1], [0.4, 0.5, 0.1], [0.2, 0.1, 0.7], [0.1, 0.6, 0.3]])
     agreement = Agreement.between(a, b)
-    assert (agreement.pictures, agreement.top1) == (4, 75)
+    assert (agreement.images, agreement.top1) == (4, 75)
     assert (agreement.largest, agreement.mean) == (pytest.approx(0.2), pytest.approx(0.1))
     assert agreement.most == pytest.approx(0.197)  # of 0, 0.1, 0.1 and 0.2, 97 % of the way between the last two
 
 
 def conditioned(name: str) -> bool:
-    return METHODS[name][0].picture_contexts is not Method.picture_contexts
+    return METHODS[name][0].image_contexts is not Method.image_contexts
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if not conditioned(name)])
-def test_a_head_of_a_method_whose_text_takes_nothing_of_a_picture_is_exact(name: str, tiny: Backbone) -> None:
+def test_a_head_of_a_method_whose_text_takes_nothing_of_a_image_is_exact(name: str, tiny: Backbone) -> None:
     method = disturbed(build_method(name, tiny, NAMES, TEMPLATE))
-    pictures = method.encode(torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(3)))
+    images = method.encode(torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(3)))
     head = constant(method, NAMES[1:3])
     assert head.frozen_images == method.frozen_images and head.classnames == tuple(NAMES[1:3])
-    torch.testing.assert_close(head.logits(pictures), method.logits(pictures)[:, 1:3], atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(head.logits(images), method.logits(images)[:, 1:3], atol=1e-4, rtol=1e-5)
 
 
-def test_evaluation_encodes_text_that_is_the_same_for_all_pictures_once(tiny: Backbone, monkeypatch) -> None:
+def test_evaluation_encodes_text_that_is_the_same_for_all_images_once(tiny: Backbone, monkeypatch) -> None:
     method, asked = disturbed(build_method("coop", tiny, NAMES, TEMPLATE)), []
-    by_hand, pictures = type(method).class_vectors, encoded(tiny, 10)
-    wanted = method.logits(pictures).softmax(dim=-1)
+    by_hand, images = type(method).class_vectors, encoded(tiny, 10)
+    wanted = method.logits(images).softmax(dim=-1)
     monkeypatch.setattr(type(method), "class_vectors", lambda self, c=None: asked.append(1) or by_hand(self, c))
-    result = evaluate(method, EncodedSamples(pictures, torch.zeros(10, dtype=torch.long), 0.0), batch=2)
+    result = evaluate(method, EncodedSamples(images, torch.zeros(10, dtype=torch.long), 0.0), batch=2)
     torch.testing.assert_close(result.probabilities, wanted)
     assert len(asked) == 1
 
 
-def test_pictures_that_all_generate_one_context_need_no_terms(tiny: Backbone) -> None:
-    method = build_method("gopro", tiny, NAMES, TEMPLATE).eval()  # untrained: no picture shifts it
+def test_images_that_all_generate_one_context_need_no_terms(tiny: Backbone) -> None:
+    method = build_method("gopro", tiny, NAMES, TEMPLATE).eval()  # untrained: no image shifts it
     head = first_order(method, NAMES, encoded(tiny, 8), encoded(tiny, 8, seed=4), error=1e-4)
     assert head.terms.directions.shape[1] == len(head.terms.kept) == 0
     assert head.agreement is not None and head.agreement.largest < 1e-4
 
 
-def test_a_head_refuses_other_names_and_too_few_pictures(tiny: Backbone) -> None:
+def test_a_head_refuses_other_names_and_too_few_images(tiny: Backbone) -> None:
     method = build_method("gopro", tiny, NAMES, TEMPLATE).eval()
-    with pytest.raises(InputError, match="two pictures"):
+    with pytest.raises(InputError, match="two images"):
         first_order(method, NAMES, encoded(tiny, 8), encoded(tiny, 1), error=0.1)
     with pytest.raises(InputError, match="build one"):
         constant(build_method("zeroshot", tiny, NAMES, TEMPLATE), NAMES).for_classes(["dog"])
@@ -207,10 +207,10 @@ def test_a_head_is_kept_and_found_again(run: Run, tmp_path: Path, tiny: Backbone
     run = copied(run, tmp_path / "run", tiny)
     built = build_head(run, NAMES)
     found = load_head(run, NAMES)
-    pictures = encoded(tiny, 5)
-    assert torch.equal(built.logits(pictures), found.logits(pictures))
+    images = encoded(tiny, 5)
+    assert torch.equal(built.logits(images), found.logits(images))
     assert found.agreement == built.agreement and found.agreement is not None
-    assert found.agreement.pictures == 21  # of the 43 validation pictures, one a class, every second
+    assert found.agreement.images == 21  # of the 43 validation images, one a class, every second
     samples = encode_samples(run.method, load_dataset("emoji-activities").half("base").test[:40])
     head = ready_head(run, run.method.classnames)
     assert isinstance(head, FirstOrder) and head_path(run, run.method.classnames).is_file()
@@ -250,7 +250,7 @@ def test_a_head_that_does_not_fit_is_refused(run: Run, tmp_path: Path, tiny: Bac
 def test_a_classifier_takes_the_head_of_its_run_for_any_names(run: Run, tmp_path: Path, tiny: Backbone) -> None:
     run = copied(run, tmp_path / "run", tiny)
     exact = Classifier(run.method, run)
-    images = [sample.picture.open() for sample in load_dataset("emoji-activities").half("base").test[:12]]
+    images = [sample.image.open() for sample in load_dataset("emoji-activities").half("base").test[:12]]
     quick = exact.for_classes(NAMES).first_order()
     assert (exact.head, quick.head, quick.first_order()) == ("exact", "first-order", quick)
     assert head_path(run, NAMES).is_file() and list(quick.classes_) == NAMES

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from scipy.optimize import minimize
 from torch import Tensor
 
-from gopro import sweep
+from gopro import benchmark
 from gopro.clip.backbone import Backbone, Encoded
 from gopro.clip.encode_text import encode_texts
 from gopro.data.dataset import Dataset
@@ -35,7 +35,7 @@ SOLVED = ["linear-probe", "tip-adapter", "tip-adapter-f"]
 CONFIG = TrainConfig(data="emoji-activities", output=Path(), shots=2, epochs=2, classes="base", workers=0)
 
 
-def pictures(count: int, seed: int = 3) -> Encoded:
+def images(count: int, seed: int = 3) -> Encoded:
     generator = torch.Generator().manual_seed(seed)
     embedding = F.normalize(torch.randn(count, 32, generator=generator), dim=-1)
     return Encoded(embedding, torch.zeros(count, 128), torch.zeros(count, 128))
@@ -53,7 +53,7 @@ def labels(count: int) -> Tensor:
 def test_an_ensemble_is_the_mean_over_its_templates(spec: int, templates, tiny: Backbone) -> None:
     assert len(templates) == spec
     method = build_method(f"zeroshot[ensemble={spec}]", tiny, NAMES[:2], TEMPLATE)
-    image = pictures(5)
+    image = images(5)
     for c, name in enumerate(NAMES[:2]):
         mean = encode_texts(tiny.text, [template(name) for template in templates]).mean(dim=0)
         expected = tiny.logit_scale * image.embedding @ (mean / mean.norm())
@@ -61,12 +61,12 @@ def test_an_ensemble_is_the_mean_over_its_templates(spec: int, templates, tiny: 
 
 
 def test_tip_adapter_against_a_plain_sum(tiny: Backbone) -> None:
-    """Zhang et al. 2022, equations 3 to 6, written out for one picture and class at a time."""
+    """Zhang et al. 2022, equations 3 to 6, written out for one image and class at a time."""
     method = build_method("tip-adapter[alpha=2,beta=3.5]", tiny, NAMES, TEMPLATE)
-    draws = [pictures(6, seed=1), pictures(6, seed=2)]
+    draws = [images(6, seed=1), images(6, seed=2)]
     method.solve(draws, labels(6))
     zeroshot = build_method("zeroshot", tiny, NAMES, TEMPLATE)
-    test = pictures(5, seed=9)
+    test = images(5, seed=9)
     expected = zeroshot.logits(test).clone()
     for i in range(5):
         for j in range(6):
@@ -120,10 +120,10 @@ def test_the_authors_fine_tuning(authors: tuple[dict[str, Tensor], Backbone]) ->
 
 
 @pytest.mark.parametrize("spec", ["tip-adapter", "tip-adapter-f"])
-def test_names_without_a_picture_get_zero_shot_logits(spec: str, tiny: Backbone) -> None:
+def test_names_without_a_image_get_zero_shot_logits(spec: str, tiny: Backbone) -> None:
     method = build_method(f"{spec}[alpha=5]", tiny, NAMES, TEMPLATE)
-    method.solve([pictures(8)], labels(8))
-    mixed, test = ["sea", "dog", "owl", "lamp"], pictures(5, seed=9)
+    method.solve([images(8)], labels(8))
+    mixed, test = ["sea", "dog", "owl", "lamp"], images(5, seed=9)
     logits, zeroshot = method.for_classes(mixed).logits(test), build_method("zeroshot", tiny, mixed, TEMPLATE)
     extra = logits - zeroshot.logits(test)
     torch.testing.assert_close(extra[:, [0, 3]], torch.zeros(5, 2))
@@ -134,13 +134,13 @@ def test_names_without_a_picture_get_zero_shot_logits(spec: str, tiny: Backbone)
     torch.testing.assert_close(back.logits(test), method.logits(test))
 
 
-def test_search_takes_the_best_on_validation_pictures(tiny: Backbone) -> None:
-    """Keys and validation pictures agree and the text is noise, so a weightier cache is better."""
+def test_search_takes_the_best_on_validation_images(tiny: Backbone) -> None:
+    """Keys and validation images agree and the text is noise, so a weightier cache is better."""
     method = build_method("tip-adapter[search=true,alpha=0]", tiny, NAMES, TEMPLATE)
-    train, noise = pictures(8), pictures(8, seed=4).embedding
+    train, noise = images(8), images(8, seed=4).embedding
     val = Encoded(F.normalize(train.embedding + 0.3 * noise, dim=-1), train.mean, train.std)
     before = (method.logits(val).argmax(-1) == labels(8)).sum()
-    with pytest.raises(InputError, match="no validation pictures"):
+    with pytest.raises(InputError, match="no validation images"):
         method.solve([train], labels(8))
     method.solve([train], labels(8), (val, labels(8)))
     assert isinstance(method, TipAdapter) and method.alpha > 0
@@ -153,7 +153,7 @@ def test_search_takes_the_best_on_validation_pictures(tiny: Backbone) -> None:
 @pytest.mark.parametrize("c", [0.1, 10.0, 1000.0])
 def test_the_regression_is_at_its_optimum(c: float) -> None:
     """Against SciPy's L-BFGS on the same convex loss, written out in NumPy's terms."""
-    features, target = pictures(24).embedding.double(), labels(24)
+    features, target = images(24).embedding.double(), labels(24)
     weight, bias = logistic_regression(features, target, 4, c)
 
     def loss(flat) -> tuple[float, object]:
@@ -170,10 +170,10 @@ def test_the_regression_is_at_its_optimum(c: float) -> None:
     torch.testing.assert_close(weight, torch.from_numpy(found.x[:-4]).reshape(4, 32), atol=1e-2, rtol=1e-3)
 
 
-def test_c_is_the_best_on_validation_pictures(tiny: Backbone) -> None:
+def test_c_is_the_best_on_validation_images(tiny: Backbone) -> None:
     """A quarter of the labels is wrong: a weak penalty learns them by heart, a stronger one does not."""
-    train, target = pictures(64), (pictures(64).embedding[:, :4]).argmax(dim=-1)
-    val, truth = pictures(200, seed=5), pictures(200, seed=5).embedding[:, :4].argmax(dim=-1)
+    train, target = images(64), (images(64).embedding[:, :4]).argmax(dim=-1)
+    val, truth = images(200, seed=5), images(200, seed=5).embedding[:, :4].argmax(dim=-1)
     wrong = target.clone()
     wrong[::4] = (wrong[::4] + 1) % 4
 
@@ -190,8 +190,8 @@ def test_c_is_the_best_on_validation_pictures(tiny: Backbone) -> None:
 
 def test_a_linear_probe_refuses_names_that_it_was_not_trained_on(tiny: Backbone) -> None:
     method = build_method("linear-probe", tiny, NAMES, TEMPLATE)
-    method.solve([pictures(8)], labels(8))
-    test = pictures(3, seed=9)
+    method.solve([images(8)], labels(8))
+    test = images(3, seed=9)
     torch.testing.assert_close(method.for_classes(["dog", "owl"]).logits(test), method.logits(test)[:, [3, 1]])
     with pytest.raises(InputError, match=r"^[^\n]*'lamp'[^\n]*$"):
         method.for_classes(["dog", "lamp"])
@@ -210,7 +210,7 @@ def test_a_run_is_loaded_as_it_was_and_repeats_bit_for_bit(spec: str, tmp_path: 
     train(replace(config, output=tmp_path / "b", workers=1), backbone=tiny)
     first, second = load_file(tmp_path / "a" / LEARNED), load_file(tmp_path / "b" / LEARNED)
     assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
-    test = pictures(4)
+    test = images(4)
     loaded = load_run(tmp_path / "a", backbone=tiny).method
     torch.testing.assert_close(loaded.logits(test), run.method.logits(test), atol=0, rtol=0)
     zeroshot = build_method("zeroshot", tiny, run.method.classnames, run.template)
@@ -222,8 +222,8 @@ def test_a_run_is_loaded_as_it_was_and_repeats_bit_for_bit(spec: str, tmp_path: 
     assert cost.train_seconds > 0
 
 
-def test_every_training_picture_is_a_key(tmp_path: Path, tiny: Backbone) -> None:
-    """At 65 pictures a training loader's batches of 64 would leave one out; without draws a key is one view's."""
+def test_every_training_image_is_a_key(tmp_path: Path, tiny: Backbone) -> None:
+    """At 65 images a training loader's batches of 64 would leave one out; without draws a key is one view's."""
     samples = load_dataset("emoji-activities").train[:65]
     few = Dataset("few", ("a", "b"), tuple(replace(s, label=i % 2) for i, s in enumerate(samples)), (), ())
     keys = {}
@@ -237,7 +237,7 @@ def test_every_training_picture_is_a_key(tmp_path: Path, tiny: Backbone) -> None
     plain = encode_samples(method, few.train).encoded[:].embedding
     torch.testing.assert_close(keys[0], plain)
     near = keys[3] @ plain.T
-    assert (near.diagonal() > near.mean(dim=1)).float().mean() > 0.9  # a picture's own key, in the picture's place
+    assert (near.diagonal() > near.mean(dim=1)).float().mean() > 0.9  # an image's own key, in the image's place
 
 
 def test_a_stepped_method_starts_from_its_solution(tmp_path: Path, tiny: Backbone) -> None:
@@ -273,7 +273,7 @@ def test_a_sweep_records_what_a_linear_probe_cannot_be_tested_on(tmp_path: Path)
     config = BenchmarkConfig(
         output=tmp_path, data=("emoji-activities",), methods=("linear-probe",), shots=(1,), seeds=(1,), workers=0
     )
-    outcome = sweep.benchmark("base-to-new", config)
+    outcome = benchmark("base-to-new", config)
     assert [row["classes"] for row in outcome.rows] == ["base"] and outcome.rows[0]["train_seconds"] > 0
     [failure] = outcome.failures
     assert "knows no class names but those it was trained on" in failure["error"] and failure["traceback"] is None

@@ -67,11 +67,11 @@ def deviations(golden: dict[str, Tensor], metadata: dict[str, str], backbone: Ba
         torch.testing.assert_close(method.state_dict()["context"], start["context"])  # both start from the same words
     method.load_state_dict(start)
     optimizer = torch.optim.SGD(method.parameters(), lr=float(metadata["lr"]), momentum=0.9, weight_decay=5e-4)
-    pictures = method.encode(golden["images"])
-    found = {"logits": deviation(method.logits(pictures), golden["logits"])}
+    images = method.encode(golden["images"])
+    found = {"logits": deviation(method.logits(images), golden["logits"])}
     losses = []
     for step in range(STEPS):
-        loss = sum(method.losses(pictures[None], golden["labels"]).values())
+        loss = sum(method.losses(images[None], golden["labels"]).values())
         losses.append(loss)
         optimizer.zero_grad()
         loss.backward()
@@ -136,11 +136,9 @@ def test_middle_puts_the_smaller_half_before_the_name(tiny: Backbone) -> None:
 
 @pytest.mark.parametrize("spec", ["coop[csc=true]", "kgcoop", 'kgcoop[template="an icon of {}."]'])
 def test_learning_starts_at_zero_shot(spec: str, tiny: Backbone) -> None:
-    pictures = encoded(tiny, 8)
-    expected = build_method("zeroshot", tiny, NAMES, TEMPLATE).logits(pictures)
-    torch.testing.assert_close(
-        build_method(spec, tiny, NAMES, TEMPLATE).logits(pictures), expected, atol=1e-4, rtol=1e-5
-    )
+    images = encoded(tiny, 8)
+    expected = build_method("zeroshot", tiny, NAMES, TEMPLATE).logits(images)
+    torch.testing.assert_close(build_method(spec, tiny, NAMES, TEMPLATE).logits(images), expected, atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize("settings", ["csc=true", "csc=true,position=middle", "csc=true,position=front,tokens=2"])
@@ -209,27 +207,27 @@ def test_random_context_needs_no_words_and_follows_the_seed(tiny: Backbone) -> N
 @pytest.mark.parametrize("spec", ["coop", "coop[csc=true,position=middle]", "cocoop", "kgcoop"])
 def test_every_parameter_learns(spec: str, openai_tiny: Backbone) -> None:
     method = disturbed(build_method(spec, openai_tiny, NAMES, TEMPLATE)).train()
-    pictures = openai_tiny.encode(torch.randn(1, 4, 3, 16, 16, generator=torch.Generator().manual_seed(3)))
-    sum(method.losses(pictures, LABELS).values()).backward()
+    images = openai_tiny.encode(torch.randn(1, 4, 3, 16, 16, generator=torch.Generator().manual_seed(3)))
+    sum(method.losses(images, LABELS).values()).backward()
     assert [n for n, p in method.named_parameters() if p.grad is None or p.grad.abs().max() < 1e-7] == []
 
 
 def test_a_silent_meta_net_makes_cocoop_coop(tiny: Backbone) -> None:
     method, coop = (disturbed(build_method(spec, tiny, NAMES, TEMPLATE)) for spec in ("cocoop", "coop"))
-    pictures = encoded(tiny, 4)
-    assert not torch.allclose(method.logits(pictures), coop.logits(pictures), atol=1e-3)
+    images = encoded(tiny, 4)
+    assert not torch.allclose(method.logits(images), coop.logits(images), atol=1e-3)
     with torch.no_grad():
         for name, parameter in method.named_parameters():
             if name.startswith("meta_net.linear2"):
                 parameter.zero_()
-    torch.testing.assert_close(method.logits(pictures), coop.logits(pictures), atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(method.logits(images), coop.logits(images), atol=1e-4, rtol=1e-5)
 
 
 def test_kgcoop_is_held_by_the_hand_written_prompt(tiny: Backbone) -> None:
-    pictures = encoded(tiny, 1, 4)
+    images = encoded(tiny, 1, 4)
 
     def terms(spec: str, size: float) -> dict[str, float]:
-        losses = disturbed(build_method(spec, tiny, NAMES, TEMPLATE), size).losses(pictures, LABELS)
+        losses = disturbed(build_method(spec, tiny, NAMES, TEMPLATE), size).losses(images, LABELS)
         return {name: loss.item() for name, loss in losses.items()}
 
     assert terms("kgcoop", 0)["kg"] == pytest.approx(0, abs=1e-5)  # it starts where it is held

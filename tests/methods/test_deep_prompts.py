@@ -24,7 +24,7 @@ from gopro.data.transforms import Preprocess
 from gopro.errors import InputError
 from gopro.inference import evaluate as evaluation
 from gopro.inference.classifier import Classifier
-from gopro.inference.evaluate import EncodedSamples, evaluate, evaluate_pictures
+from gopro.inference.evaluate import EncodedSamples, evaluate, evaluate_images
 from gopro.methods.base import Method
 from gopro.methods.maple import MaPLe
 from gopro.methods.mmrl import MMRL
@@ -321,18 +321,18 @@ def test_words_behind_the_learned_tokens_stay(tiny: Backbone) -> None:
 
 
 def test_evaluation_by_batches_is_evaluation(tiny: Backbone) -> None:
-    """A batch at a time gives what all at once do; pictures of a shorter last batch are not lost."""
+    """A batch at a time gives what all at once do; images of a shorter last batch are not lost."""
     data = load_dataset("emoji-activities").half("base")
     method = build_method("maple", tiny, data.classnames, TEMPLATE)
     seen: list[int] = []
-    whole = evaluate_pictures(method, data.test[:75], batch=32, on_progress=seen.append)
+    whole = evaluate_images(method, data.test[:75], batch=32, on_progress=seen.append)
     assert seen == [32, 32, 11]
     [views] = eval_batches(data.test[:75], tiny.preprocess, 75)
     kept = evaluate(method, EncodedSamples(views.views[0], views.labels, 0.0))
     assert replace(whole, seconds=0, probabilities=0) == replace(kept, seconds=0, probabilities=0)
     torch.testing.assert_close(whole.probabilities, kept.probabilities)
-    with pytest.raises(InputError, match="no pictures"):
-        evaluate_pictures(method, [])
+    with pytest.raises(InputError, match="no images"):
+        evaluate_images(method, [])
 
 
 @pytest.mark.parametrize("spec", DEEP)
@@ -346,19 +346,19 @@ def test_a_run_trains_and_its_prediction_is_the_evaluations(spec: str, tmp_path:
     data = load_dataset("emoji-activities").half("base")
     curve = [row.rpartition(",")[2] for row in (tmp_path / "run" / "log.csv").read_text().splitlines()]
     few = data.few_shot(2, config.seed)
-    judged = evaluate_pictures(run.method, few.val).accuracy
+    judged = evaluate_images(run.method, few.val).accuracy
     assert judged == pytest.approx(max(float(value) for value in curve[1:] if value), abs=1e-3)
     classifier = Classifier(run.method)
-    found = evaluate_pictures(run.method, data.test[:3])
-    pictures = [sample.picture.open() for sample in data.test[:3]]
-    probabilities = torch.from_numpy(classifier.predict_proba(pictures))
+    found = evaluate_images(run.method, data.test[:3])
+    images = [sample.image.open() for sample in data.test[:3]]
+    probabilities = torch.from_numpy(classifier.predict_proba(images))
     torch.testing.assert_close(probabilities, found.probabilities, atol=1e-5, rtol=1e-4)
     others = classifier.for_classes(["chess pawn", "ball"]).predict(Image.new("RGB", (40, 40)), top_k=2)
     assert {prediction.name for prediction in others} == {"chess pawn", "ball"}
 
 
 def test_a_sweep_mixes_methods_with_and_without_frozen_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Encoded test pictures are shared between coop and zeroshot alone; the deep method is tested on pictures."""
+    """Encoded test images are shared between coop and zeroshot alone; the deep method is tested on images."""
     encoded, read_anew = [], []
     monkeypatch.setattr(
         features, "view_batches", lambda views, *a: encoded.append(len(views)) or view_batches(views, *a)

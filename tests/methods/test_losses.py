@@ -20,7 +20,7 @@ def test_nt_xent_is_its_definition_summed_by_hand() -> None:
     assert nt_xent(a, b, 0.2).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_nt_xent_ignores_length_and_order_of_views_and_pictures() -> None:
+def test_nt_xent_ignores_length_and_order_of_views_and_images() -> None:
     a, b = torch.randn(2, 6, 4).unbind()
     loss = nt_xent(a, b)
     shuffled = torch.randperm(6)
@@ -43,7 +43,7 @@ def test_supervised_nt_xent_is_its_definition_summed_by_hand() -> None:
     torch.testing.assert_close(nt_xent(a, b, 0.2, torch.arange(5)), nt_xent(a, b, 0.2))
 
 
-def test_nt_xent_of_one_picture_is_zero() -> None:
+def test_nt_xent_of_one_image_is_zero() -> None:
     assert nt_xent(torch.randn(1, 4), torch.randn(1, 4)).item() == 0
 
 

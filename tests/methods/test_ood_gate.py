@@ -1,4 +1,4 @@
-"""Predictions go over to frozen CLIP's where pictures are unlike those that were trained on."""
+"""Predictions go over to frozen CLIP's where images are unlike those that were trained on."""
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ def around(centres: Tensor, each: int, spread: float, seed: int) -> tuple[Tensor
     return F.normalize(centres + spread * noise, dim=-1).flatten(0, 1), torch.arange(len(centres)).repeat(each)
 
 
-def test_it_is_1_for_pictures_like_those_seen_and_less_the_less_they_are_like_them() -> None:
+def test_it_is_1_for_images_like_those_seen_and_less_the_less_they_are_like_them() -> None:
     centres = F.normalize(torch.randn(5, 64, generator=torch.Generator().manual_seed(0)), dim=-1)
     familiarity = Familiarity(6, 64)  # of the sixth class nothing is seen
     seen, labels = around(centres, 40, 0.05, seed=1)
@@ -43,7 +43,7 @@ def encoded(backbone: Backbone, count: int, seed: int) -> Encoded:
 
 
 def trained(spec: str, tiny: Backbone) -> Method:
-    """Away from its start, and with pictures seen."""
+    """Away from its start, and with images seen."""
     method = build_method(spec, tiny, NAMES, TEMPLATE)
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -56,22 +56,22 @@ def trained(spec: str, tiny: Backbone) -> Method:
 
 
 def test_logits_are_those_of_both_as_the_share_says(tiny: Backbone) -> None:
-    pictures = encoded(tiny, 6, seed=5)[0]
+    images = encoded(tiny, 6, seed=5)[0]
     learned = build_method("gopro[fade=0]", tiny, NAMES, TEMPLATE)
-    frozen = build_method("zeroshot", tiny, NAMES, TEMPLATE).logits(pictures)
+    frozen = build_method("zeroshot", tiny, NAMES, TEMPLATE).logits(images)
     for fade in (0.5, 2.0):
         method = trained(f"gopro[fade={fade}]", tiny)
         state = {k: t for k, t in method.state_dict().items() if not k.startswith("familiarity")}
         learned.load_state_dict(state)
-        share = method.familiarity(pictures.embedding)[:, None] ** fade
+        share = method.familiarity(images.embedding)[:, None] ** fade
         assert 0.1 < share.min() < share.max() <= 1
-        expected = share * learned.logits(pictures) + (1 - share) * frozen
-        torch.testing.assert_close(method.logits(pictures), expected, atol=1e-4, rtol=1e-5)
-        torch.testing.assert_close(Method.logits(method, pictures), expected, atol=1e-4, rtol=1e-5)
-        torch.testing.assert_close(method.class_features(pictures), learned.class_features(pictures))
+        expected = share * learned.logits(images) + (1 - share) * frozen
+        torch.testing.assert_close(method.logits(images), expected, atol=1e-4, rtol=1e-5)
+        torch.testing.assert_close(Method.logits(method, images), expected, atol=1e-4, rtol=1e-5)
+        torch.testing.assert_close(method.class_features(images), learned.class_features(images))
 
 
-def test_training_alone_makes_pictures_familiar_and_the_state_keeps_them(tiny: Backbone) -> None:
+def test_training_alone_makes_images_familiar_and_the_state_keeps_them(tiny: Backbone) -> None:
     method = trained("gopro", tiny)
     before = method.familiarity.count.clone()
     assert before.tolist() == [2, 2, 2, 2]
@@ -79,9 +79,9 @@ def test_training_alone_makes_pictures_familiar_and_the_state_keeps_them(tiny: B
     assert torch.equal(method.familiarity.count, before)
     other = build_method("gopro", tiny, ["a", "b"], TEMPLATE)
     other.load_state_dict(method.state_dict())
-    pictures = encoded(tiny, 6, seed=5)[0]
+    images = encoded(tiny, 6, seed=5)[0]
     same = other.for_classes(NAMES).eval()
-    torch.testing.assert_close(same.logits(pictures), method.logits(pictures))
+    torch.testing.assert_close(same.logits(images), method.logits(images))
 
 
 def test_the_first_order_head_fades_as_well(tiny: Backbone) -> None:
@@ -92,8 +92,6 @@ def test_the_first_order_head_fades_as_well(tiny: Backbone) -> None:
                 parameter *= 0.1
     seen, held_out = encoded(tiny, 16, seed=6)[0], encoded(tiny, 16, seed=7)[0]
     head = first_order(method, NAMES, seen, held_out, error=1e-3)
-    pictures = encoded(tiny, 6, seed=5)[0]
-    torch.testing.assert_close(
-        head.logits(pictures).softmax(-1), method.logits(pictures).softmax(-1), atol=5e-3, rtol=0
-    )
-    torch.testing.assert_close(head.class_features(pictures), method.class_features(pictures), atol=2e-2, rtol=0)
+    images = encoded(tiny, 6, seed=5)[0]
+    torch.testing.assert_close(head.logits(images).softmax(-1), method.logits(images).softmax(-1), atol=5e-3, rtol=0)
+    torch.testing.assert_close(head.class_features(images), method.class_features(images), atol=2e-2, rtol=0)

@@ -35,7 +35,7 @@ def test_the_recorded_step_is_reproduced(golden: Path) -> None:
     assert {"logits", "text_features.augmix", "projected.moco", "loss.total", "sgd.loss.4"} <= set(names)
     assert sum(name.startswith("grad.") for name in names) == 23
     forward = {name: value for name, value in names.items() if not name.startswith("grad.")}
-    # batch norm over five pictures magnifies rounding: 0.7e-5 on one processor, 1.02e-5 on another
+    # batch norm over five images magnifies rounding: 0.7e-5 on one processor, 1.02e-5 on another
     normed = [forward.pop(name) for name in list(forward) if name.startswith("projected.")]
     assert max(normed) < 2e-5 and max(forward.values()) < 1e-5
 
@@ -52,7 +52,7 @@ def test_a_wrong_number_is_found(key: str, golden: Path, tmp_path: Path) -> None
 
 
 def test_other_depths_sizes_names_and_batches_load(golden: Path, tmp_path: Path) -> None:
-    """A file cut down to 2 image layers, 3 text layers, 4 classes and 3 pictures runs; its gradients are its own."""
+    """A file cut down to 2 image layers, 3 text layers, 4 classes and 3 images runs; its gradients are its own."""
     with safe_open(golden, framework="pt") as file:
         metadata, tensors = file.metadata(), {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
     for key in list(tensors):

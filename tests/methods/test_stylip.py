@@ -38,15 +38,15 @@ def test_every_parameter_learns(spec: str, tiny: Backbone) -> None:
 def test_stylip_starts_at_the_template_with_its_last_word_doubled(tiny: Backbone) -> None:
     method = build_method('stylip[template="an icon of a {}!"]', tiny, NAMES, TEMPLATE)
     zeroshot = build_method('zeroshot[template="an icon of a a {}!"]', tiny, NAMES, TEMPLATE)
-    pictures = encoded(tiny, 4)
-    torch.testing.assert_close(method.logits(pictures), zeroshot.logits(pictures), atol=1e-4, rtol=1e-5)
+    images = encoded(tiny, 4)
+    torch.testing.assert_close(method.logits(images), zeroshot.logits(images), atol=1e-4, rtol=1e-5)
 
 
 def test_stylips_contexts_against_a_plain_sum(tiny: Backbone) -> None:
     method = disturbed(build_method("stylip[hidden=3]", tiny, NAMES, TEMPLATE))
     assert isinstance(method, StyLIP)
-    pictures = encoded(tiny, 2)
-    contexts = method.picture_contexts(pictures)
+    images = encoded(tiny, 2)
+    contexts = method.image_contexts(images)
     assert contexts.shape == (2, 5, 64)
 
     def normed(x: torch.Tensor) -> torch.Tensor:
@@ -55,8 +55,8 @@ def test_stylips_contexts_against_a_plain_sum(tiny: Backbone) -> None:
     for b in range(2):
         style, content = [], []
         for layer in range(2):
-            mean = pictures.mean[b, 64 * layer : 64 * (layer + 1)]
-            std = pictures.std[b, 64 * layer : 64 * (layer + 1)]
+            mean = images.mean[b, 64 * layer : 64 * (layer + 1)]
+            std = images.std[b, 64 * layer : 64 * (layer + 1)]
             style.append(method.style[layer](normed(torch.cat([mean, std]))).clamp_min(0))
             content.append(method.content[layer](normed(mean)).clamp_min(0))
         for m in range(4):
@@ -68,13 +68,11 @@ def test_stylips_contexts_against_a_plain_sum(tiny: Backbone) -> None:
 
 @pytest.mark.parametrize("changed", ["mean", "std"])
 def test_stylip_predicts_by_style_and_content(changed: str, tiny: Backbone) -> None:
-    """Of pictures whose embeddings are the same."""
-    method, picture = disturbed(build_method("stylip", tiny, NAMES, TEMPLATE)), encoded(tiny, 1)
-    mean, std = (
-        torch.rand_like(t) if name == changed else t for name, t in vars(picture).items() if name != "embedding"
-    )
-    other = Encoded(picture.embedding, mean, std)
-    assert (method.logits(other) - method.logits(picture)).abs().max() > 1e-3
+    """Of images whose embeddings are the same."""
+    method, image = disturbed(build_method("stylip", tiny, NAMES, TEMPLATE)), encoded(tiny, 1)
+    mean, std = (torch.rand_like(t) if name == changed else t for name, t in vars(image).items() if name != "embedding")
+    other = Encoded(image.embedding, mean, std)
+    assert (method.logits(other) - method.logits(image)).abs().max() > 1e-3
 
 
 def test_slips_losses(tiny: Backbone) -> None:

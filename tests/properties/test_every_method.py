@@ -48,12 +48,12 @@ def test_permuting_classes_permutes_logits(method: Method) -> None:
 
 
 def test_logits_are_scaled_products_of_two_sides(method: Method) -> None:
-    pictures = encoded(method, 3)
-    contexts = method.picture_contexts(pictures)
-    image, classes = method.picture_vectors(pictures), method.class_vectors(contexts)
+    images = encoded(method, 3)
+    contexts = method.image_contexts(images)
+    image, classes = method.image_vectors(images), method.class_vectors(contexts)
     assert len(classes) == (1 if contexts is None else 3)
     expected = method.backbone.logit_scale * (image[:, None] * classes).sum(-1)
-    torch.testing.assert_close(method.logits(pictures), expected, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(method.logits(images), expected, atol=1e-4, rtol=1e-5)
 
 
 def test_a_class_scores_the_same_whatever_the_others(method: Method) -> None:
@@ -63,10 +63,10 @@ def test_a_class_scores_the_same_whatever_the_others(method: Method) -> None:
     assert one.classnames == ("dog",) and method.classnames == tuple(NAMES)
 
 
-def test_pictures_do_not_depend_on_their_batch(method: Method) -> None:
-    pictures = encoded(method, 4)
-    alone = torch.cat([method.logits(pictures[i : i + 1]) for i in range(4)])
-    torch.testing.assert_close(method.logits(pictures), alone, atol=1e-4, rtol=1e-5)
+def test_images_do_not_depend_on_their_batch(method: Method) -> None:
+    images = encoded(method, 4)
+    alone = torch.cat([method.logits(images[i : i + 1]) for i in range(4)])
+    torch.testing.assert_close(method.logits(images), alone, atol=1e-4, rtol=1e-5)
 
 
 def test_learned_state_holds_no_class_name_and_no_backbone(method: Method, tiny: Backbone) -> None:
@@ -92,13 +92,13 @@ def test_twenty_one_thousand_classes_keep_to_the_memory_of_a_few() -> None:
     method = disturbed(build_method("gopro[anchor_text=0]", backbone, names[:50], TEMPLATE)).for_classes(names)
     assert isinstance(method, GOPro)
     method.prompts.memory = 64 << 20
-    pictures = backbone.encode(torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(3)))
+    images = backbone.encode(torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(3)))
     with torch.no_grad(), LiveBytes() as measured:
-        logits = method.logits(pictures)
+        logits = method.logits(images)
     assert measured.peak < 96 << 20  # at once it would be 1.1 GiB
     some = list(range(5, 21000, 700))
     few = method.for_classes([names[i] for i in some])
-    torch.testing.assert_close(few.logits(pictures), logits[:, some], atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(few.logits(images), logits[:, some], atol=1e-3, rtol=1e-4)
 
 
 @pytest.mark.parametrize("spec", ["coop", "gopro", "slip"])
@@ -106,8 +106,8 @@ def test_twenty_one_thousand_classes_keep_to_the_memory_of_a_few() -> None:
 def test_learning_starts_at_zero_shot(spec: str, template: str, tiny: Backbone) -> None:
     method = build_method(f'{spec}[template="{template}"]', tiny, NAMES, TEMPLATE)
     zeroshot = build_method("zeroshot", tiny, NAMES, template)
-    pictures = encoded(tiny, 64)
-    logits, expected = method.logits(pictures), zeroshot.logits(pictures)
+    images = encoded(tiny, 64)
+    logits, expected = method.logits(images), zeroshot.logits(images)
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-5)
     assert (logits.argmax(-1) == expected.argmax(-1)).all()
 
@@ -294,7 +294,7 @@ def test_a_template_without_room_for_context_is_refused(template: str, tiny: Bac
 
 def test_zeroshot_takes_the_data_sets_template(tiny: Backbone) -> None:
     build: Callable[[str, str], Method] = lambda spec, t: build_method(spec, tiny, NAMES, t)  # noqa: E731
-    pictures = encoded(tiny, 2)
-    own = build('zeroshot[template="a drawing of {}"]', TEMPLATE).logits(pictures)
-    torch.testing.assert_close(build("zeroshot", "a drawing of {}").logits(pictures), own)
-    assert not torch.allclose(build("zeroshot", TEMPLATE).logits(pictures), own)
+    images = encoded(tiny, 2)
+    own = build('zeroshot[template="a drawing of {}"]', TEMPLATE).logits(images)
+    torch.testing.assert_close(build("zeroshot", "a drawing of {}").logits(images), own)
+    assert not torch.allclose(build("zeroshot", TEMPLATE).logits(images), own)

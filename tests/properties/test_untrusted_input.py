@@ -23,7 +23,7 @@ from gopro import cli
 from gopro.cli.console import Screen, shown
 from gopro.clip.backbone import Backbone, load_backbone
 from gopro.clip.safe_load import load_plain, state_dict
-from gopro.data.image_file import PictureFile
+from gopro.data.image_file import ImageFile
 from gopro.data.load_dataset import load_dataset
 from gopro.data.unpack import unpack
 from gopro.errors import InputError
@@ -130,7 +130,7 @@ def _dangers(node: ast.AST) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("kind", ["pipe", "loop", "socket", "folder", "device"])
-def test_what_is_no_file_though_it_is_called_a_picture(kind: str, tmp_path: Path) -> None:
+def test_what_is_no_file_though_it_is_called_a_image(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "x.jpg"
     if kind == "pipe":
         os.mkfifo(path)
@@ -143,18 +143,18 @@ def test_what_is_no_file_though_it_is_called_a_picture(kind: str, tmp_path: Path
     else:
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(str(path))
-    for ask in (PictureFile(path).open, PictureFile(path).digest):
+    for ask in (ImageFile(path).open, ImageFile(path).digest):
         assert str(path) in refusal(ask)
 
 
-def test_a_link_to_itself_is_a_picture_that_cannot_be_read(tmp_path: Path) -> None:
+def test_a_link_to_itself_is_a_image_that_cannot_be_read(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         for i in range(2):
             Image.new("RGB", (9, 9)).save(tmp_path / name / f"{i}.png")
     (tmp_path / "a" / "loop.png").symlink_to("loop.png")
     data = load_dataset(str(tmp_path))
-    faults = [refusal(s.picture.open) for s in (*data.train, *data.val, *data.test) if "loop" in s.picture.name]
+    faults = [refusal(s.image.open) for s in (*data.train, *data.val, *data.test) if "loop" in s.image.name]
     assert len(faults) == 1 and "Too many levels" in faults[0]
 
 
@@ -277,7 +277,7 @@ def test_the_server_answers_as_it_describes(served: Served) -> None:
 
 
 def test_samples_are_not_what_a_config_names(tmp_path: Path, tiny: Backbone) -> None:
-    """A run's config may be a stranger's, and what it names a folder of private pictures."""
+    """A run's config may be a stranger's, and what it names a folder of private images."""
     private = tmp_path / "private"
     for name in ("ant", "bee"):
         (private / name).mkdir(parents=True)

@@ -22,7 +22,7 @@ import gopro
 from gopro import cli
 from gopro.errors import InputError
 from gopro.inference.export.export import export_run
-from gopro.inference.serve.samples import sample_pictures
+from gopro.inference.serve.samples import sample_images
 from gopro.inference.taylor_head_files import build_head, head_path, load_head
 from gopro.runs.config import TrainConfig
 from gopro.runs.hub import OURS
@@ -80,11 +80,11 @@ def alice(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    folder = tmp_path / "pictures"
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
     folder.mkdir()
     for i, sample in enumerate(gopro.load_dataset("emoji-activities").test[::60]):
-        sample.picture.open().save(folder / f"{i:03}.png")
+        sample.image.open().save(folder / f"{i:03}.png")
     return folder
 
 
@@ -96,14 +96,14 @@ def refusal(function, *arguments, **settings) -> str:
 
 
 def test_a_run_comes_back_the_same_in_another_process(
-    run: Path, hub: Hub, alice: None, pictures: Path, tmp_path: Path
+    run: Path, hub: Hub, alice: None, images: Path, tmp_path: Path
 ) -> None:
     address = push(run, "alice/activities", license="mit")
     assert address.startswith(f"{hub.address}/alice/activities/commit/")
     head = f"heads/{head_path(load_run(run), NAMES).name}"
     wanted = {"config.json", "cost.json", "learned.safetensors", head, "README.md", ".gitattributes"}
     assert set(hub.files("alice/activities")) == wanted
-    expected = gopro.load(run, "cpu").predict_proba(pictures)
+    expected = gopro.load(run, "cpu").predict_proba(images)
     script = (
         "import sys, numpy, torch, gopro;"
         f"torch.set_num_threads({torch.get_num_threads()});"
@@ -115,7 +115,7 @@ def test_a_run_comes_back_the_same_in_another_process(
         "HF_HOME": str(tmp_path / "home"),
         "PYTHONPATH": str(HERE / "src"),
     }
-    command = [sys.executable, "-c", script, str(pictures), str(tmp_path / "there.npy")]
+    command = [sys.executable, "-c", script, str(images), str(tmp_path / "there.npy")]
     subprocess.run(command, env=environment, cwd=tmp_path, check=True, capture_output=True)
     there = np.load(tmp_path / "there.npy")
     assert there.shape == expected.shape and len(expected) > 5 and np.array_equal(there, expected)
@@ -154,15 +154,13 @@ def test_the_card_says_what_the_run_is_and_does(run: Path, hub: Hub, alice: None
     capsys.readouterr()
     cli.main(["push", str(run), "alice/activities", "--license", "cc-by-4.0"])
     printed = capsys.readouterr().out
-    assert "is on the Hub" in printed and "gopro predict alice/activities PICTURES" in printed
+    assert "is on the Hub" in printed and "gopro predict alice/activities IMAGES" in printed
     data, text = card(hub)
     assert data["license"] == "cc-by-4.0" and data["library_name"] == "gopro" and "base_model" not in data
     [result] = data["model-index"][0]["results"]
     assert result["metrics"][0]["value"] == row["accuracy"]
     assert f"| {row['data']} | base | {row['accuracy']:.2f} | {row['macro_accuracy']:.2f} | {row['n']} |" in text
-    assert (
-        "Learned from 2 pictures a class of emoji-activities:twemoji (base classes)" in text and "| seed | 1 |" in text
-    )
+    assert "Learned from 2 images a class of emoji-activities:twemoji (base classes)" in text and "| seed | 1 |" in text
     for words in (
         "arXiv 2308.11605",
         "`emoji`, frozen",
@@ -333,14 +331,14 @@ def test_other_weights_under_the_same_name_are_refused(run: Path, hub: Hub, alic
     assert "alice/activities was trained on other weights of emoji" in refusal(gopro.load, "alice/activities")
 
 
-def test_the_commands_take_it_by_its_name(run: Path, hub: Hub, alice: None, pictures: Path, capsys) -> None:
+def test_the_commands_take_it_by_its_name(run: Path, hub: Hub, alice: None, images: Path, capsys) -> None:
     push(run, "alice/activities")
-    cli.main(["predict", str(run), str(pictures), "--json"])
+    cli.main(["predict", str(run), str(images), "--json"])
     here = capsys.readouterr().out
-    cli.main(["predict", "alice/activities", str(pictures), "--json"])
+    cli.main(["predict", "alice/activities", str(images), "--json"])
     assert capsys.readouterr().out == here and here.count("\n") > 5
     with pytest.raises(SystemExit) as stop:
-        cli.main(["predict", "alice/nothing", str(pictures)])
+        cli.main(["predict", "alice/nothing", str(images)])
     said = capsys.readouterr().err
     assert stop.value.code == 2 and said.startswith("error: alice/nothing") and "Traceback" not in said
 
@@ -348,7 +346,7 @@ def test_the_commands_take_it_by_its_name(run: Path, hub: Hub, alice: None, pict
 def test_what_a_strangers_config_names_is_not_followed(
     run: Path, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    """Neither to pictures nor to weights of this machine, and nothing is written into the Hub's cache."""
+    """Neither to images nor to weights of this machine, and nothing is written into the Hub's cache."""
     monkeypatch.chdir(tmp_path)
     private = tmp_path / "private"
     for name in ("ant", "bee"):
@@ -373,8 +371,8 @@ def test_what_a_strangers_config_names_is_not_followed(
         with pytest.raises(SystemExit):
             cli.main(["eval", "bob/trap"])
         assert "comes from the Hub" in capsys.readouterr().err
-        pictures = sample_pictures(there)
-        assert not {picture.label for picture in pictures} & {"ant", "bee"}
+        images = sample_images(there)
+        assert not {image.label for image in images} & {"ant", "bee"}
     assert not (private / "split_gopro.json").exists()
     for weights in (
         "openai:/etc/passwd",

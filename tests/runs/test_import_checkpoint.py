@@ -121,7 +121,7 @@ def text_features(context: Tensor, backbone: Backbone) -> Tensor:
 
 @torch.no_grad()
 def released_logits(state: dict[str, Tensor], images: Tensor, backbone: Backbone) -> Tensor:
-    """What the released GOPro computes of pictures, one after the other, from its state dict."""
+    """What the released GOPro computes of images, one after the other, from its state dict."""
     visual, learner, rows = backbone.model.visual, "prompt_learner", []
 
     def mapped(part: str, layer: int, x: Tensor) -> Tensor:
@@ -201,7 +201,7 @@ def test_the_released_gopro_comes_out(half: bool, tokens: int, backbone: Backbon
         logits = run.method.logits(run.method.encode(images))
     expected = released_logits(state, images, backbone)
     assert deviation(logits, expected) < 1e-4
-    assert deviation(expected[:1], expected[1:2]) > 1e-3, "the pictures are told apart"
+    assert deviation(expected[:1], expected[1:2]) > 1e-3, "the images are told apart"
     assert not any("meta_net" in key or "token_" in key for key in load_file(tmp_path / "run" / "learned.safetensors"))
 
 
@@ -382,7 +382,7 @@ def test_the_command_makes_a_run_that_the_others_take(tmp_path: Path, capsys) ->
     said = capsys.readouterr().out
     assert "model.pth.tar-50 is of CoOp, epoch 50: a context of 5 vectors, 128 wide, one for each class." in said
     assert "7 classes: red fox, owl, grand piano, jack-o'-lantern, very slow old train, ..." in said
-    assert "left out" in said and f"Next: gopro predict {tmp_path / 'run'} PICTURES" in said
+    assert "left out" in said and f"Next: gopro predict {tmp_path / 'run'} IMAGES" in said
     cli.main(["predict", str(tmp_path / "run"), str(tmp_path / "a.png"), "--top-k", "7", "--csv"])
     answers = capsys.readouterr().out.splitlines()[1:]
     assert {line.split(",")[2] for line in answers} == {name.replace("_", " ") for name in CLASSNAMES}

@@ -37,7 +37,7 @@ def untrained(spec: str, backbone: Backbone, names: Sequence[str], folder: Path,
 
 
 def png(seed: int, size: tuple[int, int] = (48, 40)) -> bytes:
-    """A picture file; each seed has its own."""
+    """An image file; each seed has its own."""
     pixels = np.random.default_rng(seed).integers(0, 256, (6, 5, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).resize(size).save(file, "PNG")
@@ -55,12 +55,12 @@ class Served:
     url: str
     service: Service
     tower: list[int] = field(default_factory=list)
-    """Pictures of each call of the image tower so far."""
+    """Images of each call of the image tower so far."""
 
     def predict(
-        self, *pictures: bytes, classes: Sequence[str] = (), heads: Sequence[str] = (), top_k: int | None = None, **more
+        self, *images: bytes, classes: Sequence[str] = (), heads: Sequence[str] = (), top_k: int | None = None, **more
     ) -> requests.Response:
-        files = [("pictures", (f"{i}.png", content)) for i, content in enumerate(pictures)]
+        files = [("images", (f"{i}.png", content)) for i, content in enumerate(images)]
         form: list[tuple[str, Any]] = [*(("classes", name) for name in classes), *(("heads", head) for head in heads)]
         if top_k is not None:
             form.append(("top_k", top_k))
@@ -106,9 +106,9 @@ def connected(url: str) -> socket.socket:
     return socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=30)
 
 
-def written(*pictures: bytes, **fields: str) -> bytes:
+def written(*images: bytes, **fields: str) -> bytes:
     """A request for predictions as it goes over the wire."""
-    files = [("pictures", ("a.png", picture)) for picture in pictures]
+    files = [("images", ("a.png", image)) for image in images]
     form = requests.Request("POST", "http://x", files=files, data=fields).prepare()
     assert isinstance(form.body, bytes)
     head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(form.body)}\r\n"
@@ -147,7 +147,7 @@ def until(what, seconds: float = 30) -> None:
 
 
 def probabilities(answer: requests.Response, names: Sequence[str], head: str = "exact") -> np.ndarray:
-    """[pictures, names], of an answer with all of them."""
+    """[images, names], of an answer with all of them."""
     assert answer.status_code == 200, answer.text
     rows = []
     for result in answer.json()["results"]:

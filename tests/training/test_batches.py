@@ -1,4 +1,4 @@
-"""The view bank: what is trained on are the very draws that it promises, and pictures are opened for it once."""
+"""The view bank: what is trained on are the very draws that it promises, and images are opened for it once."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -95,15 +95,15 @@ class Direct:
             yield self.method.encode(torch.stack(views)), torch.tensor([sample.label for sample in samples])
 
     def drawn(self, sample: Sample, epoch: int, view: Any) -> Tensor:
-        key = (sample.picture.digest(), epoch % self.bank, view)
-        return seeded(make_view(view, self.method.backbone.preprocess, self.crop), sample.picture.open(), *key)
+        key = (sample.image.digest(), epoch % self.bank, view)
+        return seeded(make_view(view, self.method.backbone.preprocess, self.crop), sample.image.open(), *key)
 
 
 @pytest.mark.parametrize("method", ["coop", "gopro", "maple"])
 def test_training_is_on_the_promised_draws(
     method: str, tmp_path: Path, tiny: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also of a method that learns inside the tower, and so is given pictures."""
+    """Also of a method that learns inside the tower, and so is given images."""
     learned = []
     for name, batches in (("bank", fit_module.training_batches), ("direct", Direct)):
         monkeypatch.setattr(fit_module, "training_batches", batches)
@@ -115,7 +115,7 @@ def test_training_is_on_the_promised_draws(
         assert (learned[0][key] - direct).abs().mean() < 1e-2 * moved, key
 
 
-def test_no_picture_is_opened_twice_by_epochs_methods_and_sweeps(
+def test_no_image_is_opened_twice_by_epochs_methods_and_sweeps(
     tmp_path: Path, opened: list[str], tiny: Backbone
 ) -> None:
     config = BenchmarkConfig(
@@ -158,7 +158,7 @@ def test_a_cut_run_ends_as_an_uncut_one(tmp_path: Path, tiny: Backbone, opened: 
     assert all(torch.equal(uncut[key], gone_on[key]) for key in uncut)
 
 
-def test_an_exchanged_picture_is_named_before_a_bank_is_filled(
+def test_an_exchanged_image_is_named_before_a_bank_is_filled(
     tmp_path: Path, tiny: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cut(tmp_path / "cut", tiny)
@@ -170,7 +170,7 @@ def test_an_exchanged_picture_is_named_before_a_bank_is_filled(
     save_file(tensors, state, said)
     monkeypatch.setenv("GOPRO_CACHE", str(tmp_path / "empty"))
     filled: list[int] = []
-    with pytest.raises(InputError, match="began with another picture here"):
+    with pytest.raises(InputError, match="began with another image here"):
         resume(tmp_path / "cut", backbone=tiny, on_fill=lambda done, _: filled.append(done))
     assert not filled
 
@@ -191,7 +191,7 @@ def test_solved_methods_are_given_the_banks_draws(tiny: Backbone) -> None:
     draws = list(training_draws(method, samples, make_fabric(CONFIG), seed=1, workers=0, bank=2))
     view = make_view("base", tiny.preprocess)
     for number, draw in enumerate(draws):
-        images = [seeded(view, s.picture.open(), s.picture.digest(), number % 2, "base") for s in samples]
+        images = [seeded(view, s.image.open(), s.image.digest(), number % 2, "base") for s in samples]
         torch.testing.assert_close(draw.embedding, tiny.encode(torch.stack(images)).embedding, rtol=0, atol=1e-3)
     assert len(draws) == 5 and not torch.equal(draws[0].embedding, draws[1].embedding)
 
@@ -226,9 +226,9 @@ def test_a_bank_is_refused_or_told_apart(tmp_path: Path, tiny: Backbone) -> None
 
 
 def test_views_of_other_crops_are_other_entries_and_the_evaluation_view_is_the_same(tiny: Backbone) -> None:
-    picture = load_dataset("emoji-activities").train[0].picture
+    image = load_dataset("emoji-activities").train[0].image
     store = FeatureStore(tiny, None)
-    wanted = [Wanted(picture, "base"), Wanted(picture, "eval")]
+    wanted = [Wanted(image, "base"), Wanted(image, "eval")]
     small, large = (encode_views(store, wanted, crop=crop)[:].embedding for crop in (0.08, 0.9))
     assert not torch.equal(small[0], large[0])
     assert torch.equal(small[1], large[1])

@@ -124,12 +124,12 @@ def test_bf16(method: str, tmp_path: Path, tiny_on_card: Backbone) -> None:
 @card
 def test_a_classifier_says_the_same(tmp_path: Path) -> None:
     train(replace(CONFIG, output=tmp_path / "run", device="cpu", classes="all"))
-    pictures = [sample.picture.open() for sample in gopro.load_dataset("emoji-activities").test[:40]]
+    images = [sample.image.open() for sample in gopro.load_dataset("emoji-activities").test[:40]]
     cpu, cuda = gopro.load(tmp_path / "run", "cpu"), gopro.load(tmp_path / "run")
     assert cuda.method.backbone.device.type == "cuda"
-    assert np.allclose(cuda.predict_proba(pictures), cpu.predict_proba(pictures), rtol=1e-3, atol=1e-3)
+    assert np.allclose(cuda.predict_proba(images), cpu.predict_proba(images), rtol=1e-3, atol=1e-3)
     cpu, cuda = cpu.first_order(), cuda.first_order()
-    assert np.allclose(cuda.predict_proba(pictures), cpu.predict_proba(pictures), rtol=1e-3, atol=1e-3)
+    assert np.allclose(cuda.predict_proba(images), cpu.predict_proba(images), rtol=1e-3, atol=1e-3)
 
 
 @card

@@ -66,7 +66,7 @@ def test_real_kills_are_gone_on_from(tmp_path: Path) -> None:
     """As tools/torture/kills.py, a few times: while a file is written, in the middle, and when it is gone on with."""
     from tools.torture.kills import Tally, at, left_alone, one, writing
 
-    data = processes.pictures(tmp_path / "pictures")
+    data = processes.images(tmp_path / "images")
     arguments = ["--data", str(data), "--shots", "2", "--batch", "4", "--method", "coop", "--epochs", "5", "--workers"]
     whole, seconds = left_alone([*arguments, "0"], tmp_path / "alone")
     tally = Tally()
@@ -176,7 +176,7 @@ def test_a_log_that_is_not_what_it_was_is_named(damage, tmp_path: Path, tiny: Ba
     assert [line.split(",")[0] for line in (tmp_path / "run" / LOG).read_text().splitlines()][:2] == ["epoch", "2"]
 
 
-def test_training_pictures_that_are_fewer_than_they_were_are_told(tmp_path: Path, tiny: Backbone) -> None:
+def test_training_images_that_are_fewer_than_they_were_are_told(tmp_path: Path, tiny: Backbone) -> None:
     begun(tmp_path / "run", tiny)
     state = tmp_path / "run" / RESUME
     tensors = load_file(state)
@@ -184,7 +184,7 @@ def test_training_pictures_that_are_fewer_than_they_were_are_told(tmp_path: Path
         said = file.metadata()
     tensors["pictures"] = torch.cat([tensors["pictures"], tensors["pictures"][:1]])
     save_file(tensors, state, said)
-    with pytest.raises(InputError, match=r"began with (\d+) pictures and now has .* or remove .*resume\.safetensors"):
+    with pytest.raises(InputError, match=r"began with (\d+) images and now has .* or remove .*resume\.safetensors"):
         resume(tmp_path / "run", backbone=tiny)
 
 

@@ -45,7 +45,7 @@ CONFIG = TrainConfig(
     classes="base",
     workers=0,
     device="cpu",
-)  # 43 pictures: five batches of 8 and one of 3
+)  # 43 images: five batches of 8 and one of 3
 
 LOSSES, TENSORS = 1e-5, 1e-4
 """How far apart: the figures of steps, and what was learned by some twenty at a learning rate of 0.01, where Adam makes
@@ -89,13 +89,13 @@ def same_bits(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 
 @given(st.integers(1, 64), st.integers(1, 9))
-def test_shares_are_the_batch_in_its_order(pictures: int, count: int) -> None:
-    batch = list(range(pictures))
-    shares = [batch[Ranks(rank, count).share(pictures)] for rank in range(count)]
-    if pictures < count:
+def test_shares_are_the_batch_in_its_order(images: int, count: int) -> None:
+    batch = list(range(images))
+    shares = [batch[Ranks(rank, count).share(images)] for rank in range(count)]
+    if images < count:
         assert all(share == batch for share in shares)
         return
-    assert [picture for share in shares for picture in share] == batch
+    assert [image for share in shares for image in share] == batch
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
@@ -156,7 +156,7 @@ def test_settings_that_meet_devices(wished: dict, two: Processes, tmp_path: Path
     ]
 
 
-def test_a_batch_of_fewer_pictures_than_processes(tmp_path: Path, tiny: Backbone) -> None:
+def test_a_batch_of_fewer_images_than_processes(tmp_path: Path, tiny: Backbone) -> None:
     three = Processes(3)
     try:
         for method in ("gopro", "gopro-release"):
@@ -242,7 +242,7 @@ def test_how_a_process_ended_is_known_a_moment_after_its_end() -> None:
 
 
 def test_the_others_reason_is_told(tmp_path: Path) -> None:
-    """The other process is told another folder of pictures, where some cannot be read."""
+    """The other process is told another folder of images, where some cannot be read."""
     for place in ("here", "there"):
         for name in ("fox", "owl"):
             folder = tmp_path / place / name

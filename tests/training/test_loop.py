@@ -71,7 +71,7 @@ def test_a_run_writes_its_config_tensors_and_log(whole: Path) -> None:
 
 @pytest.mark.parametrize("method", ["coop", "maple", "gopro[con=0,sem=0]"])
 def test_accumulated_batches_step_as_larger_ones(method: str, tmp_path: Path, tiny: Backbone) -> None:
-    """Where no loss compares pictures with one another: two batches of 43 as one of 86."""
+    """Where no loss compares images with one another: two batches of 43 as one of 86."""
 
     def learned(folder: str, **changes: int) -> dict[str, torch.Tensor]:
         told = config(tmp_path / folder, method=method, shots=2, lr=0.1, optimizer="sgd", **changes)

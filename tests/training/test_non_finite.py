@@ -135,7 +135,7 @@ def test_predictions_that_are_not_finite_are_no_result(tiny: Backbone) -> None:
 
 # ---- inputs at the edge ----
 
-PICTURES: dict[str, Callable[[int], Tensor]] = {
+IMAGES: dict[str, Callable[[int], Tensor]] = {
     "black": lambda n: torch.full((n, 3, 32, 32), -2.0),
     "white": lambda n: torch.full((n, 3, 32, 32), 2.0),
     "identical": lambda n: torch.linspace(-2, 2, 3 * 32 * 32).view(1, 3, 32, 32).repeat(n, 1, 1, 1),
@@ -147,7 +147,7 @@ CLASSES = {"one": ["cat"], "some": ["cat", "dog", "an elephant that walks"]}
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", [*TRAINED, "gopro[con_form=supervised]", "gopro[sem_form=mse]"])
 def test_losses_and_gradients_are_finite_at_the_edges(name: str, precision: str, tiny: Backbone) -> None:
-    """All-black, white, identical pictures; one a batch; logit scale 100; one class."""
+    """All-black, white, identical images; one a batch; logit scale 100; one class."""
     plugin = MixedPrecision("bf16-mixed", device="cpu") if precision == "bf16" else None
     fabric = Fabric(accelerator="cpu", devices=1, plugins=plugin)
     scale, tiny.logit_scale = tiny.logit_scale, 100.0
@@ -155,7 +155,7 @@ def test_losses_and_gradients_are_finite_at_the_edges(name: str, precision: str,
         for names in CLASSES.values():
             torch.manual_seed(0)
             method = build_method(name, tiny, names, "a photo of a {}.")
-            for of in PICTURES.values():
+            for of in IMAGES.values():
                 for count in (1, 4):
                     if count == 1 and any(isinstance(m, torch.nn.BatchNorm1d) for m in method.modules()):
                         with pytest.raises(InputError, match="larger --batch"):

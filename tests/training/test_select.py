@@ -1,4 +1,4 @@
-"""The epoch that is kept: the last, or the best on validation pictures; test labels have no say in either."""
+"""The epoch that is kept: the last, or the best on validation images; test labels have no say in either."""
 
 import csv
 import shutil
@@ -80,7 +80,7 @@ def test_a_run_that_was_cut_keeps_the_same_epoch(chosen: Path, tmp_path: Path, t
 
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
-    """Two folders with the same train and val; in the second, test pictures carry other labels and other pixels."""
+    """Two folders with the same train and val; in the second, test images carry other labels and other pixels."""
     few = load_dataset("emoji-activities").half("base").few_shot(4, 1)
     mine, other = tmp_path / "a" / "mine", tmp_path / "b" / "mine"
     for part, samples in (("train", few.train), ("val", few.val), ("test", few.test)):
@@ -88,7 +88,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
             if sample.label < 6:
                 folder = mine / part / few.classnames[sample.label]
                 folder.mkdir(parents=True, exist_ok=True)
-                sample.picture.open().save(folder / f"{number}.png")
+                sample.image.open().save(folder / f"{number}.png")
     shutil.copytree(mine, other)
     names = sorted(folder.name for folder in (other / "test").iterdir())
     shutil.rmtree(other / "test")
@@ -114,9 +114,9 @@ def test_test_labels_influence_neither_training_nor_choice(
     assert bits[0] == bits[1]
 
 
-def test_choosing_needs_validation_pictures(folders: tuple[Path, Path], tmp_path: Path, tiny: Backbone) -> None:
+def test_choosing_needs_validation_images(folders: tuple[Path, Path], tmp_path: Path, tiny: Backbone) -> None:
     shutil.rmtree(folders[0] / "val")
     config = replace(CONFIG, data=str(folders[0]), output=tmp_path / "run", shots=2, classes="all")
-    with pytest.raises(InputError, match="no validation pictures to choose an epoch by: use --select last"):
+    with pytest.raises(InputError, match="no validation images to choose an epoch by: use --select last"):
         train(config, backbone=tiny)
     assert not (tmp_path / "run").exists()

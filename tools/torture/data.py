@@ -1,4 +1,4 @@
-"""Pictures and kept features that change while they are worked on: a picture that vanishes, is replaced, damaged or
+"""Images and kept features that change while they are worked on: an image that vanishes, is replaced, damaged or
 made unreadable at a random moment of training, of filling the view bank and of prediction; a feature store with bits
 turned over, cut, of another version or with NaN in it; a disk that does not answer. Each must be named, and what is
 computed afterwards must be what it would have been."""
@@ -28,7 +28,7 @@ from gopro.clip.backbone import Backbone, load_backbone
 from gopro.clip.feature_store import FeatureStore
 from gopro.clip.features import Wanted, encode_views
 from gopro.data import open_guarded as reading
-from gopro.data.image_file import PictureFile
+from gopro.data.image_file import ImageFile
 from gopro.data.load_dataset import load_dataset
 from gopro.data.loader import in_memory
 from gopro.errors import InputError
@@ -47,7 +47,7 @@ def run(work: Path, times: int | None) -> Iterator[Row]:
     """See the module."""
     os.environ["GOPRO_CACHE"] = str(work / "cache")
     warnings.simplefilter("ignore")
-    data, backbone = pictures(work / "pictures"), load_backbone()
+    data, backbone = images(work / "images"), load_backbone()
     draw, count = random.Random(SEED), times or 5
     yield from (training(work, data, backbone, harm, draw, count) for harm in HARMS)
     yield exchanging(work, data, backbone, draw, count)
@@ -57,7 +57,7 @@ def run(work: Path, times: int | None) -> Iterator[Row]:
     yield stalled(data, backbone, times or 3)
 
 
-def pictures(folder: Path) -> Path:
+def images(folder: Path) -> Path:
     """A data set of one's own, split once."""
     draw = np.random.default_rng(SEED)
     for c in range(CLASSES):
@@ -95,7 +95,7 @@ HARMS: tuple[Callable[[Path], None], ...] = (gone, replaced, damaged, emptied, p
 
 @contextmanager
 def harmed(path: Path) -> Iterator[None]:
-    """Puts the picture back afterwards."""
+    """Puts the image back afterwards."""
     before = path.read_bytes()
     try:
         yield
@@ -134,7 +134,7 @@ class Tally:
 
 
 def named(what: Callable[[], Any], path: Path) -> str | None:
-    """Why what was done did not end with one line that names the picture, if it did not."""
+    """Why what was done did not end with one line that names the image, if it did not."""
     try:
         what()
     except InputError as error:
@@ -145,7 +145,7 @@ def named(what: Callable[[], Any], path: Path) -> str | None:
 
 
 def training(work: Path, data: Path, backbone: Backbone, harm: Callable, draw: random.Random, count: int) -> Row:
-    """Where no picture has room in memory, each is opened again in every epoch."""
+    """Where no image has room in memory, each is opened again in every epoch."""
     tally = Tally()
     common: dict[str, Any] = {"data": str(data), "method": "coop", "shots": 4, "epochs": 4, "batch": 3, "workers": 0}
     kept, gopro.training.batches.in_memory = gopro.training.batches.in_memory, partial(in_memory, budget=0)  # pyright: ignore
@@ -156,8 +156,8 @@ def training(work: Path, data: Path, backbone: Backbone, harm: Callable, draw: r
         samples = load_dataset(str(data)).few_shot(4, 1).train
         for _ in range(count):
             cut, at = _fresh(work / "cut"), draw.randint(1, 11)
-            picture: Any = draw.choice(samples).picture
-            path = picture.path
+            image: Any = draw.choice(samples).image
+            path = image.path
 
             def on_step(step: Any, at: int = at, path: Path = path) -> None:
                 if step.step == at:
@@ -181,18 +181,18 @@ def training(work: Path, data: Path, backbone: Backbone, harm: Callable, draw: r
             tally.add(fault and f"step {at}: {fault}")
     finally:
         gopro.training.batches.in_memory = kept
-    return tally.row(f"training, a picture {harm.__name__} at a random step, then gone on with")
+    return tally.row(f"training, an image {harm.__name__} at a random step, then gone on with")
 
 
 def exchanging(work: Path, data: Path, backbone: Backbone, draw: random.Random, count: int) -> Row:
-    """A picture that is another when the run is gone on with, at which nobody had looked in between."""
+    """An image that is another when the run is gone on with, at which nobody had looked in between."""
     tally = Tally()
     common: dict[str, Any] = {"data": str(data), "method": "coop", "shots": 4, "epochs": 4, "batch": 3, "workers": 0}
     train(TrainConfig(**common, output=_fresh(work / "unharmed")), backbone=backbone)
     samples = load_dataset(str(data)).few_shot(4, 1).train
     for _ in range(count):
         cut, at = _fresh(work / "cut"), draw.randint(5, 16)  # in its second epoch or later
-        picture: Any = draw.choice(samples).picture
+        image: Any = draw.choice(samples).image
 
         def on_step(step: Any, at: int = at) -> None:
             if step.step == at:
@@ -200,34 +200,34 @@ def exchanging(work: Path, data: Path, backbone: Backbone, draw: random.Random, 
 
         with suppress(KeyboardInterrupt):
             train(TrainConfig(**common, output=cut), backbone=backbone, on_step=on_step)
-        with harmed(picture.path):
-            replaced(picture.path)
-            fault = named(partial(resume, cut, backbone=backbone), picture.path)
+        with harmed(image.path):
+            replaced(image.path)
+            fault = named(partial(resume, cut, backbone=backbone), image.path)
         if fault is None:
             resume(cut, backbone=backbone)
             if not _same(load_file(work / "unharmed" / LEARNED), load_file(cut / LEARNED)):
                 fault = "gone on with, it ended as another run"
         tally.add(fault and f"step {at}: {fault}")
-    return tally.row("a training cut off, a picture replaced before it is gone on with")
+    return tally.row("a training cut off, an image replaced before it is gone on with")
 
 
 def filling(work: Path, data: Path, backbone: Backbone, harm: Callable, draw: random.Random, count: int) -> Row:
-    """What is kept of pictures is known by their content; another content must not get under a picture's name."""
+    """What is kept of images is known by their content; another content must not get under an image's name."""
     tally = Tally()
-    wanted = [Wanted(s.picture, "base", d) for s in load_dataset(str(data)).train for d in range(2)]
+    wanted = [Wanted(s.image, "base", d) for s in load_dataset(str(data)).train for d in range(2)]
     expected = encode_views(FeatureStore(backbone, _fresh(work / "right")), wanted, batch=1)[:]
     for _ in range(count):
         folder, at = _fresh(work / "filled"), draw.randrange(1, len(wanted) // 2)
-        picture: Any = wanted[draw.randrange(2 * at + 2, len(wanted)) if 2 * at + 2 < len(wanted) else -1].picture
-        more = Later(harm, picture.path, at)
-        with harmed(picture.path):
+        image: Any = wanted[draw.randrange(2 * at + 2, len(wanted)) if 2 * at + 2 < len(wanted) else -1].image
+        more = Later(harm, image.path, at)
+        with harmed(image.path):
             fill = partial(encode_views, FeatureStore(backbone, folder), wanted, batch=1, on_progress=more)
-            fault = named(fill, picture.path)
+            fault = named(fill, image.path)
         got = encode_views(FeatureStore(backbone, folder), wanted, batch=1)[:]
         if fault is None and not torch.equal(got.rows(), expected.rows()):
             fault = "afterwards other features were kept"
         tally.add(fault and f"after {at}: {fault}")
-    return tally.row(f"filling the view bank, a picture {harm.__name__} meanwhile, then filled again")
+    return tally.row(f"filling the view bank, an image {harm.__name__} meanwhile, then filled again")
 
 
 def predicting(data: Path, backbone: Backbone, harm: Callable, draw: random.Random, count: int) -> Row:
@@ -236,7 +236,7 @@ def predicting(data: Path, backbone: Backbone, harm: Callable, draw: random.Rand
 
     tally, classifier = Tally(), Classifier(build_method("zeroshot", backbone, ("a", "b", "c"), "a photo of a {}."))
     paths = sorted(map(str, data.rglob("*.png")))
-    expected = {a.picture: a.predictions for a in classifier.stream(paths, batch=2, workers=1)}
+    expected = {a.image: a.predictions for a in classifier.stream(paths, batch=2, workers=1)}
     for _ in range(count):
         at = draw.randrange(len(paths) - 8)
         victim = paths[draw.randrange(at + 7, len(paths))]
@@ -249,18 +249,18 @@ def predicting(data: Path, backbone: Backbone, harm: Callable, draw: random.Rand
 
         with harmed(Path(victim)):
             answers = list(classifier.stream(given(), batch=2, workers=1))
-        others = all(_near(a.predictions, expected[a.picture]) for a in answers if a.picture != victim)
-        own = next(a for a in answers if a.picture == victim)
+        others = all(_near(a.predictions, expected[a.image]) for a in answers if a.image != victim)
+        own = next(a for a in answers if a.image == victim)
         told = own.error is not None and victim in str(own.error)
         if harm is replaced:  # nobody said what it was before
             told = own.error is None and not _near(own.predictions, expected[victim])
         tally.add(None if others and told and len(answers) == len(paths) else f"{victim}: {own.error}")
-    return tally.row(f"predicting, a picture {harm.__name__} before its turn")
+    return tally.row(f"predicting, an image {harm.__name__} before its turn")
 
 
 def stores(work: Path, data: Path, backbone: Backbone, draw: random.Random, count: int) -> Iterator[Row]:
     """Features that are not what was written are made anew."""
-    wanted = [Wanted(s.picture, "eval") for s in load_dataset(str(data)).train]
+    wanted = [Wanted(s.image, "eval") for s in load_dataset(str(data)).train]
     folder = _fresh(work / "store")
     expected = encode_views(FeatureStore(backbone, folder), wanted, batch=1)[:].rows()
     [path] = folder.rglob("*.safetensors")
@@ -319,9 +319,9 @@ def stalled(data: Path, backbone: Backbone, count: int) -> Row:
     patience, reading.PATIENCE = reading.PATIENCE, 0.4
     try:
         for i in range(count):
-            victim: Any = samples[i % len(samples)].picture
+            victim: Any = samples[i % len(samples)].image
 
-            def slow(path: Any, *more: Any, victim: PictureFile = victim, **named: Any) -> int:
+            def slow(path: Any, *more: Any, victim: ImageFile = victim, **named: Any) -> int:
                 if path == victim.path:
                     time.sleep(1.5)
                 return opened(path, *more, **named)
@@ -338,7 +338,7 @@ def stalled(data: Path, backbone: Backbone, count: int) -> Row:
             os.open = opened
     finally:
         os.open, reading.PATIENCE = opened, patience
-    return tally.row("a disk that does not answer for a while: the picture is named, and waited for")
+    return tally.row("a disk that does not answer for a while: the image is named, and waited for")
 
 
 def encode_samples_of(backbone: Backbone, samples: Any) -> torch.Tensor:
@@ -349,7 +349,7 @@ def encode_samples_of(backbone: Backbone, samples: Any) -> torch.Tensor:
 
 
 def _near(a: list[Prediction], b: list[Prediction]) -> bool:
-    """To rounding: which pictures are in a batch with another changes the last bits."""
+    """To rounding: which images are in a batch with another changes the last bits."""
     return [p.name for p in a] == [p.name for p in b] and all(
         abs(p.probability - q.probability) < 1e-4 for p, q in zip(a, b, strict=True)
     )

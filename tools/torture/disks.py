@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gopro.runs.run import CONFIG
-from tools.torture.processes import cut_off, do, figures, must_end, pictures, unlike
+from tools.torture.processes import cut_off, do, figures, images, must_end, unlike
 from tools.torture.rows import Row
 
 TIMES = 20
@@ -20,7 +20,7 @@ SWEEP = "--methods zeroshot coop --seeds 1 --shots 1 --epochs 2 --batch 4 --work
 
 def run(work: Path, times: int | None) -> Iterator[Row]:
     times = times or TIMES
-    data = pictures(work / "pictures")
+    data = images(work / "images")
     arguments, whole = ["train", "--data", str(data), *TOLD.split()], work / "alone" / "whole"
     must_end([*arguments, "--output", str(whole)], whole.parent, work / "cache")
     if not can_mount(work):

@@ -82,7 +82,7 @@ def run(work: Path, times: int | None) -> Iterator[Row]:
     """See the module."""
     trials = Trials(work, times)
     try:
-        for part in (checkpoints, runs, data_sets, pictures, archives, settings, results):
+        for part in (checkpoints, runs, data_sets, images, archives, settings, results):
             for group in part(trials):
                 yield group.row()
     finally:
@@ -136,7 +136,7 @@ def trained(trials: Trials) -> Path:
 def runs(trials: Trials) -> Iterator[Group]:
     """Runs' folders that somebody sent, given to predict, head, push and train --resume."""
     whole, bad = trained(trials), trials.work / "bad"
-    picture = trials.file("good.png", hostile.picture("PNG"))
+    image = trials.file("good.png", hostile.image("PNG"))
 
     def broken(file: str, content: bytes) -> Path:
         shutil.rmtree(bad, ignore_errors=True)
@@ -149,7 +149,7 @@ def runs(trials: Trials) -> Iterator[Group]:
     group = Group("code in a run's files, which are JSON and safetensors by name")
     for i, content in enumerate(trials.some(coded)):
         for file in ("learned.safetensors", "config.json"):
-            trials.run(group, f"{file} {i}", "predict", broken(file, content), picture)
+            trials.run(group, f"{file} {i}", "predict", broken(file, content), image)
     for i, content in enumerate(trials.some(coded[-8:])):
         folder = broken("resume.safetensors", content)
         (folder / "learned.safetensors").unlink()
@@ -157,12 +157,12 @@ def runs(trials: Trials) -> Iterator[Group]:
     yield group
     group = Group("learned.safetensors whose header lies")
     for name, content in trials.some(hostile.lying_safetensors("rho")):
-        trials.run(group, name, "predict", broken("learned.safetensors", content), picture)
+        trials.run(group, name, "predict", broken("learned.safetensors", content), image)
     yield group
     group = Group("config.json with values that make no sense")
     config = json.loads((whole / "config.json").read_text())
     for name, content in trials.some(bad_configs(config, trials.mark)):
-        trials.run(group, name, "predict", broken("config.json", content), picture)
+        trials.run(group, name, "predict", broken("config.json", content), image)
     yield group
     group = Group("class names of all kinds, asked for", lambda done: done.clean() and done.code in (0, 1, 2))
     names = {
@@ -183,7 +183,7 @@ def runs(trials: Trials) -> Iterator[Group]:
         file = trials.file("names.txt", content)
         if name == "many":  # is refused nowhere: 20,000 names are encoded, which takes minutes
             continue
-        trials.run(group, name, "predict", whole, picture, "--classes-file", file)
+        trials.run(group, name, "predict", whole, image, "--classes-file", file)
     yield group
 
 
@@ -243,7 +243,7 @@ def data_sets(trials: Trials) -> Iterator[Group]:
     for name in ("ant", "bee"):
         (root / name).mkdir()
         for i in range(3):
-            (root / name / f"{i}.png").write_bytes(hostile.picture("PNG"))
+            (root / name / f"{i}.png").write_bytes(hostile.image("PNG"))
     group = Group("a split file with code or lies in it")
     split = root / "split_gopro.json"
     for name, content in trials.some(bad_splits(trials.mark)):
@@ -251,18 +251,18 @@ def data_sets(trials: Trials) -> Iterator[Group]:
         trials.run(group, name, "data", "check", root)
     split.unlink()
     yield group
-    group = Group("CoOp's pickled few-shot splits and other pickles beside the pictures")
+    group = Group("CoOp's pickled few-shot splits and other pickles beside the images")
     for i, content in enumerate(trials.some([c for _, c in hostile.coded(trials.mark, {})][:12])):
         fewshot = trials.folder("own", "split_fewshot")
         (fewshot / f"shot_{i}-seed_1.pkl").write_bytes(content)
-        trials.run(group, f"own {i}", "data", "check", root)  # not a picture by its name
+        trials.run(group, f"own {i}", "data", "check", root)  # not an image by its name
         shutil.rmtree(fewshot)
     group.judge = lambda done: done.clean() and done.code == 0
     pets = trials.folder("bench", "caltech-101")
     for name in ("ant", "bee"):
         (pets / "101_ObjectCategories" / name).mkdir(parents=True)
         for i in range(4):
-            (pets / "101_ObjectCategories" / name / f"{i}.jpg").write_bytes(hostile.picture("JPEG"))
+            (pets / "101_ObjectCategories" / name / f"{i}.jpg").write_bytes(hostile.image("JPEG"))
     (pets / "split_fewshot").mkdir()
     for seed in (1, 2, 3):
         (pets / "split_fewshot" / f"shot_1-seed_{seed}.pkl").write_bytes(pickle.dumps(hostile.Code(trials.mark)))
@@ -332,12 +332,12 @@ def bad_mats(mark: Path) -> Iterator[tuple[str, bytes]]:
     yield from hostile.damaged(mat(annotations=kinds, class_names=names), 8, SEED)
 
 
-def pictures(trials: Trials) -> Iterator[Group]:
-    """Files that are called pictures, given to check, predict, eval and train."""
+def images(trials: Trials) -> Iterator[Group]:
+    """Files that are called images, given to check, predict, eval and train."""
     run = trained(trials)
-    bad, good = hostile.bad_pictures(trials.mark), hostile.good_pictures()
+    bad, good = hostile.bad_images(trials.mark), hostile.good_images()
     alone = trials.folder("alone")
-    group = Group("files called pictures, alone, to predict", lambda done: done.clean() and done.code == 1)
+    group = Group("files called images, alone, to predict", lambda done: done.clean() and done.code == 1)
     for name, made in trials.some(bad.items()):
         made(alone / name) if callable(made) else (alone / name).write_bytes(made)
         done = trials.run(group, name, "predict", run, alone / name)
@@ -349,13 +349,13 @@ def pictures(trials: Trials) -> Iterator[Group]:
     root = trials.folder("mixed")
     for i in range(4):
         (root / "ant").mkdir(exist_ok=True)
-        (root / "ant" / f"{i}.png").write_bytes(hostile.picture("PNG"))
+        (root / "ant" / f"{i}.png").write_bytes(hostile.image("PNG"))
     (root / "bee").mkdir()
     (root / "ant" / "folder.jpg").mkdir()
-    (root / "ant" / "folder.jpg" / "in.png").write_bytes(hostile.picture("PNG"))
+    (root / "ant" / "folder.jpg" / "in.png").write_bytes(hostile.image("PNG"))
     for name, content in good.items():
         (root / "bee" / name).write_bytes(content)
-    group = Group("unusual pictures that are pictures, and a folder called x.jpg: check", lambda d: d.code == 0)
+    group = Group("unusual images that are images, and a folder called x.jpg: check", lambda d: d.code == 0)
     trials.run(group, "check", "data", "check", root)
     group.tried, group.held = group.tried * len(good), group.held * len(good)
     yield group

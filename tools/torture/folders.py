@@ -16,7 +16,7 @@ from gopro.runs.config import BenchmarkConfig
 from gopro.runs.results import Results, append_json, whole_lines
 from gopro.runs.run import CONFIG, LEARNED
 from gopro.training.resume_state import LOG, RESUME
-from tools.torture.processes import Command, cut_off, do, figures, must_end, pictures, random, unlike
+from tools.torture.processes import Command, cut_off, do, figures, images, must_end, random, unlike
 from tools.torture.rows import Row
 
 SEED = 22
@@ -30,7 +30,7 @@ Damage = Callable[[Path, int], None]
 
 def run(work: Path, times: int | None) -> Iterator[Row]:
     times, cache = times or TIMES, work / "cache"
-    data = pictures(work / "pictures")
+    data = images(work / "images")
     arguments = ["train", "--data", str(data), *TOLD.split()]
     whole, cut, strange = work / "whole", work / "cut", work / "strange"
     coop = [*arguments, "--method", "coop"]

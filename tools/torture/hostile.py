@@ -148,7 +148,7 @@ def damaged(content: bytes, count: int, seed: int) -> Iterator[tuple[str, bytes]
             yield f"{i} bytes changed", bytes(bad)
 
 
-def picture(format: str, size: tuple[int, int] = (24, 20), mode: str = "RGB", **more: Any) -> bytes:
+def image(format: str, size: tuple[int, int] = (24, 20), mode: str = "RGB", **more: Any) -> bytes:
     file = io.BytesIO()
     Image.effect_noise(size, 60).convert(mode).save(file, format, **more)
     return file.getvalue()
@@ -156,7 +156,7 @@ def picture(format: str, size: tuple[int, int] = (24, 20), mode: str = "RGB", **
 
 def png_of(width: int, height: int) -> bytes:
     """A PNG whose header says that it is so large."""
-    whole = bytearray(picture("PNG"))
+    whole = bytearray(image("PNG"))
     whole[16:24] = struct.pack(">II", width, height)
     import zlib
 
@@ -164,8 +164,8 @@ def png_of(width: int, height: int) -> bytes:
     return bytes(whole)
 
 
-def bad_pictures(mark: Path) -> dict[str, bytes | Callable[[Path], Any]]:
-    """Names of files that are no pictures though they are called so, and what is in them, or how they are made."""
+def bad_images(mark: Path) -> dict[str, bytes | Callable[[Path], Any]]:
+    """Names of files that are no images though they are called so, and what is in them, or how they are made."""
     import os
 
     def bomb(format: str) -> bytes:
@@ -175,19 +175,19 @@ def bad_pictures(mark: Path) -> dict[str, bytes | Callable[[Path], Any]]:
 
     return {
         "empty.jpg": b"",
-        "text.png": b"no picture at all",
-        "cut.jpg": picture("JPEG")[:-200],
-        "cut.png": picture("PNG")[:60],
-        "cut.gif": picture("GIF", mode="P")[:40],
-        "cut.webp": picture("WEBP")[:50],
-        "header-only.bmp": picture("BMP")[:54],
+        "text.png": b"no image at all",
+        "cut.jpg": image("JPEG")[:-200],
+        "cut.png": image("PNG")[:60],
+        "cut.gif": image("GIF", mode="P")[:40],
+        "cut.webp": image("WEBP")[:50],
+        "header-only.bmp": image("BMP")[:54],
         "bomb.png": bomb("PNG"),
         "bomb.tif": bomb("TIFF"),
         "claims-much.png": png_of(2_000_000_000, 2_000_000_000),
         "claims-more.png": png_of(60_000, 60_000),
         "claims-nothing.png": png_of(0, 20),
-        "thread.png": picture("PNG", (1, 4000)),
-        "float.tif": picture("TIFF", mode="F"),
+        "thread.png": image("PNG", (1, 4000)),
+        "float.tif": image("TIFF", mode="F"),
         "drawing.png": b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>",
         "postscript.jpg": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(" + str(mark).encode() + b") (w) file",
         "document.png": b"%PDF-1.7\n1 0 obj<</Type/Catalog>>endobj",
@@ -203,8 +203,8 @@ def bad_pictures(mark: Path) -> dict[str, bytes | Callable[[Path], Any]]:
     }
 
 
-def good_pictures() -> dict[str, bytes]:
-    """Unusual files that are pictures."""
+def good_images() -> dict[str, bytes]:
+    """Unusual files that are images."""
     frames = [Image.new("P", (20, 20), i) for i in range(5)]
     moving = io.BytesIO()
     frames[0].save(moving, "GIF", save_all=True, append_images=frames[1:])
@@ -215,15 +215,15 @@ def good_pictures() -> dict[str, bytes]:
     Image.fromarray(np.arange(400, dtype=np.uint16).reshape(20, 20) * 160).save(deep, "PNG")
     return {
         "moving.gif": moving.getvalue(),
-        "cmyk.jpg": picture("JPEG", mode="CMYK"),
-        "palette.png": picture("PNG", mode="P"),
-        "alpha.png": picture("PNG", mode="RGBA"),
-        "grey-alpha.png": picture("PNG", mode="LA"),
-        "one-bit.tif": picture("TIFF", mode="1"),
+        "cmyk.jpg": image("JPEG", mode="CMYK"),
+        "palette.png": image("PNG", mode="P"),
+        "alpha.png": image("PNG", mode="RGBA"),
+        "grey-alpha.png": image("PNG", mode="LA"),
+        "one-bit.tif": image("TIFF", mode="1"),
         "turned.jpg": turned.getvalue(),
         "sixteen.png": deep.getvalue(),
-        "really-a-png.jpg": picture("PNG"),
-        "really-a-jpeg.gif": picture("JPEG"),
+        "really-a-png.jpg": image("PNG"),
+        "really-a-jpeg.gif": image("JPEG"),
     }
 
 

@@ -17,7 +17,7 @@ from random import Random
 
 from gopro.runs.run import CONFIG, LEARNED
 from gopro.training.resume_state import RESUME
-from tools.torture.processes import Command, Ended, do, pictures, random, unlike
+from tools.torture.processes import Command, Ended, do, images, random, unlike
 from tools.torture.rows import Row
 
 SEED = 20
@@ -54,7 +54,7 @@ class Tally:
 
 def run(work: Path, times: int | None) -> Iterator[Row]:
     times = times or TIMES
-    data = pictures(work / "pictures")
+    data = images(work / "images")
     shared = ["--data", str(data), "--shots", "2", "--batch", "4"]
     for name, told in RUNS.items():
         arguments, folder = [*shared, *told.split()], work / re.sub(r"\W+", "-", name)

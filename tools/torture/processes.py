@@ -1,4 +1,4 @@
-"""Real `gopro` commands to be killed, the pictures they work on, and whether two runs or sweeps are the same."""
+"""Real `gopro` commands to be killed, the images they work on, and whether two runs or sweeps are the same."""
 
 from __future__ import annotations
 
@@ -112,8 +112,8 @@ def cut_off(arguments: list[str], out: Path, cache: Path) -> None:
     raise RuntimeError(f"the run ended before it could be cut off: {running.end()}")
 
 
-def pictures(folder: Path, classes: int = 3, each: int = 2) -> Path:
-    """Some pictures of the embedded benchmark as a data set of one's own, small enough for hundreds of runs."""
+def images(folder: Path, classes: int = 3, each: int = 2) -> Path:
+    """Some images of the embedded benchmark as a data set of one's own, small enough for hundreds of runs."""
     data = load_dataset("emoji-activities")
     for part in ("train", "val", "test"):
         taken = [0] * classes
@@ -122,7 +122,7 @@ def pictures(folder: Path, classes: int = 3, each: int = 2) -> Path:
                 taken[sample.label] += 1
                 place = folder / part / data.classnames[sample.label].replace(" ", "_")
                 place.mkdir(parents=True, exist_ok=True)
-                sample.picture.open().save(place / f"{taken[sample.label]}.png")
+                sample.image.open().save(place / f"{taken[sample.label]}.png")
     return folder
 
 

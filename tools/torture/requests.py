@@ -1,5 +1,5 @@
 """Requests that no client should send, to a process of `gopro serve` over its socket: broken forms and headers, lies
-about lengths, slow and vanishing clients, paths that lead out, pictures that are none; and what schemathesis makes of
+about lengths, slow and vanishing clients, paths that lead out, images that are none; and what schemathesis makes of
 its own description. None may be answered with a 5.. (but "come again"), a traceback or a file; afterwards it answers as
 before."""
 
@@ -127,7 +127,7 @@ class Server(Client):
         self.process.wait()
 
 
-GOOD = hostile.picture("PNG")
+GOOD = hostile.image("PNG")
 
 
 def _whole(received: bytes) -> bool:
@@ -145,11 +145,11 @@ def _lines(headers: dict[str, str]) -> bytes:
     return "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode("latin-1", "replace")
 
 
-def form(*fields: tuple[str, str | bytes], picture: bytes | None = GOOD, name: str = "a.png") -> bytes:
+def form(*fields: tuple[str, str | bytes], image: bytes | None = GOOD, name: str = "a.png") -> bytes:
     parts = [f'Content-Disposition: form-data; name="{key}"\r\n\r\n'.encode() + _bytes(value) for key, value in fields]
-    if picture is not None:
-        head = f'Content-Disposition: form-data; name="pictures"; filename="{name}"\r\nContent-Type: image/png\r\n\r\n'
-        parts.append(head.encode("utf-8", "surrogateescape") + picture)
+    if image is not None:
+        head = f'Content-Disposition: form-data; name="images"; filename="{name}"\r\nContent-Type: image/png\r\n\r\n'
+        parts.append(head.encode("utf-8", "surrogateescape") + image)
     return b"".join(f"--{B}\r\n".encode() + part + b"\r\n" for part in parts) + f"--{B}--\r\n".encode()
 
 
@@ -196,7 +196,7 @@ def by_kind(server: Client, work: Path, times: int | None, right: bytes) -> Iter
     groups = {
         "forms that are broken": forms(),
         "values that make no sense, and class names of all kinds": values(),
-        "files that are no pictures, and unusual ones": files(work),
+        "files that are no images, and unusual ones": files(work),
         "lies about lengths, headers that are none, bytes that are no HTTP": wire(),
         "paths that lead out, and other methods": paths(),
         "too much of everything": masses(),
@@ -263,24 +263,24 @@ def forms() -> Iterator[Case]:
     heads = {
         "no name": disposition,
         "an empty name": disposition + b'name=""',
-        "a name without end": disposition + b'name="pictures',
+        "a name without end": disposition + b'name="images',
         "no disposition": b"X: y",
         "no head": b"",
-        "a name twice": disposition + b'name="pictures"; name="classes"; filename="a"',
-        "a name by charset": disposition + b"name*=utf-8''pictures; filename*=utf-16''%ff%fe",
+        "a name twice": disposition + b'name="images"; name="classes"; filename="a"',
+        "a name by charset": disposition + b"name*=utf-8''images; filename*=utf-16''%ff%fe",
         "parts of a name": disposition + b'name*0="pic"; name*1="tures"; filename*0*=x',
-        "a file name that leads out": disposition + b'name="pictures"; filename="../../../etc/passwd"',
-        "a file name of zeros": disposition + b'name="pictures"; filename="\0\0"',
-        "a file name of bytes": disposition + b'name="pictures"; filename="\xff\xfe\xed\xa0\x80"',
-        "a file name of escapes": disposition + b'name="pictures"; filename="\x1b[31m<script>"',
-        "a long file name": disposition + b'name="pictures"; filename="' + b"x" * 100_000 + b'"',
+        "a file name that leads out": disposition + b'name="images"; filename="../../../etc/passwd"',
+        "a file name of zeros": disposition + b'name="images"; filename="\0\0"',
+        "a file name of bytes": disposition + b'name="images"; filename="\xff\xfe\xed\xa0\x80"',
+        "a file name of escapes": disposition + b'name="images"; filename="\x1b[31m<script>"',
+        "a long file name": disposition + b'name="images"; filename="' + b"x" * 100_000 + b'"',
         "a long head": disposition + b'name="classes"\r\nX: ' + b"y" * 1_000_000,
         "many heads": disposition + b'name="classes"\r\n' + b"X: y\r\n" * 20_000 + b"Z: z",
-        "a head of no ASCII": disposition + "name=\"pictures\"; filename=\"日本.png\"\r\nX: ü".encode(),
-        "a folded head": disposition + b'\r\n name="pictures";\r\n filename="a"',
-        "a base64 part": disposition + b'name="pictures"; filename="a"\r\nContent-Transfer-Encoding: base64',
-        "a length in a part": disposition + b'name="pictures"; filename="a"\r\nContent-Length: 999999',
-        "a form in a form": disposition + b'name="pictures"; filename="a"\r\nContent-Type: multipart/mixed; boundary=x',
+        "a head of no ASCII": disposition + "name=\"images\"; filename=\"日本.png\"\r\nX: ü".encode(),
+        "a folded head": disposition + b'\r\n name="images";\r\n filename="a"',
+        "a base64 part": disposition + b'name="images"; filename="a"\r\nContent-Transfer-Encoding: base64',
+        "a length in a part": disposition + b'name="images"; filename="a"\r\nContent-Length: 999999',
+        "a form in a form": disposition + b'name="images"; filename="a"\r\nContent-Type: multipart/mixed; boundary=x',
     }  # fmt: skip
     for name, head in heads.items():
         body = f"--{B}\r\n".encode() + head + b"\r\n\r\n" + GOOD + f"\r\n--{B}--\r\n".encode()
@@ -297,7 +297,7 @@ def forms() -> Iterator[Case]:
         "zeros": bytes(10_000),
         "deep JSON": b"[" * 100_000,
         "JSON objects": b'{"a":' * 100_000,
-        "NaN": b'{"top_k": NaN, "pictures": Infinity}',
+        "NaN": b'{"top_k": NaN, "images": Infinity}',
         "XML entities": b'<!DOCTYPE x [<!ENTITY a "aa"><!ENTITY b "&a;&a;">]><x>&b;</x>',
         "boundaries alone": f"--{B}\r\n".encode() * 5000,
     }
@@ -334,18 +334,18 @@ def values() -> Iterator[Case]:
         yield f"name {str(name)[:12]!r}, all heads", lambda server, both=both: server.ask(both)
     yield "a name twice", lambda server: server.ask(form(("classes", "a"), ("classes", "a")))
     yield "a field of another name", lambda server: server.ask(form(("__proto__", "x")))
-    yield "pictures as text", lambda server: server.ask(form(("pictures", "x"), picture=None))
-    yield "no pictures", lambda server: server.ask(form(("classes", "x"), picture=None))
+    yield "images as text", lambda server: server.ask(form(("images", "x"), image=None))
+    yield "no images", lambda server: server.ask(form(("classes", "x"), image=None))
 
 
 def files(work: Path) -> Iterator[Case]:
     """Uploads of all kinds."""
     mark = work / "executed-by-upload"
-    for name, content in (hostile.bad_pictures(mark) | hostile.good_pictures()).items():
+    for name, content in (hostile.bad_images(mark) | hostile.good_images()).items():
         if not callable(content):
-            yield name, lambda server, content=content, name=name: server.ask(form(picture=content, name=name))
+            yield name, lambda server, content=content, name=name: server.ask(form(image=content, name=name))
     for name, content in hostile.coded(mark, {}):
-        yield f"code: {name}", lambda server, content=content: server.ask(form(picture=content))
+        yield f"code: {name}", lambda server, content=content: server.ask(form(image=content))
     yield "was anything executed", lambda server: Answer(500 if mark.exists() else 200)
 
 
@@ -483,18 +483,18 @@ def masses() -> Iterator[Case]:
     yield "1001 names", lambda server: server.ask(form(*(("classes", f"n{i}") for i in range(1001))))
     yield "50,000 names", lambda server: server.ask(form(*(("classes", f"n{i}") for i in range(50_000))))
     yield "a name of 10 MB", lambda server: server.ask(form(("classes", "x" * 10_000_000)))
-    part = form(picture=b"x")[: -len(B) - 6]
-    yield "33 pictures", lambda server: server.ask(part * 33 + f"--{B}--\r\n".encode())
-    yield "20,000 pictures", lambda server: server.ask(part * 20_000 + f"--{B}--\r\n".encode())
-    yield "40 MB, announced", lambda server: server.ask(form(picture=bytes(40_000_000)))
+    part = form(image=b"x")[: -len(B) - 6]
+    yield "33 images", lambda server: server.ask(part * 33 + f"--{B}--\r\n".encode())
+    yield "20,000 images", lambda server: server.ask(part * 20_000 + f"--{B}--\r\n".encode())
+    yield "40 MB, announced", lambda server: server.ask(form(image=bytes(40_000_000)))
     chunked = post(b"", f"multipart/form-data; boundary={B}").replace(
         b"Content-Length: 0", b"Transfer-Encoding: chunked"
     )
     chunk = b"100000\r\n" + bytes(1 << 20) + b"\r\n"
-    head = form(picture=b"")[: -len(B) - 8]
+    head = form(image=b"")[: -len(B) - 8]
     begin = chunked + b"%x\r\n%s\r\n" % (len(head), head)
     yield "40 MB, not announced", lambda server: server.send(begin, *[chunk] * 40)
-    yield "30 MB of a file", lambda server: server.ask(form(picture=bytes(30_000_000)))
+    yield "30 MB of a file", lambda server: server.ask(form(image=bytes(30_000_000)))
     yield (
         "200 names of 200 signs",
         lambda server: server.ask(form(*(("classes", f"{i:03}" + "w" * 197) for i in range(200)))),

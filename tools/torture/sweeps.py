@@ -15,7 +15,7 @@ from random import Random
 
 from gopro.runs.run import LEARNED
 from gopro.training.folder_lock import LOCK
-from tools.torture.processes import PATIENCE, Command, Ended, descendants, do, figures, pictures, random
+from tools.torture.processes import PATIENCE, Command, Ended, descendants, do, figures, images, random
 from tools.torture.rows import Row
 
 SEED = 21
@@ -46,7 +46,7 @@ class Trial:
 
 def run(work: Path, times: int | None) -> Iterator[Row]:
     times = times or TIMES
-    data = pictures(work / "pictures", classes=4)
+    data = images(work / "images", classes=4)
     arguments = ["benchmark", "base-to-new", "--data", str(data), *TOLD.split()]
     whole, started = work / "whole", time.monotonic()
     ended = do([*arguments, "--output", str(whole)], work, work / "cache")

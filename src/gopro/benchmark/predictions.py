@@ -1,4 +1,4 @@
-"""What a run says of each test picture, kept beside the run: labels, likeliest classes, their probabilities."""
+"""What a run says of each test image, kept beside the run: labels, likeliest classes, their probabilities."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from gopro.files import save_tensors
 from gopro.inference.evaluate import Evaluation
 
 LIKELIEST = 5
-"""Classes kept a picture, fewer where there are fewer."""
+"""Classes kept an image, fewer where there are fewer."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """The predictions of one evaluation, pictures in the order of the data set's test split.
+    """The predictions of one evaluation, images in the order of the data set's test split.
 
     Attributes:
         data: what the data set was asked for as, to load it again.
@@ -80,7 +80,7 @@ class Predictions:
         return Predictions(said["data"], said["classes"], names, labels.long(), top.long(), probability.float())
 
     def accuracy_by_class(self) -> list[float | None]:
-        """Percent right of each class, None for a class without a picture."""
+        """Percent right of each class, None for a class without an image."""
         classes = len(self.classnames)
         counts = torch.bincount(self.labels, minlength=classes)
         right = torch.bincount(self.labels[self.top[:, 0] == self.labels], minlength=classes)

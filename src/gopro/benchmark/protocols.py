@@ -28,7 +28,7 @@ class Job:
     """One training run and all that is tested of it.
 
     Attributes:
-        work: what it costs beside others, in pictures through the image tower, roughly.
+        work: what it costs beside others, in images through the image tower, roughly.
     """
 
     train: TrainConfig
@@ -51,7 +51,7 @@ def base_to_new(config: BenchmarkConfig) -> list[Job]:
 
 
 def few_shot(config: BenchmarkConfig) -> list[Job]:
-    """Train on 1, 2, 4, 8 and 16 pictures of all classes, test on all (CoOp, Zhou et al. 2022, arXiv 2109.01134)."""
+    """Train on 1, 2, 4, 8 and 16 images of all classes, test on all (CoOp, Zhou et al. 2022, arXiv 2109.01134)."""
     plan = _Plan("few-shot", config, named=config.data is not None)
     jobs = []
     for backbone, data in plan.each(config.data or plan.suite.few_shot):
@@ -140,7 +140,7 @@ class _Plan:
         tests: Sequence[tuple[str, ClassHalf]],
         shots: Sequence[int],
     ) -> list[Job]:
-        """The jobs on one source. What learns from no pictures is run once, with each tested data set's own prompt."""
+        """The jobs on one source. What learns from no images is run once, with each tested data set's own prompt."""
         jobs = []
         for method, kind in self.kinds.items():
             if kind.learns:
@@ -176,7 +176,7 @@ class _Plan:
             part = self.dataset(data).half(half)
             part.few_shot(shots, seed)
             if learner.recipe is not None:
-                # A picture of ViT-B/16 costs about as much as the text of 20 classes under its own context.
+                # An image of ViT-B/16 costs about as much as the text of 20 classes under its own context.
                 epochs = train.recipe(learner.recipe).epochs
                 work += epochs * shots * len(part.classnames) * (len(learner.views) + len(part.classnames) / 20)
         listed = []

@@ -17,7 +17,7 @@ from gopro.data.dataset import ClassHalf, Dataset
 from gopro.data.load_dataset import load_dataset
 from gopro.errors import InputError
 from gopro.files import slug
-from gopro.inference.evaluate import Evaluation, evaluate_pictures
+from gopro.inference.evaluate import Evaluation, evaluate_images
 from gopro.runs.results import Row
 from gopro.runs.run import CONFIG, LEARNED, Run, load_run, read_cost
 from gopro.training.devices import make_fabric
@@ -93,7 +93,7 @@ class Worker:
             self._datasets[place] = replace(load_dataset(*place), train=(), val=())
         part = self._datasets[place].half(classes)
         method = run.method.for_classes(part.classnames)
-        evaluation = evaluate_pictures(method, part.test, workers=job.train.workers)
+        evaluation = evaluate_images(method, part.test, workers=job.train.workers)
         labels = torch.tensor([sample.label for sample in part.test])
         predictions = Predictions.of(evaluation, labels, test.data, classes, part.classnames)
         predictions.save(run.folder / f"test-{slug(test.key.data)}-{classes}.safetensors")

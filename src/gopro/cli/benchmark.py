@@ -13,9 +13,9 @@ from cyclopts import App, Parameter
 from rich.markup import escape
 
 from gopro.benchmark.report.bootstrap import reference
+from gopro.benchmark.report.tables import tables
 from gopro.benchmark.report.terminal import rich_differences, rich_table
 from gopro.benchmark.runner import PLANS, Event, sweep
-from gopro.benchmark.tables import tables
 from gopro.cli import demo_config as demonstration
 from gopro.cli.console import DEFAULTS, ConfigFile, Flat, err, out, steps
 from gopro.runs.config import BenchmarkConfig, SweepConfig, TransferConfig
@@ -66,7 +66,7 @@ def domain_generalization_command(
 def few_shot_command(
     config: Annotated[BenchmarkConfig, Flat], *, against: Against = None, config_file: ConfigFile = None
 ) -> None:
-    """Train on 1, 2, 4, 8 and 16 pictures of every class, test on all classes.
+    """Train on 1, 2, 4, 8 and 16 images of every class, test on all classes.
 
     Without --data and --suite it runs on the embedded benchmark.
     """
@@ -102,7 +102,7 @@ def demo_command(*, output: Path = Path("runs/demo")) -> None:
     _benchmark("base-to-new", config, then_report=False)
     steps = demonstration.next_steps(config)
     page = write_report(output, title=demonstration.TITLE, next_steps=steps)
-    out.print(f"\nReport with pictures: {page}\n", highlight=False, soft_wrap=True)
+    out.print(f"\nReport with images: {page}\n", highlight=False, soft_wrap=True)
     for step in steps:
         out.print(escape(step.replace("`", "")), highlight=False, soft_wrap=True)
 

@@ -15,12 +15,12 @@ from gopro.clip.feature_store import ENVIRONMENT, cache_folder
 from gopro.clip.prune_feature_store import DAY, kept, prune
 from gopro.errors import InputError
 
-cache_app = App(name="cache", help="Show and prune what is kept of pictures.", default_parameter=DEFAULTS)
+cache_app = App(name="cache", help="Show and prune what is kept of images.", default_parameter=DEFAULTS)
 
 
 @cache_app.default
 def show_command() -> None:
-    """What is kept of pictures, by backbone: features that runs share, all of which can be made anew."""
+    """What is kept of images, by backbone: features that runs share, all of which can be made anew."""
     folder = _folder()
     table = Table(box=None, pad_edge=False)
     for heading in ("backbone", "fingerprint"):
@@ -46,7 +46,7 @@ def prune_command(
     keep_gb: float | None = None,
     everything: Annotated[bool, Parameter(name="--all", negative=())] = False,
 ) -> None:
-    """Delete what is kept of pictures. Runs that are at work go on, and what they miss later is made anew.
+    """Delete what is kept of images. Runs that are at work go on, and what they miss later is made anew.
 
     Parameters
     ----------

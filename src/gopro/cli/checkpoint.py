@@ -52,7 +52,7 @@ def import_command(
     position:
         Where the class name stands, for CoOp, whose checkpoints do not say.
     shots:
-        Pictures a class that it was trained on, if known.
+        Images a class that it was trained on, if known.
     seed:
         Seed that it was trained with, if known.
     """
@@ -79,7 +79,7 @@ def import_command(
         f"{len(names)} classes: {some}",
         f"Written to {run.folder} as {run.config.method} on {run.config.backbone}"
         + ("." if found.names is None else "; its buffers of class names are left out."),
-        f"Next: gopro predict {run.folder} PICTURES",
+        f"Next: gopro predict {run.folder} IMAGES",
     ]
     for line in lines:
         out.print(escape(line), highlight=False, soft_wrap=True)

@@ -31,7 +31,7 @@ from gopro.data.load_dataset import load_dataset
 from gopro.data.prepare import Preparation
 from gopro.data.sources import SOURCES
 from gopro.data.verify import check
-from gopro.data.verify import pictures as pictures_of
+from gopro.data.verify import images as images_of
 from gopro.errors import InputError
 
 data_app = App(
@@ -56,9 +56,9 @@ def list_command(*, root: Path | None = None, sizes: Annotated[bool, Parameter(n
         raise InputError("--sizes: give --root, the directory that holds the benchmarks' folders")
     table = Table(box=None, pad_edge=False)
     table.add_column("name", no_wrap=True)
-    for heading in ("classes", "pictures", "download"):
+    for heading in ("classes", "images", "download"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("licence of the pictures" if root is None else f"in {escape(str(root))}", overflow="fold")
+    table.add_column("licence of the images" if root is None else f"in {escape(str(root))}", overflow="fold")
     incomplete: list[str] = []
     for name, entry in CATALOG.items():
         source = SOURCES[name]
@@ -127,7 +127,7 @@ def check_command(
     workers: int | None = None,
     json_output: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> None:
-    """Open every picture of a data set, and hold its make-up against the catalog.
+    """Open every image of a data set, and hold its make-up against the catalog.
 
     Each problem is a line; the exit code is 1 if there is any.
 
@@ -138,14 +138,14 @@ def check_command(
     root:
         Directory that holds the benchmarks' folders.
     workers:
-        Threads that open pictures; one a core if not given.
+        Threads that open images; one a core if not given.
     json_output:
         One JSON object in place of the lines.
     """
     if workers is not None and workers < 1:
         raise InputError(f"workers is {workers}: give at least 1")
     dataset = load_dataset(name, root)
-    with bar("pictures", len(pictures_of(dataset))) as advance:
+    with bar("images", len(images_of(dataset))) as advance:
         found = check(dataset, CATALOG.get(name), workers, advance)
     if json_output:
         print(json.dumps(asdict(found), ensure_ascii=False))
@@ -153,10 +153,10 @@ def check_command(
         for problem in found.problems:
             out.print(problem, highlight=False, markup=False, soft_wrap=True)
         train, val, test = found.counts
-        rate = f"{found.pictures / found.seconds:.0f} pictures/s, {found.bytes / found.seconds / 1e6:.0f} MB/s"
+        rate = f"{found.images / found.seconds:.0f} images/s, {found.bytes / found.seconds / 1e6:.0f} MB/s"
         out.print(
             f"{escape(found.data)}: {found.classes} classes, {train} train, {val} val, {test} test; "
-            f"{found.pictures} pictures opened in {found.seconds:.1f} s ({rate}), "
+            f"{found.images} images opened in {found.seconds:.1f} s ({rate}), "
             f"{len(found.problems) or 'no'} problem{'' if len(found.problems) == 1 else 's'}",
             highlight=False,
             soft_wrap=True,
@@ -200,7 +200,7 @@ def prepare_command(name: str, *, root: Path) -> None:
 
 @data_app.command(name="sample")
 def sample_command(folder: Path) -> None:
-    """Write a small folder of pictures to try things on: ten animals, a folder each, out of the embedded benchmark.
+    """Write a small folder of images to try things on: ten animals, a folder each, out of the embedded benchmark.
 
     Parameters
     ----------
@@ -210,7 +210,7 @@ def sample_command(folder: Path) -> None:
     count = write_sample(folder)
     where = escape(str(folder))
     out.print(
-        f"{count} pictures of {len(CLASSES)} classes in {where}; drawings: Twemoji, CC BY 4.0",
+        f"{count} images of {len(CLASSES)} classes in {where}; drawings: Twemoji, CC BY 4.0",
         highlight=False,
         soft_wrap=True,
     )

@@ -13,18 +13,18 @@ TITLE = "GOPro demo: base to new on emoji-activities"
 
 INTRO = (
     "Base-to-new on emoji-activities, in a drawing style that the small embedded CLIP never saw in pretraining.\n"
-    "Each method learns from 4 pictures of each base class and is tested on base classes and on new ones."
+    "Each method learns from 4 images of each base class and is tested on base classes and on new ones."
 )
 
 
 def next_steps(config: BenchmarkConfig) -> list[str]:
-    """What to do with one's own pictures; commands stand between backticks."""
+    """What to do with one's own images; commands stand between backticks."""
     run = config.output / "runs" / next(job.run for job in base_to_new(config) if job.train.method == "gopro")
     return [
-        f"Ask the model that was just trained about any picture, with any names:\n"
-        f'`gopro predict {run} PICTURE --classes "chess pawn,soccer ball"`',
-        "Train on your own pictures, one folder a class (a few pictures each):\n"
-        "`gopro train --data MY_PICTURES --backbone ViT-B-16:openai --shots 8 --output runs/mine`",
+        f"Ask the model that was just trained about any image, with any names:\n"
+        f'`gopro predict {run} IMAGE --classes "chess pawn,soccer ball"`',
+        "Train on your own images, one folder a class (a few images each):\n"
+        "`gopro train --data MY_IMAGES --backbone ViT-B-16:openai --shots 8 --output runs/mine`",
         "Compare methods on them:\n"
-        "`gopro benchmark base-to-new --data MY_PICTURES --backbones ViT-B-16:openai --shots 8 --output runs/compare`",
+        "`gopro benchmark base-to-new --data MY_IMAGES --backbones ViT-B-16:openai --shots 8 --output runs/compare`",
     ]

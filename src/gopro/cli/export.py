@@ -23,10 +23,10 @@ def export_command(
     head: HeadWish = "auto",
     preprocess: Literal["outside", "inside"] = "outside",
     output: Path | None = None,
-    pictures: Path | None = None,
+    images: Path | None = None,
     config_file: ConfigFile = None,
 ) -> None:
-    """Write a run with fixed class names to a file that needs no GOPro, and check it against torch on real pictures.
+    """Write a run with fixed class names to a file that needs no GOPro, and check it against torch on real images.
 
     Parameters
     ----------
@@ -40,16 +40,16 @@ def export_command(
     format:
         An ONNX file, or one for torch.export.load.
     head:
-        Exact, or first-order, which encodes no text for a picture. Auto takes the exact one where that costs little.
+        Exact, or first-order, which encodes no text for an image. Auto takes the exact one where that costs little.
     preprocess:
-        With inside, the graph takes 8-bit pictures and normalises them itself; they are resized outside in any case.
+        With inside, the graph takes 8-bit images and normalises them itself; they are resized outside in any case.
     output:
         The file; model.onnx or model.pt2 in the run's folder if not given.
-    pictures:
-        Folder of pictures to check the file on; up to 500 test pictures of the run's data if not given.
+    images:
+        Folder of images to check the file on; up to 500 test images of the run's data if not given.
     """
     names = class_names(classes, classes_file)
-    with bar("pictures compared", None) as advance:
+    with bar("images compared", None) as advance:
         done = export_run(
             run,
             names,
@@ -57,7 +57,7 @@ def export_command(
             head=head,
             inside=preprocess == "inside",
             output=output,
-            pictures=pictures,
+            images=images,
             on_progress=advance,
         )
     said = done.about["head"]
@@ -66,14 +66,12 @@ def export_command(
     runtime, (of_file, of_torch) = FORMATS[format].runtime, done.milliseconds
     lines = [
         f"{done.about['method']} on {len(done.about['classnames'])} classes, {kind}, {size} -> {done.path}",
-        f"Checked on {done.agreement.pictures} pictures ({done.about['check']['of']}): likeliest class as torch for "
+        f"Checked on {done.agreement.images} images ({done.about['check']['of']}): likeliest class as torch for "
         f"{done.agreement.top1:.2f} %, probabilities at most {done.agreement.largest:.1e} apart.",
-        f"{runtime} takes {of_file:.2f} ms a picture, torch {of_torch:.2f} ms.",
+        f"{runtime} takes {of_file:.2f} ms an image, torch {of_torch:.2f} ms.",
     ]
     if said["kind"] == "first-order":
         agreement = Agreement(**said["agreement"])
-        lines.insert(
-            1, f"This head and the exact one, on {agreement.pictures} pictures: {agreement_in_words(agreement)}."
-        )
+        lines.insert(1, f"This head and the exact one, on {agreement.images} images: {agreement_in_words(agreement)}.")
     for line in lines:
         out.print(escape(line), highlight=False, soft_wrap=True)

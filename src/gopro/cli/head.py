@@ -21,7 +21,7 @@ def head_command(
     workers: int = 2,
     config_file: ConfigFile = None,
 ) -> None:
-    """Build the first-order head of a run, which classifies pictures without encoding text.
+    """Build the first-order head of a run, which classifies images without encoding text.
 
     Parameters
     ----------
@@ -32,23 +32,23 @@ def head_command(
     classes_file:
         File of such names, one a line.
     error:
-        Largest difference of a probability from the exact one that 99 of 100 pictures may have.
+        Largest difference of a probability from the exact one that 99 of 100 images may have.
     workers:
-        Processes that read pictures.
+        Processes that read images.
     """
     trained = load_run(run)
     names = class_names(classes, classes_file) or trained.method.classnames
     with bar("classes", len(names)) as advance:
         head = build_head(trained, names, error=error, workers=workers, on_progress=advance)
     made = f"{len(names)} classes, {len(head.terms.kept)} terms -> {escape(str(head_path(trained, names)))}"
-    said = "exact: the text takes nothing of a picture"
+    said = "exact: the text takes nothing of an image"
     if head.agreement is not None:
-        said = f"on {head.agreement.pictures} pictures that it was not built from, {agreement_in_words(head.agreement)}"
+        said = f"on {head.agreement.images} images that it was not built from, {agreement_in_words(head.agreement)}"
     out.print(f"First-order head of {escape(run)}, {made}", highlight=False, soft_wrap=True)
     out.print(said[0].upper() + said[1:] + ".", highlight=False, soft_wrap=True)
     if head.agreement is not None and head.agreement.most > error:
         out.print(
-            f"That is more than the error asked for, {error:g}: 99 of 100 pictures keep to {head.agreement.most:.4f}, "
+            f"That is more than the error asked for, {error:g}: 99 of 100 images keep to {head.agreement.most:.4f}, "
             "and more terms would hardly come nearer. Where it matters, use the exact head.",
             highlight=False,
             soft_wrap=True,
@@ -59,5 +59,5 @@ def agreement_in_words(agreement: Agreement) -> str:
     """For a line of output."""
     return (
         f"likeliest class as exact for {agreement.top1:.2f} %, probabilities at most {agreement.largest:.4f} apart, "
-        f"{agreement.mean:.4f} in the mean over pictures"
+        f"{agreement.mean:.4f} in the mean over images"
     )

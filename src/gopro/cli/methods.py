@@ -52,11 +52,11 @@ def methods_command(method: str | None = None, *, measure: Annotated[bool, Param
         table.add_row(*row, _summary(type(built)))
     out.print(table, markup=False, highlight=False)
     notes = [
-        f"learned: parameters on the embedded backbone, for {CLASSES} classes of {SHOTS} pictures.",
+        f"learned: parameters on the embedded backbone, for {CLASSES} classes of {SHOTS} images.",
         "Settings of one: gopro methods NAME",
     ]
     if measure:
-        notes.insert(1, f"step: time of a training step of {BATCH} pictures and {CLASSES} classes, CoOp's being 1.")
+        notes.insert(1, f"step: time of a training step of {BATCH} images and {CLASSES} classes, CoOp's being 1.")
     for note in notes:
         out.print(note, highlight=False, soft_wrap=True)
 
@@ -125,11 +125,11 @@ def _built(name: str, backbone: Backbone) -> Method:
 
 
 def _learned(method: Method) -> int:
-    """How many parameters it has once it has seen its pictures, for which one picture stands here."""
+    """How many parameters it has once it has seen its images, for which one image stands here."""
     if method.solves:
         size = method.backbone.preprocess.size
-        pictures = method.encode(torch.zeros(1, 3, size, size))[torch.zeros(CLASSES * SHOTS, dtype=torch.long)]
-        method.solve([pictures] * max(1, method.draws), torch.arange(CLASSES * SHOTS) % CLASSES)
+        images = method.encode(torch.zeros(1, 3, size, size))[torch.zeros(CLASSES * SHOTS, dtype=torch.long)]
+        method.solve([images] * max(1, method.draws), torch.arange(CLASSES * SHOTS) % CLASSES)
     return sum(parameter.numel() for parameter in method.parameters())
 
 

@@ -1,4 +1,4 @@
-"""`gopro predict`: names for pictures, and pictures sorted by them."""
+"""`gopro predict`: names for images, and images sorted by them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from gopro.cli.console import ConfigFile, bar, class_names, err, out, plain_output, shown
-from gopro.data.find_images import files_below, is_picture
+from gopro.data.find_images import files_below, is_image
 from gopro.data.folder import SPLIT_FILE
 from gopro.errors import InputError
 from gopro.inference.classifier import Answer, Classifier, Head, load
@@ -22,7 +22,7 @@ from gopro.inference.sort_images import UNSURE, Link, Sorter
 
 def predict_command(
     run: str,
-    pictures: Annotated[list[str], Parameter(allow_leading_hyphen=True)],  # for -
+    images: Annotated[list[str], Parameter(allow_leading_hyphen=True)],  # for -
     *,
     classes: str | None = None,
     classes_file: Path | None = None,
@@ -38,42 +38,42 @@ def predict_command(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     config_file: ConfigFile = None,
 ) -> None:
-    """Names for pictures, with probabilities; with --sort-into, pictures sorted into folders by class.
+    """Names for images, with probabilities; with --sort-into, images sorted into folders by class.
 
-    Pictures that cannot be read are listed at the end, and the exit code is then 1.
+    Images that cannot be read are listed at the end, and the exit code is then 1.
 
     Parameters
     ----------
     run:
         Folder of a trained run, or ORG/NAME on the Hugging Face Hub.
-    pictures:
-        Picture files, folders (with the folders in them), or - for a list of them on stdin, one a line.
+    images:
+        ImageSource files, folders (with the folders in them), or - for a list of them on stdin, one a line.
     classes:
         Names to choose from, separated by commas, any you like; those of the training if not given.
     classes_file:
         File of such names, one a line.
     top_k:
-        How many names a picture.
+        How many names an image.
     json_output:
-        Print one JSON object a picture.
+        Print one JSON object an image.
     csv_output:
         Print a table with the columns path, rank, name and probability.
     sort_into:
-        Folder to copy the pictures to, into a folder a class. Nothing that lies there is overwritten.
+        Folder to copy the images to, into a folder a class. Nothing that lies there is overwritten.
     min_confidence:
-        With --sort-into: pictures whose likeliest class has a probability (0 to 1) below this go to _unsure.
+        With --sort-into: images whose likeliest class has a probability (0 to 1) below this go to _unsure.
     link:
         With --sort-into: make hard or symbolic links instead of copies.
     batch:
-        Pictures that go through the image tower at once.
+        Images that go through the image tower at once.
     workers:
-        Threads that read pictures; one for each core, 16 at most, if not given.
+        Threads that read images; one for each core, 16 at most, if not given.
     head:
-        With first-order, no text is encoded for a picture; the head is built first if the run has none for these names.
+        With first-order, no text is encoded for an image; the head is built first if the run has none for these names.
     device:
         Where to compute.
     """
-    for word in pictures:
+    for word in images:
         if word.startswith("-") and word != "-":
             raise InputError(
                 f"{word}: no such option, see gopro predict --help; for a file of that name write ./{word}"
@@ -90,7 +90,7 @@ def predict_command(
         classifier = classifier.for_classes(names)
     if head == "first-order":
         classifier = classifier.first_order()
-    inputs = Inputs(pictures, ignored=sort_into)
+    inputs = Inputs(images, ignored=sort_into)
     sorter = None
     if sort_into is not None:
         sorter = Sorter(sort_into, classifier.method.classnames, link=link, min_confidence=min_confidence or 0.0)
@@ -112,12 +112,12 @@ def predict_command(
 
 
 class Inputs:
-    """The picture files that the command line names, and what of it cannot be read.
+    """The image files that the command line names, and what of it cannot be read.
 
     Attributes:
-        count: how many pictures there are; None where they come from stdin, which is read as it comes.
-        faults: a line on each picture or folder that cannot be read.
-        passed: how many files in folders are no pictures by name.
+        count: how many images there are; None where they come from stdin, which is read as it comes.
+        faults: a line on each image or folder that cannot be read.
+        passed: how many files in folders are no images by name.
     """
 
     def __init__(self, given: Sequence[str], ignored: Path | None):
@@ -150,13 +150,13 @@ class Inputs:
             return
         before, none = len(self.faults), True
         for file in files_below(Path(path), ignored=self._ignored, refuse=self.refuse):
-            if is_picture(file):
+            if is_image(file):
                 none = False
                 yield os.fspath(file)
             elif file.name != SPLIT_FILE:
                 self.passed += 1
         if none and len(self.faults) == before:
-            self.refuse(InputError(f"{path}: no pictures in this folder"))
+            self.refuse(InputError(f"{path}: no images in this folder"))
 
 
 def _stdin_lines() -> Iterator[str]:
@@ -182,11 +182,11 @@ def _answer(
     batch: int,
     workers: int | None,
 ) -> None:
-    """Shows and sorts the pictures one after the other; what cannot be read is kept in `inputs`."""
+    """Shows and sorts the images one after the other; what cannot be read is kept in `inputs`."""
     if inputs.count == 0:
         return
     answers = classifier.stream(inputs, top_k, batch=batch, workers=workers)
-    with bar("pictures", inputs.count) as advance:
+    with bar("images", inputs.count) as advance:
         try:
             for answer in answers:
                 advance(1)
@@ -196,24 +196,24 @@ def _answer(
                 show(answer)
                 if sorter is not None:
                     best = answer.predictions[0]
-                    sorter.add(Path(answer.picture), best.name, best.probability)
+                    sorter.add(Path(answer.image), best.name, best.probability)
         finally:
             if sorter is not None:
                 sorter.close()
 
 
 def _as_text(answer: Answer) -> None:
-    line = f"{answer.picture}: {', '.join(f'{p.name} {p.probability:.1%}' for p in answer.predictions)}"
+    line = f"{answer.image}: {', '.join(f'{p.name} {p.probability:.1%}' for p in answer.predictions)}"
     print(shown(line) if sys.stdout.isatty() else line)
 
 
 def _as_json(answer: Answer) -> None:
     names = [{"name": p.name, "probability": round(p.probability, 6)} for p in answer.predictions]
-    line = json.dumps({"picture": answer.picture, "predictions": names}, ensure_ascii=False)
+    line = json.dumps({"image": answer.image, "predictions": names}, ensure_ascii=False)
     try:
         line.encode()
     except UnicodeEncodeError:  # a path that is not UTF-8
-        line = json.dumps({"picture": answer.picture, "predictions": names})
+        line = json.dumps({"image": answer.image, "predictions": names})
     print(line)
 
 
@@ -227,13 +227,13 @@ def _csv_writer() -> Callable[[Answer], None]:
 
     def show(answer: Answer) -> None:
         for rank, p in enumerate(answer.predictions, 1):
-            writer.writerow((answer.picture, rank, p.name, f"{p.probability:.6f}"))
+            writer.writerow((answer.image, rank, p.name, f"{p.probability:.6f}"))
 
     return show
 
 
 def _not_at_all(answer: Answer) -> None:
-    """Where pictures are sorted, their folders say it."""
+    """Where images are sorted, their folders say it."""
 
 
 def _say_sorted(sorter: Sorter, *, to_stdout: bool) -> None:
@@ -242,7 +242,7 @@ def _say_sorted(sorter: Sorter, *, to_stdout: bool) -> None:
         for folder, count in sorted(sorter.counts.items())
     ]
     already = f", {sorter.already} of them were there already" if sorter.already else ""
-    lines.append(f"{sorter.counts.total():>7} pictures in {sorter.root}{already}")
+    lines.append(f"{sorter.counts.total():>7} images in {sorter.root}{already}")
     for line in lines:
         (out if to_stdout else err).print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -250,7 +250,7 @@ def _say_sorted(sorter: Sorter, *, to_stdout: bool) -> None:
 def _say_left_out(inputs: Inputs) -> None:
     if inputs.passed:
         files = "1 file" if inputs.passed == 1 else f"{inputs.passed} files"
-        err.print(f"passed over {files} in the folders, no pictures by name", highlight=False, soft_wrap=True)
+        err.print(f"passed over {files} in the folders, no images by name", highlight=False, soft_wrap=True)
     if inputs.faults:
         err.print(f"{len(inputs.faults)} could not be read:", style="red", highlight=False, soft_wrap=True)
         for fault in inputs.faults:

@@ -44,4 +44,4 @@ def push_command(
     address = push(run, repository, license=license, results=results, private=private, revision=revision)
     name = repository if revision is None else f"{repository}@{revision}"
     out.print(f"{escape(run)} is on the Hub: {escape(address)}", highlight=False, soft_wrap=True)
-    out.print(f"Next: gopro predict {escape(name)} PICTURES", highlight=False, soft_wrap=True)
+    out.print(f"Next: gopro predict {escape(name)} IMAGES", highlight=False, soft_wrap=True)

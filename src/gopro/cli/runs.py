@@ -16,7 +16,7 @@ from gopro.data.dataset import ClassHalf
 from gopro.data.load_dataset import load_dataset
 from gopro.errors import InputError
 from gopro.files import slug, write_json
-from gopro.inference.evaluate import evaluate_pictures
+from gopro.inference.evaluate import evaluate_images
 from gopro.inference.taylor_head import Agreement
 from gopro.inference.taylor_head_files import ready_head
 from gopro.runs.config import TrainConfig
@@ -32,7 +32,7 @@ def train_command(
     devices: int | None = None,
     config_file: ConfigFile = None,
 ) -> None:
-    """Train a method on a few labelled pictures a class.
+    """Train a method on a few labelled images a class.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def train_command(
     out.print(f"{escape(run.config.method)} {done} {len(run.method.classnames)} classes of {escape(run.data)}.")
     if skipped := read_cost(run.folder).skipped_steps:
         out.print(f"{skipped} steps were skipped, as their loss or gradient was not finite.")
-    out.print(f"Next: gopro predict {escape(str(run.folder))} PICTURES", soft_wrap=True)
+    out.print(f"Next: gopro predict {escape(str(run.folder))} IMAGES", soft_wrap=True)
 
 
 def eval_command(
@@ -70,7 +70,7 @@ def eval_command(
     workers: int = 2,
     config_file: ConfigFile = None,
 ) -> None:
-    """Accuracy of a run on the test pictures of a data set.
+    """Accuracy of a run on the test images of a data set.
 
     Parameters
     ----------
@@ -86,14 +86,14 @@ def eval_command(
         With first-order, also that of the first-order head, which is built first if the run has none for these
         classes, and how far it agrees.
     workers:
-        Processes that read pictures.
+        Processes that read images.
     """
     trained = load_run(run)
     dataset = trained.dataset(root) if data is None else load_dataset(data, root or trained.config.root)
     dataset = dataset.half(classes)
-    with bar("pictures", len(dataset.test)) as advance:
+    with bar("images", len(dataset.test)) as advance:
         method = trained.method.for_classes(dataset.classnames)
-        result = evaluate_pictures(method, dataset.test, workers=workers, on_progress=advance)
+        result = evaluate_images(method, dataset.test, workers=workers, on_progress=advance)
     row = {
         "data": dataset.name,
         "classes": classes,
@@ -107,15 +107,15 @@ def eval_command(
     if head == "first-order":
         with bar("classes", len(dataset.classnames)) as advance:
             quick = ready_head(trained, dataset.classnames, workers=workers, on_progress=advance)
-        with bar("pictures", len(dataset.test)) as advance:
-            by_head = evaluate_pictures(quick, dataset.test, workers=workers, on_progress=advance)
+        with bar("images", len(dataset.test)) as advance:
+            by_head = evaluate_images(quick, dataset.test, workers=workers, on_progress=advance)
         agreement = Agreement.between(result.probabilities, by_head.probabilities)
         row["first_order"] = {**summary(by_head), "terms": len(quick.terms.kept), "agreement": asdict(agreement)}
     path = trained.made / f"eval-{slug(dataset.name)}-{classes}.json"
     write_json(path, row)
     out.print(
         f"{escape(dataset.name)} {classes}: accuracy {result.accuracy:.2f} %, macro {result.macro_accuracy:.2f} %, "
-        f"{result.n} pictures, {len(dataset.classnames)} classes, {result.seconds:.1f} s -> {escape(str(path))}",
+        f"{result.n} images, {len(dataset.classnames)} classes, {result.seconds:.1f} s -> {escape(str(path))}",
         highlight=False,
         soft_wrap=True,
     )

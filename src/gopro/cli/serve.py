@@ -45,7 +45,7 @@ def serve_command(
     device:
         Where to compute.
     samples:
-        Data set, as --data takes it, of whose test pictures some are shown to everybody; embedded emoji if not given.
+        Data set, as --data takes it, of whose test images some are shown to everybody; embedded emoji if not given.
     root:
         Directory that holds the benchmarks' folders, for --samples.
     """

@@ -32,7 +32,7 @@ EMBEDDED = "emoji"
 
 
 class Encoded:
-    """What the frozen image tower says of pictures.
+    """What the frozen image tower says of images.
 
     A plain class, as Fabric looks into dataclasses and would round what is in them to the precision of the towers.
 
@@ -83,8 +83,8 @@ class Backbone:
         name: what it was loaded by, e.g. `ViT-B-16:openai`.
         embed_dim: D, size of the shared space.
         layer_widths: width W of each layer whose statistics are taken.
-        row_width: D + 2 ΣW, numbers that an `Encoded` holds of a picture.
-        preprocess: what turns a picture into the tensor that the image tower takes.
+        row_width: D + 2 ΣW, numbers that an `Encoded` holds of an image.
+        preprocess: what turns an image into the tensor that the image tower takes.
         text: the text tower.
         logit_scale: exp of the model's learned scale.
     """
@@ -111,7 +111,7 @@ class Backbone:
 
     @torch.no_grad()
     def encode(self, images: Float[Tensor, "*batch 3 size size"]) -> Encoded:
-        """Embedding and layer statistics of preprocessed pictures; any leading shape (batch; views and batch; none)."""
+        """Embedding and layer statistics of preprocessed images; any leading shape (batch; views and batch; none)."""
         batch = images.shape[:-3]
         with self._tapped() as taps:
             embedding = self.model.visual(images.reshape(-1, *images.shape[-3:]))
@@ -183,7 +183,7 @@ def load_backbone(name: str = EMBEDDED, device: torch.device | str = "cpu") -> B
             `emoji`: the small CLIP that comes with this package;
             `ARCHITECTURE:TAG`: an open_clip model and pretrained tag, e.g. `ViT-B-16:openai` (downloaded once);
             `ARCHITECTURE:FILE`: an open_clip architecture with weights from a local file (.safetensors, or a state
-            dict that torch can load weights-only), pictures prepared as for the architecture's first tag. Weights
+            dict that torch can load weights-only), images prepared as for the architecture's first tag. Weights
             that were trained with QuickGELU (OpenAI's, DFN's, MetaCLIP's) need `ARCHITECTURE-quickgelu`;
             `openai:FILE`: a state dict in OpenAI's layout, whose sizes are read off its tensors (QuickGELU);
             `ARCHITECTURE:random`: random weights, the same every time, for tests.
@@ -257,7 +257,7 @@ def _load_embedded(device: torch.device | str) -> Backbone:
 
 
 def _created(architecture: str, tags: list[str]) -> nn.Module:
-    """The model with random weights; its pictures are prepared as its first pretrained tag wants them."""
+    """The model with random weights; its images are prepared as its first pretrained tag wants them."""
     config = open_clip.get_pretrained_cfg(architecture, tags[0]) if tags else {}
     prepared = {key: config[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in config}
     with _quiet():

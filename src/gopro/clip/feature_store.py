@@ -1,4 +1,4 @@
-"""The feature store: what frozen backbones say of pictures, on disk, known by content, shared by all runs."""
+"""The feature store: what frozen backbones say of images, on disk, known by content, shared by all runs."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What the frozen image tower says of views of pictures: taken from the feature store, and encoded where it is missing.
+"""What the frozen image tower says of views of images: taken from the feature store, and encoded where it is missing.
 
-A view is known by the picture's content, its name and the number of its draw, which also seed it: draw 3 of a picture's
+A view is known by the image's content, its name and the number of its draw, which also seed it: draw 3 of an image's
 `base` view is the same in every run.
 """
 
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from gopro.clip.backbone import Backbone, Encoded
 from gopro.clip.feature_store import FeatureStore, Places
-from gopro.data.dataset import Picture
+from gopro.data.dataset import ImageSource
 from gopro.data.loader import DrawnView, view_batches
 from gopro.data.transforms import CROP, RECIPE, ViewName
 from gopro.errors import InputError
@@ -30,9 +30,9 @@ FLUSH_ROWS, FLUSH_SECONDS = 4096, 60.0
 
 
 class Wanted(NamedTuple):
-    """A view of a picture; `draw` counts the random ones from 0."""
+    """A view of an image; `draw` counts the random ones from 0."""
 
-    picture: Picture
+    image: ImageSource
     view: ViewName
     draw: int = 0
 
@@ -66,9 +66,9 @@ def encode_views(
     workers: int = 0,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> Features:
-    """Views of pictures as the store's backbone sees them, under the caller's autocast, rounded to half precision.
+    """Views of images as the store's backbone sees them, under the caller's autocast, rounded to half precision.
 
-    Only pictures of which a view is missing are opened. What is encoded is kept as it comes, so that a run that is cut
+    Only images of which a view is missing are opened. What is encoded is kept as it comes, so that a run that is cut
     off loses a minute of it at most.
 
     Args:
@@ -76,18 +76,18 @@ def encode_views(
         on_progress: told how many more views are there, those found among them.
 
     Raises:
-        InputError: a picture that cannot be read; values that half precision cannot hold.
+        InputError: an image that cannot be read; values that half precision cannot hold.
     """
-    pictures = {id(want.picture): want.picture for want in wanted}
+    images = {id(want.image): want.image for want in wanted}
     with ThreadPoolExecutor(8) as pool:  # reading files is waiting
-        digests = dict(zip(pictures, pool.map(lambda picture: picture.digest(), pictures.values()), strict=True))
+        digests = dict(zip(images, pool.map(lambda image: image.digest(), images.values()), strict=True))
     common = _common(store.backbone)
-    keys = [_key(common, digests[id(want.picture)], want.view, want.draw, crop) for want in wanted]
+    keys = [_key(common, digests[id(want.image)], want.view, want.draw, crop) for want in wanted]
     found = store.find(keys)
     missing: dict[bytes, DrawnView] = {}
     for at in np.flatnonzero(found.segments < 0).tolist():
-        picture, view, draw = wanted[at]
-        missing.setdefault(keys[at], DrawnView(picture, view, digests[id(picture)], draw))
+        image, view, draw = wanted[at]
+        missing.setdefault(keys[at], DrawnView(image, view, digests[id(image)], draw))
     on_progress(len(wanted) - len(missing))
     if missing:
         _fill(store, missing, crop, batch, workers, on_progress)
@@ -124,7 +124,7 @@ def _fill(
             on_progress(len(images))
             if sum(map(len, rows)) >= FLUSH_ROWS or time.monotonic() - since >= FLUSH_SECONDS:
                 kept, since = _put(store, keys, kept, rows), time.monotonic()
-    finally:  # also what was done before a picture that cannot be read, or a Ctrl-C
+    finally:  # also what was done before an image that cannot be read, or a Ctrl-C
         _put(store, keys, kept, rows)
 
 
@@ -142,7 +142,7 @@ def _half(backbone: Backbone, encoded: Encoded) -> Float16[Tensor, "batch width"
     rows = encoded.rows().half()
     if not rows.isfinite().all():
         raise InputError(
-            f"backbone {backbone.name!r} gives numbers for a picture that are not finite or above 65504: "
+            f"backbone {backbone.name!r} gives numbers for an image that are not finite or above 65504: "
             "its features cannot be kept in half precision; use another backbone"
         )
     return rows

@@ -43,7 +43,7 @@ class PromptedImageTower:
     def __call__(
         self, images: Float[Tensor, "batch 3 size size"], prompts: Sequence[Float[Tensor, "tokens width"]]
     ) -> Float[Tensor, "batch embed"]:
-        """Unit embeddings of preprocessed pictures.
+        """Unit embeddings of preprocessed images.
 
         Args:
             prompts: what is added at the input of the first block, then for blocks 1, 2, ... what replaces it there;
@@ -57,7 +57,7 @@ class PromptedImageTower:
     def upper(
         self, images: Float[Tensor, "batch 3 size size"], prompts: Sequence[Float[Tensor, "tokens width"]]
     ) -> tuple[Float[Tensor, "batch embed"], Float[Tensor, "batch width"]]:
-        """Unit embeddings of preprocessed pictures with prompts in the last blocks alone, and what became of these.
+        """Unit embeddings of preprocessed images with prompts in the last blocks alone, and what became of these.
 
         Args:
             prompts: what stands behind the patches at the input of as many of the last blocks, replaced at each.
@@ -92,5 +92,5 @@ class PromptedImageTower:
 
 
 def _with(x: Float[Tensor, "batch own width"], prompts: Float[Tensor, "prompts width"]) -> Tensor:
-    """The prompts behind the tokens x of every picture."""
+    """The prompts behind the tokens x of every image."""
     return torch.cat([x, prompts.expand(x.shape[0], -1, -1)], dim=1)

@@ -13,22 +13,20 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from gopro.data.find_images import class_folders, pictures_by_class, some
+from gopro.data.find_images import class_folders, images_by_class, some
 from gopro.data.splits import Entry, Parts, check_entries, split_in_three, split_off_val
 from gopro.errors import InputError
 
 Element = TypeVar("Element")
 
 
-def folders(
-    pictures: Path, *, ignored: Collection[str] = (), renamed: Mapping[str, str] = MappingProxyType({})
-) -> Parts:
+def folders(images: Path, *, ignored: Collection[str] = (), renamed: Mapping[str, str] = MappingProxyType({})) -> Parts:
     """Class-named folders, split 50/20/30. Labels follow the sorted folder names, whatever the classes are `renamed`.
 
     Raises:
-        InputError: as `pictures_by_class`.
+        InputError: as `images_by_class`.
     """
-    found = pictures_by_class(pictures, ignored)
+    found = images_by_class(images, ignored)
     return split_in_three(
         (path, label, renamed.get(folder, folder))
         for label, folder in enumerate(sorted(found))
@@ -37,14 +35,14 @@ def folders(
 
 
 def pets(trainval: Path, test: Path) -> Parts:
-    """Oxford-IIIT Pet's lists: lines of picture, label from 1, species, breed within the species.
+    """Oxford-IIIT Pet's lists: lines of image, label from 1, species, breed within the species.
 
-    The class name is the picture's, less its number, in lower case.
+    The class name is the image's, less its number, in lower case.
     """
 
     def entries(file: Path) -> list[Entry]:
-        rows = _rows(file, r"(([^/]+)_\d+) (\d+) \d+ \d+", "a picture and three numbers")
-        return [(f"{picture}.jpg", int(label) - 1, breed.lower()) for picture, breed, label in rows]
+        rows = _rows(file, r"(([^/]+)_\d+) (\d+) \d+ \d+", "an image and three numbers")
+        return [(f"{image}.jpg", int(label) - 1, breed.lower()) for image, breed, label in rows]
 
     return _checked(split_off_val(entries(trainval), entries(test)), trainval.parent)
 
@@ -63,15 +61,15 @@ def cars(trainval: Path, test: Path, meta: Path) -> Parts:
 
     def entries(file: Path, folder: str) -> list[Entry]:
         labels = _mat(file, "annotations", annotation, "fname", "class")
-        return [(f"{folder}/{picture}", label - 1, _nth(names, label, file)) for picture, label in labels]
+        return [(f"{folder}/{image}", label - 1, _nth(names, label, file)) for image, label in labels]
 
     return _checked(split_off_val(entries(trainval, "cars_train"), entries(test, "cars_test")), trainval.parent)
 
 
 def flowers(labels: Path, names: Path) -> Parts:
-    """Flowers102's labels from 1 of its numbered pictures, and the JSON object of label → name; split 50/20/30.
+    """Flowers102's labels from 1 of its numbered images, and the JSON object of label → name; split 50/20/30.
 
-    CoOp leaves the official parts, of 10, 10 and the other pictures a class, aside.
+    CoOp leaves the official parts, of 10, 10 and the other images a class, aside.
     """
     try:
         named: Any = json.loads(names.read_text(encoding="utf-8"))
@@ -87,35 +85,35 @@ def flowers(labels: Path, names: Path) -> Parts:
 
 
 def aircraft(variants: Path, train: Path, val: Path, test: Path) -> Parts:
-    """FGVC-Aircraft's own three parts by variant: lines of picture and variant; labels follow the list of variants."""
+    """FGVC-Aircraft's own three parts by variant: lines of image and variant; labels follow the list of variants."""
     label_of = {name: label for label, (name,) in enumerate(_rows(variants, r"(.+)", "a variant"))}
 
     def entries(file: Path) -> list[Entry]:
-        rows = _rows(file, r"(\S+) (.+)", "a picture and a variant")
-        return [(f"{picture}.jpg", _label(label_of, name, file, variants), name) for picture, name in rows]
+        rows = _rows(file, r"(\S+) (.+)", "an image and a variant")
+        return [(f"{image}.jpg", _label(label_of, name, file, variants), name) for image, name in rows]
 
     return _checked({"train": entries(train), "val": entries(val), "test": entries(test)}, train.parent)
 
 
 def sun(classes: Path, trainval: Path, test: Path) -> Parts:
-    """SUN397's first partition: lines of /LETTER/CLASS/PICTURE, CLASS being of one or two folders.
+    """SUN397's first partition: lines of /LETTER/CLASS/IMAGE, CLASS being of one or two folders.
 
     In the class name the second folder comes first (`outdoor athletic_field`), and the letter goes.
     """
     label_of = {name: label for label, (name,) in enumerate(_rows(classes, r"/(\w/.+)", "/LETTER/CLASS"))}
 
     def entries(file: Path) -> list[Entry]:
-        rows = _rows(file, r"/((\w/.+)/[^/]+)", "/LETTER/CLASS/PICTURE")
+        rows = _rows(file, r"/((\w/.+)/[^/]+)", "/LETTER/CLASS/IMAGE")
         return [
-            (picture, _label(label_of, name, file, classes), " ".join(reversed(name.split("/")[1:])))
-            for picture, name in rows
+            (image, _label(label_of, name, file, classes), " ".join(reversed(name.split("/")[1:])))
+            for image, name in rows
         ]
 
     return _checked(split_off_val(entries(trainval), entries(test)), classes.parent)
 
 
 def ucf(classes: Path, trainval: Path, test: Path) -> Parts:
-    """UCF101's first split of its videos, the pictures being their middle frames.
+    """UCF101's first split of its videos, the images being their middle frames.
 
     Actions are written in CamelCase; folders and class names have underscores between the words.
     """
@@ -132,13 +130,13 @@ def ucf(classes: Path, trainval: Path, test: Path) -> Parts:
 
 
 def imagenet(train: Path, val: Path, classnames: Path) -> Parts:
-    """ImageNet's folders, named by WordNet id; its validation pictures are `test`, as everywhere in the field.
+    """ImageNet's folders, named by WordNet id; its validation images are `test`, as everywhere in the field.
 
-    `val` is empty: CoOp puts the test pictures there too, and a model chosen by them would have seen the test labels.
+    `val` is empty: CoOp puts the test images there too, and a model chosen by them would have seen the test labels.
     """
     names = _wnids(classnames)
-    found = _named(pictures_by_class(train), names, train, classnames)
-    held_out = _named(pictures_by_class(val), names, val, classnames)
+    found = _named(images_by_class(train), names, train, classnames)
+    held_out = _named(images_by_class(val), names, val, classnames)
     if differing := sorted(set(found) ^ set(held_out)):
         raise InputError(f"{val}: its folders and those of {train} must be the same, and are not: {some(differing)}")
     return {
@@ -148,22 +146,22 @@ def imagenet(train: Path, val: Path, classnames: Path) -> Parts:
     }
 
 
-def wnid_folders(pictures: Path, classnames: Path) -> Parts:
+def wnid_folders(images: Path, classnames: Path) -> Parts:
     """A variant of ImageNet to test on, in folders named by WordNet id; labels follow the folders that are there."""
     names = _wnids(classnames)
-    found = _named(pictures_by_class(pictures), names, pictures, classnames)
+    found = _named(images_by_class(images), names, images, classnames)
     return {"train": [], "val": [], "test": _by_folder(found, names)}
 
 
-def numbered_folders(pictures: Path, classnames: Path) -> Parts:
+def numbered_folders(images: Path, classnames: Path) -> Parts:
     """A variant of ImageNet to test on, in folders 0, 1, ... that count the lines of the class names."""
     names = {str(number): name for number, name in enumerate(_wnids(classnames).values())}
-    present = set(class_folders(pictures))
+    present = set(class_folders(images))
     if differing := sorted(present ^ set(names)):
         raise InputError(
-            f"{pictures}: its folders must be 0 to {len(names) - 1}, one a line of {classnames}; see {some(differing)}"
+            f"{images}: its folders must be 0 to {len(names) - 1}, one a line of {classnames}; see {some(differing)}"
         )
-    found = pictures_by_class(pictures)
+    found = images_by_class(images)
     return {"train": [], "val": [], "test": _by_folder({number: found[number] for number in names}, names)}
 
 
@@ -172,10 +170,10 @@ def _by_folder(found: Mapping[str, list[str]], names: Mapping[str, str], prefix:
 
 
 def _named(
-    found: dict[str, list[str]], names: Mapping[str, str], pictures: Path, classnames: Path
+    found: dict[str, list[str]], names: Mapping[str, str], images: Path, classnames: Path
 ) -> dict[str, list[str]]:
     if nameless := [folder for folder in found if folder not in names]:
-        raise InputError(f"{classnames}: has no name for {some(nameless)} of {pictures}; restore it or move them away")
+        raise InputError(f"{classnames}: has no name for {some(nameless)} of {images}; restore it or move them away")
     return found
 
 

@@ -30,20 +30,20 @@ class Benchmark:
     name: str
     folder: str
     """Its own folder below the root."""
-    pictures: str
-    """The folder of pictures in it, which the paths of the split file start from."""
+    images: str
+    """The folder of images in it, which the paths of the split file start from."""
     template: str
     classes: int
     counts: tuple[int, int, int]
-    """Pictures to train, validate and test on, as CoOp has them, but that ImageNet's test pictures are not its val."""
+    """Images to train, validate and test on, as CoOp has them, but that ImageNet's test images are not its val."""
     read: Callable[..., Parts]
     """What makes the three parts of the original annotations; see `formats.py`."""
     reads: tuple[str, ...] = ()
-    """The files and folders that `read` takes, in its order; the folder of pictures where none is named."""
+    """The files and folders that `read` takes, in its order; the folder of images where none is named."""
     split: str | None = None
     """CoOp's split file, which counts where it lies in the data set's folder; none if `read` always says the parts."""
     needs: tuple[str, ...] = ()
-    """The folders of pictures, where `pictures` holds several."""
+    """The folders of images, where `images` holds several."""
     names: str | None = None
     """`fingerprint` of CoOp's class names; None where it was not known."""
 
@@ -65,7 +65,7 @@ class Benchmark:
         home = self.home(root)
         if not home.is_dir():
             return [home]
-        needed = self._picture_folders(home)
+        needed = self._image_folders(home)
         if self._split_file(home) is None:
             needed += self._inputs(home)
         return [path for path in dict.fromkeys(needed) if not path.exists()]
@@ -75,21 +75,21 @@ class Benchmark:
 
         The parts are those of CoOp's split file. Where that is absent, they are made from the original annotations
         as CoOp makes them; what CoOp draws at random is drawn with a fixed seed, the same on every machine, and
-        written once to `split_gopro_*.json` beside the pictures, which counts from then on. Where it cannot be
-        written, the split is drawn anew each time, with a warning. No picture is looked up: one that is missing is
+        written once to `split_gopro_*.json` beside the images, which counts from then on. Where it cannot be
+        written, the split is drawn anew each time, with a warning. No image is looked up: one that is missing is
         an InputError when it is opened.
 
         Raises:
             InputError: something is missing, a file is faulty, or the annotations are not of as many classes and
-                pictures as the data set has.
+                images as the data set has.
         """
         home = self.home(root)
         if missing := self.missing(root):
             advice = f"{self.folder}/ must lie in --root, laid out as docs/datasets.md says"
-            if self.split and home.is_dir() and not set(missing) & set(self._picture_folders(home)):
+            if self.split and home.is_dir() and not set(missing) & set(self._image_folders(home)):
                 advice += f", or {self.split} be there instead"
             raise InputError(f"{self.name}: no {some(list(map(str, missing)))}; {advice}")
-        split = as_split(self._parts(home), home / self.pictures)
+        split = as_split(self._parts(home), home / self.images)
         classnames = tuple(map(clean_name, split.classnames))
         return Dataset(self.name, classnames, split.train, split.val, split.test, self.template)
 
@@ -103,7 +103,7 @@ class Benchmark:
         if self.own_split:
             # an incomplete folder's split would stay when the rest has come
             if (found := sum(map(len, parts.values()))) != (whole := sum(self.counts)):
-                raise InputError(f"{home}: {found} pictures, where {self.name} has {whole}; is it all unpacked?")
+                raise InputError(f"{home}: {found} images, where {self.name} has {whole}; is it all unpacked?")
             keep_entries(home / self.own_split, parts)
         return parts
 
@@ -112,11 +112,11 @@ class Benchmark:
         files = [home / split for split in (self.split, self.own_split) if split]
         return next((file for file in files if file.is_file()), None)
 
-    def _picture_folders(self, home: Path) -> list[Path]:
-        return [home / folder for folder in self.needs or (self.pictures,)]
+    def _image_folders(self, home: Path) -> list[Path]:
+        return [home / folder for folder in self.needs or (self.images,)]
 
     def _inputs(self, home: Path) -> list[Path]:
-        paths = [home / file for file in self.reads or (self.pictures,)]
+        paths = [home / file for file in self.reads or (self.images,)]
         shared = Path(os.path.abspath(home)).parent / "imagenet" / CLASSNAMES
         return [shared if path.name == CLASSNAMES and not path.exists() and shared.exists() else path for path in paths]
 
@@ -134,7 +134,7 @@ CATALOG: dict[str, Benchmark] = {
         Benchmark(
             name="imagenet",
             folder="imagenet",
-            pictures="images",
+            images="images",
             template=_PHOTO,
             classes=1000,
             counts=(1_281_167, 0, 50_000),
@@ -144,7 +144,7 @@ CATALOG: dict[str, Benchmark] = {
         Benchmark(
             name="caltech101",
             folder="caltech-101",
-            pictures="101_ObjectCategories",
+            images="101_ObjectCategories",
             template=_PHOTO,
             classes=100,
             counts=(4128, 1649, 2465),
@@ -159,7 +159,7 @@ CATALOG: dict[str, Benchmark] = {
         Benchmark(
             name="oxford_pets",
             folder="oxford_pets",
-            pictures="images",
+            images="images",
             template="a photo of a {}, a type of pet.",
             classes=37,
             counts=(2944, 736, 3669),
@@ -171,7 +171,7 @@ CATALOG: dict[str, Benchmark] = {
         Benchmark(
             name="stanford_cars",
             folder="stanford_cars",
-            pictures=".",
+            images=".",
             needs=("cars_train", "cars_test"),
             template=_PHOTO,
             classes=196,
@@ -184,7 +184,7 @@ CATALOG: dict[str, Benchmark] = {
         Benchmark(
             name="oxford_flowers",
             folder="oxford_flowers",
-            pictures="jpg",
+            images="jpg",
             template="a photo of a {}, a type of flower.",
             classes=102,
             counts=(4093, 1633, 2463),
@@ -196,7 +196,7 @@ CATALOG: dict[str, Benchmark] = {
         Benchmark(
             name="food101",
             folder="food-101",
-            pictures="images",
+            images="images",
             template="a photo of {}, a type of food.",
             classes=101,
             counts=(50_500, 20_200, 30_300),
@@ -206,7 +206,7 @@ CATALOG: dict[str, Benchmark] = {
         Benchmark(
             name="fgvc_aircraft",
             folder="fgvc_aircraft",
-            pictures="images",
+            images="images",
             template="a photo of a {}, a type of aircraft.",
             classes=100,
             counts=(3334, 3333, 3333),
@@ -216,7 +216,7 @@ CATALOG: dict[str, Benchmark] = {
         Benchmark(
             name="sun397",
             folder="sun397",
-            pictures="SUN397",
+            images="SUN397",
             template=_PHOTO,
             classes=397,
             counts=(15_880, 3970, 19_850),
@@ -227,7 +227,7 @@ CATALOG: dict[str, Benchmark] = {
         Benchmark(
             name="dtd",
             folder="dtd",
-            pictures="images",
+            images="images",
             template="{} texture.",
             classes=47,
             counts=(2820, 1128, 1692),
@@ -238,7 +238,7 @@ CATALOG: dict[str, Benchmark] = {
         Benchmark(
             name="eurosat",
             folder="eurosat",
-            pictures="2750",
+            images="2750",
             template="a centered satellite photo of {}.",
             classes=10,
             counts=(13_500, 5400, 8100),
@@ -261,7 +261,7 @@ CATALOG: dict[str, Benchmark] = {
         Benchmark(
             name="ucf101",
             folder="ucf101",
-            pictures="UCF-101-midframes",
+            images="UCF-101-midframes",
             template="a photo of a person doing {}.",
             classes=101,
             counts=(7639, 1898, 3783),
@@ -273,7 +273,7 @@ CATALOG: dict[str, Benchmark] = {
         Benchmark(
             name="imagenetv2",
             folder="imagenetv2",
-            pictures="imagenetv2-matched-frequency-format-val",
+            images="imagenetv2-matched-frequency-format-val",
             template=_PHOTO,
             classes=1000,
             counts=(0, 0, 10_000),
@@ -283,7 +283,7 @@ CATALOG: dict[str, Benchmark] = {
         Benchmark(
             name="imagenet_sketch",
             folder="imagenet-sketch",
-            pictures="images",
+            images="images",
             template=_PHOTO,
             classes=1000,
             counts=(0, 0, 50_889),
@@ -293,7 +293,7 @@ CATALOG: dict[str, Benchmark] = {
         Benchmark(
             name="imagenet_a",
             folder="imagenet-adversarial",
-            pictures="imagenet-a",
+            images="imagenet-a",
             template=_PHOTO,
             classes=200,
             counts=(0, 0, 7500),
@@ -303,7 +303,7 @@ CATALOG: dict[str, Benchmark] = {
         Benchmark(
             name="imagenet_r",
             folder="imagenet-rendition",
-            pictures="imagenet-r",
+            images="imagenet-r",
             template=_PHOTO,
             classes=200,
             counts=(0, 0, 30_000),

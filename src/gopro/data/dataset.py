@@ -1,4 +1,4 @@
-"""What a data set is: labelled pictures in three splits, and the class halves and few-shot draws the field uses."""
+"""What a data set is: labelled images in three splits, and the class halves and few-shot draws the field uses."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ ClassHalf = Literal["all", "base", "new"]
 SplitName = Literal["train", "val", "test"]
 
 
-class Picture(Protocol):
-    """Something that can be opened as an 8-bit RGB picture."""
+class ImageSource(Protocol):
+    """Something that can be opened as an 8-bit RGB image."""
 
     @property
     def name(self) -> str:
-        """What identifies the picture to a person: its path, or how it was made."""
+        """What identifies the image to a person: its path, or how it was made."""
         ...
 
     def open(self) -> Image.Image:
-        """The picture, mode RGB. Raises InputError naming it if it cannot be read."""
+        """The image, mode RGB. Raises InputError naming it if it cannot be read."""
         ...
 
     def digest(self) -> str:
@@ -35,18 +35,18 @@ class Picture(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One labelled picture; `label` indexes the data set's `classnames`."""
+    """One labelled image; `label` indexes the data set's `classnames`."""
 
-    picture: Picture
+    image: ImageSource
     label: int
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labelled pictures in three splits.
+    """Labelled images in three splits.
 
     Labels are 0 … len(classnames) - 1. `template` is the zero-shot prompt, with `{}` where the class name goes; `crop`
-    the least share of a picture's area that a random view of training shows.
+    the least share of an image's area that a random view of training shows.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Dataset:
         kept = range(middle) if which == "base" else range(middle, len(self.classnames))
 
         def keep(samples: Sequence[Sample]) -> tuple[Sample, ...]:
-            return tuple(Sample(s.picture, s.label - kept.start) for s in samples if s.label in kept)
+            return tuple(Sample(s.image, s.label - kept.start) for s in samples if s.label in kept)
 
         return replace(
             self,
@@ -87,18 +87,18 @@ class Dataset:
         )
 
     def few_shot(self, shots: int, seed: int) -> Dataset:
-        """`shots` pictures a class drawn from train and up to min(shots, 4) from val; test stays whole.
+        """`shots` images a class drawn from train and up to min(shots, 4) from val; test stays whole.
 
         The draw of a class depends on the seed, the data set's and the class's name alone, so it is the same
         for any half, machine and order of calls.
 
         Raises:
-            InputError: a class has fewer than `shots` training pictures, or the data set has none at all.
+            InputError: a class has fewer than `shots` training images, or the data set has none at all.
         """
         if not self.train:
-            raise InputError(f"{self.name} has no training pictures: it is there to be tested on")
+            raise InputError(f"{self.name} has no training images: it is there to be tested on")
         if shots < 1:
-            raise InputError(f"shots is {shots}: ask for at least 1 picture a class")
+            raise InputError(f"shots is {shots}: ask for at least 1 image a class")
         return replace(
             self,
             train=self._draw(self.train, shots, seed, "train", strict=True),
@@ -115,10 +115,10 @@ class Dataset:
         for name, pool in zip(self.classnames, by_class, strict=True):
             if strict and len(pool) < count:
                 raise InputError(
-                    f"{self.name}: class {name!r} has {len(pool)} training pictures, fewer than {count} shots; "
-                    f"use --shots {len(pool)} or fewer, or add pictures"
+                    f"{self.name}: class {name!r} has {len(pool)} training images, fewer than {count} shots; "
+                    f"use --shots {len(pool)} or fewer, or add images"
                 )
-            pool = sorted(pool, key=lambda sample: sample.picture.name)
+            pool = sorted(pool, key=lambda sample: sample.image.name)
             rng = random.Random(f"{self.name}/{split}/{name}/{seed}")
             drawn += rng.sample(pool, min(count, len(pool)))
         return tuple(drawn)

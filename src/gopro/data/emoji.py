@@ -48,7 +48,7 @@ class Emoji:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One picture of the benchmark, drawn anew when it is opened: a `Picture`."""
+    """One image of the benchmark, drawn anew when it is opened: a `ImageSource`."""
 
     name: str
     emoji: Emoji
@@ -92,7 +92,7 @@ def emoji_dataset(name: str) -> Dataset:
     """A set of the embedded benchmark: `emoji-animals`, or `emoji-animals:noto` for a style other than twemoji.
 
     Classes are the names of emojibase, sorted; 32 train, 8 val and 10 test scenes a class. Random views show half of
-    a scene at least: what a smaller part of so small a picture shows is often its background.
+    a scene at least: what a smaller part of so small an image shows is often its background.
 
     Raises:
         InputError: there is no such set or style.

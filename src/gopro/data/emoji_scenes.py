@@ -1,4 +1,4 @@
-"""Scenes: a drawing placed on a made-up background, as many different pictures of it as there are seeds."""
+"""Scenes: a drawing placed on a made-up background, as many different images of it as there are seeds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
-RECIPE = 1  # to be raised when the same drawing and generator come to give another picture
+RECIPE = 1  # to be raised when the same drawing and generator come to give another image
 SIZE = 64  # pixels a side, of drawings and scenes alike
 LUMA = np.array([0.299, 0.587, 0.114])
 CONTRAST = 0.35  # least difference, of 1, between the mean luminance of drawing and background
@@ -69,7 +69,7 @@ def _background(luminance: float, rng: np.random.Generator) -> Image.Image:
 
 
 def _posed(drawing: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Turned by up to 15 degrees, 0.7 to 1 times as large, moved within the picture or slightly out of it."""
+    """Turned by up to 15 degrees, 0.7 to 1 times as large, moved within the image or slightly out of it."""
     u = rng.random(4).tolist()
     angle, scale = math.radians(30 * u[0] - 15), 0.7 + 0.3 * u[1]
     room = SIZE * (0.05 + (1 - scale) / 2)
@@ -80,10 +80,10 @@ def _posed(drawing: Image.Image, rng: np.random.Generator) -> Image.Image:
     return drawing.transform((SIZE, SIZE), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
 
 
-def _lit(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
+def _lit(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Under a light of some strength, colour and direction, with sensor noise."""
     u = rng.random(7).astype(np.float32)
-    pixels = np.asarray(picture, dtype=np.float32)
+    pixels = np.asarray(image, dtype=np.float32)
     slope = (u[0] - 0.5) * 0.5 * _RAMP[:, None] + (u[1] - 0.5) * 0.5 * _RAMP[None, :]
     light = (0.75 + 0.4 * u[2] + slope)[..., None] * (1 + 0.2 * (u[3:6] - 0.5))
     grain = np.frombuffer(rng.bytes(pixels.size), dtype=np.uint8).reshape(pixels.shape)

@@ -1,4 +1,4 @@
-"""A small folder of pictures to try things on, as somebody's own would be: one folder a class."""
+"""A small folder of images to try things on, as somebody's own would be: one folder a class."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from gopro.errors import InputError
 
 DATA = "emoji-animals:twemoji"
 CLASSES = ("cat", "dog", "fox", "frog", "horse", "lion", "owl", "penguin", "rabbit", "turtle")
-PICTURES = 20  # of each, of the 32 that the set has to train on
+IMAGES = 20  # of each, of the 32 that the set has to train on
 
 
 def write_sample(folder: str | Path) -> int:
     """Writes 20 scenes, as PNG files, of each of ten animals of the embedded benchmark; the same each time.
 
-    Returns: how many pictures that are.
+    Returns: how many images that are.
 
     Raises:
         InputError: there is something in the folder, or it cannot be written to.
@@ -27,10 +27,10 @@ def write_sample(folder: str | Path) -> int:
             raise InputError(f"{folder} is not empty: give the name of a new folder")
         for name in CLASSES:
             label = dataset.classnames.index(name)
-            scenes = [sample.picture for sample in dataset.train if sample.label == label][:PICTURES]
+            scenes = [sample.image for sample in dataset.train if sample.label == label][:IMAGES]
             (folder / name).mkdir(parents=True)
             for number, scene in enumerate(scenes, 1):
                 scene.open().save(folder / name / f"{number:02}.png")
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error.strerror}") from error
-    return len(CLASSES) * PICTURES
+    return len(CLASSES) * IMAGES

@@ -1,4 +1,4 @@
-"""What pictures lie in a folder, of class-named folders or of any: names alone are read, no picture is opened."""
+"""What images lie in a folder, of class-named folders or of any: names alone are read, no image is opened."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ def class_folders(root: Path) -> Iterable[str]:
     """The names of the folders in `root`, sorted; hidden ones and what systems leave behind are passed over.
 
     Raises:
-        InputError: the folder cannot be read, or a picture lies in it outside any class folder.
+        InputError: the folder cannot be read, or an image lies in it outside any class folder.
     """
     for entry in _kept(root):
         if _is_folder(entry):
             yield entry.name
         elif entry.name.lower().endswith(SUFFIXES):
-            raise InputError(f"{entry.path}: a picture outside any class folder; move it into one or remove it")
+            raise InputError(f"{entry.path}: an image outside any class folder; move it into one or remove it")
 
 
-def pictures_by_class(root: Path, ignored: Collection[str] = ()) -> dict[str, list[str]]:
-    """Class folder → its pictures' paths below `root`, both sorted, but for the folders `ignored`.
+def images_by_class(root: Path, ignored: Collection[str] = ()) -> dict[str, list[str]]:
+    """Class folder → its images' paths below `root`, both sorted, but for the folders `ignored`.
 
     Raises:
-        InputError: as `class_folders`; a class folder has no pictures or a file that is none, or two give one name.
+        InputError: as `class_folders`; a class folder has no images or a file that is none, or two give one name.
     """
     found: dict[str, list[str]] = {}
     names: dict[str, str] = {}
     for folder in class_folders(root):
         if folder in ignored:
             continue
-        found[folder] = _pictures_below(root, folder)
+        found[folder] = _images_below(root, folder)
         if not found[folder]:
-            raise InputError(f"{root / folder}: no pictures in this class folder; add some or remove the folder")
+            raise InputError(f"{root / folder}: no images in this class folder; add some or remove the folder")
         name = clean_name(folder).casefold()
         if not name:
             raise InputError(f"{root / folder}: the folder's name gives an empty class name; rename it")
@@ -56,23 +56,26 @@ def some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def find_pictures(folder: str | Path) -> list[Path]:
-    """The pictures in a folder and the folders in it, by the endings of their names, sorted.
+def find_images(folder: str | Path) -> list[Path]:
+    """The images in a folder and the folders in it, by the endings of their names, sorted.
 
-    Hidden files, what systems leave behind (Thumbs.db) and files that are no pictures by name are passed over.
+    Hidden files, what systems leave behind (Thumbs.db) and files that are no images by name are passed over.
 
     Raises:
-        InputError: there is no such folder, one of the folders cannot be read, or no picture is in them.
+        InputError: there is no such folder, one of the folders cannot be read, or no image is in them.
     """
     folder = Path(folder)
-    found = [path for path in files_below(folder) if is_picture(path)]
+    found = [path for path in files_below(folder) if is_image(path)]
     if not found:
-        raise InputError(f"{folder}: no pictures in this folder ({' '.join(SUFFIXES)})")
+        raise InputError(f"{folder}: no images in this folder ({' '.join(SUFFIXES)})")
     return found
 
 
-def is_picture(path: Path) -> bool:
-    """Whether a file counts as a picture by its name."""
+find_pictures = find_images  # its name in version 0.1
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file counts as an image by its name."""
     return path.name.lower().endswith(SUFFIXES)
 
 
@@ -124,13 +127,13 @@ def _raise(error: InputError) -> None:
     raise error
 
 
-def _pictures_below(root: Path, folder: str) -> list[str]:
-    """Paths below `root` of the pictures in one of its folders."""
+def _images_below(root: Path, folder: str) -> list[str]:
+    """Paths below `root` of the images in one of its folders."""
     paths: list[str] = []
     for path in files_below(root / folder):
-        if not is_picture(path):
+        if not is_image(path):
             endings = " ".join(SUFFIXES)
-            raise InputError(f"{path}: not a picture by its name ({endings}); convert, move or remove it")
+            raise InputError(f"{path}: not an image by its name ({endings}); convert, move or remove it")
         paths.append(path.relative_to(root).as_posix())
     return sorted(paths)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import get_args
 
 from gopro.data.dataset import Dataset, Sample, SplitName
-from gopro.data.find_images import class_folders, pictures_by_class, some
-from gopro.data.image_file import PictureFile
+from gopro.data.find_images import class_folders, images_by_class, some
+from gopro.data.image_file import ImageFile
 from gopro.data.splits import Parts, as_split, clean_name, keep_entries, read_entries, split_in_three
 from gopro.errors import InputError
 
@@ -23,27 +23,27 @@ _PARTS = frozenset(get_args(SplitName))
 def folder_dataset(root: Path, seed: int = 1, template: str = "a photo of a {}.") -> Dataset:
     """The data set in a folder of class-named folders.
 
-    Labels follow the sorted folder names; class names are these names with underscores as spaces. Pictures may lie
+    Labels follow the sorted folder names; class names are these names with underscores as spaces. Images may lie
     in folders below their class folder. Hidden names and what systems leave behind (Thumbs.db, desktop.ini,
-    __MACOSX) are passed over; any other file in a class folder that is no picture is an error.
+    __MACOSX) are passed over; any other file in a class folder that is no image is an error.
 
     Without train and test folders, each class is split 50/20/30 into train, val and test as in CoOp, with at least
-    one picture to train and one to test on. The draw of a class depends on `seed`, its name and its pictures alone.
+    one image to train and one to test on. The draw of a class depends on `seed`, its name and its images alone.
     It is written to `split_gopro.json` in the form of CoOp's split files, and from then on that file counts, whatever
     the seed. Where the folder cannot be written to, the split is drawn anew each time, with a warning.
 
     Raises:
         InputError: there is no such folder, fewer than two classes, an empty class, class names that read the same,
-            a file that is no picture, parts whose classes differ, or pictures that `split_gopro.json` does not agree
+            a file that is no image, parts whose classes differ, or images that `split_gopro.json` does not agree
             with.
     """
     root = root.expanduser()
     if not root.is_dir():
-        raise InputError(f"{root}: there is no such folder; give a folder that holds one folder of pictures a class")
+        raise InputError(f"{root}: there is no such folder; give a folder that holds one folder of images a class")
     name = Path(os.path.abspath(root)).name
     folders = set(class_folders(root))
     if not folders:
-        raise InputError(f"{root}: no class folders; put the pictures of each class in a folder named after the class")
+        raise InputError(f"{root}: no class folders; put the images of each class in a folder named after the class")
     if folders & {"train", "test"} == {"train", "test"} or folders <= _PARTS:
         return _parted(root, folders, name, template)
     return _split(root, seed, name, template)
@@ -55,7 +55,7 @@ def _parted(root: Path, folders: set[str], name: str, template: str) -> Dataset:
             f"{root}: holds the folders {', '.join(sorted(folders))}; it must be train, test and perhaps val, "
             "or class folders alone"
         )
-    found = {part: pictures_by_class(root / part) for part in sorted(folders)}
+    found = {part: images_by_class(root / part) for part in sorted(folders)}
     classes = sorted(found["train"])
     for part in sorted(folders - {"train"}):
         if missing := sorted(set(classes) - set(found[part])):
@@ -65,11 +65,11 @@ def _parted(root: Path, folders: set[str], name: str, template: str) -> Dataset:
     _check_two(root / "train", classes)
 
     def samples(part: str) -> tuple[Sample, ...]:
-        pictures = found.get(part, {})
+        images = found.get(part, {})
         return tuple(
-            Sample(PictureFile(root / part / path), label)
+            Sample(ImageFile(root / part / path), label)
             for label, folder in enumerate(classes)
-            for path in pictures.get(folder, ())
+            for path in images.get(folder, ())
         )
 
     classnames = tuple(clean_name(folder) for folder in classes)
@@ -77,7 +77,7 @@ def _parted(root: Path, folders: set[str], name: str, template: str) -> Dataset:
 
 
 def _split(root: Path, seed: int, name: str, template: str) -> Dataset:
-    found = pictures_by_class(root)
+    found = images_by_class(root)
     _check_two(root, list(found))
     file = root / SPLIT_FILE
     if file.exists():
@@ -95,7 +95,7 @@ def _split(root: Path, seed: int, name: str, template: str) -> Dataset:
 def _draw(found: dict[str, list[str]], root: Path, seed: int) -> Parts:
     for folder, paths in found.items():
         if len(paths) < 2:
-            raise InputError(f"{root / folder}: one picture only; a class needs one to train and one to test on")
+            raise InputError(f"{root / folder}: one image only; a class needs one to train and one to test on")
     return split_in_three(
         [(path, label, folder) for label, folder in enumerate(sorted(found)) for path in found[folder]], seed
     )

@@ -1,4 +1,4 @@
-"""A picture file opened as 8-bit RGB, whatever kind of file it is, or refused by name."""
+"""An image file opened as 8-bit RGB, whatever kind of file it is, or refused by name."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from gopro.data.open_guarded import reading
 from gopro.errors import InputError
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-"""File name endings, in lower case, that count as pictures. The content decides how a file is decoded."""
+"""File name endings, in lower case, that count as images. The content decides how a file is decoded."""
 
 MAX_PIXELS = 178_956_970
-"""The largest picture decoded, in pixels: where PIL itself begins to refuse."""
+"""The largest image decoded, in pixels: where PIL itself begins to refuse."""
 
 MAX_ASPECT = 200
-"""The most elongated picture accepted, long side over short: resizing by the short side multiplies the long one."""
+"""The most elongated image accepted, long side over short: resizing by the short side multiplies the long one."""
 
 # Only what SUFFIXES promises: PIL would also start Ghostscript for PostScript, and read container formats.
 _FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM")
@@ -39,8 +39,8 @@ _UPRIGHT = {
 
 
 @dataclass(frozen=True, slots=True)
-class PictureFile:
-    """A picture on disk."""
+class ImageFile:
+    """An image on disk."""
 
     path: Path
     given: str | None = None
@@ -52,7 +52,7 @@ class PictureFile:
         return self.path.as_posix() if self.given is None else self.given
 
     def open(self) -> Image.Image:
-        """The picture, mode RGB, upright; see `decode`. Raises InputError naming the path."""
+        """The image, mode RGB, upright; see `decode`. Raises InputError naming the path."""
         return decode(self.path, self.name)
 
     def digest(self) -> str:
@@ -61,22 +61,22 @@ class PictureFile:
             with reading(self.path, self.name) as file:
                 return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
         except OSError as error:
-            raise InputError(f"{self.name}: the picture cannot be read ({error.strerror}); restore it") from error
+            raise InputError(f"{self.name}: the image cannot be read ({error.strerror}); restore it") from error
 
 
 def decode(source: Path | BinaryIO, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The first frame of a picture as an upright 8-bit RGB image.
+    """The first frame of an image as an upright 8-bit RGB image.
 
     EXIF orientation is applied, transparency is laid on white, 16-bit grey is scaled (not clipped) to 8 bits,
     palettes, grey, 1-bit and CMYK are converted. Colour profiles are ignored, as CLIP's own preprocessing does.
 
     Args:
         source: a path, or a binary file such as an upload.
-        name: what to call the picture in an error.
-        max_pixels: larger pictures are refused before anything is decoded.
+        name: what to call the image in an error.
+        max_pixels: larger images are refused before anything is decoded.
 
     Raises:
-        InputError: the file is missing, empty, truncated, damaged, not a picture, no file at all, too large or too
+        InputError: the file is missing, empty, truncated, damaged, not an image, no file at all, too large or too
             elongated, or has samples (floating point, 32-bit) that have no one rendering in 8 bits.
     """
     with (
@@ -89,7 +89,7 @@ def decode(source: Path | BinaryIO, name: str, max_pixels: int = MAX_PIXELS) -> 
 
 def as_shown(image: Image.Image, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """A PIL image as an 8-bit RGB one of its own, by the rules of `decode`, so that a file and what `Image.open` makes
-    of it are the same picture.
+    of it are the same image.
 
     EXIF orientation is applied to what `Image.open` gave alone: an image that was cropped, turned or made in memory
     stands as its owner wants it.
@@ -112,7 +112,7 @@ def _as_shown(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
 
 @contextmanager
 def _refusals(name: str, source: Path | BinaryIO | None = None) -> Iterator[None]:
-    """Whatever PIL raises, as an InputError that names the picture."""
+    """Whatever PIL raises, as an InputError that names the image."""
     try:
         yield
     except (InputError, MemoryError):
@@ -120,14 +120,14 @@ def _refusals(name: str, source: Path | BinaryIO | None = None) -> Iterator[None
     except UnidentifiedImageError as error:
         if isinstance(source, Path) and source.stat().st_size == 0:
             raise InputError(f"{name}: the file is empty; replace or remove it") from error
-        raise InputError(f"{name}: not a picture that can be read ({', '.join(_FORMATS)}); replace it") from error
+        raise InputError(f"{name}: not an image that can be read ({', '.join(_FORMATS)}); replace it") from error
     except Image.DecompressionBombError as error:
         raise InputError(f"{name}: more than {MAX_PIXELS} pixels; scale it down") from error
     except FileNotFoundError as error:
-        raise InputError(f"{name}: there is no such picture; check the path or restore the file") from error
+        raise InputError(f"{name}: there is no such image; check the path or restore the file") from error
     except Exception as error:  # on damaged bytes PIL's decoders raise nearly anything
         reason = " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())
-        raise InputError(f"{name}: the picture cannot be read ({reason}); replace or remove it") from error
+        raise InputError(f"{name}: the image cannot be read ({reason}); replace or remove it") from error
 
 
 def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:

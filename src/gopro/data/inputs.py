@@ -1,4 +1,4 @@
-"""What people hand in as pictures: files, folders, PIL images, arrays, tensors, and any mixture of them."""
+"""What people hand in as images: files, folders, PIL images, arrays, tensors, and any mixture of them."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from gopro.data.dataset import Picture
-from gopro.data.find_images import find_pictures
-from gopro.data.image_file import PictureFile, as_shown
-from gopro.data.loader import DecodedPicture
+from gopro.data.dataset import ImageSource
+from gopro.data.find_images import find_images
+from gopro.data.image_file import ImageFile, as_shown
+from gopro.data.loader import DecodedImage
 from gopro.errors import InputError
 
-PictureLike = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
-"""A picture: the path of a file, a PIL image, a numpy array [H, W, C] or [H, W], a torch tensor [C, H, W] or [H, W].
+ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
+"""An image: the path of a file, a PIL image, a numpy array [H, W, C] or [H, W], a torch tensor [C, H, W] or [H, W].
 Several: the path of a folder, an array [N, H, W, C], a tensor [N, C, H, W].
 
 C is 1 (grey), 3 (RGB) or 4 (RGB and opacity, laid on white). Values are 0 to 255 as uint8, or 0 to 1 as any floating
 point; the latter are rounded to 8 bits. They are not resized or normalised beforehand."""
 
-Pictures = PictureLike | Iterable[PictureLike]
-"""One or several of `PictureLike`, in any mixture."""
+Images = ImageLike | Iterable[ImageLike]
+"""One or several of `ImageLike`, in any mixture."""
 
 _CHANNELS = (1, 3, 4)
 _SLACK = 1e-3  # by which floats may miss 0 to 1: resizing and rounding of people's own
 
 
-def taken_in(pictures: Pictures) -> tuple[Iterator[Picture], bool]:
-    """The pictures one after the other, read no further than is asked for, and whether it is the one and only.
+def taken_in(images: Images) -> tuple[Iterator[ImageSource], bool]:
+    """The images one after the other, read no further than is asked for, and whether it is the one and only.
 
-    A picture without a path is called by where it stands: `pictures`, `pictures[3]`, `pictures[3][0]`.
+    An image without a path is called by where it stands: `images`, `images[3]`, `images[3][0]`.
 
     Raises:
-        InputError: what is handed in is nothing that holds pictures. While iterating: an element is none, an array has
-            another shape, dtype or range, or a folder has no pictures. A file is not opened here.
+        InputError: what is handed in is nothing that holds images. While iterating: an element is none, an array has
+            another shape, dtype or range, or a folder has no images. A file is not opened here.
     """
-    if _is_one(pictures):
-        return _single(pictures, "pictures"), True
-    return _several(pictures, "pictures"), False
+    if _is_one(images):
+        return _single(images, "images"), True
+    return _several(images, "images"), False
 
 
 def _is_one(given: Any) -> bool:
@@ -56,18 +56,18 @@ def _is_array(given: Any) -> bool:
     return isinstance(given, Tensor) or (isinstance(given, np.ndarray) and given.dtype.kind not in "OSU")
 
 
-def _single(given: Any, name: str) -> Iterator[Picture]:
+def _single(given: Any, name: str) -> Iterator[ImageSource]:
     if isinstance(given, str | os.PathLike):
-        yield PictureFile(Path(given), os.fspath(given))
+        yield ImageFile(Path(given), os.fspath(given))
     elif isinstance(given, Image.Image):
-        yield DecodedPicture(name, as_shown(given, name))
+        yield DecodedImage(name, as_shown(given, name))
     else:
-        yield DecodedPicture(name, as_shown(_from_array(given, name), name))
+        yield DecodedImage(name, as_shown(_from_array(given, name), name))
 
 
-def _several(given: Any, name: str) -> Iterator[Picture]:
+def _several(given: Any, name: str) -> Iterator[ImageSource]:
     if isinstance(given, str | os.PathLike):
-        yield from map(PictureFile, find_pictures(Path(given)))
+        yield from map(ImageFile, find_images(Path(given)))
         return
     if _is_array(given) and given.ndim != 4:
         raise InputError(f"{name}: shape {_shape(given)}; {_wanted(given)}")
@@ -79,10 +79,10 @@ def _several(given: Any, name: str) -> Iterator[Picture]:
         yield from (_single if _is_one(element) else _within)(element, f"{name}[{i}]")
 
 
-def _within(given: Any, name: str) -> Iterator[Picture]:
+def _within(given: Any, name: str) -> Iterator[ImageSource]:
     """A folder or a batch in a list; a list in a list would leave open what belongs to what."""
     if isinstance(given, list | tuple):
-        raise InputError(f"{name}: a {type(given).__name__} inside a list; give the pictures in one list")
+        raise InputError(f"{name}: a {type(given).__name__} inside a list; give the images in one list")
     return _several(given, name)
 
 

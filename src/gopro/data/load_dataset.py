@@ -1,4 +1,4 @@
-"""Data sets: the catalog's benchmarks, the embedded emoji sets, and folders of one's own pictures."""
+"""Data sets: the catalog's benchmarks, the embedded emoji sets, and folders of one's own images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches of views: every picture's draw depends on the seed, the epoch, its index and the view's name alone, or where
+"""Batches of views: every image's draw depends on the seed, the epoch, its index and the view's name alone, or where
 draws are shared by runs (`bank`) on its content, the draw's number and the view's name."""
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from gopro.data.dataset import Picture, Sample
+from gopro.data.dataset import ImageSource, Sample
 from gopro.data.transforms import CROP, Preprocess, ViewName, make_view, reduced, seeded, stable_seed
 from gopro.distributed import ALONE, Ranks
 from gopro.errors import InputError
@@ -24,15 +24,15 @@ Key = tuple[int, int]
 
 
 class Batch(NamedTuple):
-    """V views of B pictures."""
+    """V views of B images."""
 
     views: Float[Tensor, "views batch 3 size size"]
     labels: Int[Tensor, " batch"]
     indices: Int[Tensor, " batch"]
-    """Where each picture stands in the samples that the loader was made of."""
+    """Where each image stands in the samples that the loader was made of."""
 
 
-class PictureViews(Dataset[tuple[Tensor, int, int]]):
+class ImageViews(Dataset[tuple[Tensor, int, int]]):
     """Samples as views: item (epoch, index) is (float32 [views, 3, size, size], label, index)."""
 
     def __init__(
@@ -47,7 +47,7 @@ class PictureViews(Dataset[tuple[Tensor, int, int]]):
         self.samples = samples
         self.views = {name: make_view(name, preprocess, crop) for name in views}
         self.seed, self.bank = seed, bank
-        self.digests = [sample.picture.digest() for sample in samples] if bank else []
+        self.digests = [sample.image.digest() for sample in samples] if bank else []
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -55,13 +55,13 @@ class PictureViews(Dataset[tuple[Tensor, int, int]]):
     def __getitem__(self, key: Key) -> tuple[Tensor, int, int]:
         epoch, index = key
         sample = self.samples[index]
-        picture = sample.picture.open()
+        source = sample.image.open()
         draw = (self.digests[index], epoch % self.bank) if self.bank else (self.seed, epoch, index)
-        views = [seeded(view, picture, *draw, name) for name, view in self.views.items()]
+        views = [seeded(view, source, *draw, name) for name, view in self.views.items()]
         return torch.stack(views), sample.label, index
 
     def __getitems__(self, keys: Sequence[Key]) -> list[tuple[Tensor, int, int]] | InputError:
-        """Called by the DataLoader for a whole batch. An InputError is returned, not raised, for `PictureLoader`."""
+        """Called by the DataLoader for a whole batch. An InputError is returned, not raised, for `ImageLoader`."""
         try:
             return [self[key] for key in keys]
         except InputError as error:
@@ -69,48 +69,48 @@ class PictureViews(Dataset[tuple[Tensor, int, int]]):
 
 
 class DrawnView(NamedTuple):
-    """One view of a picture, whose content must be that of the digest; with the draw's number it seeds the view."""
+    """One view of an image, whose content must be that of the digest; with the draw's number it seeds the view."""
 
-    picture: Picture
+    source: ImageSource
     view: ViewName
     digest: str
     draw: int
 
 
-def open_unchanged(picture: Picture, digest: str) -> Image.Image:
-    """The picture, mode RGB.
+def open_unchanged(source: ImageSource, digest: str) -> Image.Image:
+    """The image, mode RGB.
 
     Raises:
         InputError: it cannot be read, or its content is another by now.
     """
-    image = picture.open()
-    if picture.digest() != digest:  # looked at afterwards: whatever stood there in between, it is not taken for it
-        raise InputError(f"{picture.name}: the picture was replaced by another while it was in use; restore it")
+    image = source.open()
+    if source.digest() != digest:  # looked at afterwards: whatever stood there in between, it is not taken for it
+        raise InputError(f"{source.name}: the image was replaced by another while it was in use; restore it")
     return image
 
 
 class DrawnViews(Dataset[Tensor]):
-    """Single views: item i is float32 [3, size, size]. Views of one picture that follow each other open it once."""
+    """Single views: item i is float32 [3, size, size]. Views of one image that follow each other open it once."""
 
     def __init__(self, drawn: Sequence[DrawnView], preprocess: Preprocess, crop: float) -> None:
         self.drawn, self.size = drawn, preprocess.size
         names: set[ViewName] = {view.view for view in drawn}
         self.views = {name: make_view(name, preprocess, crop) for name in names}
-        self._open: tuple[Picture, Image.Image] | None = None
+        self._open: tuple[ImageSource, Image.Image] | None = None
 
     def __len__(self) -> int:
         return len(self.drawn)
 
     def __getitem__(self, index: int) -> Tensor:
-        picture, name, digest, draw = self.drawn[index]
+        source, name, digest, draw = self.drawn[index]
         if name == "eval":
-            return self.views[name](open_unchanged(picture, digest))
-        if self._open is None or self._open[0] is not picture:
-            self._open = picture, reduced(open_unchanged(picture, digest), self.size)
+            return self.views[name](open_unchanged(source, digest))
+        if self._open is None or self._open[0] is not source:
+            self._open = source, reduced(open_unchanged(source, digest), self.size)
         return seeded(self.views[name], self._open[1], digest, draw, name)
 
     def __getitems__(self, indices: Sequence[int]) -> list[Tensor] | InputError:
-        """As `PictureViews.__getitems__`."""
+        """As `ImageViews.__getitems__`."""
         try:
             return [self[index] for index in indices]
         except InputError as error:
@@ -120,25 +120,25 @@ class DrawnViews(Dataset[Tensor]):
 class EpochBatches(Sampler[list[Key]]):
     """The keys of an epoch's batches, in an order that depends on (seed, epoch) alone; `epoch` may be set anew.
 
-    A last batch of one picture is left out, unless batches of one were asked for: contrastive losses and batch
-    statistics need two. Being drawn anew each epoch, it is not always the same picture that is left out. The batches
+    A last batch of one image is left out, unless batches of one were asked for: contrastive losses and batch
+    statistics need two. Being drawn anew each epoch, it is not always the same image that is left out. The batches
     are the same for any number of processes; each of these is given its share of every one.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int, epoch: int = 0, ranks: Ranks = ALONE) -> None:
-        """Raises InputError: a batch size below 1, one picture where batches of two or more are asked for."""
+        """Raises InputError: a batch size below 1, one image where batches of two or more are asked for."""
         _check_batch_size(batch_size)
         self.batch_size, self.seed, self.epoch, self.ranks = batch_size, seed, epoch, ranks
         self.kept = count - 1 if count % batch_size == 1 and batch_size > 1 else count
         self.count = count
         if not self.kept:
-            raise InputError(f"{count} training pictures: give at least 2, or use batches of 1")
+            raise InputError(f"{count} training images: give at least 2, or use batches of 1")
 
     def __len__(self) -> int:
         return -(-self.kept // self.batch_size)
 
     def size(self, batch: int) -> int:
-        """Pictures of a batch, those of all processes."""
+        """Images of a batch, those of all processes."""
         return min(self.batch_size, self.kept - batch * self.batch_size)
 
     def __iter__(self) -> Iterator[list[Key]]:
@@ -148,7 +148,7 @@ class EpochBatches(Sampler[list[Key]]):
         return iter([batch[self.ranks.share(len(batch))] for batch in batches])
 
 
-class PictureLoader(DataLoader[Any]):
+class ImageLoader(DataLoader[Any]):
     """A DataLoader that raises a worker's InputError as it was, where DataLoader would wrap it in a traceback."""
 
     def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -179,54 +179,54 @@ def train_batches(
     bank: int = 0,
     crop: float = CROP,
     ranks: Ranks = ALONE,
-) -> PictureLoader:
+) -> ImageLoader:
     """Shuffled batches of views for one epoch; `set_epoch` makes the same loader (and its workers) go on to another.
 
     The batches are the same bits whatever the number of workers and whatever was drawn before. See `EpochBatches` for
-    a last batch of one picture. `in_memory` saves decoding the pictures again each epoch.
+    a last batch of one image. `in_memory` saves decoding the images again each epoch.
 
     Args:
-        bank: where above 0, epoch e takes draw e mod `bank` of those that depend on a picture's content alone.
+        bank: where above 0, epoch e takes draw e mod `bank` of those that depend on an image's content alone.
         crop: see `gopro.data.transforms.make_view`.
         ranks: which share of each batch to make.
 
     Raises:
-        InputError: a batch size below 1, one picture where batches of two or more are asked for; while iterating,
-            a picture that cannot be read.
+        InputError: a batch size below 1, one image where batches of two or more are asked for; while iterating,
+            an image that cannot be read.
     """
     batches = EpochBatches(len(samples), batch_size, seed, epoch, ranks)
-    return _loader(PictureViews(samples, views, preprocess, seed, bank, crop), batches, workers)
+    return _loader(ImageViews(samples, views, preprocess, seed, bank, crop), batches, workers)
 
 
-def eval_batches(samples: Sequence[Sample], preprocess: Preprocess, batch_size: int, workers: int = 0) -> PictureLoader:
+def eval_batches(samples: Sequence[Sample], preprocess: Preprocess, batch_size: int, workers: int = 0) -> ImageLoader:
     """All samples in order, as batches [1, batch, 3, size, size] of the evaluation view.
 
     Raises:
-        InputError: a batch size below 1; while iterating, a picture that cannot be read.
+        InputError: a batch size below 1; while iterating, an image that cannot be read.
     """
     _check_batch_size(batch_size)
     keys = [(0, index) for index in range(len(samples))]
     batches = [keys[i : i + batch_size] for i in range(0, len(keys), batch_size)]
-    return _loader(PictureViews(samples, ("eval",), preprocess), batches, workers)
+    return _loader(ImageViews(samples, ("eval",), preprocess), batches, workers)
 
 
 def view_batches(
     drawn: Sequence[DrawnView], preprocess: Preprocess, batch_size: int, crop: float = CROP, workers: int = 0
-) -> PictureLoader:
+) -> ImageLoader:
     """Single views in order, as batches [batch, 3, size, size].
 
     Raises:
-        InputError: while iterating, a picture that cannot be read.
+        InputError: while iterating, an image that cannot be read.
     """
     batches = [list(range(i, min(i + batch_size, len(drawn)))) for i in range(0, len(drawn), batch_size)]
     return _loader(DrawnViews(drawn, preprocess, crop), batches, workers)
 
 
 @dataclass(frozen=True, slots=True)
-class SamePicture:
-    """A picture that is opened again and again, and must stay what it was."""
+class SameImage:
+    """An image that is opened again and again, and must stay what it was."""
 
-    source: Picture
+    source: ImageSource
     known: str
     """Its digest."""
 
@@ -243,16 +243,16 @@ class SamePicture:
 
 
 @dataclass(frozen=True, slots=True)
-class DecodedPicture:
-    """A picture held in memory."""
+class DecodedImage:
+    """An image held in memory."""
 
     name: str
     image: Image.Image
-    source: Picture | None = None
-    """What it was decoded from, if that is a picture itself."""
+    source: ImageSource | None = None
+    """What it was decoded from, if that is an image itself."""
 
     def open(self) -> Image.Image:
-        """A copy of the picture, mode RGB."""
+        """A copy of the image, mode RGB."""
         return self.image.copy()
 
     def digest(self) -> str:
@@ -262,25 +262,25 @@ class DecodedPicture:
 
 
 def in_memory(samples: Sequence[Sample], preprocess: Preprocess, budget: int = 2**30) -> tuple[Sample, ...]:
-    """Training samples with their pictures decoded, the first that fit into `budget` bytes; the others are opened when
+    """Training samples with their images decoded, the first that fit into `budget` bytes; the others are opened when
     they are needed, and must be the same then.
 
-    For the random views alone: pictures are kept no larger than these need (`gopro.data.transforms.reduced`), so that the
+    For the random views alone: images are kept no larger than these need (`gopro.data.transforms.reduced`), so that the
     views are the same bits with and without. Worker processes that are forked share the memory.
 
     Raises:
-        InputError: a picture cannot be read.
+        InputError: an image cannot be read.
     """
     kept: list[Sample] = []
     for sample in samples:
         if budget > 0:
-            image = reduced(sample.picture.open(), preprocess.size)
+            image = reduced(sample.image.open(), preprocess.size)
             budget -= 4 * image.width * image.height  # PIL holds RGB as four bytes a pixel
             if budget >= 0:
-                picture: Picture = DecodedPicture(sample.picture.name, image, sample.picture)
-                kept.append(replace(sample, picture=picture))
+                source: ImageSource = DecodedImage(sample.image.name, image, sample.image)
+                kept.append(replace(sample, source=source))
                 continue
-        kept.append(replace(sample, picture=SamePicture(sample.picture, sample.picture.digest())))
+        kept.append(replace(sample, source=SameImage(sample.image, sample.image.digest())))
     return tuple(kept)
 
 
@@ -290,13 +290,13 @@ def _check_batch_size(batch_size: int) -> None:
 
 
 def _loader(
-    dataset: PictureViews | DrawnViews, batches: Sampler[list[Key]] | list[list[Key]] | list[list[int]], workers: int
-) -> PictureLoader:
-    return PictureLoader(
+    dataset: ImageViews | DrawnViews, batches: Sampler[list[Key]] | list[list[Key]] | list[list[int]], workers: int
+) -> ImageLoader:
+    return ImageLoader(
         dataset,
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=_collate if isinstance(dataset, PictureViews) else _stack,
+        collate_fn=_collate if isinstance(dataset, ImageViews) else _stack,
         persistent_workers=workers > 0,
         generator=torch.Generator(),  # its own, so that iterating draws nothing from the global one
     )

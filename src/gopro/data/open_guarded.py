@@ -1,4 +1,4 @@
-"""A picture's file opened for reading: nothing but a plain file, and a disk that does not answer is named meanwhile."""
+"""An image's file opened for reading: nothing but a plain file, and a disk that does not answer is named meanwhile."""
 
 from __future__ import annotations
 

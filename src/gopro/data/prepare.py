@@ -181,7 +181,7 @@ class Preparation:
     def _place(self) -> None:
         """Renames the folder into place, or what it holds where there is such a folder already.
 
-        Then CoOp's own files come first and the pictures last: it is by the pictures that a next call sees that all
+        Then CoOp's own files come first and the images last: it is by the images that a next call sees that all
         is done.
         """
         first = {file.into for file in self.source.coop}

@@ -40,9 +40,9 @@ class Source:
     """A benchmark's download."""
 
     marker: str
-    """The folder of pictures below the data set's own, by which that is recognised in an archive."""
+    """The folder of images below the data set's own, by which that is recognised in an archive."""
     licence: str
-    """Terms of the pictures, in a few words."""
+    """Terms of the images, in a few words."""
     gigabytes: float | None
     """About how much is downloaded, in 10^9 bytes."""
     official: tuple[File, ...] = ()
@@ -76,7 +76,7 @@ SOURCES: dict[str, Source] = {
             "(md5 29b22e2961454d5413ddabcf34fc5622)",
             "unpack the first, and each of the 1000 tar files in it into a folder of its own name: "
             "{home}/images/train/n01440764/*.JPEG and so on",
-            "sort the 50000 pictures of the second by their class in the same way: {home}/images/val/n01440764/*.JPEG "
+            "sort the 50000 images of the second by their class in the same way: {home}/images/val/n01440764/*.JPEG "
             "and so on (ILSVRC2012_devkit_t12.tar.gz of the same place says which is which)",
             "where you have these folders already, link {home}/images/train and {home}/images/val to them",
             f"download CoOp's class names from {_CLASSNAMES.url} to {{home}}/classnames.txt",

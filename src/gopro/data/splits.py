@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 from gopro.data.dataset import Sample, SplitName
-from gopro.data.image_file import PictureFile
+from gopro.data.image_file import ImageFile
 from gopro.errors import InputError
 
 Entry = tuple[str, int, str]
-"""Path below the folder of pictures, label, class name as written."""
+"""Path below the folder of images, label, class name as written."""
 
 Parts = dict[SplitName, list[Entry]]
 """The entries of train, val and test."""
@@ -69,38 +69,38 @@ def read_entries(file: Path) -> Parts:
 
 
 def check_entries(entries: Mapping[SplitName, Sequence[Entry]], file: Path) -> None:
-    """Raises InputError naming `file`: a path leaves the folder of pictures or is listed twice, or labels and names
+    """Raises InputError naming `file`: a path leaves the folder of images or is listed twice, or labels and names
     do not pair one to one or do not run from 0."""
     _check_paths(entries, file)
     _check_labels(entries, file)
 
 
-def read_split(file: Path, pictures: Path) -> Split:
-    """The split file's classes and samples, its paths taken below the folder `pictures`.
+def read_split(file: Path, images: Path) -> Split:
+    """The split file's classes and samples, its paths taken below the folder `images`.
 
-    The pictures themselves are not looked for: one that is missing is an InputError when it is opened.
+    The images themselves are not looked for: one that is missing is an InputError when it is opened.
 
     Raises:
         InputError: as `read_entries`.
     """
-    return as_split(read_entries(file), pictures)
+    return as_split(read_entries(file), images)
 
 
-def as_split(entries: Mapping[SplitName, Sequence[Entry]], pictures: Path) -> Split:
-    """Entries whose labels run from 0 as classes and samples, their paths taken below the folder `pictures`."""
+def as_split(entries: Mapping[SplitName, Sequence[Entry]], images: Path) -> Split:
+    """Entries whose labels run from 0 as classes and samples, their paths taken below the folder `images`."""
     names = {label: name for part in entries.values() for _, label, name in part}
 
     def samples(part: SplitName) -> tuple[Sample, ...]:
-        return tuple(Sample(PictureFile(pictures / path), label) for path, label, _ in entries[part])
+        return tuple(Sample(ImageFile(images / path), label) for path, label, _ in entries[part])
 
     classnames = tuple(names[label] for label in range(len(names)))
     return Split(classnames, samples("train"), samples("val"), samples("test"))
 
 
 def split_in_three(entries: Iterable[Entry], seed: int = 1) -> Parts:
-    """50/20/30 of each class, rounded as CoOp's `read_and_split_data` does, but never without a test picture.
+    """50/20/30 of each class, rounded as CoOp's `read_and_split_data` does, but never without a test image.
 
-    The draw of a class depends on `seed`, its name and its pictures' names alone.
+    The draw of a class depends on `seed`, its name and its images' names alone.
     """
     parts: Parts = {"train": [], "val": [], "test": []}
     for listed in _shuffled(entries, seed):
@@ -115,7 +115,7 @@ def split_in_three(entries: Iterable[Entry], seed: int = 1) -> Parts:
 def split_off_val(trainval: Iterable[Entry], test: Iterable[Entry], seed: int = 1) -> Parts:
     """An official test split as it is, and 20 % of each class of train and val as val: CoOp's `split_trainval`.
 
-    The draw of a class depends on `seed`, its name and its pictures' names alone.
+    The draw of a class depends on `seed`, its name and its images' names alone.
     """
     parts: Parts = {"train": [], "val": [], "test": list(test)}
     for listed in _shuffled(trainval, seed):
@@ -143,7 +143,7 @@ def keep_entries(file: Path, entries: Mapping[SplitName, Sequence[Entry]]) -> No
     except OSError as error:
         warnings.warn(
             f"{file} cannot be written ({error.strerror}): the split is drawn anew each time, and stays the same only "
-            "as long as the pictures do",
+            "as long as the images do",
             stacklevel=4,
         )
 
@@ -175,7 +175,7 @@ def _check_paths(entries: Mapping[SplitName, Sequence[Entry]], file: Path) -> No
         for i, (path, _, _) in enumerate(listed):
             if not path or path.startswith("/") or ".." in path.split("/"):
                 raise InputError(
-                    f"{file}: {part}[{i}]: path {path!r} must stay below the folder of pictures: no leading / and no .."
+                    f"{file}: {part}[{i}]: path {path!r} must stay below the folder of images: no leading / and no .."
                 )
             if path in seen:
                 raise InputError(f"{file}: {path} is listed in {seen[path]} and again in {part}; keep one of them")

@@ -1,4 +1,4 @@
-"""Views of a picture: the evaluation view, and the random ones that training compares.
+"""Views of an image: the evaluation view, and the random ones that training compares.
 
 Every view maps an 8-bit RGB PIL image to what the image tower takes. All of it is done on 8-bit values; only the last
 step makes floats and normalises them for the backbone.
@@ -24,24 +24,24 @@ ViewName = Literal["eval", "base", "moco", "augmix"]
 View = Callable[[Image.Image], Tensor]
 
 RECIPE = 1
-"""To be raised when the same picture and seed come to give another view, so that kept features are made anew."""
+"""To be raised when the same image and seed come to give another view, so that kept features are made anew."""
 
 CROP = 0.08
-"""Least share of a picture's area that a random view shows, as CoOp trains; a data set may say otherwise."""
+"""Least share of an image's area that a random view shows, as CoOp trains; a data set may say otherwise."""
 
 _ASPECTS = (3 / 4, 4 / 3)
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """What a backbone wants its pictures to be: the fields of open_clip's preprocess config that matter here.
+    """What a backbone wants its images to be: the fields of open_clip's preprocess config that matter here.
 
     Raises:
         InputError: an interpolation or resize mode that is not handled.
     """
 
     size: int
-    """Side of the square picture, in pixels."""
+    """Side of the square image, in pixels."""
     mean: tuple[float, float, float]
     """Mean of each channel, of values in 0 … 1."""
     std: tuple[float, float, float]
@@ -108,12 +108,12 @@ def make_view(name: ViewName, preprocess: Preprocess, crop: float = CROP) -> Vie
     return v2.Compose([*steps[name], *to_tensor])
 
 
-def seeded(view: View, picture: Image.Image, *key: int | str) -> Float[Tensor, "3 size size"]:
+def seeded(view: View, image: Image.Image, *key: int | str) -> Float[Tensor, "3 size size"]:
     """The view as drawn for `key` alone, whatever was drawn before; torch's global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed: it would seed the accelerators too, which fork_rng(devices=[]) does not restore.
         torch.default_generator.manual_seed(stable_seed(*key))
-        return view(picture)
+        return view(image)
 
 
 def stable_seed(*key: int | str) -> int:
@@ -121,14 +121,14 @@ def stable_seed(*key: int | str) -> int:
     return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "big") >> 1
 
 
-def reduced(picture: Image.Image, size: int) -> Image.Image:
-    """The picture shrunk by a whole factor such that no random crop of it has to be enlarged to `size`.
+def reduced(image: Image.Image, size: int) -> Image.Image:
+    """The image shrunk by a whole factor such that no random crop of it has to be enlarged to `size`.
 
-    The smallest crop that is usual, of 0.08, has sides of at least 0.24 times the picture's short side, so 4 · size is
+    The smallest crop that is usual, of 0.08, has sides of at least 0.24 times the image's short side, so 4 · size is
     enough. Doing it twice is the same as doing it once.
     """
-    factor = min(picture.size) // (4 * size)
-    return picture.reduce(factor) if factor > 1 else picture
+    factor = min(image.size) // (4 * size)
+    return image.reduce(factor) if factor > 1 else image
 
 
 class RandomBlur(v2.Transform):

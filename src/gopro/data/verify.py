@@ -1,4 +1,4 @@
-"""Every picture of a data set opened, and its make-up held against the catalog."""
+"""Every image of a data set opened, and its make-up held against the catalog."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from gopro.data.catalog import Benchmark, fingerprint
-from gopro.data.dataset import Dataset, Picture
-from gopro.data.image_file import PictureFile
+from gopro.data.dataset import Dataset, ImageSource
+from gopro.data.image_file import ImageFile
 from gopro.errors import InputError
 
 
@@ -21,8 +21,8 @@ class Check:
     Attributes:
         data: the data set's name.
         classes: how many it has.
-        counts: pictures in train, val and test.
-        pictures: different pictures that were opened; a data set may use one in two splits.
+        counts: images in train, val and test.
+        images: different images that were opened; a data set may use one in two splits.
         bytes: of their files; 0 for those that are drawn.
         seconds: that opening them took.
         problems: one line each, with the path or part of the data set first.
@@ -31,15 +31,15 @@ class Check:
     data: str
     classes: int
     counts: tuple[int, int, int]
-    pictures: int
+    images: int
     bytes: int
     seconds: float
     problems: tuple[str, ...]
 
 
-def pictures(dataset: Dataset) -> list[Picture]:
-    """Every picture of the three splits, once, in the order of the splits."""
-    return list(dict.fromkeys(s.picture for part in (dataset.train, dataset.val, dataset.test) for s in part))
+def images(dataset: Dataset) -> list[ImageSource]:
+    """Every image of the three splits, once, in the order of the splits."""
+    return list(dict.fromkeys(s.image for part in (dataset.train, dataset.val, dataset.test) for s in part))
 
 
 def check(
@@ -48,16 +48,16 @@ def check(
     workers: int | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Check:
-    """Opens every picture of a data set, fully decoded, and looks at its make-up.
+    """Opens every image of a data set, fully decoded, and looks at its make-up.
 
     Args:
-        entry: the benchmark that it is said to be, whose numbers of classes and pictures it must have.
+        entry: the benchmark that it is said to be, whose numbers of classes and images it must have.
         workers: threads, one for each core if not given. The decoders work outside Python's lock: on Caltech101 two
             threads are as fast as two processes, 1.8 times as fast as one.
-        on_progress: called with how many more pictures are done, in this thread.
+        on_progress: called with how many more images are done, in this thread.
     """
     begun = time.perf_counter()
-    found = pictures(dataset)
+    found = images(dataset)
     chunks = [found[i : i + 64] for i in range(0, len(found), 64)]
     problems = _make_up(dataset, entry)
     size = 0
@@ -76,18 +76,18 @@ def check(
     return Check(dataset.name, len(dataset.classnames), counts, len(found), size, seconds, tuple(problems))
 
 
-def _open(chunk: Sequence[Picture]) -> tuple[list[str], int]:
-    """Problems and bytes of some pictures."""
+def _open(chunk: Sequence[ImageSource]) -> tuple[list[str], int]:
+    """Problems and bytes of some images."""
     problems, size = [], 0
-    for picture in chunk:
+    for image in chunk:
         try:
-            picture.open()
-            if isinstance(picture, PictureFile):
-                size += picture.path.stat().st_size
+            image.open()
+            if isinstance(image, ImageFile):
+                size += image.path.stat().st_size
         except InputError as error:
             problems.append(str(error))
         except (OSError, MemoryError) as error:
-            problems.append(f"{picture.name}: cannot be opened ({error or type(error).__name__})")
+            problems.append(f"{image.name}: cannot be opened ({error or type(error).__name__})")
     return problems, size
 
 
@@ -96,7 +96,7 @@ def _make_up(dataset: Dataset, entry: Benchmark | None) -> list[str]:
     for part in ("train", "test"):
         there = {sample.label for sample in dataset.split(part)}
         problems += [
-            f"{dataset.name}: class {name!r} has no pictures in {part}"
+            f"{dataset.name}: class {name!r} has no images in {part}"
             for label, name in enumerate(dataset.classnames)
             if there and label not in there
         ]
@@ -112,6 +112,6 @@ def _against(dataset: Dataset, entry: Benchmark) -> list[str]:
     for part, expected in zip(("train", "val", "test"), entry.counts, strict=True):
         if len(dataset.split(part)) != expected:
             problems.append(
-                f"{dataset.name}: {len(dataset.split(part))} pictures in {part}, the benchmark has {expected}"
+                f"{dataset.name}: {len(dataset.split(part))} images in {part}, the benchmark has {expected}"
             )
     return problems

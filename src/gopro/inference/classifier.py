@@ -1,4 +1,4 @@
-"""A trained method in use: any class names, any pictures."""
+"""A trained method in use: any class names, any images."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from gopro.data.dataset import Picture
-from gopro.data.inputs import PictureLike, Pictures, taken_in
+from gopro.data.dataset import ImageSource
+from gopro.data.inputs import ImageLike, Images, taken_in
 from gopro.data.prefetch import decoded
 from gopro.data.transforms import make_view
 from gopro.errors import InputError
@@ -28,7 +28,7 @@ from gopro.runs.run import Run, load_run
 
 Head = Literal["exact", "first-order"]
 
-NONE = "pictures: there are none; give at least one"
+NONE = "images: there are none; give at least one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,26 +41,26 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What `Classifier.stream` says of a picture.
+    """What `Classifier.stream` says of an image.
 
     Attributes:
-        picture: its path; `pictures[3]` for the fourth of a list, if it has none.
-        predictions: likeliest first; none where the picture could not be read.
+        image: its path; `images[3]` for the fourth of a list, if it has none.
+        predictions: likeliest first; none where the image could not be read.
         error: why it could not.
     """
 
-    picture: str
+    image: str
     predictions: list[Prediction]
     error: InputError | None = None
 
 
 class Classifier:
-    """A method with pictures in and names out.
+    """A method with images in and names out.
 
-    Pictures are whatever `gopro.data.inputs.PictureLike` says: paths of files and folders, PIL images, numpy arrays
-    [H, W, C] and torch tensors [C, H, W], alone, in batches or in lists of these mixed. One picture gives one answer, a
-    list, a batch or a folder a list of answers, also where it holds one picture. A folder's pictures come in the order
-    of `gopro.find_pictures`. They are decoded in threads and go through the image tower in batches, on the device that
+    Images are whatever `gopro.data.inputs.ImageLike` says: paths of files and folders, PIL images, numpy arrays
+    [H, W, C] and torch tensors [C, H, W], alone, in batches or in lists of these mixed. One image gives one answer, a
+    list, a batch or a folder a list of answers, also where it holds one image. A folder's images come in the order
+    of `gopro.find_images`. They are decoded in threads and go through the image tower in batches, on the device that
     the method is on.
 
     As in scikit-learn, `predict` gives names, `predict_proba` probabilities, and `classes_` says what its columns are.
@@ -77,7 +77,7 @@ class Classifier:
 
     @property
     def head(self) -> Head:
-        """How text features are had: encoded for each picture, or by the first-order head."""
+        """How text features are had: encoded for each image, or by the first-order head."""
         return "first-order" if isinstance(self.method, FirstOrder) else "exact"
 
     @property
@@ -108,52 +108,52 @@ class Classifier:
         return Classifier(self.method.for_classes(names), self.run)
 
     def first_order(self) -> Classifier:
-        """The same over the same names with the run's first-order head, which encodes no text for a picture.
+        """The same over the same names with the run's first-order head, which encodes no text for an image.
 
-        If the run has none for these names, it is built of the run's training pictures, which takes some seconds, and
+        If the run has none for these names, it is built of the run's training images, which takes some seconds, and
         kept in the run's folder. `classifier.first_order().method.agreement` says how near it comes to the exact head.
 
         Raises:
-            InputError: there is no run that the method comes from; the training pictures cannot be had, or the run's
+            InputError: there is no run that the method comes from; the training images cannot be had, or the run's
                 folder not be written to.
         """
         if self.head == "first-order":
             return self
         if self.run is None:
             raise InputError(
-                "a first-order head is built of a run's training pictures: make the classifier by gopro.load"
+                "a first-order head is built of a run's training images: make the classifier by gopro.load"
             )
         return Classifier(ready_head(self.run, self.method.classnames), self.run)
 
-    # A path, an array and a tensor may be one picture or several, which no type tells: Any.
+    # A path, an array and a tensor may be one image or several, which no type tells: Any.
     @overload
-    def predict(self, pictures: Image.Image, top_k: None = None, *, batch: int = 64) -> str: ...
+    def predict(self, images: Image.Image, top_k: None = None, *, batch: int = 64) -> str: ...
     @overload
-    def predict(self, pictures: Image.Image, top_k: int, *, batch: int = 64) -> list[Prediction]: ...
+    def predict(self, images: Image.Image, top_k: int, *, batch: int = 64) -> list[Prediction]: ...
     @overload
-    def predict(self, pictures: PictureLike, top_k: int | None = None, *, batch: int = 64) -> Any: ...
+    def predict(self, images: ImageLike, top_k: int | None = None, *, batch: int = 64) -> Any: ...
     @overload
-    def predict(self, pictures: Iterable[PictureLike], top_k: None = None, *, batch: int = 64) -> list[str]: ...
+    def predict(self, images: Iterable[ImageLike], top_k: None = None, *, batch: int = 64) -> list[str]: ...
     @overload
-    def predict(self, pictures: Iterable[PictureLike], top_k: int, *, batch: int = 64) -> list[list[Prediction]]: ...
-    def predict(self, pictures: Pictures, top_k: int | None = None, *, batch: int = 64) -> Any:
+    def predict(self, images: Iterable[ImageLike], top_k: int, *, batch: int = 64) -> list[list[Prediction]]: ...
+    def predict(self, images: Images, top_k: int | None = None, *, batch: int = 64) -> Any:
         """The likeliest class names.
 
         Args:
-            pictures: see the class.
-            top_k: how many names a picture, with their probabilities; where there are fewer classes, all of them.
-            batch: pictures that go through the tower at once.
+            images: see the class.
+            top_k: how many names an image, with their probabilities; where there are fewer classes, all of them.
+            batch: images that go through the tower at once.
 
         Returns:
-            Without `top_k` the likeliest name, as in scikit-learn: a str for one picture, a list of them for several.
-            With it, also with 1, a list of `Prediction` (`.name`, `.probability`), likeliest first, for one picture, a
+            Without `top_k` the likeliest name, as in scikit-learn: a str for one image, a list of them for several.
+            With it, also with 1, a list of `Prediction` (`.name`, `.probability`), likeliest first, for one image, a
             list of such lists for several.
 
         Raises:
-            InputError: a file that cannot be read, an array of another shape, dtype or range, no pictures; or a
+            InputError: a file that cannot be read, an array of another shape, dtype or range, no images; or a
                 `top_k` or `batch` below 1.
         """
-        given, one = taken_in(pictures)
+        given, one = taken_in(images)
         answers = []
         for answer in self._answers(given, 1 if top_k is None else _above_0("top_k", top_k), batch):
             if answer.error is not None:
@@ -163,67 +163,67 @@ class Classifier:
             raise InputError(NONE)
         return answers[0] if one else answers
 
-    def predict_proba(self, pictures: Pictures, *, batch: int = 64) -> Float[np.ndarray, "*pictures classes"]:
-        """Probability of each class of `classes_` for each picture: float32 [classes] for one, [pictures, classes] for
+    def predict_proba(self, images: Images, *, batch: int = 64) -> Float[np.ndarray, "*images classes"]:
+        """Probability of each class of `classes_` for each image: float32 [classes] for one, [images, classes] for
         several.
 
         Raises:
             InputError: as `predict`.
         """
-        return self._rows(pictures, lambda encoded: self._logits(encoded).softmax(dim=-1), batch)
+        return self._rows(images, lambda encoded: self._logits(encoded).softmax(dim=-1), batch)
 
-    def features(self, pictures: Pictures, *, batch: int = 64) -> Float[np.ndarray, "*pictures embed"]:
-        """Unit image features, those that the logits compare with text: float32 [D] for one picture, [pictures, D] for
-        several. A dot product of two is their pictures' cosine similarity.
+    def features(self, images: Images, *, batch: int = 64) -> Float[np.ndarray, "*images embed"]:
+        """Unit image features, those that the logits compare with text: float32 [D] for one image, [images, D] for
+        several. A dot product of two is their images' cosine similarity.
 
         Raises:
             InputError: as `predict`.
         """
-        return self._rows(pictures, self.method.image_features, batch)
+        return self._rows(images, self.method.image_features, batch)
 
-    def text_features(self, pictures: Pictures, *, batch: int = 64) -> Float[np.ndarray, "*pictures classes embed"]:
-        """Unit text features of each class of `classes_`, those that the logits compare the pictures' features with:
-        float32 [classes, D] for one picture, [pictures, classes, D] for several.
+    def text_features(self, images: Images, *, batch: int = 64) -> Float[np.ndarray, "*images classes embed"]:
+        """Unit text features of each class of `classes_`, those that the logits compare the images' features with:
+        float32 [classes, D] for one image, [images, classes, D] for several.
 
-        Where a method makes its prompts out of the picture (GOPro, CoCoOp), they differ from picture to picture; with
-        the others any one picture will do.
+        Where a method makes its prompts out of the image (GOPro, CoCoOp), they differ from image to image; with
+        the others any one image will do.
 
         Raises:
-            InputError: as `predict`; the method compares pictures with no text (a linear probe).
+            InputError: as `predict`; the method compares images with no text (a linear probe).
         """
 
         def of(encoded: Any) -> Tensor:
             text = self.method.class_features(encoded)
             return text.expand(len(self.method.image_features(encoded)), -1, -1)
 
-        return self._rows(pictures, of, batch)
+        return self._rows(images, of, batch)
 
     def stream(
-        self, pictures: Pictures, top_k: int = 5, *, batch: int = 64, workers: int | None = None
+        self, images: Images, top_k: int = 5, *, batch: int = 64, workers: int | None = None
     ) -> Generator[Answer, None, None]:
-        """Answers one by one, in the order of the pictures, for more pictures than one wants to hold in memory.
+        """Answers one by one, in the order of the images, for more images than one wants to hold in memory.
 
-        A file that cannot be read gets an answer with the reason, and the others go on. Pictures are asked for no
-        further ahead than two batches, so `pictures` may be a generator; it is iterated in another thread.
+        A file that cannot be read gets an answer with the reason, and the others go on. Images are asked for no
+        further ahead than two batches, so `images` may be a generator; it is iterated in another thread.
 
         Args:
             workers: threads that decode; one for each core, 16 at most, if not given.
 
         Raises:
             InputError: `top_k`, `batch` or `workers` below 1. While iterating: an array of another shape, dtype or
-                range, a folder without pictures.
+                range, a folder without images.
         """
         if workers is not None:
             _above_0("workers", workers)
-        return self._answers(taken_in(pictures)[0], _above_0("top_k", top_k), _above_0("batch", batch), workers)
+        return self._answers(taken_in(images)[0], _above_0("top_k", top_k), _above_0("batch", batch), workers)
 
     def _answers(
-        self, given: Iterator[Picture], top_k: int, batch: int, workers: int | None = None
+        self, given: Iterator[ImageSource], top_k: int, batch: int, workers: int | None = None
     ) -> Generator[Answer, None, None]:
         names = self.method.classnames
         # By hand: in Python 3.12.3 a generator that is closed keeps what it iterates, and so the threads that decode.
         with closing(self._encoded(given, batch, workers)) as batches:
-            for pictures, errors, encoded in batches:
+            for images, errors, encoded in batches:
                 likeliest: Iterator[list[Prediction]] = iter(())
                 if encoded is not None:
                     top = self._logits(encoded).softmax(dim=-1).topk(min(top_k, len(names)))
@@ -231,12 +231,12 @@ class Classifier:
                         [Prediction(names[i], p) for p, i in zip(values, indices, strict=True)]
                         for values, indices in zip(top.values.tolist(), top.indices.tolist(), strict=True)
                     )
-                for picture, error in zip(pictures, errors, strict=True):
-                    yield Answer(picture.name, next(likeliest) if error is None else [], error)
+                for image, error in zip(images, errors, strict=True):
+                    yield Answer(image.name, next(likeliest) if error is None else [], error)
 
-    def _rows(self, pictures: Pictures, of: Callable[[Any], Tensor], batch: int) -> np.ndarray:
-        """A row for each picture, made of what the tower says; the row itself for one picture."""
-        given, one = taken_in(pictures)
+    def _rows(self, images: Images, of: Callable[[Any], Tensor], batch: int) -> np.ndarray:
+        """A row for each image, made of what the tower says; the row itself for one image."""
+        given, one = taken_in(images)
         rows = []
         for _, errors, encoded in self._encoded(given, batch):
             for error in errors:
@@ -250,9 +250,9 @@ class Classifier:
         return found[0] if one else found
 
     def _encoded(
-        self, given: Iterator[Picture], batch: int, workers: int | None = None
-    ) -> Generator[tuple[list[Picture], list[InputError | None], Any], None, None]:
-        """Batches of pictures; for each why it could not be read; what the tower says of those that could, None if
+        self, given: Iterator[ImageSource], batch: int, workers: int | None = None
+    ) -> Generator[tuple[list[ImageSource], list[InputError | None], Any], None, None]:
+        """Batches of images; for each why it could not be read; what the tower says of those that could, None if
         there are none."""
         device = self.method.backbone.device
         with closing(decoded(given, self._view, batch=_above_0("batch", batch), workers=workers)) as parts:

@@ -1,4 +1,4 @@
-"""How well a method does: pictures through the tower, once for all methods where it is frozen, then accuracies."""
+"""How well a method does: images through the tower, once for all methods where it is frozen, then accuracies."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gopro.methods.base import Method
 
 @dataclass(frozen=True)
 class EncodedSamples:
-    """Test pictures as the frozen tower sees them, with their labels."""
+    """Test images as the frozen tower sees them, with their labels."""
 
     encoded: Features | Encoded
     labels: Int[Tensor, " n"]
@@ -31,7 +31,7 @@ class EncodedSamples:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracies in percent; `per_class` in the order of the class names, None for a class without a picture."""
+    """Accuracies in percent; `per_class` in the order of the class names, None for a class without an image."""
 
     accuracy: float
     macro_accuracy: float
@@ -50,16 +50,16 @@ def encode_samples(
     workers: int = 0,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> EncodedSamples:
-    """The evaluation view of each picture through the frozen tower, or out of the feature store.
+    """The evaluation view of each image through the frozen tower, or out of the feature store.
 
     Only where `method.frozen_images`.
 
     Raises:
-        InputError: no pictures; one that cannot be read.
+        InputError: no images; one that cannot be read.
     """
     started = time.perf_counter()
     _check_any(samples)
-    wanted = [Wanted(sample.picture, "eval") for sample in samples]
+    wanted = [Wanted(sample.image, "eval") for sample in samples]
     store = FeatureStore.default(method.backbone)
     encoded = encode_views(store, wanted, batch=batch, workers=workers, on_progress=on_progress)
     labels = torch.tensor([sample.label for sample in samples])
@@ -80,7 +80,7 @@ def evaluate(method: Method, samples: EncodedSamples, *, batch: int = 64) -> Eva
 
 
 @torch.no_grad()
-def evaluate_pictures(
+def evaluate_images(
     method: Method,
     samples: Sequence[Sample],
     *,
@@ -88,11 +88,11 @@ def evaluate_pictures(
     workers: int = 0,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> Evaluation:
-    """As `evaluate`, for any method: of one that learns inside the image tower, pictures are read and classified a
+    """As `evaluate`, for any method: of one that learns inside the image tower, images are read and classified a
     batch at a time and nothing is kept.
 
     Raises:
-        InputError: no pictures; one that cannot be read.
+        InputError: no images; one that cannot be read.
     """
     if method.frozen_images:
         encoded = encode_samples(method, samples, batch=batch, workers=workers, on_progress=on_progress)
@@ -111,14 +111,14 @@ def evaluate_pictures(
 
 def _check_any(samples: Sequence[Sample]) -> None:
     if not samples:
-        raise InputError("there are no pictures to evaluate on")
+        raise InputError("there are no images to evaluate on")
 
 
 def _judged(logits: list[Tensor], labels: Tensor, classes: int, seconds: float) -> Evaluation:
     probabilities = torch.cat(logits).softmax(dim=-1)
     if not probabilities.isfinite().all():
-        picture = int((~probabilities.isfinite()).any(dim=1).nonzero()[0])
-        raise InputError(f"the predictions are not finite, those of picture {picture} first: the run is of no use")
+        image = int((~probabilities.isfinite()).any(dim=1).nonzero()[0])
+        raise InputError(f"the predictions are not finite, those of image {image} first: the run is of no use")
     right = (probabilities.argmax(dim=-1) == labels).double()
     counts = torch.bincount(labels, minlength=classes)
     per_class = 100 * torch.bincount(labels, weights=right, minlength=classes) / counts

@@ -1,4 +1,4 @@
-"""Pictures copied or linked into a folder a class, so that nothing that lies there is ever overwritten."""
+"""Images copied or linked into a folder a class, so that nothing that lies there is ever overwritten."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt
 
 
 class Sorter:
-    """Puts pictures into folders, one a class.
+    """Puts images into folders, one a class.
 
-    A picture keeps its file name. Where another has it, from another folder say, it is called `name (2).jpg`, and so
-    on. A picture that is there already, by its content or as a link, is left alone, so that doing the same again
+    An image keeps its file name. Where another has it, from another folder say, it is called `name (2).jpg`, and so
+    on. An image that is there already, by its content or as a link, is left alone, so that doing the same again
     changes nothing. A copy is made beside the class folders, in `.partial`, and then put in its place whole; one that a
-    kill left there is made again when its picture comes again.
+    kill left there is made again when its image comes again.
 
     Attributes:
-        counts: class folder → pictures that are in it, of those that were given.
+        counts: class folder → images that are in it, of those that were given.
         already: how many of them were there before.
     """
 
     def __init__(self, root: Path, classnames: Sequence[str], *, link: Link | None = None, min_confidence: float = 0.0):
         """
         Args:
-            root: the folder to make class folders in; it is made with the first picture.
-            link: links in the place of copies; symbolic ones hold the picture's absolute path.
-            min_confidence: pictures whose probability is below it go to `UNSURE`.
+            root: the folder to make class folders in; it is made with the first image.
+            link: links in the place of copies; symbolic ones hold the image's absolute path.
+            min_confidence: images whose probability is below it go to `UNSURE`.
         """
         self.root, self.link, self.min_confidence = root, link, min_confidence
         self.folders = folder_names(classnames)
@@ -52,8 +52,8 @@ class Sorter:
         self._numbers: dict[tuple[str, str], _Numbers] = {}  # (folder, file name where case does not count) → those
         self._placed: dict[tuple[str, str], Path] = {}
 
-    def add(self, picture: Path, name: str, probability: float) -> Path:
-        """Puts a picture into the folder of the class `name`.
+    def add(self, image: Path, name: str, probability: float) -> Path:
+        """Puts an image into the folder of the class `name`.
 
         Returns: where it is now.
 
@@ -61,14 +61,14 @@ class Sorter:
             InputError: the folder cannot be written to, or links are not possible there.
         """
         folder = self.folders[name] if probability >= self.min_confidence else UNSURE
-        source = os.path.abspath(picture)
+        source = os.path.abspath(image)
         if (target := self._placed.get((folder, source))) is not None:  # given twice
             return target
         try:
             target = self._place(Path(source), folder)
         except OSError as error:
             advice = "; give --link symbolic, or no --link to copy" if self.link == "hard" else ""
-            raise InputError(f"{picture} cannot be put into {self.root / folder}: {error.strerror}{advice}") from error
+            raise InputError(f"{image} cannot be put into {self.root / folder}: {error.strerror}{advice}") from error
         self._placed[folder, source] = target
         self.counts[folder] += 1
         return target
@@ -127,7 +127,7 @@ class Sorter:
 
 
 class _Numbers:
-    """The numbers for a file name that no picture of this sorter has: those of other files, then fresh ones."""
+    """The numbers for a file name that no image of this sorter has: those of other files, then fresh ones."""
 
     def __init__(self) -> None:
         self.others: set[int] = set()
@@ -167,7 +167,7 @@ def _safe(name: str) -> str:
 
 
 def _numbered(source: Path, number: int) -> str:
-    """The picture's file name; from the second of that name on with a number, and cut to make room for it."""
+    """The image's file name; from the second of that name on with a number, and cut to make room for it."""
     if number == 1:
         return source.name
     ending = f" ({number}){source.suffix}"

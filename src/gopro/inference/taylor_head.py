@@ -1,18 +1,18 @@
-"""First-order head: a picture's own text features expanded around the mean ones, so that no text is encoded any more.
+"""First-order head: an image's own text features expanded around the mean ones, so that no text is encoded any more.
 
-The contexts that pictures generate lie near a few directions. Let s(x) be a picture's coordinates along the principal
+The contexts that images generate lie near a few directions. Let s(x) be an image's coordinates along the principal
 ones, in standard deviations, and
 
     t_c(x) ≈ t̄_c + Σ_i s_i(x) U_ci + Σ_i q_i(x) Q_ci,    q_i = (s_i² − 1) / √2
 
 with U and Q the slope and the curvature of the final class feature along each direction, from its values to either side
-(Stirling's interpolation, nearer for the pictures than the derivative at the centre), and t̄ the mean that follows. All
+(Stirling's interpolation, nearer for the images than the derivative at the centre), and t̄ the mean that follows. All
 of s and q have mean 0 and variance 1, so the size of U_ci or Q_ci says what a term does; those that do most are kept,
 as many as the error asked for needs. The logits are then one matrix product,
 
     scale · ⟨(1, z(x)) ⊗ v(x), (t̄_c, kept terms of c)⟩,
 
-C·D·(1 + r) multiply-adds a picture for r terms. Where the text takes nothing of a picture r is 0 and the head exact.
+C·D·(1 + r) multiply-adds an image for r terms. Where the text takes nothing of an image r is 0 and the head exact.
 """
 
 from __future__ import annotations
@@ -37,29 +37,29 @@ et al. 2000, "New developments in state estimation for nonlinear systems")."""
 TOGETHER = 256
 """Classes that are expanded at a time."""
 BATCH = 64
-"""Pictures whose exact logits are taken at a time."""
+"""Images whose exact logits are taken at a time."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How near a head comes to the exact logits, on pictures that it was not built from.
+    """How near a head comes to the exact logits, on images that it was not built from.
 
     Attributes:
-        pictures: how many these are.
+        images: how many these are.
         top1: percent of them whose likeliest class is the same.
         largest: largest difference of a probability.
-        most: what the largest difference of 99 of 100 pictures keeps to: what an error asked for is held against.
-        mean: of a picture's largest difference, the mean over pictures.
+        most: what the largest difference of 99 of 100 images keeps to: what an error asked for is held against.
+        mean: of an image's largest difference, the mean over images.
     """
 
-    pictures: int
+    images: int
     top1: float
     largest: float
     most: float
     mean: float
 
     @staticmethod
-    def between(a: Float[Tensor, "pictures classes"], b: Float[Tensor, "pictures classes"]) -> Agreement:
+    def between(a: Float[Tensor, "images classes"], b: Float[Tensor, "images classes"]) -> Agreement:
         """Of two sets of probabilities."""
         apart = (a - b).abs().amax(dim=-1)
         same = (a.argmax(dim=-1) == b.argmax(dim=-1)).double().mean().item()
@@ -93,7 +93,7 @@ class FirstOrder(Method):
     It is a method like any other: `logits` takes what its `encode` gives.
 
     Attributes:
-        exact: the method that it stands for, of which it takes the pictures' side.
+        exact: the method that it stands for, of which it takes the images' side.
         terms: the head's tensors.
         agreement: with the exact logits; None where it is exact.
     """
@@ -114,9 +114,9 @@ class FirstOrder(Method):
     def encode(self, images: Float[Tensor, "*batch 3 size size"]) -> Any:
         return self.exact.encode(images)
 
-    def picture_vectors(self, encoded: Any) -> Float[Tensor, "batch dim"]:
+    def image_vectors(self, encoded: Any) -> Float[Tensor, "batch dim"]:
         """(1, z) ⊗ v."""
-        image, contexts = self.exact.picture_vectors(encoded), self.exact.picture_contexts(encoded)
+        image, contexts = self.exact.image_vectors(encoded), self.exact.image_contexts(encoded)
         if contexts is None:
             return image
         one = torch.ones_like(image[:, :1])
@@ -127,8 +127,8 @@ class FirstOrder(Method):
         return self.exact.image_features(encoded)
 
     def class_features(self, encoded: Any) -> Float[Tensor, "#batch classes embed"]:
-        """As expanded, where the text is a picture's own."""
-        contexts = self.exact.picture_contexts(encoded)
+        """As expanded, where the text is an image's own."""
+        contexts = self.exact.image_contexts(encoded)
         if contexts is None:
             return self.exact.class_features(encoded)
         weights = self.terms.weights[..., : self.backbone.embed_dim]
@@ -140,7 +140,7 @@ class FirstOrder(Method):
 
 
 def coordinates(contexts: Float[Tensor, "batch tokens width"], terms: Terms) -> Float[Tensor, "batch r"]:
-    """The values of the kept terms for contexts, each of mean 0 and variance 1 over the pictures of the head."""
+    """The values of the kept terms for contexts, each of mean 0 and variance 1 over the images of the head."""
     s = (contexts.flatten(1) - terms.centre) @ terms.directions
     return torch.cat([s, (s.square() - 1) / 2**0.5], dim=-1)[:, terms.kept]
 
@@ -155,29 +155,29 @@ def first_order(
     error: float,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> FirstOrder:
-    """The first-order head of a method whose text is a picture's own.
+    """The first-order head of a method whose text is an image's own.
 
     Args:
         classnames: any.
-        seen: pictures whose contexts say where to expand, and along what.
+        seen: images whose contexts say where to expand, and along what.
         held_out: others. Every second one chooses how many terms are kept, the rest measure the agreement.
-        error: largest difference of a probability that 99 of 100 pictures may have. Where no number of terms keeps to
+        error: largest difference of a probability that 99 of 100 images may have. Where no number of terms keeps to
             it, few are taken that come within a twentieth of the nearest.
         on_progress: told how many classes have been expanded after each part of them.
 
     Raises:
-        InputError: fewer than two held-out pictures.
+        InputError: fewer than two held-out images.
     """
     if len(held_out.embedding) < 2:
-        raise InputError("a first-order head needs two pictures or more that it is not built from: train with more")
+        raise InputError("a first-order head needs two images or more that it is not built from: train with more")
     choosing, judging = held_out[::2], held_out[1::2]
-    contexts = method.picture_contexts(seen)
+    contexts = method.image_contexts(seen)
     assert contexts is not None
     exact: list[list[Tensor]] = [[], []]
 
     def take(part: Method) -> None:
-        for logits, pictures in zip(exact, (choosing, judging), strict=True):
-            logits.append(_logits(part, pictures))
+        for logits, images in zip(exact, (choosing, judging), strict=True):
+            logits.append(_logits(part, images))
         on_progress(len(part.classnames))
 
     every = expand(method, classnames, contexts, take)
@@ -192,10 +192,10 @@ def first_order(
 def expand(
     method: Method,
     classnames: Sequence[str],
-    contexts: Float[Tensor, "pictures tokens width"],
+    contexts: Float[Tensor, "images tokens width"],
     take: Callable[[Method], None] = lambda part: None,
 ) -> Terms:
-    """All terms of the head for any class names, those first that do most over these contexts of pictures.
+    """All terms of the head for any class names, those first that do most over these contexts of images.
 
     Args:
         take: called for each part of the classes, that are expanded together, with the method over these.
@@ -215,7 +215,7 @@ def expand(
 
 @torch.no_grad()
 def constant(method: Method, classnames: Sequence[str]) -> FirstOrder:
-    """The head of a method whose text takes nothing of a picture: its class features as they are, exact."""
+    """The head of a method whose text takes nothing of an image: its class features as they are, exact."""
     exact = method.for_classes(classnames)
     vectors = exact.class_vectors()[0]
     none = vectors.new_empty(0)
@@ -224,20 +224,20 @@ def constant(method: Method, classnames: Sequence[str]) -> FirstOrder:
 
 @torch.no_grad()
 def takes_nothing(method: Method) -> bool:
-    """Whether the method's text takes nothing of a picture, so that it is the same for all."""
+    """Whether the method's text takes nothing of an image, so that it is the same for all."""
     size = method.backbone.preprocess.size
-    return method.picture_contexts(method.encode(torch.zeros(1, 3, size, size, device=method.backbone.device))) is None
+    return method.image_contexts(method.encode(torch.zeros(1, 3, size, size, device=method.backbone.device))) is None
 
 
 def settled(method: Method) -> Method:
-    """The method for use on many pictures: where its text is the same for all of them, with that encoded once, now."""
+    """The method for use on many images: where its text is the same for all of them, with that encoded once, now."""
     if isinstance(method, FirstOrder) or not takes_nothing(method):
         return method
     return constant(method, method.classnames)
 
 
 def principal_directions(
-    contexts: Float[Tensor, "pictures tokens width"],
+    contexts: Float[Tensor, "images tokens width"],
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, "directions n"]]:
     """The mean of contexts, and the principal directions around it, each one standard deviation long."""
     flat = contexts.flatten(1)
@@ -257,18 +257,18 @@ def _expanded(features: Float[Tensor, "tried classes dim"]) -> Float[Tensor, "cl
     return torch.cat([(at_centre + bend.sum(dim=0))[None], slope, 2**0.5 * bend]).transpose(0, 1)
 
 
-def _logits(method: Method, pictures: Encoded) -> Float[Tensor, "pictures classes"]:
-    count = len(pictures.embedding)
-    return torch.cat([method.logits(pictures[i : i + BATCH]) for i in range(0, count, BATCH)])
+def _logits(method: Method, images: Encoded) -> Float[Tensor, "images classes"]:
+    count = len(images.embedding)
+    return torch.cat([method.logits(images[i : i + BATCH]) for i in range(0, count, BATCH)])
 
 
-def _enough(head: FirstOrder, pictures: Encoded, wanted: Float[Tensor, "pictures classes"], error: float) -> int:
-    """How many of the terms, the first ones, are enough for 99 of 100 pictures to keep to the error, or nearly the
+def _enough(head: FirstOrder, images: Encoded, wanted: Float[Tensor, "images classes"], error: float) -> int:
+    """How many of the terms, the first ones, are enough for 99 of 100 images to keep to the error, or nearly the
     nearest to it that there is."""
-    contexts = head.exact.picture_contexts(pictures)
+    contexts = head.exact.image_contexts(images)
     assert contexts is not None
     z = coordinates(contexts, head.terms)
-    image = head.exact.picture_vectors(pictures)
+    image = head.exact.image_vectors(images)
     logits, errors = torch.zeros_like(wanted), []
     for i, weights in enumerate(head.terms.weights.unbind(dim=1)):
         term = image @ weights.T if i == 0 else z[:, i - 1, None] * (image @ weights.T)

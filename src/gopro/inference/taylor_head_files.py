@@ -24,7 +24,7 @@ Item = TypeVar("Item")
 ERROR = 0.01
 """The error that a head is asked for unless told otherwise."""
 SEEN, HELD_OUT = 1024, 256
-"""Most pictures that a head is built from, and that its terms are chosen and its agreement measured on."""
+"""Most images that a head is built from, and that its terms are chosen and its agreement measured on."""
 
 
 def head_path(run: Run, classnames: Sequence[str]) -> Path:
@@ -47,15 +47,15 @@ def build_head(
 ) -> FirstOrder:
     """Builds the head of a run for any class names and keeps it, in the place of an older one.
 
-    It is built from the run's training pictures. What measures it are the run's validation pictures, or the test
-    pictures of its data where there are none, or every fourth training picture.
+    It is built from the run's training images. What measures it are the run's validation images, or the test
+    images of its data where there are none, or every fourth training image.
 
     Args:
         error: see `gopro.inference.taylor_head.first_order`.
-        workers: processes that read pictures.
+        workers: processes that read images.
 
     Raises:
-        InputError: an error that is not above 0; names that the method cannot take; pictures that cannot be had.
+        InputError: an error that is not above 0; names that the method cannot take; images that cannot be had.
     """
     if not error > 0:
         raise InputError(f"error is {error}: give a difference of probabilities above 0, such as {ERROR}")

@@ -26,7 +26,7 @@ class Recipe:
     """Learning rate at its highest; it falls to 0 over the epochs as a cosine."""
     epochs: int = 50
     batch: int = 4
-    """Pictures a step."""
+    """Images a step."""
     warmup: float = 1.0
     """Epochs at the start with a constant learning rate of 1e-5."""
     weight_decay: float = 5e-4
@@ -41,10 +41,10 @@ class Method(nn.Module):
     out of them, so that a state dict is small and fits any class names.
 
     Attributes:
-        learns: whether it takes anything from training pictures.
-        frozen_images: whether the image tower is as it was, so that what it says of a picture can be kept. A method
+        learns: whether it takes anything from training images.
+        frozen_images: whether the image tower is as it was, so that what it says of an image can be kept. A method
             that learns inside the tower has no such part: its `encode` gives the images themselves.
-        views: which views of a picture a training step needs, the plain one first.
+        views: which views of an image a training step needs, the plain one first.
         recipe: how it is trained in steps unless told otherwise; None where nothing is.
         solves: whether `solve` comes before the first step, or in the place of steps.
         draws: how many random draws of its first view `solve` is given; 0 for the evaluation view alone.
@@ -82,7 +82,7 @@ class Method(nn.Module):
         return self.backbone.encode(images) if self.frozen_images else images
 
     def image_features(self, encoded: Any) -> Float[Tensor, "*batch embed"]:
-        """The unit image features of pictures [*batch] that the logits are made of; the embeddings, unless a method
+        """The unit image features of images [*batch] that the logits are made of; the embeddings, unless a method
         makes others of them.
 
         Args:
@@ -91,60 +91,60 @@ class Method(nn.Module):
         return encoded.embedding
 
     def class_features(self, encoded: Any) -> Float[Tensor, "#batch classes embed"]:
-        """The unit text features that the logits compare pictures [batch] with: [batch, classes, D], or
-        [1, classes, D] where they are the same for all pictures.
+        """The unit text features that the logits compare images [batch] with: [batch, classes, D], or
+        [1, classes, D] where they are the same for all images.
 
         Args:
             encoded: what `encode` gives.
 
         Raises:
-            InputError: the method compares pictures with no text.
+            InputError: the method compares images with no text.
         """
-        return self.class_vectors(self.picture_contexts(encoded))[..., : self.backbone.embed_dim]
+        return self.class_vectors(self.image_contexts(encoded))[..., : self.backbone.embed_dim]
 
-    def picture_contexts(self, encoded: Any) -> Float[Tensor, "batch tokens width"] | None:
-        """The context that each picture generates, of which its text features are made; None where they are the same
-        for all pictures."""
+    def image_contexts(self, encoded: Any) -> Float[Tensor, "batch tokens width"] | None:
+        """The context that each image generates, of which its text features are made; None where they are the same
+        for all images."""
         return None
 
-    def picture_vectors(self, encoded: Any) -> Float[Tensor, "batch dim"]:
-        """The pictures' side of the logits: their image features, unless a method compares more than these."""
+    def image_vectors(self, encoded: Any) -> Float[Tensor, "batch dim"]:
+        """The images' side of the logits: their image features, unless a method compares more than these."""
         return self.image_features(encoded)
 
     def class_vectors(self, contexts: Tensor | None = None) -> Float[Tensor, "#batch classes dim"]:
         """The classes' side of the logits: their text features, and behind them what else a method compares.
 
         Args:
-            contexts: what `picture_contexts` gives.
+            contexts: what `image_contexts` gives.
         """
-        raise InputError(f"{type(self).__name__} compares pictures with no text: there are no text features")
+        raise InputError(f"{type(self).__name__} compares images with no text: there are no text features")
 
     def solve(
         self, draws: Iterable[Any], labels: Int[Tensor, " n"], val: tuple[Any, Int[Tensor, " val"]] | None = None
     ) -> None:
-        """Takes what it can from all training pictures at once, without steps. The same again gives the same bits.
+        """Takes what it can from all training images at once, without steps. The same again gives the same bits.
 
         Args:
-            draws: what `encode` gives for a view of every training picture, [n], one draw after the other.
+            draws: what `encode` gives for a view of every training image, [n], one draw after the other.
             labels: [n].
-            val: the evaluation view of the validation pictures, [val], and their labels, where there are any.
+            val: the evaluation view of the validation images, [val], and their labels, where there are any.
         """
         raise NotImplementedError(f"{type(self).__name__} is not solved")
 
     def logits(self, encoded: Any) -> Float[Tensor, "batch classes"]:
-        """Scaled products of the pictures' and the classes' side; their softmax are the probabilities.
+        """Scaled products of the images' and the classes' side; their softmax are the probabilities.
 
         Args:
-            encoded: what `encode` gives for pictures [batch].
+            encoded: what `encode` gives for images [batch].
         """
-        classes = self.class_vectors(self.picture_contexts(encoded))
-        return self.backbone.logit_scale * similarity(self.picture_vectors(encoded), classes)
+        classes = self.class_vectors(self.image_contexts(encoded))
+        return self.backbone.logit_scale * similarity(self.image_vectors(encoded), classes)
 
     def losses(self, encoded: Any, labels: Int[Tensor, " batch"]) -> dict[str, Tensor]:
         """Loss terms by name, already weighted; their sum is stepped on.
 
-        On several devices the batch is one's share of it: a term that is a mean over pictures is right as it is, one
-        that compares pictures with one another takes them through `gopro.distributed.gather`.
+        On several devices the batch is one's share of it: a term that is a mean over images is right as it is, one
+        that compares images with one another takes them through `gopro.distributed.gather`.
 
         Args:
             encoded: what `encode` gives for the views of a batch, [views, batch], in the order of `views`.

@@ -1,4 +1,4 @@
-"""CoCoOp: a learned context that each picture shifts."""
+"""CoCoOp: a learned context that each image shifts."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class CoCoOp(Method):
     """Conditional Context Optimization (Zhou et al. 2022, arXiv 2203.05557; repository KaiyangZhou/CoOp).
 
     Learned: the context vectors before the class name, one set for all classes, and the meta net, which makes one
-    shift of all of them out of a picture's unit embedding: linear to a sixteenth of its size, ReLU, linear to d.
+    shift of all of them out of an image's unit embedding: linear to a sixteenth of its size, ReLU, linear to d.
     Published Base/New/HM on 11 data sets, ViT-B/16: 80.47/71.69/75.83.
 
     A training step of the authors' code is reproduced (tests/golden). Ours departs from it in the fixed words behind
-    the name, which are the template's, not always a full stop. The recipe is the authors'; batches of one picture are
+    the name, which are the template's, not always a full stop. The recipe is the authors'; batches of one image are
     what their memory allowed, not what the method asks for.
     """
 
@@ -56,15 +56,15 @@ class CoCoOp(Method):
         text = self.backbone.text
         self.prompts = make_prompts(text, classnames, before=len(text.tokens(words)), tail=tail)
 
-    def picture_contexts(self, encoded: Encoded) -> Float[Tensor, "batch tokens width"]:
-        """The context of each picture: the learned one, every token shifted alike."""
+    def image_contexts(self, encoded: Encoded) -> Float[Tensor, "batch tokens width"]:
+        """The context of each image: the learned one, every token shifted alike."""
         return self.context + self.meta_net(encoded.embedding)[:, None]
 
     def class_vectors(self, contexts: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch classes embed"]:
         return self.prompts(contexts)
 
     def logits(self, encoded: Encoded) -> Float[Tensor, "batch classes"]:
-        similarities = self.prompts.similarities(encoded.embedding, self.picture_contexts(encoded))
+        similarities = self.prompts.similarities(encoded.embedding, self.image_contexts(encoded))
         return self.backbone.logit_scale * similarities
 
     def losses(self, encoded: Encoded, labels: Int[Tensor, " batch"]) -> dict[str, Tensor]:

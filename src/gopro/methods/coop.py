@@ -1,4 +1,4 @@
-"""CoOp: one learned context for all pictures."""
+"""CoOp: one learned context for all images."""
 
 from __future__ import annotations
 

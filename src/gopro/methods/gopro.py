@@ -1,4 +1,4 @@
-"""GOPro: prompts generated out of a picture's style and content, trained with two self-supervised losses."""
+"""GOPro: prompts generated out of an image's style and content, trained with two self-supervised losses."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class GOProConfig:
     sharpness: float = 20.0
     """How fast the corrections fade: as exp(-sharpness (1 - cos))."""
     compare: Literal["both", "moco", "augmix"] = "both"
-    """The views that a picture is compared with; the contrastive loss takes the first of them."""
+    """The views that an image is compared with; the contrastive loss takes the first of them."""
     sem: float = 10.0
     """Weight of the prompt consistency loss."""
     sem_form: Literal["cosine", "mse"] = "cosine"
@@ -59,7 +59,7 @@ class GOProConfig:
     con: float = 0.3
     """Weight of the visual contrastive loss."""
     con_form: Literal["nt-xent", "supervised"] = "nt-xent"
-    """A picture's other view against all else, or with the pictures of its class on its side."""
+    """An image's other view against all else, or with the images of its class on its side."""
     temperature: float = 0.1
     """Of the visual contrastive loss."""
     ce_views: float = 0.3
@@ -69,8 +69,8 @@ class GOProConfig:
     anchor_text: float = 128.0
     """Weight of the text features' distance to frozen CLIP's, 1 - cos."""
     fade: float = 3.0
-    """How fast predictions go over to frozen CLIP's where pictures are unlike those trained on: the exponent of a
-    picture's familiarity, 0 to 1, by which it is left to what was learned. 0: never."""
+    """How fast predictions go over to frozen CLIP's where images are unlike those trained on: the exponent of a
+    image's familiarity, 0 to 1, by which it is left to what was learned. 0: never."""
 
 
 RELEASE = GOProConfig(
@@ -102,9 +102,9 @@ class GOPro(Method):
     The paper's body was not available; where the released code and the abstract and figure differ, the defaults
     follow the latter and `RELEASE` the former. Ours beyond these: the zero-initialised maps (so that training starts at
     zero-shot CLIP), the low rank of those to the context, the text projector that corrects each trained class and fades
-    away from it (`KernelResidual`), the fading over to frozen CLIP for unfamiliar pictures (`Familiarity`), the
+    away from it (`KernelResidual`), the fading over to frozen CLIP for unfamiliar images (`Familiarity`), the
     cross-entropy of the other views, the distance to frozen CLIP and the recipe; the released code takes SGD at 2e-3,
-    batches of 4 and 50 epochs. Weights were chosen on validation pictures of emoji-objects, 4 shots.
+    batches of 4 and 50 epochs. Weights were chosen on validation images of emoji-objects, 4 shots.
 
     Result in the embedded suite (docs/benchmark.md: 4 shots, 5 seeds): base/new/HM 72.9/43.9/54.8 where PromptSRC has
     66.6/39.5/49.6, CoOp 53.3/41.5/46.7 and zero-shot CLIP 50.1/44.4/47.0; other sets 34.9 (28.5, 32.1, 34.8), other
@@ -173,7 +173,7 @@ class GOPro(Method):
         return of_layers[-self.config.layers :] if self.config.layers else of_layers
 
     def contexts(self, encoded: Encoded) -> Float[Tensor, "views batch tokens width"]:
-        """The context that each picture of each view generates: the learned one plus its shift."""
+        """The context that each image of each view generates: the learned one plus its shift."""
         views = encoded.embedding.shape[:2]
         if not self.maps:
             return self.context.expand(*views, -1, -1)
@@ -193,7 +193,7 @@ class GOPro(Method):
         shift = torch.einsum("vml,vbld->vbmd", rho, features) + bias[:, None, :, None]
         return self.context + shift
 
-    def picture_contexts(self, encoded: Encoded) -> Float[Tensor, "batch tokens width"]:
+    def image_contexts(self, encoded: Encoded) -> Float[Tensor, "batch tokens width"]:
         return self.contexts(encoded[None])[0]
 
     def text_features(
@@ -215,8 +215,8 @@ class GOPro(Method):
             return image
         return F.normalize(image + self.project_image(image), dim=-1)
 
-    def picture_vectors(self, encoded: Encoded) -> Float[Tensor, "batch dim"]:
-        """The image features; with `fade`, as far as the picture is familiar, and behind them frozen CLIP's for the
+    def image_vectors(self, encoded: Encoded) -> Float[Tensor, "batch dim"]:
+        """The image features; with `fade`, as far as the image is familiar, and behind them frozen CLIP's for the
         rest."""
         image = self.image_features(encoded)
         if not self.config.fade:
@@ -233,7 +233,7 @@ class GOPro(Method):
 
     def logits(self, encoded: Encoded) -> Float[Tensor, "batch classes"]:
         """As by default, without all classes' vectors at once."""
-        image, contexts = self.image_features(encoded), self.picture_contexts(encoded)
+        image, contexts = self.image_features(encoded), self.image_contexts(encoded)
         similarities = self.prompts.similarities(image, contexts, transform=self._shared_space)
         if self.config.fade:
             share = self._share(encoded)
@@ -264,7 +264,7 @@ class GOPro(Method):
             if config.projectors == "outside":
                 if len(pair[0]) == 1:
                     raise InputError(
-                        "projectors=outside: its batch norm takes no step of one picture: use a larger --batch"
+                        "projectors=outside: its batch norm takes no step of one image: use a larger --batch"
                     )
                 pair = self.project_beside(pair[0]), self.project_beside(pair[1])
             same = gather(labels) if config.con_form == "supervised" else None

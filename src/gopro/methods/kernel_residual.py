@@ -13,10 +13,10 @@ from torch import Tensor, nn
 class KernelResidual(nn.Module):
     """Σ_k exp(−sharpness · (1 − ⟨x, centre_k⟩)) · value_k for unit vectors x; zero at the start.
 
-    A linear map that takes each training class to where its pictures are takes other classes somewhere as well. Here
+    A linear map that takes each training class to where its images are takes other classes somewhere as well. Here
     what is learned for a class holds for what is like it, and less the less it is like it: new classes are left to
     frozen CLIP as far as no trained class is near. It is a layer of Gaussian radial basis functions, the kernel that
-    Tip-Adapter (arXiv 2111.03930) has around pictures, here around texts.
+    Tip-Adapter (arXiv 2111.03930) has around images, here around texts.
 
     Args:
         centres: unit vectors, [K, D]; kept with what is learned, so that a state says where its values stand.

@@ -26,7 +26,7 @@ class LinearProbeConfig:
     template: str | None = None
     """No text is read: it is here because every method has one."""
     c: float | None = None
-    """Inverse strength of the L2 penalty, as scikit-learn has it; if not given the best on the validation pictures,
+    """Inverse strength of the L2 penalty, as scikit-learn has it; if not given the best on the validation images,
     or 31.6 where there are none."""
 
 
@@ -34,7 +34,7 @@ class LinearProbe(Method):
     """CLIP's linear probe (Radford et al. 2021, arXiv 2103.00020, appendix A.3; repository openai/CLIP).
 
     Learned: a weight vector and a bias for each class, [classes, D + 1], where the cross-entropy summed over the
-    training pictures plus the squared weights by 1 / 2C is least (L-BFGS, at most 1000 iterations). C is searched for
+    training images plus the squared weights by 1 / 2C is least (L-BFGS, at most 1000 iterations). C is searched for
     as the paper says, from 1e-6 to 1e6 by two decades and then around the best down to an eighth of a decade.
     Base/New/HM are not published and cannot be: for a class name that it was not trained on it has no weights, and
     `for_classes` raises InputError, so that base-to-new records the run as failed at its new half.
@@ -88,9 +88,9 @@ class LinearProbe(Method):
         Raises:
             InputError: always.
         """
-        raise InputError(f"{type(self).__name__} compares pictures with no text: there are no text features")
+        raise InputError(f"{type(self).__name__} compares images with no text: there are no text features")
 
-    def picture_vectors(self, encoded: Encoded) -> Float[Tensor, "batch dim"]:
+    def image_vectors(self, encoded: Encoded) -> Float[Tensor, "batch dim"]:
         """The embeddings, and behind them the 1 that the biases are multiplied with."""
         return F.pad(encoded.embedding, (0, 1), value=1.0)
 
@@ -127,7 +127,7 @@ def logistic_regression(
 def _searched(
     features: Tensor, labels: Tensor, classes: int, val: Float[Tensor, "val dim"], val_labels: Int[Tensor, " val"]
 ) -> tuple[Tensor, Tensor]:
-    """The regression whose C is best on validation pictures."""
+    """The regression whose C is best on validation images."""
     tried: dict[float, tuple[int, tuple[Tensor, Tensor]]] = {}
 
     def best(exponents: Iterable[float]) -> float:

@@ -16,13 +16,13 @@ def nt_xent(
     temperature: float = 0.1,
     labels: Int[Tensor, " batch"] | None = None,
 ) -> Tensor:
-    """NT-Xent between two views of a batch: a picture's other view against all other pictures of both views.
+    """NT-Xent between two views of a batch: an image's other view against all other images of both views.
 
     SimCLR (arXiv 2002.05709, equation 1) in SLIP's symmetric form. In fp32 whatever the inputs; they need not be
-    normalised. With a batch of one picture there is nothing to tell apart and the loss is 0.
+    normalised. With a batch of one image there is nothing to tell apart and the loss is 0.
 
     Args:
-        labels: where given, all pictures of a picture's class are on its side: the supervised contrastive loss (Khosla
+        labels: where given, all images of an image's class are on its side: the supervised contrastive loss (Khosla
             et al. 2020, arXiv 2004.11362, equation 2), which is NT-Xent where no class occurs twice.
     """
     both = F.normalize(torch.cat([a, b]).float(), dim=-1)  # [2B, dim]
@@ -35,7 +35,7 @@ def nt_xent(
 
 
 def prompt_consistency(text: Float[Tensor, "*batch dim"], view: Float[Tensor, "*#batch dim"]) -> Tensor:
-    """Mean of 1 - cos between the text features that two views of a picture generate, [batch, classes, dim] each.
+    """Mean of 1 - cos between the text features that two views of an image generate, [batch, classes, dim] each.
 
     Takes unit vectors, for which 1 - cos is half their squared distance: D/2 times the element-wise mean of squares of
     the released code, whose gradient vanishes beside the cross-entropy's.

@@ -47,15 +47,15 @@ class MMRL(Method):
     Learned: five tokens of a space of 512 dimensions; for each of the last seven layers a linear map of them to the
     tokens that stand behind SOS in the hand-written prompt, and one to those that stand beside the patches; the
     projection of what becomes of the latter, which starts from random numbers; 4,992,256 numbers on ViT-B/16. A
-    picture has two features, its class token's, by frozen CLIP's projection, and the mean of its representation
+    image has two features, its class token's, by frozen CLIP's projection, and the mean of its representation
     tokens'; each has a cross-entropy, and the former is held near frozen CLIP's, as the texts are. Published
     Base/New/HM on 11 data sets, ViT-B/16: 85.68/77.16/81.20.
 
     The representation feature is fitted to what was trained on and unreliable elsewhere, so the authors predict base
     classes by both features and new classes by the class token's alone, a whole task either way. Here the names
     decide: where all of them were trained on, both; where one was not, the class token alone for all of them. On
-    pictures of another data set with the same names (ImageNetV2 and its like) the authors also take the class token
-    alone; a method cannot see where pictures come from, and that is `fuse=false`, which changes no training. On
+    images of another data set with the same names (ImageNetV2 and its like) the authors also take the class token
+    alone; a method cannot see where images come from, and that is `fuse=false`, which changes no training. On
     emoji-activities (4 shots, 3 seeds, base classes, `--crop 0.08`) both features have 61.6 in the style trained on and
     15.7 in black line art, the class token's alone 58.8 and 19.4.
 
@@ -110,7 +110,7 @@ class MMRL(Method):
         return self.prompts(self.words, upper=[to(self.representation) for to in self.to_text])[0]
 
     def both_features(self, images: Float[Tensor, "batch 3 size size"]) -> tuple[Tensor, Tensor]:
-        """Unit features of pictures, each [batch, embed]: the class token's and the representation tokens'."""
+        """Unit features of images, each [batch, embed]: the class token's and the representation tokens'."""
         features, mean = self.image_tower.upper(images, [to(self.representation) for to in self.to_image])
         return features, F.normalize((mean @ self.project).float(), dim=-1)
 
@@ -118,7 +118,7 @@ class MMRL(Method):
         """The class token's feature."""
         return self.both_features(encoded)[0]
 
-    def picture_vectors(self, encoded: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch embed"]:
+    def image_vectors(self, encoded: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch embed"]:
         """The class token's feature, mixed with the representation tokens' where that takes part."""
         image, representation = self.both_features(encoded)
         return self.config.alpha * image + (1 - self.config.alpha) * representation if self.fused else image

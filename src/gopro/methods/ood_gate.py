@@ -1,4 +1,4 @@
-"""How familiar a picture is: whether those that were trained on look like it."""
+"""How familiar an image is: whether those that were trained on look like it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 
 class Familiarity(nn.Module):
-    """min(1, max_c ⟨x, p_c⟩ / |p_c|²) for unit image features x, p_c being the mean over class c's training pictures.
+    """min(1, max_c ⟨x, p_c⟩ / |p_c|²) for unit image features x, p_c being the mean over class c's training images.
 
-    The mean of ⟨x, p_c⟩ over these is |p_c|², so it is about 1 for pictures like them, in any space of features, and
-    lower for other classes and other styles. Before any picture has been seen it is 1.
+    The mean of ⟨x, p_c⟩ over these is |p_c|², so it is about 1 for images like them, in any space of features, and
+    lower for other classes and other styles. Before any image has been seen it is 1.
 
     Args:
         classes: how many are trained on.
@@ -30,7 +30,7 @@ class Familiarity(nn.Module):
 
     @torch.no_grad()
     def see(self, x: Float[Tensor, "batch dim"], labels: Int[Tensor, " batch"]) -> None:
-        """Takes training pictures into account; the same ones may come again in each epoch."""
+        """Takes training images into account; the same ones may come again in each epoch."""
         self.total.index_add_(0, labels, x.to(self.total))
         self.count.index_add_(0, labels, torch.ones_like(labels, dtype=self.count.dtype))
 

@@ -50,13 +50,13 @@ class PromptSRC(DeepPrompts):
     Learned: four tokens in front of the class name and four behind the patches, and those that replace them at the
     input of the next eight layers of their tower; 46,080 numbers on ViT-B/16. Beside the cross-entropy stand the mean
     absolute differences to frozen CLIP's features, of texts to the mean of 60 templates, and the divergence of frozen
-    CLIP's predictions from these, per picture and class. In the end the tokens are the average of those after each
+    CLIP's predictions from these, per image and class. In the end the tokens are the average of those after each
     epoch, weighted by a Gaussian. Published Base/New/HM on 11 data sets, ViT-B/16: 84.26/76.10/79.97.
 
     Recipe, weights and start are those of the authors' base-to-new runs (their few-shot runs take 50 epochs and other
     Gaussians). Their losses, gradients, first steps and average are reproduced (tests/golden). Ours departs from their
     code in one place: the fixed words behind the name are the template's, not always a full stop. Where the epoch to
-    keep is chosen on validation pictures, the average stands for the last one.
+    keep is chosen on validation images, the average stands for the last one.
     """
 
     recipe = Recipe(optimizer="sgd", lr=2.5e-3, epochs=20, batch=4)

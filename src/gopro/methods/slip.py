@@ -37,7 +37,7 @@ class SLIP(Method):
     facebookresearch/SLIP), the row of that name in GOPro's tables (Singha, Jha, Banerjee 2023, arXiv 2308.11605).
 
     SLIP pretrains CLIP with SimCLR's loss beside its own. What GOPro's tables call SLIP, on a frozen CLIP and few
-    pictures, is not public, nor is code of it, so all but the idea is ours and there is nothing to check it against: a
+    images, is not public, nor is code of it, so all but the idea is ours and there is nothing to check it against: a
     residual projection of low rank on the frozen image features, by cross-entropy against the features of the data
     set's hand-written prompt and SLIP's NT-Xent (weight 1, temperature 0.1) between two further views, strongly
     augmented. It takes what predicts, not a head beside it. The projection is zero at the start, which so is zero-shot

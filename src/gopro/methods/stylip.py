@@ -1,4 +1,4 @@
-"""StyLIP: a context made of a picture's style, and of its content, at every layer of the image tower."""
+"""StyLIP: a context made of an image's style, and of its content, at every layer of the image tower."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class StyLIP(Method):
     """Multi-scale Style-conditioned Prompt Learning (Bose et al. 2024, arXiv 2302.09251; no repository of the authors
     was found, nor was the paper's body available).
 
-    As the abstract has it, style projectors make the context tokens of a picture out of its style at every layer of the
+    As the abstract has it, style projectors make the context tokens of an image out of its style at every layer of the
     image tower, the mean and standard deviation of each channel over the tokens, and a content projector joins to them
     its content at every layer, the mean; all is trained by cross-entropy on frozen towers. Published Base/New/HM on 11
     data sets, ViT-B/16, in GOPro's tables: 83.22/75.94/79.41.
@@ -39,7 +39,7 @@ class StyLIP(Method):
     brought down to `hidden` numbers by a linear map of the layer's own and put through a ReLU; linear maps of all
     layers' numbers together give the style tokens, in front of which nothing else is learned, and one content token
     that stands between them and the class name. Those last maps start at zero and their biases at the template's words
-    and at its last word again, so that a picture changes nothing at first: zero-shot CLIP but for one doubled word.
+    and at its last word again, so that an image changes nothing at first: zero-shot CLIP but for one doubled word.
     Learned: the maps, 936,832 numbers on ViT-B/16. The recipe is ours too, and not tuned.
     """
 
@@ -63,8 +63,8 @@ class StyLIP(Method):
         text = self.backbone.text
         self.prompts = make_prompts(text, classnames, before=len(text.tokens(words)) + 1, tail=tail)
 
-    def picture_contexts(self, encoded: Encoded) -> Float[Tensor, "batch tokens width"]:
-        """The style tokens of each picture and, behind them, its content token."""
+    def image_contexts(self, encoded: Encoded) -> Float[Tensor, "batch tokens width"]:
+        """The style tokens of each image and, behind them, its content token."""
         widths = self.backbone.layer_widths
         means, stds = encoded.mean.split(widths, dim=-1), encoded.std.split(widths, dim=-1)
         styles = [torch.cat(pair, dim=-1) for pair in zip(means, stds, strict=True)]
@@ -75,7 +75,7 @@ class StyLIP(Method):
         return self.prompts(contexts)
 
     def logits(self, encoded: Encoded) -> Float[Tensor, "batch classes"]:
-        similarities = self.prompts.similarities(encoded.embedding, self.picture_contexts(encoded))
+        similarities = self.prompts.similarities(encoded.embedding, self.image_contexts(encoded))
         return self.backbone.logit_scale * similarities
 
     def losses(self, encoded: Encoded, labels: Int[Tensor, " batch"]) -> dict[str, Tensor]:

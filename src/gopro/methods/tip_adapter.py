@@ -1,4 +1,4 @@
-"""Tip-Adapter: zero-shot CLIP and what the training pictures that look alike are; without training or after some."""
+"""Tip-Adapter: zero-shot CLIP and what the training images that look alike are; without training or after some."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class TipAdapterFConfig:
     alpha: float = 1.0
     """Weight of the cache beside zero-shot CLIP."""
     beta: float = 5.5
-    """How fast a training picture's weight falls with its distance."""
+    """How fast a training image's weight falls with its distance."""
     augment: int = 10
-    """Random views of a training picture whose mean is its key; 0 for its evaluation view."""
+    """Random views of a training image whose mean is its key; 0 for its evaluation view."""
 
 
 @dataclass(frozen=True)
@@ -44,21 +44,21 @@ class TipAdapterConfig(TipAdapterFConfig):
     """Settings of `tip-adapter`."""
 
     search: bool = False
-    """Take the alpha and beta that are best on the validation pictures."""
+    """Take the alpha and beta that are best on the validation images."""
 
 
 class TipAdapter(Method):
     """Training-free Adaption of CLIP (Zhang et al. 2022, arXiv 2111.03930; repository gaopengcuhk/Tip-Adapter).
 
-    Nothing is learned in steps; kept are a key for each training picture, the unit mean of its embeddings, and its
+    Nothing is learned in steps; kept are a key for each training image, the unit mean of its embeddings, and its
     label. The logits are zero-shot CLIP's plus, for each class, alpha times the sum of exp(-beta (1 - cos)) over the
-    keys of its pictures. A class name that was not trained on has no key and so zero-shot CLIP's logit; where all names
+    keys of its images. A class name that was not trained on has no key and so zero-shot CLIP's logit; where all names
     are new, the whole method is zero-shot CLIP. Base/New/HM are not published.
 
     The authors' cache, logits, search and fine-tuning are reproduced on recorded features (tests/golden). Ours departs
     from their code in four places. Alpha 1 and beta 5.5 are the paper's for ImageNet; the code starts from others for
-    each data set and always searches, on a grid of the data set's own, with ImageNet on test pictures: here that is
-    `search`, on the few-shot draw's validation pictures. The views that are averaged are crops of 0.08 to 1 of the
+    each data set and always searches, on a grid of the data set's own, with ImageNet on test images: here that is
+    `search`, on the few-shot draw's validation images. The views that are averaged are crops of 0.08 to 1 of the
     area, theirs 0.5 to 1, and what is averaged is of unit length. The zero-shot logits are scaled as the backbone has
     it, theirs by 100. The prompt is the data set's template, theirs on ImageNet the mean of seven (`ensemble=7`).
     """
@@ -93,7 +93,7 @@ class TipAdapter(Method):
     def for_classes(self, classnames: Sequence[str]) -> Self:
         other = super().for_classes(classnames)
         row = {name: i for i, name in enumerate(self.trained)}
-        other.columns = [row.get(name, len(self.trained)) for name in classnames]  # the last has no picture
+        other.columns = [row.get(name, len(self.trained)) for name in classnames]  # the last has no image
         return other
 
     def solve(
@@ -103,13 +103,13 @@ class TipAdapter(Method):
         self.keys.data, self.labels.data = F.normalize(total, dim=-1), labels
         if isinstance(self.config, TipAdapterConfig) and self.config.search:
             if val is None:
-                raise InputError("search=true: there are no validation pictures to search on; give alpha and beta")
+                raise InputError("search=true: there are no validation images to search on; give alpha and beta")
             self._search(*val)
 
     def class_features(self, encoded: Encoded) -> Float[Tensor, "1 classes embed"]:
         return self.text[None]
 
-    def picture_vectors(self, encoded: Encoded) -> Float[Tensor, "batch dim"]:
+    def image_vectors(self, encoded: Encoded) -> Float[Tensor, "batch dim"]:
         """The embeddings, and behind them how near each key is, on the scale of the logits."""
         image = encoded.embedding
         return torch.cat([image, self.alpha / self.backbone.logit_scale * self._near(image, self.beta)], dim=-1)
@@ -122,7 +122,7 @@ class TipAdapter(Method):
         return {"ce": F.cross_entropy(self.logits(encoded[0]), labels)}
 
     def _near(self, image: Float[Tensor, "batch embed"], beta: Tensor | float) -> Float[Tensor, "batch n"]:
-        """How near each key is to a picture, 0 to 1."""
+        """How near each key is to an image, 0 to 1."""
         return torch.exp(-beta * (1 - similarity(image, self.keys)))
 
     def _values(self) -> Float[Tensor, "n classes"]:
@@ -143,7 +143,7 @@ class TipAdapter(Method):
                     self.beta.fill_(beta)
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
-        """Makes room for as many training pictures as the state holds: a new instance has none."""
+        """Makes room for as many training images as the state holds: a new instance has none."""
         for name in ("keys", "labels"):
             held: Tensor = getattr(self, name)
             if (saved := state_dict.get(prefix + name)) is not None:
@@ -154,11 +154,11 @@ class TipAdapter(Method):
 class TipAdapterF(TipAdapter):
     """Tip-Adapter with its keys trained on (Zhang et al. 2022, arXiv 2111.03930; repository gaopengcuhk/Tip-Adapter).
 
-    Learned: the keys, [pictures, D], from Tip-Adapter's on, by cross-entropy. Base/New/HM are not published; names that
+    Learned: the keys, [images, D], from Tip-Adapter's on, by cross-entropy. Base/New/HM are not published; names that
     were not trained on get zero-shot CLIP's logits, see `TipAdapter`.
 
     Beside what is said there ours departs from the authors' code in three places: the last epoch counts, where theirs
-    takes the one that is best on the test pictures; alpha and beta are not searched for afterwards; AdamW's epsilon is
+    takes the one that is best on the test images; alpha and beta are not searched for afterwards; AdamW's epsilon is
     torch's 1e-8, theirs 1e-4. Their recipe has 100 epochs on EuroSAT.
     """
 

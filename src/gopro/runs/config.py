@@ -23,12 +23,12 @@ class HowToTrain:
     root: Path | None = None
     """Directory that holds the benchmarks' folders in CoOp's layout."""
     epochs: int | None = None
-    """Passes over the training pictures."""
+    """Passes over the training images."""
     batch: int | None = None
-    """Pictures a step, on all devices together."""
+    """Images a step, on all devices together."""
     accumulate: int = 1
     """Batches whose gradients are averaged for one step of the optimiser: as larger batches, in the memory of one.
-    Losses that compare pictures with one another, as gopro's con, do so within a batch."""
+    Losses that compare images with one another, as gopro's con, do so within a batch."""
     lr: float | None = None
     """Learning rate at its highest."""
     optimizer: Literal["sgd", "adamw"] | None = None
@@ -38,7 +38,7 @@ class HowToTrain:
     deterministic: bool = False
     """The same bits each time on the same machine: on CUDA operations that take longer. The CPU's always are."""
     select: Literal["last", "val"] = "last"
-    """The model to keep: of the last epoch, or of the epoch that is best on the validation pictures."""
+    """The model to keep: of the last epoch, or of the epoch that is best on the validation images."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Number format of the towers; losses and norms stay in fp32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -46,9 +46,9 @@ class HowToTrain:
     workers: int = 2
     """Processes that make the views."""
     crop: float | None = None
-    """Least share of a picture's area that a random view shows; the data set's own if not given."""
+    """Least share of an image's area that a random view shows; the data set's own if not given."""
     bank: int = 0
-    """Random views of each training picture that are encoded once and kept for all epochs and runs; 0 draws new ones
+    """Random views of each training image that are encoded once and kept for all epochs and runs; 0 draws new ones
     each epoch."""
 
     def recipe(self, own: Recipe) -> Recipe:
@@ -83,9 +83,9 @@ class TrainConfig(HowToTrain):
     backbone: str = EMBEDDED
     """CLIP to build on: emoji, ARCHITECTURE:TAG, ARCHITECTURE:FILE or openai:FILE."""
     shots: int = 16
-    """Training pictures a class."""
+    """Training images a class."""
     seed: int = 1
-    """Decides the training pictures, their order, their views and the start."""
+    """Decides the training images, their order, their views and the start."""
     classes: ClassHalf = "all"
     """Classes to train on: all, or the base or new half."""
     profile: bool = False
@@ -123,7 +123,7 @@ class SweepConfig(HowToTrain):
     backbones: tuple[str, ...] | None = None
     """CLIPs to build on: emoji, ARCHITECTURE:TAG, ARCHITECTURE:FILE or openai:FILE."""
     shots: tuple[int, ...] | None = None
-    """Training pictures a class; each number is run."""
+    """Training images a class; each number is run."""
     seeds: tuple[int, ...] | None = None
     """Seeds."""
     jobs: int = 1

@@ -65,13 +65,13 @@ def _summary(content: dict[str, Any]) -> str:
     config = content["config"]
     kind, _ = parse_method(config["method"])
     title = " ".join(inspect.cleandoc(kind.__doc__ or config["method"]).split("\n\n")[0].split()).rstrip(".")
-    said = f"A classifier of pictures, on a frozen CLIP: {title}."
+    said = f"A classifier of images, on a frozen CLIP: {title}."
     if not kind.learns:
         return said
     if config["data"] == UNKNOWN:
         return f"{said} What it was trained on is not known here."
     shots = config["shots"]
-    of = f"{shots} picture{'s' if shots > 1 else ''} a class of " if shots else ""
+    of = f"{shots} image{'s' if shots > 1 else ''} a class of " if shots else ""
     return f"{said} Learned from {of}{_plain(content['data'])}{_half(config['classes'])}."
 
 
@@ -118,12 +118,12 @@ def _use(name: str, classnames: Sequence[str]) -> str:
 import gopro
 
 classifier = gopro.load("{name}")
-classifier.predict("picture.jpg")  # one of the classes below
-classifier.for_classes({json.dumps(some, ensure_ascii=False)}).predict("picture.jpg", top_k=2)  # or other names
+classifier.predict("image.jpg")  # one of the classes below
+classifier.for_classes({json.dumps(some, ensure_ascii=False)}).predict("image.jpg", top_k=2)  # or other names
 ```
 
 ```sh
-gopro predict {name} PICTURES --classes '{shell}'
+gopro predict {name} IMAGES --classes '{shell}'
 ```"""
 
 
@@ -173,7 +173,7 @@ def _results(rows: Sequence[Row]) -> str:
         (_plain(row["data"]), row["classes"], f"{row['accuracy']:.2f}", f"{row['macro_accuracy']:.2f}", row["n"])
         for row in rows
     ]
-    return _table("Results", ("test pictures of", "classes", "accuracy, %", "mean over classes, %", "pictures"), shown)
+    return _table("Results", ("test images of", "classes", "accuracy, %", "mean over classes, %", "images"), shown)
 
 
 def _classes(names: Sequence[str]) -> str:

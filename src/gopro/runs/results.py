@@ -19,7 +19,7 @@ Row = dict[str, Any]
 class Key:
     """What tells evaluations apart.
 
-    A method that learns from no pictures has 0 shots and seed 0.
+    A method that learns from no images has 0 shots and seed 0.
 
     Attributes:
         source: what the method learned from, `data`: what it was tested on.

@@ -30,7 +30,7 @@ class TrainingBatches(Protocol):
         ...
 
     def size(self, batch: int) -> int:
-        """Pictures of a batch, those of all processes."""
+        """Images of a batch, those of all processes."""
         ...
 
     def epoch(self, epoch: int) -> Iterator[tuple[Any, Int[Tensor, " batch"]]]:
@@ -55,15 +55,15 @@ def training_batches(
     """The batches that a method trains on.
 
     Args:
-        bank: K of the view bank, whose draws depend on the pictures' content alone; epoch e takes draw e mod K. For
+        bank: K of the view bank, whose draws depend on the images' content alone; epoch e takes draw e mod K. For
             a method that leaves the image tower frozen they are encoded now, as far as the feature store lacks them,
-            and no picture is opened afterwards. One that learns inside the tower is given the same draws, made when
+            and no image is opened afterwards. One that learns inside the tower is given the same draws, made when
             they are needed. 0: views of the run's own, new in each epoch.
         crop: of the random views, see `gopro.data.transforms.make_view`.
         on_fill: told how many views of the bank are encoded, and of how many.
 
     Raises:
-        InputError: fewer pictures than a batch needs; one that cannot be read, now or later.
+        InputError: fewer images than a batch needs; one that cannot be read, now or later.
     """
     if bank and method.frozen_images:
         return BankBatches(method, samples, batch, seed, fabric, ranks, bank, crop, workers, on_fill)
@@ -87,9 +87,9 @@ class DrawnBatches:
     ):
         self.method, self.fabric = method, fabric
         preprocess = method.backbone.preprocess
-        pictures = in_memory(samples, preprocess)
+        images = in_memory(samples, preprocess)
         self.loader = train_batches(
-            pictures,
+            images,
             method.views,
             preprocess,
             batch,
@@ -115,7 +115,7 @@ class DrawnBatches:
 
 
 class BankBatches:
-    """Views that are encoded already, in the same order of pictures."""
+    """Views that are encoded already, in the same order of images."""
 
     def __init__(
         self,
@@ -146,9 +146,9 @@ class BankBatches:
         self.batches.epoch = epoch
         views = torch.arange(self.views)[:, None]
         for keys in self.batches:
-            pictures = torch.tensor([index for _, index in keys])
-            encoded = self.features[(pictures * self.bank + epoch % self.bank) * self.views + views]
-            yield encoded.to(self.fabric.device), self.fabric.to_device(self.labels[pictures])
+            images = torch.tensor([index for _, index in keys])
+            encoded = self.features[(images * self.bank + epoch % self.bank) * self.views + views]
+            yield encoded.to(self.fabric.device), self.fabric.to_device(self.labels[images])
 
 
 def encode_bank(
@@ -162,12 +162,12 @@ def encode_bank(
     workers: int,
     on_fill: Callable[[int, int], None] = lambda done, total: None,
 ) -> Features:
-    """All draws of the views of all pictures, picture by picture: [pictures x bank x views].
+    """All draws of the views of all images, image by image: [images x bank x views].
 
     Several processes first encode a part each, and then find those of the others in the feature store; what cannot be
     found there, as where nothing is kept, each encodes for itself.
     """
-    wanted = [Wanted(sample.picture, view, draw) for sample in samples for draw in range(bank) for view in views]
+    wanted = [Wanted(sample.image, view, draw) for sample in samples for draw in range(bank) for view in views]
     there = 0
 
     def more(done: int) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from gopro.data.dataset import Sample
 from gopro.data.transforms import CROP
 from gopro.distributed import ALONE, Ranks
-from gopro.inference.evaluate import encode_samples, evaluate, evaluate_pictures
+from gopro.inference.evaluate import encode_samples, evaluate, evaluate_images
 from gopro.methods.base import Method, Recipe
 from gopro.runs.config import NonFinite
 from gopro.training.batches import training_batches
@@ -72,11 +72,11 @@ def fit(
     """Trains a method in place, going on where `folder` says that an earlier call was cut off.
 
     After every epoch the learned tensors and the optimiser's state are in `folder/resume.safetensors` and the losses
-    in `folder/log.csv`. Order and views depend on (seed, epoch, picture) alone, so a run that was cut ends as one that
+    in `folder/log.csv`. Order and views depend on (seed, epoch, image) alone, so a run that was cut ends as one that
     was not. Of several processes each takes its share of every batch, and the first one writes.
 
     Args:
-        val: where given, the method ends as it was after the epoch with the highest accuracy on these pictures, the
+        val: where given, the method ends as it was after the epoch with the highest accuracy on these images, the
             latest of equals; each epoch's is in the log.
         accumulate: batches whose gradients are averaged for one step of the optimiser.
         non_finite: whether a step whose loss or gradient is not finite stops the run, or is left out and counted.
@@ -85,7 +85,7 @@ def fit(
         on_fill: told how many of the bank's views are there, and of how many.
 
     Raises:
-        InputError: a loss or gradient that is not finite, or with `skip` those of a whole epoch; a picture that cannot
+        InputError: a loss or gradient that is not finite, or with `skip` those of a whole epoch; an image that cannot
             be read; a folder that cannot be written.
     """
     parameters = [p for p in method.parameters() if p.requires_grad]
@@ -145,7 +145,7 @@ def fit(
         if held_out is not None:
             accuracy = evaluate(method, held_out).accuracy
         elif chooses:
-            accuracy = evaluate_pictures(method, val, workers=workers).accuracy
+            accuracy = evaluate_images(method, val, workers=workers).accuracy
         accuracy = ranks.agree(accuracy)
         if accuracy is not None and (best is None or accuracy >= best.accuracy):
             best = Best(accuracy, {key: tensor.clone() for key, tensor in method.state_dict().items()})

@@ -27,17 +27,17 @@ RESUME, LOG = "resume.safetensors", "log.csv"
 
 @dataclass
 class Best:
-    """The epoch that was best on the validation pictures: their accuracy in percent, and what was learned by then."""
+    """The epoch that was best on the validation images: their accuracy in percent, and what was learned by then."""
 
     accuracy: float
     learned: dict[str, Tensor]
 
 
 class Seen(NamedTuple):
-    """The pictures of a run: their names, and what their content is known by.
+    """The images of a run: their names, and what their content is known by.
 
     Attributes:
-        digests: [pictures, 16], uint8.
+        digests: [images, 16], uint8.
     """
 
     names: tuple[str, ...]
@@ -46,22 +46,22 @@ class Seen(NamedTuple):
     @staticmethod
     def of(samples: Sequence[Sample]) -> Seen:
         """Those of samples. Raises InputError naming one that cannot be read."""
-        digests = b"".join(bytes.fromhex(sample.picture.digest()) for sample in samples)
-        names = tuple(sample.picture.name for sample in samples)
+        digests = b"".join(bytes.fromhex(sample.image.digest()) for sample in samples)
+        names = tuple(sample.image.name for sample in samples)
         return Seen(names, torch.frombuffer(bytearray(digests), dtype=torch.uint8).view(len(samples), -1))
 
     def check(self, earlier: Tensor, path: Path) -> None:
         """That they are those of an earlier part of the run, whose state is in `path`.
 
         Raises:
-            InputError: naming the first picture that is another.
+            InputError: naming the first image that is another.
         """
-        again = f"put the pictures back as they were, or remove {path} to start anew"
+        again = f"put the images back as they were, or remove {path} to start anew"
         if earlier.shape != self.digests.shape:
-            raise InputError(f"the run began with {len(earlier)} pictures and now has {len(self.names)}: {again}")
+            raise InputError(f"the run began with {len(earlier)} images and now has {len(self.names)}: {again}")
         others = (earlier != self.digests).any(dim=1).nonzero()
         if len(others):
-            raise InputError(f"{self.names[int(others[0])]}: the run began with another picture here: {again}")
+            raise InputError(f"{self.names[int(others[0])]}: the run began with another image here: {again}")
 
 
 def log_epoch(
@@ -121,7 +121,7 @@ def load_state(
     chosen.
 
     Raises:
-        InputError: the state cannot be gone on from, or its pictures are not those given.
+        InputError: the state cannot be gone on from, or its images are not those given.
     """
     path = folder / RESUME
     if not path.exists():
@@ -143,12 +143,12 @@ def load_state(
                 _, index, name = key.split(".", 2)
                 state.setdefault(int(index), {})[name] = tensor
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-        log_bytes, log, pictures = int(said["log_bytes"]), said["log"], tensors["pictures"].cpu()
+        log_bytes, log, images = int(said["log_bytes"]), said["log"], tensors["pictures"].cpu()
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0]
         raise InputError(f"{path} cannot be gone on from ({first}): remove it to start anew") from error
     if seen is not None:
-        seen.check(pictures, path)
+        seen.check(images, path)
     if ranks.first:
         _cut_log(folder / LOG, log_bytes, log)
     return epochs, seconds, skipped, best

@@ -145,7 +145,7 @@ def _together(
     """The run's device, or this process's, once it is clear that the config can be followed there."""
     kind, _ = parse_method(config.method)
     if config.bank < 0:
-        raise InputError(f"bank is {config.bank}: give a number of views to keep of each picture, or 0")
+        raise InputError(f"bank is {config.bank}: give a number of views to keep of each image, or 0")
     recipe = None if kind.recipe is None else config.recipe(kind.recipe)
     if recipe is None and config.profile:
         raise InputError(f"--profile: {config.method} is not trained in steps, there is nothing to trace")
@@ -153,7 +153,7 @@ def _together(
     if count > 1 and recipe is None:
         raise InputError(f"{config.method} is not trained in steps: it takes one device, not {count}")
     if recipe is not None and recipe.batch < count:
-        raise InputError(f"batch is {recipe.batch}: give at least {count}, a picture for each device")
+        raise InputError(f"batch is {recipe.batch}: give at least {count}, an image for each device")
     if backbone is not None and count > 1 and started() is None:
         raise InputError(f"devices is {count}: the others cannot share a backbone of this process; give none")
     how = config
@@ -163,13 +163,13 @@ def _together(
 
 
 def _prepare(config: TrainConfig, backbone: Backbone | None, fabric: Fabric) -> tuple[Dataset, Method]:
-    """The training and validation pictures and the untrained method, checked before anything is written."""
+    """The training and validation images and the untrained method, checked before anything is written."""
     kind, _ = parse_method(config.method)
     few = replace(load_dataset(config.data, config.root).half(config.classes), test=())  # training never sees them
     if kind.learns:
         few = few.few_shot(config.shots, config.seed)
         if config.select == "val" and not few.val:
-            raise InputError(f"{few.name} has no validation pictures to choose an epoch by: use --select last")
+            raise InputError(f"{few.name} has no validation images to choose an epoch by: use --select last")
     if len(few.classnames) < 2:
         only = " ".join(map(repr, few.classnames))
         raise InputError(f"{few.name}: there is only one class to train on, {only}; give at least two")
@@ -237,7 +237,7 @@ def _write(folder: Path, method: Method, seconds: float, skipped: int, memory: P
 
 
 def _solve(config: TrainConfig, few: Dataset, method: Method, fabric: Fabric, ranks: Ranks) -> float:
-    """Has the method take what it can from all training pictures at once. Returns seconds."""
+    """Has the method take what it can from all training images at once. Returns seconds."""
     started = time.perf_counter()
     device = method.backbone.device
     val = None
@@ -266,7 +266,7 @@ def training_draws(
     crop: float = CROP,
     ranks: Ranks = ALONE,
 ) -> Iterator[Encoded]:
-    """The training pictures in their order, [n], as often as `Method.solve` wants them; one draw at a time is made.
+    """The training images in their order, [n], as often as `Method.solve` wants them; one draw at a time is made.
 
     Args:
         bank: where above 0, draw d is d mod `bank` of the view bank's.
@@ -284,10 +284,10 @@ def training_draws(
         for draw in range(method.draws):
             yield features[each + draw % bank].to(device)
         return
-    # A batch size that leaves no picture alone in the last batch, where the loader would leave it out.
+    # A batch size that leaves no image alone in the last batch, where the loader would leave it out.
     size = next(size for size in range(64, 1, -1) if len(samples) % size != 1)
-    pictures = in_memory(samples, preprocess)
-    loader = train_batches(pictures, method.views[:1], preprocess, size, seed, workers=workers, crop=crop)
+    images = in_memory(samples, preprocess)
+    loader = train_batches(images, method.views[:1], preprocess, size, seed, workers=workers, crop=crop)
     for draw in range(method.draws):
         loader.set_epoch(draw)
         parts, indices = [], []

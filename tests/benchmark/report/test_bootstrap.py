@@ -31,7 +31,7 @@ EXAMPLE = Path(__file__).resolve().parents[3] / "docs" / "example" / "results.js
 
 
 def result(method: str, data: str, seed: int, accuracy: float, classes: str = "all", **other: Any) -> Row:
-    """A row of few-shot, or of base-to-new where `classes` is a half; zeroshot learns from no pictures."""
+    """A row of few-shot, or of base-to-new where `classes` is a half; zeroshot learns from no images."""
     row = {"protocol": "few-shot" if classes == "all" else "base-to-new", "source": data, "data": data}
     row |= {"method": method, "backbone": "emoji", "shots": 16, "seed": seed, "classes": classes, "accuracy": accuracy}
     if method.startswith("zeroshot"):
@@ -214,7 +214,7 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say_and_far_oftener_tha
 # What is paired with what
 
 
-def test_a_method_that_learns_from_no_pictures_is_paired_with_every_seed() -> None:
+def test_a_method_that_learns_from_no_images_is_paired_with_every_seed() -> None:
     gopro = {"a": [60.0, 70.0, 65.0], "b": [40.0, 44.0, 36.0]}
     unlearned = [result("zeroshot", "a", 0, 50), result("zeroshot", "b", 0, 30)]
     repeated = grid("coop", {"a": [50.0] * 3, "b": [30.0] * 3})
@@ -225,7 +225,7 @@ def test_a_method_that_learns_from_no_pictures_is_paired_with_every_seed() -> No
     assert interval(other.lines["gopro"][0]) == pytest.approx([-x for x in reversed(interval(found.lines["coop"][0]))])
 
 
-def test_two_methods_that_learn_from_no_pictures_differ_without_an_interval() -> None:
+def test_two_methods_that_learn_from_no_images_differ_without_an_interval() -> None:
     rows = [
         result(method, data, 0, 50 + place)
         for place, method in enumerate(("zeroshot", "zeroshot[x=1]"))

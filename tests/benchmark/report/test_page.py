@@ -119,23 +119,21 @@ def made_up(part: Dataset, asked: str, classes: str, accuracy: float, seed: str,
     return Predictions(asked, classes, part.classnames, labels, torch.tensor(top), torch.tensor(probability))
 
 
-def own_pictures(
-    folder: Path, names: Sequence[str] = ("apple", "bicycle", "cat", "dog", "elephant", "fig tree")
-) -> str:
-    """A folder of classes of two training and four test pictures, wide ones; as its path."""
+def own_images(folder: Path, names: Sequence[str] = ("apple", "bicycle", "cat", "dog", "elephant", "fig tree")) -> str:
+    """A folder of classes of two training and four test images, wide ones; as its path."""
     for number, name in enumerate(names):
         for split, count in {"train": 2, "test": 4}.items():
             (folder / split / name).mkdir(parents=True)
             for index in range(count):
-                picture = Image.new("RGB", (640, 400), (40 * number, 200 - 30 * number, 60 * index))
-                picture.save(folder / split / name / f"{index}.png")
+                image = Image.new("RGB", (640, 400), (40 * number, 200 - 30 * number, 60 * index))
+                image.save(folder / split / name / f"{index}.png")
     return str(folder)
 
 
 def all_protocols(folder: Path, methods: dict[str, float] = ACCURACY) -> Path:
-    """A results folder of all four protocols, on embedded data sets and on a folder of pictures."""
+    """A results folder of all four protocols, on embedded data sets and on a folder of images."""
     made = Made(folder / "results", methods)
-    own = own_pictures(folder / "own")
+    own = own_images(folder / "own")
     sets = {name: load_dataset(name) for name in ("emoji-activities", "emoji-food:noto", own)}
     for name, dataset in sets.items():
         made.runs("base-to-new", dataset.name, [(dataset, name, "base"), (dataset, name, "new")], 16)
@@ -191,7 +189,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(all_protocols(tmp_path_factory.mktemp("all"), methods), next_steps=NEXT)
 
 
-SECTIONS = ["summary", "results", "shots", "learning", "gains", "confusions", "pictures", "cost", "failures"]
+SECTIONS = ["summary", "results", "shots", "learning", "gains", "confusions", "images", "cost", "failures"]
 SECTIONS += ["next", "made"]
 
 
@@ -201,7 +199,7 @@ def test_every_section_is_there_and_nothing_is_amiss(everything: Path) -> None:
     links = [attributes["href"] for tag, attributes in page.elements if tag == "a"]
     assert links == [f"#{section}" for section in SECTIONS]
     for title in ("Base to new", "Cross-dataset", "Domain generalization", "Few-shot"):
-        for section in ("summary", "results", "gains", "confusions", "pictures", "cost"):
+        for section in ("summary", "results", "gains", "confusions", "images", "cost"):
             assert title in page.sections[section], (title, section)
 
 
@@ -227,8 +225,8 @@ def test_tables_and_plots_are_files_too(everything: Path) -> None:
         *("gains-base-to-new", "cost-few-shot"),
     }
     for stem in stems:
-        with Image.open(everything.parent / "plots" / f"{stem}.png") as picture:
-            assert picture.width > 400
+        with Image.open(everything.parent / "plots" / f"{stem}.png") as image:
+            assert image.width > 400
         assert ElementTree.parse(everything.parent / "plots" / f"{stem}.svg").getroot().tag.endswith("svg")
     named = set(re.findall(r"plots/([^<]+)\.png", everything.read_text(encoding="utf-8")))
     assert named
@@ -241,7 +239,7 @@ def test_the_same_folder_makes_the_same_page(everything: Path) -> None:
 
 
 def test_all_that_comes_from_files_is_escaped(tmp_path: Path) -> None:
-    own = load_dataset(own_pictures(tmp_path / "own", [HOSTILE, "bee", f"c{HOSTILE}", "$d$"]))
+    own = load_dataset(own_images(tmp_path / "own", [HOSTILE, "bee", f"c{HOSTILE}", "$d$"]))
     asked, own = str(tmp_path / "own"), replace(own, name=HOSTILE)
     made = Made(tmp_path / "results", {"zeroshot": 0.4, f"gopro[{HOSTILE}]": 0.6, "$x^": 0.5})
     made.runs("few-shot", HOSTILE, [(own, asked, "all")], 2, HOSTILE)
@@ -263,7 +261,7 @@ def test_all_that_comes_from_files_is_escaped(tmp_path: Path) -> None:
 
 
 def test_a_real_sweep_is_reported(tmp_path: Path) -> None:
-    own = own_pictures(tmp_path / "own", ["apple", "bicycle", "cat", "dog"])
+    own = own_images(tmp_path / "own", ["apple", "bicycle", "cat", "dog"])
     config = BenchmarkConfig(
         data=(own,),
         output=tmp_path / "out",
@@ -388,8 +386,8 @@ def test_a_broken_file_is_named(tmp_path: Path, name: str) -> None:
 
 
 def small(folder: Path) -> tuple[Made, Dataset]:
-    """Few-shot on a folder of pictures."""
-    asked = own_pictures(folder / "own")
+    """Few-shot on a folder of images."""
+    asked = own_images(folder / "own")
     made, own = Made(folder / "results"), load_dataset(asked)
     made.runs("few-shot", own.name, [(own, asked, "all")], 2)
     return made, own
@@ -417,21 +415,21 @@ def test_missing_predictions_are_said(tmp_path: Path) -> None:
     assert "coop" in page.sections["results"]
 
 
-def test_pictures_that_are_gone_or_others_are_said(tmp_path: Path) -> None:
+def test_images_that_are_gone_or_others_are_said(tmp_path: Path) -> None:
     made, own = small(tmp_path)
-    assert "pictures" in Tags(write_report(made.write())).sections
+    assert "images" in Tags(write_report(made.write())).sections
     (tmp_path / "own" / "test" / "apple" / "0.png").unlink()
     page = Tags(write_report(made.folder))
-    assert "pictures" not in page.sections
+    assert "images" not in page.sections
     assert f"{own.name} is not what it was" in words(page.sections["notes"])
     shutil.rmtree(tmp_path / "own")
     page = Tags(write_report(made.folder))
-    assert "pictures" not in page.sections
-    assert f"No pictures of {own.name} are shown" in words(page.sections["notes"])
+    assert "images" not in page.sections
+    assert f"No images of {own.name} are shown" in words(page.sections["notes"])
     assert "gains" in page.sections
 
 
-def test_pictures_show_what_their_reason_says(everything: Path) -> None:
+def test_images_show_what_their_reason_says(everything: Path) -> None:
     said = words(everything.read_text(encoding="utf-8"))
     found = re.findall(r'<p class="why">(.*?)</p>(.*?)</article>', said)
     assert len({why for why, _ in found}) >= 6
@@ -463,7 +461,7 @@ def said(labels: Sequence[int], called: Sequence[int]) -> Predictions:
 
 
 def test_gains_and_confusions_by_hand() -> None:
-    labels = [0, 0, 0, 0, 1, 1, 2]  # no picture of a dog
+    labels = [0, 0, 0, 0, 1, 1, 2]  # no image of a dog
     methods = {
         "zeroshot": [said(labels, [0, 1, 1, 1, 1, 1, 0])],
         "coop": [said(labels, [0, 0, 0, 1, 0, 1, 0]), said(labels, [0, 0, 0, 0, 0, 1, 0])],
@@ -471,7 +469,7 @@ def test_gains_and_confusions_by_hand() -> None:
     test = by_class.Test("pets", ("ant", "bee", "cat", "dog"), torch.tensor(labels), methods)
     [gained] = by_class.gains([test], "zeroshot")
     # Ants: 25 % to the mean of 75 % and 100 %; bees: 100 % to 50 %; the cat is never right.
-    assert [(entry.name, entry.gain, entry.pictures) for entry in gained.classes] == [
+    assert [(entry.name, entry.gain, entry.images) for entry in gained.classes] == [
         ("ant", 62.5, 4),
         ("bee", -50, 2),
         ("cat", 0, 1),
@@ -481,7 +479,7 @@ def test_gains_and_confusions_by_hand() -> None:
     assert [entry.name for entry in gained.most] == ["ant"]
     assert [entry.name for entry in gained.least] == ["bee"]
     assert by_class.gains([test], None) == []
-    found = [(entry.truth, entry.called, entry.pictures, entry.counts) for entry in by_class.confusions([test])]
+    found = [(entry.truth, entry.called, entry.images, entry.counts) for entry in by_class.confusions([test])]
     assert found == [
         ("cat", "ant", 1, {"zeroshot": 1, "coop": 1}),
         ("ant", "bee", 4, {"zeroshot": 3, "coop": 0.5}),

@@ -157,7 +157,7 @@ def test_hm_lies_between_zero_and_the_arithmetic_mean(pairs: list[tuple[float, f
     assert -1e-9 <= hm <= (base + new) / 2 + 1e-9
 
 
-# Methods without training pictures, and several settings
+# Methods without training images, and several settings
 
 
 def test_zeroshot_is_in_the_tables_of_all_shots_and_of_its_own_backbone() -> None:
@@ -168,7 +168,7 @@ def test_zeroshot_is_in_the_tables_of_all_shots_and_of_its_own_backbone() -> Non
     assert [table.setting for table in found] == [
         "emoji, 4 shots",
         "emoji, 16 shots",
-        "RN50:openai, no training pictures",
+        "RN50:openai, no training images",
     ]
     assert [[line.label for line in table.blocks[0].lines] for table in found] == [
         ["zeroshot", "coop"],

@@ -1,4 +1,4 @@
-"""Files that need no GOPro: they say what torch says, of any number of pictures, and what they themselves are."""
+"""Files that need no GOPro: they say what torch says, of any number of images, and what they themselves are."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ TEMPLATE = "a photo of a {}."
 
 
 def images(count: int, size: int = 32, seed: int = 3) -> Tensor:
-    """Pictures of 8 bits, normalised as the tiny backbones want them."""
+    """Images of 8 bits, normalised as the tiny backbones want them."""
     eight = torch.randint(256, (count, 3, size, size), generator=torch.Generator().manual_seed(seed))
     return (eight / 255 - 0.5) / 0.25
 
@@ -64,25 +64,25 @@ def opened(graph: Graph, format: Any = "onnx"):
 
 
 @torch.no_grad()
-def probabilities(method: Method, pictures: Tensor) -> Tensor:
-    return method.logits(method.encode(pictures)).softmax(dim=-1)
+def probabilities(method: Method, images: Tensor) -> Tensor:
+    return method.logits(method.encode(images)).softmax(dim=-1)
 
 
 def agrees(graph: Graph, method: Method, format: Any = "onnx") -> None:
-    """For one picture, for as many as it was traced with, and for others."""
+    """For one image, for as many as it was traced with, and for others."""
     run = opened(graph, format)
-    pictures = images(5, graph.size)
-    expected = probabilities(method, pictures)
-    assert (expected.amax(dim=0) - expected.amin(dim=0)).max() > 0.01  # the pictures make a difference
+    inputs = images(5, graph.size)
+    expected = probabilities(method, inputs)
+    assert (expected.amax(dim=0) - expected.amin(dim=0)).max() > 0.01  # the images make a difference
     for some in (slice(1), slice(2), slice(5), slice(3, 4)):
-        torch.testing.assert_close(run(graph.given(pictures[some])), expected[some], atol=1e-5, rtol=0)
+        torch.testing.assert_close(run(graph.given(inputs[some])), expected[some], atol=1e-5, rtol=0)
 
 
 @pytest.mark.no_cover  # tracing and converting are torch's own Python, which takes twice as long with coverage
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_goes_into_a_file_with_its_exact_head(name: str, tiny: Backbone) -> None:
-    by_picture = name in ("cocoop", "stylip", "gopro", "gopro-release")  # each layer of the text goes into the graph
-    method = learned(name, make_tiny(layers=1) if by_picture else tiny).for_classes(NAMES[::-1])
+    by_image = name in ("cocoop", "stylip", "gopro", "gopro-release")  # each layer of the text goes into the graph
+    method = learned(name, make_tiny(layers=1) if by_image else tiny).for_classes(NAMES[::-1])
     agrees(Graph(settled(method), inside=False), method)
 
 
@@ -103,7 +103,7 @@ def test_torchs_own_format_holds_the_same(name: str, tiny: Backbone) -> None:
     agrees(Graph(settled(method), inside=False), method, "torch")
 
 
-def test_pictures_of_8_bits_are_normalised_inside(tiny: Backbone) -> None:
+def test_images_of_8_bits_are_normalised_inside(tiny: Backbone) -> None:
     method = learned("zeroshot", tiny)
     graph = Graph(settled(method), inside=True)
     eight = graph.given(images(2))
@@ -154,25 +154,25 @@ def trained(method: str, folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def cocoop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose text is made out of each picture, the larger file of the two kinds."""
+    """A run whose text is made out of each image, the larger file of the two kinds."""
     return trained("cocoop", tmp_path_factory.mktemp("export") / "run")
 
 
 @pytest.fixture(scope="module")
 def coop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose text is the same for all pictures, which is converted in a moment."""
+    """A run whose text is the same for all images, which is converted in a moment."""
     return trained("coop", tmp_path_factory.mktemp("export") / "run")
 
 
 @pytest.fixture
-def by_picture(cocoop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(exporting, "MOST_PICTURES", 40)
+def by_image(cocoop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(exporting, "MOST_IMAGES", 40)
     return Path(shutil.copytree(cocoop, tmp_path / "run"))
 
 
 @pytest.fixture
 def run_folder(coop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(exporting, "MOST_PICTURES", 40)
+    monkeypatch.setattr(exporting, "MOST_IMAGES", 40)
     return Path(shutil.copytree(coop, tmp_path / "run"))
 
 
@@ -182,35 +182,35 @@ def read(path: Path) -> tuple[onnxruntime.InferenceSession, dict[str, Any]]:
 
 
 @pytest.mark.no_cover
-def test_the_command_writes_a_file_that_says_what_it_is(by_picture: Path, tmp_path: Path, capsys) -> None:
+def test_the_command_writes_a_file_that_says_what_it_is(by_image: Path, tmp_path: Path, capsys) -> None:
     (tmp_path / "names.txt").write_text("chess pawn\nsoccer ball\n日本 fan\n", encoding="utf-8")
-    cli.main(f"export {by_picture} --classes {tmp_path / 'names.txt'} --format onnx".split())
+    cli.main(f"export {by_image} --classes {tmp_path / 'names.txt'} --format onnx".split())
     out = capsys.readouterr().out
-    assert "cocoop on 3 classes, exact head" in out and "Checked on 40 pictures" in out and "100.00 %" in out
-    onnx.checker.check_model(onnx.load(by_picture / "model.onnx"), full_check=True)
-    session, about = read(by_picture / "model.onnx")
+    assert "cocoop on 3 classes, exact head" in out and "Checked on 40 images" in out and "100.00 %" in out
+    onnx.checker.check_model(onnx.load(by_image / "model.onnx"), full_check=True)
+    session, about = read(by_image / "model.onnx")
     [given], [got] = session.get_inputs(), session.get_outputs()
-    assert (given.name, given.type, given.shape) == ("pictures", "tensor(float)", ["batch", 3, 64, 64])
+    assert (given.name, given.type, given.shape) == ("images", "tensor(float)", ["batch", 3, 64, 64])
     assert (got.name, got.type, got.shape) == ("probabilities", "tensor(float)", ["batch", 3])
-    classifier = gopro.load(by_picture, "cpu").for_classes(["chess pawn", "soccer ball", "日本 fan"])
+    classifier = gopro.load(by_image, "cpu").for_classes(["chess pawn", "soccer ball", "日本 fan"])
     backbone = classifier.method.backbone
     assert about["classnames"] == list(classifier.classes_) and about["method"] == "cocoop"
     assert about["backbone"] == {"name": "emoji", "fingerprint": backbone.fingerprint()}
     assert about["head"] == {"kind": "exact"} and about["input"] == "float32 [batch, 3, 64, 64]"
     assert about["preprocess"]["mean"] == list(backbone.preprocess.mean) and about["preprocess"]["inside"] == []
-    assert about["check"]["pictures"] == 40 and 0 <= about["check"]["largest"] < 1e-4
+    assert about["check"]["images"] == 40 and 0 <= about["check"]["largest"] < 1e-4
 
 
-def test_a_first_order_file_says_how_near_its_head_comes(by_picture: Path, capsys) -> None:
-    cli.main(f"export {by_picture} --head first-order --preprocess inside".split())
+def test_a_first_order_file_says_how_near_its_head_comes(by_image: Path, capsys) -> None:
+    cli.main(f"export {by_image} --head first-order --preprocess inside".split())
     out = capsys.readouterr().out
-    session, about = read(by_picture / "model.onnx")
+    session, about = read(by_image / "model.onnx")
     assert f"first-order head of {about['head']['terms']} terms" in out and "This head and the exact one, on 21" in out
-    assert about["head"]["kind"] == "first-order" and about["head"]["agreement"]["pictures"] == 21
+    assert about["head"]["kind"] == "first-order" and about["head"]["agreement"]["images"] == 21
     assert about["input"] == "uint8 [batch, 64, 64, 3]" and about["preprocess"]["inside"] == ["scale", "normalise"]
-    picture = gopro.load_dataset("emoji-activities").test[5].picture.open()
-    [found] = session.run(None, {"pictures": np.asarray(picture)[None]})[0]
-    expected = gopro.load(by_picture, "cpu", "first-order").predict_proba(picture)
+    image = gopro.load_dataset("emoji-activities").test[5].image.open()
+    [found] = session.run(None, {"images": np.asarray(image)[None]})[0]
+    expected = gopro.load(by_image, "cpu", "first-order").predict_proba(image)
     assert np.abs(found - expected).max() < 1e-5
 
 
@@ -233,22 +233,22 @@ def test_auto_takes_the_exact_head_as_far_as_it_is_cheap(cocoop: Path, monkeypat
     assert exporting.with_head(classifier, "exact") is classifier.method
 
 
-def test_pictures_of_ones_own_are_compared_where_the_data_is_gone(run_folder: Path, tmp_path: Path) -> None:
+def test_images_of_ones_own_are_compared_where_the_data_is_gone(run_folder: Path, tmp_path: Path) -> None:
     config = json.loads((run_folder / "config.json").read_text())
     config["config"]["data"] = "gone"
     (run_folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match=r"gone.*--pictures"):
+    with pytest.raises(InputError, match=r"gone.*--images"):
         export_run(run_folder, ["fan", "kite"])
     for i in range(3):
         noise = np.random.default_rng(i).integers(0, 256, (50, 90, 3), dtype=np.uint8)
         (tmp_path / "mine" / "deep").mkdir(parents=True, exist_ok=True)
         Image.fromarray(noise).save(tmp_path / "mine" / "deep" / f"{i}.png")
-    done = export_run(run_folder, ["fan", "kite"], format="torch", pictures=tmp_path / "mine")
-    assert done.agreement.pictures == 3 and done.about["check"]["of"] == str(tmp_path / "mine")
+    done = export_run(run_folder, ["fan", "kite"], format="torch", images=tmp_path / "mine")
+    assert done.agreement.images == 3 and done.about["check"]["of"] == str(tmp_path / "mine")
     (tmp_path / "mine" / "deep" / "broken.png").write_bytes(b"broken")
     done.path.unlink()
     with pytest.raises(InputError, match=r"broken\.png"):
-        export_run(run_folder, ["fan", "kite"], format="torch", pictures=tmp_path / "mine")
+        export_run(run_folder, ["fan", "kite"], format="torch", images=tmp_path / "mine")
 
 
 def test_a_file_that_says_something_else_than_torch_is_not_left(
@@ -265,7 +265,7 @@ def test_a_file_that_says_something_else_than_torch_is_not_left(
 
     monkeypatch.setitem(FORMATS, "onnx", replace(kind, pack=spoiled))
     before = sorted(run_folder.rglob("*"))
-    with pytest.raises(InputError, match=r"no file was written: on 40 pictures onnxruntime is up to 0\.\d+ from torch"):
+    with pytest.raises(InputError, match=r"no file was written: on 40 images onnxruntime is up to 0\.\d+ from torch"):
         export_run(run_folder)
     assert sorted(run_folder.rglob("*")) == before
 
@@ -279,7 +279,7 @@ def test_wishes_that_cannot_be_met_are_one_line(run_folder: Path, tmp_path: Path
         f"export {run_folder} --classes fan,fan": "'fan' is given twice",
         f"export {run_folder} --classes {tmp_path / 'no.txt'}": "no.txt",
         f"export {run_folder} --output {tmp_path / 'no' / 'model.onnx'}": "there is no folder",
-        f"export {run_folder} --pictures {tmp_path / 'nothing'}": "no such picture or folder of pictures",
+        f"export {run_folder} --images {tmp_path / 'nothing'}": "no such image or folder of images",
         f"export {tmp_path / 'nothing'}": "no such folder",
     }
     for command, word in wrong.items():

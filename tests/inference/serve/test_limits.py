@@ -30,7 +30,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny: Backbone) -> Run:
 
 @pytest.fixture(scope="module")
 def served(run: Run) -> Iterator[Served]:
-    with serving(run, max_pictures=3, max_names=6, max_name_length=30, max_upload_mib=1, max_megapixels=1) as served:
+    with serving(run, max_images=3, max_names=6, max_name_length=30, max_upload_mib=1, max_megapixels=1) as served:
         yield served
 
 
@@ -55,22 +55,22 @@ def test_wishes_past_a_limit(asked: dict[str, Any], code: str, words: str, serve
     assert served.predict(png(0)).status_code == 200
 
 
-def test_too_many_or_no_pictures(served: Served) -> None:
+def test_too_many_or_no_images(served: Served) -> None:
     assert served.predict(*[png(i) for i in range(3)]).status_code == 200
     for count in (4, 40):
-        refused(served.predict(*[png(i) for i in range(count)]), 422, "too_many_pictures")
-    refused(requests.post(f"{served.url}/predict", files={"classes": (None, "a")}), 422, "no_pictures")
-    refused(requests.post(f"{served.url}/predict", files={"pictures": (None, "a.png")}), 422, "not_a_file")
-    files = [("pictures", ("a.png", png(0))), ("classes", ("b.txt", b"b"))]
+        refused(served.predict(*[png(i) for i in range(count)]), 422, "too_many_images")
+    refused(requests.post(f"{served.url}/predict", files={"classes": (None, "a")}), 422, "no_images")
+    refused(requests.post(f"{served.url}/predict", files={"images": (None, "a.png")}), 422, "not_a_file")
+    files = [("images", ("a.png", png(0))), ("classes", ("b.txt", b"b"))]
     refused(requests.post(f"{served.url}/predict", files=files), 422, "not_a_text")
-    files = [("pictures", ("a.png", png(0))), ("clases", (None, "b"))]
+    files = [("images", ("a.png", png(0))), ("clases", (None, "b"))]
     assert "'clases'" in refused(requests.post(f"{served.url}/predict", files=files), 422, "unknown_field")
 
 
 def test_too_many_bytes_announced_and_not(served: Served) -> None:
     noise = bytes(1 << 20)
     refused(served.predict(noise), 413, "too_large")
-    body = requests.Request("POST", served.url, files={"pictures": ("a.png", noise)}).prepare()
+    body = requests.Request("POST", served.url, files={"images": ("a.png", noise)}).prepare()
     assert isinstance(body.body, bytes)
     chunks = (body.body[i : i + 50_000] for i in range(0, len(body.body), 50_000))  # no length is said of a generator
     headers = {"Content-Type": body.headers["Content-Type"]}
@@ -87,10 +87,10 @@ def test_a_bomb_is_refused_before_it_is_decoded(served: Served, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("kind", "body", "status", "code"),
     [
-        ("application/json", b'{"pictures": []}', 415, "not_a_form"),
-        ("application/x-www-form-urlencoded", b"pictures=a", 415, "not_a_form"),
+        ("application/json", b'{"images": []}', 415, "not_a_form"),
+        ("application/x-www-form-urlencoded", b"images=a", 415, "not_a_form"),
         ("multipart/form-data", b"x", 400, "bad_form"),
-        ("multipart/form-data; boundary=b", b"", 422, "no_pictures"),
+        ("multipart/form-data; boundary=b", b"", 422, "no_images"),
         ("multipart/form-data; boundary=b", b"no boundary in here", 400, "bad_form"),
         (
             "multipart/form-data; boundary=b",
@@ -99,10 +99,10 @@ def test_a_bomb_is_refused_before_it_is_decoded(served: Served, monkeypatch: pyt
             "bad_form",
         ),
         (
-            "multipart/form-data; boundary=b",  # cut off within a picture
-            b'--b\r\nContent-Disposition: form-data; name="pictures"; filename="a.png"\r\n\r\n\x89PNG',
+            "multipart/form-data; boundary=b",  # cut off within an image
+            b'--b\r\nContent-Disposition: form-data; name="images"; filename="a.png"\r\n\r\n\x89PNG',
             422,
-            "no_pictures",
+            "no_images",
         ),
     ],
 )
@@ -131,13 +131,13 @@ def test_a_client_that_sends_too_slowly_is_refused(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limits", "fit"), [({"max_queue": 4, "max_pictures": 2}, [2, 1, 1]), ({"max_requests": 3}, [1, 1, 1])]
+    ("limits", "fit"), [({"max_queue": 4, "max_images": 2}, [2, 1, 1]), ({"max_requests": 3}, [1, 1, 1])]
 )
 def test_a_full_house_sends_others_away_and_takes_them_later(limits: dict[str, int], fit: list[int], run: Run) -> None:
     with serving(run, **limits) as served:
         with served.held_up() as held:
             first = [held.clients.submit(served.predict, *map(png, range(count))) for count in fit]
-            until(lambda: served.service.pictures.held == sum(fit))
+            until(lambda: served.service.images.held == sum(fit))
             for _ in range(3):
                 answer = served.predict(png(9))
                 refused(answer, 503, "busy")
@@ -145,12 +145,10 @@ def test_a_full_house_sends_others_away_and_takes_them_later(limits: dict[str, i
             assert served.get("/health").status_code == 200
         assert [answer.result().status_code for answer in first] == [200] * 3
         assert served.predict(png(9)).status_code == 200
-        assert served.service.requests.held == served.service.pictures.held == 0
+        assert served.service.requests.held == served.service.images.held == 0
 
 
-@pytest.mark.parametrize(
-    ("values", "words"), [({"batch": 0}, "batch is 0"), ({"max_queue": 8}, "at least max_pictures")]
-)
+@pytest.mark.parametrize(("values", "words"), [({"batch": 0}, "batch is 0"), ({"max_queue": 8}, "at least max_images")])
 def test_limits_that_make_no_sense(values: dict[str, int], words: str) -> None:
     with pytest.raises(InputError, match=words):
         Limits(**values)
@@ -276,7 +274,7 @@ def test_a_head_that_nobody_waits_for_any_more_is_not_begun(run: Run, monkeypatc
         assert building.begun == [("a",), ("c",)]
 
 
-def test_without_training_pictures_there_is_no_first_order_head(tiny: Backbone, tmp_path: Path) -> None:
+def test_without_training_images_there_is_no_first_order_head(tiny: Backbone, tmp_path: Path) -> None:
     with serving(untrained("gopro", tiny, NAMES, tmp_path, data=str(tmp_path / "gone"))) as served:
         assert served.get("/classes").json()["heads"] == ["exact", "zeroshot"]
         answer = served.predict(png(0), heads=["first-order"])

@@ -82,13 +82,13 @@ def page(opened: Opened) -> Page:
     return opened.page
 
 
-def picture(index: int = 0) -> Image.Image:
-    return load_dataset("emoji-activities").test[40 * index].picture.open()
+def image(index: int = 0) -> Image.Image:
+    return load_dataset("emoji-activities").test[40 * index].image.open()
 
 
 def png(index: int = 0, name: str | None = None) -> FilePayload:
     file = io.BytesIO()
-    picture(index).save(file, "PNG")
+    image(index).save(file, "PNG")
     return {"name": name or f"{index}.png", "mimeType": "image/png", "buffer": file.getvalue()}
 
 
@@ -96,7 +96,7 @@ BROKEN: FilePayload = {"name": "broken.png", "mimeType": "image/png", "buffer": 
 
 
 def choose(page: Page, *files: FilePayload) -> None:
-    page.get_by_label("Choose pictures").set_input_files(files)
+    page.get_by_label("Choose images").set_input_files(files)
 
 
 def shares(page: Page) -> dict[str, list[str]]:
@@ -150,17 +150,17 @@ def test_a_sample_is_one_click(page: Page) -> None:
     settled(page)
     expect(sample).to_have_attribute("aria-current", "true")
     expect(page.get_by_role("img", name=str(label)).first).to_be_visible()
-    assert page.evaluate("document.getElementById('picture').naturalWidth") > 0
+    assert page.evaluate("document.getElementById('image').naturalWidth") > 0
     headings = page.get_by_role("columnheader").all_inner_texts()
     for heading, title in zip(headings, ("Exact head", "First-order head", "Zero-shot CLIP"), strict=True):
         assert re.fullmatch(rf"{title}\s+\d+(\.\d)? m?s", heading)
     assert re.search(r"the whole answer \d+", page.locator("#times").inner_text())
 
 
-def test_an_uploaded_picture_gets_the_classifiers_answer(page: Page, run: Run) -> None:
+def test_an_uploaded_image_gets_the_classifiers_answer(page: Page, run: Run) -> None:
     choose(page, png(1, "mine.png"))
     settled(page)
-    want = expected(run, picture(1))
+    want = expected(run, image(1))
     best = max(want, key=lambda name: float(want[name].rstrip(" %").lstrip("< ")))
     expect(page.locator("#best")).to_have_text(f"{best} {want[best]}")
     expect(page.get_by_role("status").first).to_have_text(f"{best} {want[best]}")
@@ -183,7 +183,7 @@ def test_an_uploaded_picture_gets_the_classifiers_answer(page: Page, run: Run) -
     assert 8 <= len(shares(page)) <= 10
 
 
-def test_a_pasted_and_a_dropped_picture(opened: Opened, run: Run) -> None:
+def test_a_pasted_and_a_dropped_image(opened: Opened, run: Run) -> None:
     page = opened.page
     opened.context.grant_permissions(["clipboard-read", "clipboard-write"])
     replace_names(page, "chess pawn", "violin")
@@ -197,7 +197,7 @@ def test_a_pasted_and_a_dropped_picture(opened: Opened, run: Run) -> None:
     page.locator("h1").click()
     page.keyboard.press("Control+V")
     settled(page)
-    assert first_column(page) == expected(run, picture(2), ["chess pawn", "violin"])
+    assert first_column(page) == expected(run, image(2), ["chess pawn", "violin"])
     transfer = page.evaluate_handle(
         """bytes => {
             const transfer = new DataTransfer();
@@ -212,7 +212,7 @@ def test_a_pasted_and_a_dropped_picture(opened: Opened, run: Run) -> None:
     expect(page.get_by_text("Let go to ask about it")).to_be_hidden()
     expect(page.locator("#caption")).to_have_text("dropped.png")
     settled(page)
-    assert first_column(page) == expected(run, picture(3), ["chess pawn", "violin"])
+    assert first_column(page) == expected(run, image(3), ["chess pawn", "violin"])
 
 
 def test_probabilities_move_when_names_are_edited(opened: Opened, run: Run) -> None:
@@ -229,7 +229,7 @@ def test_probabilities_move_when_names_are_edited(opened: Opened, run: Run) -> N
     box.press_sequentially("ice skate,")
     assert names(page) == ["chess pawn", "a violin, old", "basketball", "ice skate"]
     settled(page)
-    assert first_column(page) == expected(run, picture(1), names(page))
+    assert first_column(page) == expected(run, image(1), names(page))
     asked = len(opened.asked)
     box.fill("chess pawn")
     box.press("Enter")
@@ -238,7 +238,7 @@ def test_probabilities_move_when_names_are_edited(opened: Opened, run: Run) -> N
     page.get_by_role("button", name="Remove chess pawn").click()
     assert names(page) == ["a violin, old", "basketball", "ice skate"]
     settled(page)
-    assert first_column(page) == expected(run, picture(1), names(page))
+    assert first_column(page) == expected(run, image(1), names(page))
     opened.context.grant_permissions(["clipboard-read", "clipboard-write"])
     for text, want in {
         "dice; dart\tyo-yo": ["dice", "dart", "yo-yo"],
@@ -251,7 +251,7 @@ def test_probabilities_move_when_names_are_edited(opened: Opened, run: Run) -> N
     page.get_by_role("button", name="Reset to training").click()
     assert names(page) == training
     settled(page)
-    assert first_column(page).items() <= expected(run, picture(1)).items()
+    assert first_column(page).items() <= expected(run, image(1)).items()
 
 
 def test_names_are_text_and_nothing_else(page: Page) -> None:
@@ -284,22 +284,22 @@ def test_a_late_answer_to_an_earlier_question_is_dropped(opened: Opened, run: Ru
     for route in held:
         route.continue_()
     page.wait_for_timeout(300)
-    assert first_column(page) == expected(run, picture(1), ["second", "dice"])
+    assert first_column(page) == expected(run, image(1), ["second", "dice"])
 
 
-def test_several_pictures_are_a_strip_to_choose_from(opened: Opened, run: Run) -> None:
+def test_several_images_are_a_strip_to_choose_from(opened: Opened, run: Run) -> None:
     page = opened.page
     choose(page, *(png(i) for i in range(3)), BROKEN)
     settled(page)
-    strip = page.get_by_role("list", name="Pictures to choose from")
+    strip = page.get_by_role("list", name="Images to choose from")
     expect(strip.get_by_role("button", name="broken.png").first).to_contain_text("unreadable")
     for i in range(3):
-        want = Classifier(run.method, run).predict(picture(i))
+        want = Classifier(run.method, run).predict(image(i))
         expect(strip.get_by_role("button", name=f"{i}.png").first).to_contain_text(want)
     strip.get_by_role("button", name="2.png").first.click()
     expect(page.locator("#caption")).to_have_text("2.png")
     settled(page)
-    assert first_column(page).items() <= expected(run, picture(2)).items()
+    assert first_column(page).items() <= expected(run, image(2)).items()
     strip.get_by_role("button", name="broken.png").first.click()
     expect(page.get_by_role("alert").filter(has_text="broken.png")).to_be_visible()
     expect(page.locator("#bars")).to_be_hidden()
@@ -312,7 +312,7 @@ def test_several_pictures_are_a_strip_to_choose_from(opened: Opened, run: Run) -
     expect(strip).to_be_hidden()
     expect(page.locator("#caption")).to_have_text("2.png")
     settled(page)
-    assert first_column(page).items() <= expected(run, picture(2)).items()
+    assert first_column(page).items() <= expected(run, image(2)).items()
 
 
 def test_heads_side_by_side_or_fewer(page: Page) -> None:
@@ -394,7 +394,7 @@ def told(page: Page, text: str | re.Pattern[str]) -> None:
     expect(page.locator("#trouble")).to_have_role("alert")
 
 
-def test_a_broken_picture_is_told(failing: Opened) -> None:
+def test_a_broken_image_is_told(failing: Opened) -> None:
     page = failing.page
     choose(page, BROKEN)
     told(page, re.compile(r"broken\.png"))
@@ -435,7 +435,7 @@ def test_a_long_list_of_names_stays_usable(failing: Opened) -> None:
     assert "name" in stops
 
 
-def test_a_picture_that_is_too_large_is_not_sent(opened: Opened, served: Served) -> None:
+def test_a_image_that_is_too_large_is_not_sent(opened: Opened, served: Served) -> None:
     limits = json.loads(served.get("/classes").text)["limits"]
     opened.page.evaluate(
         """size => {
@@ -450,12 +450,10 @@ def test_a_picture_that_is_too_large_is_not_sent(opened: Opened, served: Served)
     )
 
 
-def test_too_many_pictures_are_left_out(page: Page) -> None:
+def test_too_many_images_are_left_out(page: Page) -> None:
     choose(page, *(png(i % 3, f"{i}.png") for i in range(34)))
-    expect(page.locator("#refused")).to_have_text(
-        "At most 32 pictures at a time: 32.png and what follows are left out."
-    )
-    expect(page.get_by_role("list", name="Pictures to choose from").get_by_role("listitem")).to_have_count(32)
+    expect(page.locator("#refused")).to_have_text("At most 32 images at a time: 32.png and what follows are left out.")
+    expect(page.get_by_role("list", name="Images to choose from").get_by_role("listitem")).to_have_count(32)
     settled(page)
     expect(page.locator("#strip li span").last).not_to_be_empty(timeout=20_000)
 
@@ -494,7 +492,7 @@ def test_a_busy_server_is_asked_again(failing: Opened, run: Run) -> None:
     told(page, f"{message}; this page does.")
     settled(page)
     expect(page.locator("#trouble")).to_be_hidden()
-    assert first_column(page).items() <= expected(run, picture(1)).items()
+    assert first_column(page).items() <= expected(run, image(1)).items()
 
 
 def test_a_server_that_is_gone_and_comes_back(failing: Opened, run: Run) -> None:
@@ -508,7 +506,7 @@ def test_a_server_that_is_gone_and_comes_back(failing: Opened, run: Run) -> None
     page.get_by_role("button", name="Try again").click()
     settled(page)
     expect(page.locator("#trouble")).to_be_hidden()
-    assert first_column(page) == expected(run, picture(1), ["dice", "dart"])
+    assert first_column(page) == expected(run, image(1), ["dice", "dart"])
 
 
 def test_a_page_whose_server_is_gone_from_the_start(browser: Browser, run: Run) -> None:

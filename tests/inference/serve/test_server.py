@@ -89,10 +89,10 @@ def test_settings_reach_it_and_ctrl_c_stops_it(run_folder: Path, tmp_path: Path)
     (tmp_path / "key").write_text("from-file\n")
     (tmp_path / "serve.yaml").write_text("max_names: 2\n")
     files = ("--config", str(tmp_path / "serve.yaml"), "--api-key-file", str(tmp_path / "key"))
-    with started(run_folder, *files, "--max-pictures", "1", GOPRO_API_KEY="from-environment") as (process, address):
+    with started(run_folder, *files, "--max-images", "1", GOPRO_API_KEY="from-environment") as (process, address):
         assert requests.get(f"{address}/classes", timeout=30).status_code == 401
         about = requests.get(f"{address}/classes", headers={"X-API-Key": "from-file"}, timeout=30).json()
-        assert (about["limits"]["names"], about["limits"]["pictures"]) == (2, 1)
+        assert (about["limits"]["names"], about["limits"]["images"]) == (2, 1)
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
         assert process.stderr and process.stderr.read() == "stopped\n"

@@ -60,80 +60,80 @@ def served(run: Run):
         yield served
 
 
-def expected(run: Run, pictures: list[bytes], names: list[str] | None = None) -> np.ndarray:
+def expected(run: Run, images: list[bytes], names: list[str] | None = None) -> np.ndarray:
     classifier = Classifier(run.method, run)
     classifier = classifier if names is None else classifier.for_classes(names)
-    return classifier.predict_proba([image(picture) for picture in pictures])
+    return classifier.predict_proba([image(source) for source in images])
 
 
 def test_answers_are_the_classifiers(served: Served, run: Run) -> None:
-    pictures = [png(seed) for seed in range(1000, 1007)]
-    answer = served.predict(*pictures, classes=NAMES)
-    np.testing.assert_allclose(probabilities(answer, NAMES), expected(run, pictures, NAMES), atol=2e-6)
+    images = [png(seed) for seed in range(1000, 1007)]
+    answer = served.predict(*images, classes=NAMES)
+    np.testing.assert_allclose(probabilities(answer, NAMES), expected(run, images, NAMES), atol=2e-6)
     said = answer.json()
-    assert said["classes"] == 5 and [r["picture"] for r in said["results"]] == [f"{i}.png" for i in range(7)]
+    assert said["classes"] == 5 and [r["image"] for r in said["results"]] == [f"{i}.png" for i in range(7)]
     assert set(said["milliseconds"]) == {"decode", "queue", "encode", "total"}
     assert said["milliseconds"]["total"] >= said["milliseconds"]["encode"] > 0
     assert all(list(r["heads"]) == ["exact"] and r["heads"]["exact"]["milliseconds"] > 0 for r in said["results"])
     own = list(run.method.classnames)
-    answer = served.predict(*pictures, top_k=1000)
-    np.testing.assert_allclose(probabilities(answer, own), expected(run, pictures), atol=2e-6)
-    [result] = served.predict(pictures[0]).json()["results"]
+    answer = served.predict(*images, top_k=1000)
+    np.testing.assert_allclose(probabilities(answer, own), expected(run, images), atol=2e-6)
+    [result] = served.predict(images[0]).json()["results"]
     assert len(result["heads"]["exact"]["predictions"]) == 5
 
 
 @pytest.mark.parametrize("spec", ["zeroshot", "coop", "cocoop", "maple", "linear-probe", "tip-adapter"])
 def test_every_kind_of_method_is_served(spec: str, tiny: Backbone, tmp_path: Path) -> None:
     run = untrained(spec, tiny, NAMES, tmp_path)
-    pictures = [png(seed) for seed in range(4)]
+    images = [png(seed) for seed in range(4)]
     with serving(run) as served:
         offered = served.get("/classes").json()["heads"]
         assert ("zeroshot" in offered) == (spec != "zeroshot") and ("first-order" in offered) == (spec == "cocoop")
         heads = [head for head in offered if head != "first-order"]
         for _ in range(2):  # the second time the encodings are known
-            answer = served.predict(*pictures, classes=NAMES[:3], heads=heads)
+            answer = served.predict(*images, classes=NAMES[:3], heads=heads)
             found = probabilities(answer, NAMES[:3])
-            np.testing.assert_allclose(found, expected(run, pictures, NAMES[:3]), atol=2e-6)
+            np.testing.assert_allclose(found, expected(run, images, NAMES[:3]), atol=2e-6)
         if spec == "linear-probe":
-            assert "knows no class names" in refused(served.predict(pictures[0], classes=["x"]), 422, "bad_class_names")
-            [result] = served.predict(pictures[0], classes=["x", "y"], heads=["exact", "zeroshot"]).json()["results"]
+            assert "knows no class names" in refused(served.predict(images[0], classes=["x"]), 422, "bad_class_names")
+            [result] = served.predict(images[0], classes=["x", "y"], heads=["exact", "zeroshot"]).json()["results"]
             assert "knows no class names" in result["heads"]["exact"]["error"]
             assert len(result["heads"]["zeroshot"]["predictions"]) == 2
 
 
 def test_zero_shot_stands_beside(served: Served, run: Run, tiny: Backbone) -> None:
-    pictures = [png(seed) for seed in range(3)]
-    answer = served.predict(*pictures, classes=NAMES, heads=["zeroshot", "exact"])
+    images = [png(seed) for seed in range(3)]
+    answer = served.predict(*images, classes=NAMES, heads=["zeroshot", "exact"])
     clip = Classifier(build_method("zeroshot", tiny, NAMES, run.template))
-    wanted = clip.predict_proba([image(picture) for picture in pictures])
+    wanted = clip.predict_proba([image(source) for source in images])
     np.testing.assert_allclose(probabilities(answer, NAMES, "zeroshot"), wanted, atol=2e-6)
-    np.testing.assert_allclose(probabilities(answer, NAMES), expected(run, pictures, NAMES), atol=2e-6)
+    np.testing.assert_allclose(probabilities(answer, NAMES), expected(run, images, NAMES), atol=2e-6)
 
 
 def test_clients_share_batches_and_their_class_names_do_not_mix(run: Run) -> None:
-    """12 clients, each with a picture and names of its own, while a thirteenth is worked on."""
+    """12 clients, each with an image and names of its own, while a thirteenth is worked on."""
     asked = [(png(i), [f"{name} {i % 4}" for name in NAMES[: 2 + i % 3]]) for i in range(12)]
     with serving(run, batch=8) as served:
         with served.held_up() as held:
             first = held.clients.submit(served.predict, png(3000))
             assert held.there.wait(30)
             answers = [held.clients.submit(served.predict, p, classes=names) for p, names in asked]
-            until(lambda: served.service.pictures.held == 13)
+            until(lambda: served.service.images.held == 13)
             until(lambda: served.service.batcher._waiting.qsize() == 12)
             held.go()
         assert first.result().status_code == 200
-        for (picture, names), answer in zip(asked, answers, strict=True):
+        for (source, names), answer in zip(asked, answers, strict=True):
             found = probabilities(answer.result(), names)
-            np.testing.assert_allclose(found, expected(run, [picture], names), atol=2e-6)
+            np.testing.assert_allclose(found, expected(run, [source], names), atol=2e-6)
         assert served.tower[:3] == [1, 8, 4]
 
 
-def test_a_picture_is_encoded_once(served: Served) -> None:
-    picture, before = png(2000), len(served.tower)
-    first = served.predict(picture, picture, classes=NAMES).json()
+def test_a_image_is_encoded_once(served: Served) -> None:
+    source, before = png(2000), len(served.tower)
+    first = served.predict(source, source, classes=NAMES).json()
     assert served.tower[before:] == [1] and first["milliseconds"]["encode"] > 0
     assert first["results"][0]["heads"]["exact"]["predictions"] == first["results"][1]["heads"]["exact"]["predictions"]
-    again = served.predict(picture, classes=NAMES[:2], heads=["exact", "zeroshot"]).json()
+    again = served.predict(source, classes=NAMES[:2], heads=["exact", "zeroshot"]).json()
     assert served.tower[before:] == [1] and again["milliseconds"]["encode"] == 0
 
 
@@ -182,21 +182,21 @@ def test_many_names_are_compared_in_parts(served: Served, run: Run, monkeypatch:
         return found
 
     monkeypatch.setattr(type(run.method), "logits", counted)
-    names, pictures = [f"{name} {i}" for i in range(8) for name in NAMES], [png(seed) for seed in range(8)]
-    found = probabilities(served.predict(*pictures, classes=names, top_k=40), names)
+    names, images = [f"{name} {i}" for i in range(8) for name in NAMES], [png(seed) for seed in range(8)]
+    found = probabilities(served.predict(*images, classes=names, top_k=40), names)
     assert sizes == [(3, 40), (3, 40), (2, 40)]
-    np.testing.assert_allclose(found, expected(run, pictures, names), atol=2e-6)
+    np.testing.assert_allclose(found, expected(run, images, names), atol=2e-6)
 
 
-def test_broken_pictures_are_said_and_the_others_answered(served: Served, run: Run) -> None:
+def test_broken_images_are_said_and_the_others_answered(served: Served, run: Run) -> None:
     broken = png(0)[:60]
     answer = served.predict(png(0), broken, b"", png(1), classes=NAMES).json()
     assert ["error" in result for result in answer["results"]] == [False, True, True, False]
     assert answer["results"][1]["error"].startswith("1.png: ") and "heads" not in answer["results"][1]
     assert len(answer["results"][3]["heads"]["exact"]["predictions"]) == 5
-    answer = served.predict(broken, b"no picture")
+    answer = served.predict(broken, b"no image")
     assert refused(answer, 422, "unreadable").startswith("0.png: ")
-    assert [entry["picture"] for entry in answer.json()["error"]["pictures"]] == ["0.png", "1.png"]
+    assert [entry["image"] for entry in answer.json()["error"]["images"]] == ["0.png", "1.png"]
 
 
 def test_a_client_that_goes_away_is_not_waited_for(run: Run) -> None:
@@ -207,7 +207,7 @@ def test_a_client_that_goes_away_is_not_waited_for(run: Run) -> None:
             with connected(served.url) as client:
                 client.sendall(written(png(1)))
                 until(lambda: served.service.batcher._waiting.qsize() == 1)
-            until(lambda: served.service.pictures.held == 1)
+            until(lambda: served.service.images.held == 1)
         assert first.result().status_code == 200
         assert served.predict(png(2)).status_code == 200
         assert served.tower == [1, 1] and served.service.requests.held == 0
@@ -225,17 +225,17 @@ def test_what_it_says_of_itself(served: Served, run: Run) -> None:
     about = served.get("/classes").json()
     assert about["classes"] == list(run.method.classnames) and about["heads"] == ["exact", "first-order", "zeroshot"]
     assert (about["method"], about["data"], about["backbone"]) == ("gopro", run.data, "tiny")
-    assert about["limits"]["pictures"] == 32 and about["key_needed"] is False
+    assert about["limits"]["images"] == 32 and about["key_needed"] is False
     described = served.get("/openapi.json").json()
     assert set(described["paths"]) == {"/health", "/classes", "/predict", "/samples", "/samples/{name}", "/metrics"}
     form = described["paths"]["/predict"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
-    assert set(form["properties"]) == {"pictures", "classes", "top_k", "heads"}
+    assert set(form["properties"]) == {"images", "classes", "top_k", "heads"}
     assert form["properties"]["heads"]["items"]["enum"] == about["heads"]
     assert "Answer" in described["components"]["schemas"]
     assert served.get("/docs").status_code == served.get("/redoc").status_code == 404  # they would load from elsewhere
 
 
-def test_samples_are_the_runs_own_test_pictures(served: Served, run: Run, tiny: Backbone, tmp_path: Path) -> None:
+def test_samples_are_the_runs_own_test_images(served: Served, run: Run, tiny: Backbone, tmp_path: Path) -> None:
     samples = served.get("/samples").json()
     assert len(samples) == 12 == len({sample["label"] for sample in samples})
     assert all(sample["label"] in run.method.classnames for sample in samples)
@@ -244,7 +244,7 @@ def test_samples_are_the_runs_own_test_pictures(served: Served, run: Run, tiny: 
         sent = served.get(f"/samples/{sample['name']}")
         assert sent.headers["content-type"] == "image/png"
         own = next(s for s in data.test if data.classnames[s.label] == sample["label"])
-        np.testing.assert_array_equal(np.asarray(image(sent.content)), np.asarray(own.picture.open()))
+        np.testing.assert_array_equal(np.asarray(image(sent.content)), np.asarray(own.image.open()))
     for name in ("12", "-1", "x", "9" * 5000):
         refused(served.get(f"/samples/{name}"), 404, "not_found")
     with serving(untrained("zeroshot", tiny, NAMES, tmp_path, data=str(tmp_path / "gone"))) as other:
@@ -263,35 +263,35 @@ def test_metrics_are_prometheus_and_count(run: Run) -> None:
         }
     assert found["gopro_requests_total", ("path", "/predict"), ("status", "200")] == 2
     assert found["gopro_requests_total", ("path", "other"), ("status", "404")] == 1
-    assert found["gopro_tower_pictures_count",] == 1 and found["gopro_tower_pictures_sum",] == 2
-    assert [found["gopro_pictures_total", ("how", how)] for how in ("encoded", "cached", "unreadable")] == [2, 1, 1]
-    assert found["gopro_requests_in_house",] == found["gopro_pictures_in_house",] == 0
+    assert found["gopro_tower_images_count",] == 1 and found["gopro_tower_images_sum",] == 2
+    assert [found["gopro_images_total", ("how", how)] for how in ("encoded", "cached", "unreadable")] == [2, 1, 1]
+    assert found["gopro_requests_in_house",] == found["gopro_images_in_house",] == 0
     assert found["gopro_stage_seconds_count", ("stage", "exact")] == 2
     assert found["gopro_encodings_bytes",] > 0 and found["process_resident_memory_bytes",] > 1e7
 
 
 def test_many_clients_at_once_over_and_over(run: Run) -> None:
-    """Eight, each with other names and pictures."""
+    """Eight, each with other names and images."""
     asked = [([png(10 * i + j) for j in range(3)], [f"{name} {i}" for name in NAMES]) for i in range(8)]
-    wanted = [expected(run, pictures, names) for pictures, names in asked]
+    wanted = [expected(run, images, names) for images, names in asked]
     with serving(run, encodings_mib=1) as served, ThreadPoolExecutor(8) as clients:
         for _ in range(4):
-            answers = [clients.submit(served.predict, *pictures, classes=names) for pictures, names in asked]
+            answers = [clients.submit(served.predict, *images, classes=names) for images, names in asked]
             for (_, names), answer, right in zip(asked, answers, wanted, strict=True):
                 np.testing.assert_allclose(probabilities(answer.result(), names), right, atol=2e-6)
-        assert served.service.pictures.held == 0
+        assert served.service.images.held == 0
 
 
 def test_the_load_benchmark_counts_what_the_server_saw(run: Run) -> None:
-    """Every question is another picture; what is refused is an error and no answer."""
-    pictures = [png(i) for i in range(3)]
+    """Every question is another image; what is refused is an error and no answer."""
+    images = [png(i) for i in range(3)]
     with serving(run) as served:
         port = int(served.url.rpartition(":")[2])
-        found = load.loaded(port, "zeroshot", "4 clients", 4, 0.5, pictures, warm_up=0)
+        found = load.loaded(port, "zeroshot", "4 clients", 4, 0.5, images, warm_up=0)
         assert found.errors == 0 and 0 < found.p50 <= found.p95 <= found.slowest < 1000
         assert 0 <= sum(served.tower) - found.requests <= 4  # those that came in too late to count
-        assert found.pictures_a_batch == pytest.approx(sum(served.tower) / len(served.tower), rel=0.5)
+        assert found.images_a_batch == pytest.approx(sum(served.tower) / len(served.tower), rel=0.5)
         [line] = load.table({"results": [asdict(found)]}).splitlines()[2:]
         assert line.startswith(f"| zeroshot | 4 clients | {found.requests / 0.5:.1f} | 1.00 |")
         with pytest.raises(SystemExit, match=r"no answer.*no_such_head"):
-            load.loaded(port, "none", "1 client", 1, 0.1, pictures, warm_up=0)
+            load.loaded(port, "none", "1 client", 1, 0.1, images, warm_up=0)

@@ -21,7 +21,7 @@ LEVEL = 95
 """Percent of the resamples that an interval holds, as many left out below as above."""
 
 _Cells = Mapping[tuple[str, int | None], tuple[float, ...]]
-"""What a method reached by data set and seed: one accuracy, or base and new. A method that learns from no pictures has
+"""What a method reached by data set and seed: one accuracy, or base and new. A method that learns from no images has
 no seed."""
 
 
@@ -42,7 +42,7 @@ def reference(methods: Iterable[str], against: str | None) -> str | None:
 def differences(scores: Sequence[Score], methods: Sequence[str], against: str) -> Differences | None:
     """What a table averages, of each method minus that of `against`; None where there is nothing to compare.
 
-    A method that learns from no pictures, run once, is paired with every seed of the other. What one of the two lacks
+    A method that learns from no images, run once, is paired with every seed of the other. What one of the two lacks
     is left out of both and said: data sets of which they have no seed in common, then seeds that not all of the other
     data sets have of both.
 

@@ -31,13 +31,13 @@ BINS = np.arange(-105, 106, 10)
 
 @dataclass(frozen=True)
 class ClassGain:
-    """A class's accuracy in percent under zero-shot CLIP and under a method, mean over seeds, and its test pictures."""
+    """A class's accuracy in percent under zero-shot CLIP and under a method, mean over seeds, and its test images."""
 
     name: str
     where: str
     before: float
     after: float
-    pictures: int
+    images: int
 
     @property
     def gain(self) -> float:
@@ -64,30 +64,30 @@ class Gains:
     @property
     def most(self) -> list[ClassGain]:
         """The classes that gain most."""
-        ranked = sorted(self.classes, key=lambda entry: (-entry.gain, -entry.pictures))
+        ranked = sorted(self.classes, key=lambda entry: (-entry.gain, -entry.images))
         return [entry for entry in ranked[:LISTED] if entry.gain > 0]
 
     @property
     def least(self) -> list[ClassGain]:
         """The classes that lose most."""
-        ranked = sorted(self.classes, key=lambda entry: (entry.gain, -entry.pictures))
+        ranked = sorted(self.classes, key=lambda entry: (entry.gain, -entry.images))
         return [entry for entry in ranked[:LISTED] if entry.gain < 0]
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """Pictures of `truth` called `called`: their number under each method, mean over seeds, of `pictures` in all."""
+    """Images of `truth` called `called`: their number under each method, mean over seeds, of `images` in all."""
 
     truth: str
     called: str
     where: str
-    pictures: int
+    images: int
     counts: Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """Percent of each class's pictures (rows) called each class (columns) by each method, mean over seeds."""
+    """Percent of each class's images (rows) called each class (columns) by each method, mean over seeds."""
 
     where: str
     names: Sequence[str]
@@ -96,7 +96,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Test:
-    """What several methods say of the same pictures: one entry a seed."""
+    """What several methods say of the same images: one entry a seed."""
 
     where: str
     names: Sequence[str]
@@ -105,7 +105,7 @@ class Test:
 
 
 def tests(experiment: Experiment, group: Group) -> list[Test]:
-    """The group's tests whose predictions are there; those of other pictures than the first method's are left out."""
+    """The group's tests whose predictions are there; those of other images than the first method's are left out."""
     found = []
     several = len({row["data"] for row in group.rows}) > 1
     for (data, classes), methods in group.tests().items():
@@ -120,8 +120,8 @@ def tests(experiment: Experiment, group: Group) -> list[Test]:
                     said.setdefault(method, []).append(own)
                 else:
                     experiment.notes.append(
-                        f"{row['run']} was tested on other pictures of {data} than {group.methods[0]}: it is left out "
-                        "where pictures are compared one by one."
+                        f"{row['run']} was tested on other images of {data} than {group.methods[0]}: it is left out "
+                        "where images are compared one by one."
                     )
         if first is not None and len(said) > 1:
             where = ", ".join([*([data] if several else []), *([classes] if classes != "all" else [])])
@@ -135,14 +135,14 @@ def gains(found: Sequence[Test], zeroshot: str | None) -> list[Gains]:
     for test in found:
         if zeroshot is None or zeroshot not in test.methods:
             continue
-        pictures = torch.bincount(test.labels, minlength=len(test.names)).tolist()
+        images = torch.bincount(test.labels, minlength=len(test.names)).tolist()
         before = _by_class(test.methods[zeroshot])
         for method, seeds in test.methods.items():
             if method != zeroshot:
                 after = _by_class(seeds)
                 entries.setdefault(method, []).extend(
                     ClassGain(name, test.where, b, a, n)
-                    for name, b, a, n in zip(test.names, before, after, pictures, strict=True)
+                    for name, b, a, n in zip(test.names, before, after, images, strict=True)
                     if b is not None and a is not None
                 )
     return [Gains(method, classes) for method, classes in entries.items() if classes]
@@ -183,19 +183,19 @@ def _histogram(shares: Sequence[float], tallest: float) -> Callable[[Axes], None
 
 
 def confusions(found: Sequence[Test]) -> list[Confusion]:
-    """The pairs that one of the methods mixes up for the largest share of a class's pictures."""
+    """The pairs that one of the methods mixes up for the largest share of a class's images."""
     listed = []
     for test in found:
         counts = {method: _counts(seeds) for method, seeds in test.methods.items()}
-        pictures = np.bincount(test.labels.numpy(), minlength=len(test.names))
-        shares = np.max(list(counts.values()), axis=0) / np.maximum(pictures, 1)[:, None]
+        images = np.bincount(test.labels.numpy(), minlength=len(test.names))
+        shares = np.max(list(counts.values()), axis=0) / np.maximum(images, 1)[:, None]
         np.fill_diagonal(shares, 0)
         for pair in np.argsort(-shares, axis=None, kind="stable")[:PAIRS]:
             truth, called = divmod(int(pair), len(test.names))
             if shares[truth, called] > 0:
                 own = {method: float(count[truth, called]) for method, count in counts.items()}
-                listed.append(Confusion(test.names[truth], test.names[called], test.where, int(pictures[truth]), own))
-    return sorted(listed, key=lambda entry: -max(entry.counts.values()) / entry.pictures)[:PAIRS]
+                listed.append(Confusion(test.names[truth], test.names[called], test.where, int(images[truth]), own))
+    return sorted(listed, key=lambda entry: -max(entry.counts.values()) / entry.images)[:PAIRS]
 
 
 def matrices(found: Sequence[Test]) -> list[Matrix]:
@@ -208,7 +208,7 @@ def matrices(found: Sequence[Test]) -> list[Matrix]:
 
 
 def _counts(seeds: Sequence[Predictions]) -> Float[np.ndarray, "classes classes"]:
-    """Pictures of each class called each class, mean over seeds."""
+    """Images of each class called each class, mean over seeds."""
     classes = len(seeds[0].classnames)
     counts = np.zeros((classes, classes))
     for own in seeds:

@@ -39,7 +39,7 @@ class Group:
     def title(self) -> str:
         """Protocol, source, backbone and shots in words."""
         source = f"from {self.source}, " if self.source else ""
-        shots = "1 shot" if self.shots == 1 else f"{self.shots} shots" if self.shots else "no training pictures"
+        shots = "1 shot" if self.shots == 1 else f"{self.shots} shots" if self.shots else "no training images"
         return f"{PROTOCOLS[self.protocol]}: {source}{self.backbone}, {shots}"
 
     @property
@@ -116,7 +116,7 @@ class Experiment:
         return 0 < like[failure["run"]] == max(like.values())
 
     def predictions(self, row: Row) -> Predictions | None:
-        """What an evaluation says of each test picture, None where its file is not there."""
+        """What an evaluation says of each test image, None where its file is not there."""
         run = row.get("run")
         if run is None:
             return None
@@ -152,7 +152,7 @@ class Experiment:
         asked = list(self._predictions.values())
         if missing := asked.count(None):
             self.notes.append(
-                f"{missing} of {len(asked)} files of predictions are not there; gains, confusions and pictures are "
+                f"{missing} of {len(asked)} files of predictions are not there; gains, confusions and images are "
                 "those of the others."
             )
 

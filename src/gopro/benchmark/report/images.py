@@ -1,4 +1,4 @@
-"""Test pictures with what each method says of them: where methods agree, and above all where they don't."""
+"""Test images with what each method says of them: where methods agree, and above all where they don't."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from gopro.errors import InputError
 from gopro.runs.results import Row
 
 LARGEST_SIDE = 224
-"""Of an embedded picture, in pixels; larger ones are scaled down, so that the page stays small."""
-PICTURES = 6
+"""Of an embedded image, in pixels; larger ones are scaled down, so that the page stays small."""
+IMAGES = 6
 """A group."""
 GUESSES = 3
 
@@ -31,11 +31,11 @@ Right = Mapping[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Card:
-    """A picture, and each method's likeliest classes with their probabilities, best first.
+    """An image, and each method's likeliest classes with their probabilities, best first.
 
     Attributes:
         why: the reason why it is shown.
-        url: the picture, as a data: URL.
+        url: the image, as a data: URL.
         where: data set and half of its classes, where there are several.
     """
 
@@ -47,7 +47,7 @@ class Card:
 
 
 def cards(experiment: Experiment, group: Group, loaded: dict[str, Dataset | None]) -> list[Card]:
-    """A group's pictures, of as many of its tests as can be; a note where a data set is not what it was.
+    """A group's images, of as many of its tests as can be; a note where a data set is not what it was.
 
     Args:
         loaded: data sets opened so far, by what they were asked for as, None where that failed.
@@ -69,20 +69,20 @@ def cards(experiment: Experiment, group: Group, loaded: dict[str, Dataset | None
                 first = next(iter(said.values()))
                 where = [*([dataset.name] if several else []), *([first.classes] if first.classes != "all" else [])]
                 try:
-                    url = data_url(dataset.test[index].picture.open())
+                    url = data_url(dataset.test[index].image.open())
                 except InputError as error:
-                    experiment.notes.append(f"A picture is not shown: {error}")
+                    experiment.notes.append(f"An image is not shown: {error}")
                     continue
                 guesses = {method: _guesses(own, index) for method, own in said.items()}
                 found.append(Card(why, url, dataset.classnames[first.labels[index]], ", ".join(where), guesses))
                 break
-        if len(found) == PICTURES:
+        if len(found) == IMAGES:
             break
     return found
 
 
 def _reasons(methods: Sequence[str]) -> list[tuple[str, Callable[[Right], torch.Tensor]]]:
-    """Why a picture may be shown, in order of preference, and the [n] mask of such pictures."""
+    """Why an image may be shown, in order of preference, and the [n] mask of such images."""
     learned = [method for method in methods if not is_zeroshot(method)]
     zeroshot = [method for method in methods if is_zeroshot(method)][:1]
     lead = next((method for method in learned if method.split("[")[0] == "gopro"), learned[-1] if learned else None)
@@ -131,7 +131,7 @@ def _sources(
             if len(same) < len(said):
                 experiment.notes.append(
                     f"{rows[0]['data']} is not what it was when {', '.join(said.keys() - same.keys())} was tested: "
-                    "no pictures of that are shown."
+                    "no images of that are shown."
                 )
 
 
@@ -141,7 +141,7 @@ def _dataset(experiment: Experiment, row: Row, said: Predictions, loaded: dict[s
             loaded[said.data] = load_dataset(said.data, experiment.root(row))
         except InputError as error:
             loaded[said.data] = None
-            experiment.notes.append(f"No pictures of {row['data']} are shown: {error}")
+            experiment.notes.append(f"No images of {row['data']} are shown: {error}")
     dataset = loaded[said.data]
     if dataset is None or said.classes not in get_args(ClassHalf):
         return None
@@ -153,9 +153,9 @@ def _guesses(said: Predictions, index: int) -> list[tuple[str, float]]:
     return [(said.classnames[place], probability) for place, probability in pairs]
 
 
-def data_url(picture: Image.Image) -> str:
-    """The picture as a data: URL, WebP, at most LARGEST_SIDE pixels a side."""
-    small = picture.convert("RGB")
+def data_url(image: Image.Image) -> str:
+    """The image as a data: URL, WebP, at most LARGEST_SIDE pixels a side."""
+    small = image.convert("RGB")
     small.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     small.save(buffer, format="WEBP", quality=85)

@@ -30,7 +30,7 @@ LIGHT = {
     "m6": "#0f7ea6",
     "m7": "#a3472f",
 }
-"""Colour names and values of the light scheme, which the plot files use too. No two are equal: `plots` looks them up."""
+"""Colour names and values of the light scheme, which plot files use too. No two are equal: `plots` looks them up."""
 
 DARK = {
     "paper": "#15161a",

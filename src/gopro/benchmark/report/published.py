@@ -27,7 +27,7 @@ METHODS: dict[str, tuple[str, ...]] = {
 """The paper's names, and what the methods are called here. One with settings, `gopro[con=0]`, is none of them."""
 
 UNLEARNED = "CLIP"
-"""The published method that learns from no pictures, so that its figures hold for any number of shots."""
+"""The published method that learns from no images, so that its figures hold for any number of shots."""
 
 FAULTY = {
     ("oxford_flowers", "New", "CoCoOp"): "oxford_flowers, CoCoOp: the published New of 71.15 does not fit its own row; "

@@ -53,7 +53,7 @@ class Block:
 
     Attributes:
         title: a data set, `AVERAGE`, or "" where the table has but one block.
-        lines: methods that were run, those that learn from no pictures first, then published ones.
+        lines: methods that were run, those that learn from no images first, then published ones.
     """
 
     title: str

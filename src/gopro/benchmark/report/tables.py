@@ -23,7 +23,7 @@ _Seeds = Mapping[int, tuple[float, ...]]
 def tables(rows: Iterable[Mapping[str, Any]], against: str | None = None) -> list[Table]:
     """One table a protocol, backbone and number of shots; in few-shot one a backbone, whose columns are the shots.
 
-    A method that learns from no pictures (0 shots) takes part in the tables of all shots, in front of the others.
+    A method that learns from no images (0 shots) takes part in the tables of all shots, in front of the others.
     Averages over data sets are taken seed by seed and then spread over seeds; a seed that not every data set has is
     left out, and the notes say so. docs/protocols.md says what each protocol's averages are over. Figures that the
     paper prints for the same setting stand beside ours; its methods that were not run close each block.
@@ -147,8 +147,8 @@ def _few_shot(backbone: str, scores: Sequence[Score]) -> Table:
                 spreads.append(_spread(means))
                 sheet.notes += [f"{AVERAGE}, {method}, {_shots(count)}: {text}" for text in said]
             sheet.figures[AVERAGE][method] = tuple(spreads)
-    lead = "Trained on a few pictures of every class of a data set, tested on all its classes;"
-    return sheet.table("few-shot", backbone, f"{lead} the columns are the pictures a class.")
+    lead = "Trained on a few images of every class of a data set, tested on all its classes;"
+    return sheet.table("few-shot", backbone, f"{lead} the columns are the images a class.")
 
 
 def _of_shots(scores: Sequence[Score], shots: int) -> list[Score]:
@@ -186,7 +186,7 @@ def _spread(reached: Sequence[tuple[float, ...]]) -> Spread:
 
 
 def _methods(scores: Sequence[Score]) -> list[str]:
-    """In order of first appearance, behind those that learn from no pictures."""
+    """In order of first appearance, behind those that learn from no images."""
     return _unique(score.method for score in sorted(scores, key=lambda score: score.shots > 0))
 
 
@@ -195,7 +195,7 @@ def _unique(names: Iterable[str]) -> list[str]:
 
 
 def _shots(count: int) -> str:
-    return {0: "no training pictures", 1: "1 shot"}.get(count, f"{count} shots")
+    return {0: "no training images", 1: "1 shot"}.get(count, f"{count} shots")
 
 
 def _setting(backbone: str, shots: int) -> str:

@@ -1,4 +1,4 @@
-"""Learning curves: each loss term, and accuracy on validation pictures, over the steps of training."""
+"""Learning curves: each loss term, and accuracy on validation images, over the steps of training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run as a file, which is left behind only if it says what torch says of real pictures."""
+"""A run as a file, which is left behind only if it says what torch says of real images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from gopro.data.dataset import Picture
+from gopro.data.dataset import ImageSource
 from gopro.data.inputs import taken_in
 from gopro.data.prefetch import decoded
 from gopro.data.transforms import make_view
@@ -32,12 +32,12 @@ HeadWish = Literal["auto", "exact", "first-order"]
 MOST_TOKENS = 512
 """Most tokens that the prompts of all classes may have together for `auto` to put the text tower into the graph: on
 ViT-B/16 it takes as many operations for them (39 G) as the image tower does (35 G)."""
-MOST_PICTURES = 500
-"""Most pictures that a file is checked on."""
+MOST_IMAGES = 500
+"""Most images that a file is checked on."""
 TOLERANCE = 1e-3
 """Largest difference of a probability from torch's that a file may have."""
 BATCH = 32
-"""Pictures that go through at once when a file is checked."""
+"""Images that go through at once when a file is checked."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Exported:
         path: where it is.
         size: of the file, in bytes.
         about: the JSON that it carries, see docs/export.md.
-        agreement: of the file with torch and the same head, on real pictures.
-        milliseconds: a picture, of the file in its runtime and of torch, in batches of 32.
+        agreement: of the file with torch and the same head, on real images.
+        milliseconds: an image, of the file in its runtime and of torch, in batches of 32.
     """
 
     path: Path
@@ -67,7 +67,7 @@ def export_run(
     head: HeadWish = "auto",
     inside: bool = False,
     output: str | Path | None = None,
-    pictures: str | Path | None = None,
+    images: str | Path | None = None,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> Exported:
     """Writes a run's classifier over fixed class names to a file that needs no GOPro.
@@ -77,17 +77,17 @@ def export_run(
         classnames: any; those of the training if not given.
         format: `onnx`, or `torch` for `torch.export.load`.
         head: `exact` or `first-order`, see docs/export.md; `auto` takes the exact one where the text takes nothing of a
-            picture or the prompts are `MOST_TOKENS` long together at most, and the first-order one otherwise.
-        inside: give the graph 8-bit pictures and normalise them inside.
+            image or the prompts are `MOST_TOKENS` long together at most, and the first-order one otherwise.
+        inside: give the graph 8-bit images and normalise them inside.
         output: the file; `model.onnx` or `model.pt2` in the run's folder if not given (in the current one, if the run
             is on the Hub).
-        pictures: a picture or a folder of them to check the file on; at most 500 test pictures of the run's data if
+        images: an image or a folder of them to check the file on; at most 500 test images of the run's data if
             not given.
-        on_progress: told how many pictures have been compared after each part of them.
+        on_progress: told how many images have been compared after each part of them.
 
     Raises:
         InputError: a wish of a kind that there is not; packages that are not installed; a file that is there already;
-            no pictures to check on; a head that cannot be had; a file that does not agree with torch, of which nothing
+            no images to check on; a head that cannot be had; a file that does not agree with torch, of which nothing
             is left.
     """
     if format not in FORMATS:
@@ -108,7 +108,7 @@ def export_run(
     assert trained is not None
     if classnames is not None:
         classifier = classifier.for_classes(classnames)
-    named, compared = _pictures(trained, pictures)
+    named, compared = _images(trained, images)
     method = with_head(classifier, head).eval()
     about = describe(trained, method, inside=inside)
     graph = Graph(method, inside=inside)
@@ -117,7 +117,7 @@ def export_run(
     checked, milliseconds = compare(method, graph, runner, compared, on_progress)
     if not checked.largest <= TOLERANCE:  # so that NaN is refused too
         raise InputError(
-            f"no file was written: on {checked.pictures} pictures {kind.runtime} is up to {checked.largest:.2g} from "
+            f"no file was written: on {checked.images} images {kind.runtime} is up to {checked.largest:.2g} from "
             f"torch in a probability, more than {TOLERANCE:g}; try another --format or --head, and please report it "
             f"({trained.config.method} on {method.backbone.name})"
         )
@@ -158,20 +158,20 @@ def compare(
     method: Method,
     graph: Graph,
     runner: Runner,
-    pictures: Sequence[Picture],
+    inputs: Sequence[ImageSource],
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[Agreement, tuple[float, float]]:
-    """A file beside torch on real pictures, which is the method as a `Classifier` runs it, not the graph.
+    """A file beside torch on real images, which is the method as a `Classifier` runs it, not the graph.
 
-    Returns: their agreement; milliseconds a picture, of the file and of torch.
+    Returns: their agreement; milliseconds an image, of the file and of torch.
 
     Raises:
-        InputError: a picture that cannot be read.
+        InputError: an image that cannot be read.
     """
     by_file: list[Tensor] = []
     by_torch: list[Tensor] = []
     seconds = [0.0, 0.0]
-    for part in decoded(pictures, make_view("eval", method.backbone.preprocess), batch=BATCH):
+    for part in decoded(inputs, make_view("eval", method.backbone.preprocess), batch=BATCH):
         images = torch.stack([_readable(image) for _, image in part])
         given = graph.given(images)
         if not by_file:  # what is only done at a first call is not timed
@@ -185,12 +185,12 @@ def compare(
         seconds[1] += time.perf_counter() - between
         on_progress(len(part))
     agreement = Agreement.between(torch.cat(by_torch), torch.cat(by_file))
-    of_file, of_torch = (1000 * spent / len(pictures) for spent in seconds)
+    of_file, of_torch = (1000 * spent / len(inputs) for spent in seconds)
     return agreement, (of_file, of_torch)
 
 
 def with_head(classifier: Classifier, head: HeadWish) -> Method:
-    """The method with the head that is wished for; where the text takes nothing of a picture there is but one."""
+    """The method with the head that is wished for; where the text takes nothing of an image there is but one."""
     method = settled(classifier.method)
     if isinstance(method, FirstOrder) or head == "exact":
         return method
@@ -200,20 +200,20 @@ def with_head(classifier: Classifier, head: HeadWish) -> Method:
     return classifier.first_order().method
 
 
-def _pictures(run: Run, given: str | Path | None) -> tuple[str, Sequence[Picture]]:
+def _images(run: Run, given: str | Path | None) -> tuple[str, Sequence[ImageSource]]:
     """What to check a file on, in words and one by one."""
     if given is not None:
         if not Path(given).expanduser().exists():
-            raise InputError(f"{given}: there is no such picture or folder of pictures; check --pictures")
-        return str(given), spread([*taken_in(Path(given).expanduser())[0]], MOST_PICTURES)
-    advice = "give --pictures, a folder of pictures to check the file on"
+            raise InputError(f"{given}: there is no such image or folder of images; check --images")
+        return str(given), spread([*taken_in(Path(given).expanduser())[0]], MOST_IMAGES)
+    advice = "give --images, a folder of images to check the file on"
     try:
         dataset = run.dataset().half(run.config.classes)
     except InputError as error:
         raise InputError(f"the run's data is not at hand ({error}); {advice}") from error
     if not dataset.test:
-        raise InputError(f"{dataset.name} has no test pictures: {advice}")
-    return f"{dataset.name}, test", spread([sample.picture for sample in dataset.test], MOST_PICTURES)
+        raise InputError(f"{dataset.name} has no test images: {advice}")
+    return f"{dataset.name}, test", spread([sample.image for sample in dataset.test], MOST_IMAGES)
 
 
 def _readable(image: Tensor | InputError) -> Tensor:

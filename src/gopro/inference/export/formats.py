@@ -19,7 +19,7 @@ from gopro.errors import InputError
 
 FormatName = Literal["onnx", "torch"]
 Runner = Callable[[Tensor], Tensor]
-"""Pictures to probabilities."""
+"""Images to probabilities."""
 
 KEY = "gopro"
 """What the JSON on a file goes by: a key of ONNX's `metadata_props`; with .json behind it an extra file of torch's."""
@@ -62,9 +62,9 @@ def _to_onnx(program: ExportedProgram) -> Any:
     with _quiet():
         converted = torch.onnx.export(
             program,
-            input_names=["pictures"],
+            input_names=["images"],
             output_names=["probabilities"],
-            dynamic_shapes={"pictures": {0: "batch"}},
+            dynamic_shapes={"images": {0: "batch"}},
             dynamo=True,
             verbose=False,
         )
@@ -81,7 +81,7 @@ def _open_onnx(content: bytes) -> Runner:
 
     onnxruntime.disable_telemetry_events()  # it would keep a record of its use
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    return lambda pictures: torch.from_numpy(session.run(None, {"pictures": pictures.numpy()})[0])
+    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
 
 def _pack_torch(program: ExportedProgram, about: str) -> bytes:

@@ -1,4 +1,4 @@
-"""What is written into a file: one module from pictures to probabilities, and its trace."""
+"""What is written into a file: one module from images to probabilities, and its trace."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class Graph(nn.Module):
     """A method over its class names as a graph can hold it.
 
     Where the classes' side of the logits is fixed (a `FirstOrder`, which also stands for a text that takes nothing of a
-    picture) it is one matrix. Otherwise the packed text tower is in the graph, with the token embeddings of these class
+    image) it is one matrix. Otherwise the packed text tower is in the graph, with the token embeddings of these class
     names alone.
 
     Args:
         method: over the class names.
-        inside: whether pictures are given in 8 bits, and normalised inside.
+        inside: whether images are given in 8 bits, and normalised inside.
 
     Raises:
-        InputError: the text is a picture's own, and is not encoded by a packed tower.
+        InputError: the text is an image's own, and is not encoded by a packed tower.
     """
 
     def __init__(self, method: Method, *, inside: bool):
@@ -49,39 +49,39 @@ class Graph(nn.Module):
             self.register_buffer(name, torch.tensor(getattr(method.backbone.preprocess, name))[:, None, None])
         self.eval()
 
-    def forward(self, pictures: Tensor) -> Float[Tensor, "batch classes"]:
+    def forward(self, images: Tensor) -> Float[Tensor, "batch classes"]:
         """Probabilities of the classes.
 
         Args:
-            pictures: normalised, float32 [batch, 3, size, size]; with `inside` uint8 [batch, size, size, 3].
+            images: normalised, float32 [batch, 3, size, size]; with `inside` uint8 [batch, size, size, 3].
         """
         if self.inside:
-            pictures = (pictures.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
-        encoded = self.method.encode(pictures)
+            images = (images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
+        encoded = self.method.encode(images)
         if self.classes is None:
             logits = self.method.logits(encoded)
         else:
-            logits = self.method.picture_vectors(encoded) @ self.classes
+            logits = self.method.image_vectors(encoded) @ self.classes
         return logits.float().softmax(dim=-1)
 
     def given(self, images: Float[Tensor, "batch 3 size size"]) -> Tensor:
-        """Pictures as the evaluation view has them, as `forward` takes them."""
+        """Images as the evaluation view has them, as `forward` takes them."""
         if not self.inside:
             return images
         return ((images * self.std + self.mean) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
     @torch.no_grad()
     def trace(self) -> ExportedProgram:
-        """The graph for any number of pictures."""
+        """The graph for any number of images."""
         example = self.given(torch.zeros(2, 3, self.size, self.size))
         self(example)  # what the text side computes once and keeps must be there: tracing would keep its own stand-ins
         batch = Dim("batch", min=1, max=2**31 - 1)  # without bounds torch 2.7 refuses it
-        return torch.export.export(self, (example,), dynamic_shapes={"pictures": {0: batch}}, strict=False)
+        return torch.export.export(self, (example,), dynamic_shapes={"images": {0: batch}}, strict=False)
 
 
 def tokens_of_own_text(method: Method) -> int | None:
-    """How many tokens the prompts of all classes have that a graph would encode for each picture; None where the text
-    side of a method whose text is a picture's own cannot be put into a graph."""
+    """How many tokens the prompts of all classes have that a graph would encode for each image; None where the text
+    side of a method whose text is an image's own cannot be put into a graph."""
     prompts = getattr(method, "prompts", None)
     return prompts.tokens if isinstance(prompts, PackedPrompts) else None
 
@@ -96,7 +96,7 @@ def with_own_text(method: Method) -> Method:
     if not isinstance(prompts, PackedPrompts):
         raise InputError(
             f"the exact head of this run cannot be exported: {type(method).__name__} makes its text out of each "
-            f"picture, and not by the packed text tower (backbone {method.backbone.name}); use the first-order head"
+            f"image, and not by the packed text tower (backbone {method.backbone.name}); use the first-order head"
         )
     other: Any = method.for_classes(method.classnames)  # Any: not every method has prompts
     other.prompts = prompts.on_their_own()

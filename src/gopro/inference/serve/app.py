@@ -19,7 +19,7 @@ from gopro.inference.serve.errors import GONE, Refusal, refuse_in_json
 from gopro.inference.serve.limits import Limits
 from gopro.inference.serve.metrics import Metrics
 from gopro.inference.serve.middleware import Watched
-from gopro.inference.serve.samples import sample_pictures
+from gopro.inference.serve.samples import sample_images
 from gopro.inference.serve.service import Service
 from gopro.inference.serve.uploads import asked
 from gopro.runs.run import Run
@@ -34,14 +34,14 @@ def make_app(
 
     Args:
         key: the API key that requests must carry, if any.
-        samples_of, root: the data set whose test pictures everybody may see; see `sample_pictures`.
+        samples_of, root: the data set whose test images everybody may see; see `sample_images`.
 
     Raises:
         InputError: these samples cannot be had.
     """
     metrics = Metrics()
     service = Service(run, limits, metrics)
-    samples = sample_pictures(run, samples_of, root)
+    samples = sample_images(run, samples_of, root)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -71,7 +71,7 @@ def make_app(
         "backbone": run.method.backbone.name,
         "heads": list(service.heads.offered),
         "limits": {
-            "pictures": limits.max_pictures,
+            "images": limits.max_images,
             "names": limits.max_names,
             "name_length": limits.max_name_length,
             "upload_bytes": limits.upload_bytes,
@@ -96,14 +96,14 @@ def make_app(
         openapi_extra=schemas.predict_form(limits, list(service.heads.offered)),
     )
     async def predict(request: Request) -> Response:
-        """Names for pictures, with probabilities."""
+        """Names for images, with probabilities."""
         with service.requests.holding():
             async with asked(request, limits, service.heads.offered) as question:
                 return await _while_there(request, service.answer(question))
 
     @app.get("/samples", response_model=list[schemas.SampleName])
     async def sample_list() -> Response:
-        """Pictures to try the server on."""
+        """Images to try the server on."""
         return JSONResponse([{"name": str(i), "label": sample.label} for i, sample in enumerate(samples)])
 
     @app.get("/samples/{name}", response_class=Response)
@@ -128,7 +128,7 @@ def make_app(
 
 
 async def _while_there(request: Request, work: Coroutine[Any, Any, dict[str, Any]]) -> Response:
-    """The answer; given up where the client goes away meanwhile, so that nobody's pictures keep others waiting."""
+    """The answer; given up where the client goes away meanwhile, so that nobody's images keep others waiting."""
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_gone(request))
     try:

@@ -20,7 +20,7 @@ Answer = Callable[[Sequence[Item], Callable[[list[Item]], None]], None]
 class Batcher:
     """Batches of whatever has gathered while the batch before was worked on.
 
-    A picture that comes while nothing is worked on goes at once: nobody waits for a batch to fill. The queue is bounded
+    An image that comes while nothing is worked on goes at once: nobody waits for a batch to fill. The queue is bounded
     by the service's gate.
     """
 
@@ -28,7 +28,7 @@ class Batcher:
         """
         Args:
             answer: see `Engine.answer`; called in the batcher's thread alone.
-            batch: most pictures of a batch.
+            batch: most images of a batch.
         """
         self._answer, self._batch = answer, batch
         self._waiting: SimpleQueue[Item | None] = SimpleQueue()
@@ -60,7 +60,7 @@ class Batcher:
             try:
                 self._answer(items, self._done)
             except Exception as error:  # whatever it is, those who wait must hear of it, and the others be served
-                log.exception("a batch of %d pictures failed", len(items))
+                log.exception("a batch of %d images failed", len(items))
                 self._tell(items, error)
 
     def _gathered(self) -> tuple[list[Item], bool]:

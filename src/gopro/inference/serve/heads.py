@@ -19,7 +19,7 @@ HeadName = Literal["exact", "first-order", "zeroshot"]
 HEADS: tuple[HeadName, ...] = get_args(HeadName)
 
 HELD_OUT = 64
-"""Pictures that the terms of a first-order head are chosen with and its agreement is measured on: fewer than
+"""Images that the terms of a first-order head are chosen with and its agreement is measured on: fewer than
 `gopro head` takes, as somebody waits for it."""
 
 
@@ -37,8 +37,8 @@ class Heads:
 
     Attributes:
         offered: those that can be had: `zeroshot` is frozen CLIP with the data set's template, there is none where the
-            run is that itself; there is no first-order head where the exact one encodes no text for a picture, or
-            where the training pictures that it is built of are gone.
+            run is that itself; there is no first-order head where the exact one encodes no text for an image, or
+            where the training images that it is built of are gone.
     """
 
     def __init__(self, run: Run, most: int, head_names: int):
@@ -89,7 +89,7 @@ class Heads:
         """A first-order head: the one in the run's folder, or built now, which takes seconds. Nothing is written.
 
         Raises:
-            InputError: too many names, or some that the method cannot take; training pictures that cannot be had.
+            InputError: too many names, or some that the method cannot take; training images that cannot be had.
         """
         key = Key("first-order", names)
         if isinstance(head := self._kept.get(key), FirstOrder):

@@ -1,4 +1,4 @@
-"""Pictures of all requests through the image tower together, and what the heads say of them. One thread calls it."""
+"""Images of all requests through the image tower together, and what the heads say of them. One thread calls it."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from gopro.inference.serve.metrics import Metrics
 from gopro.methods.base import Method
 
 PAIRS = 4096
-"""Pictures times class names whose logits are made at once, so that memory does not grow with either."""
+"""Images times class names whose logits are made at once, so that memory does not grow with either."""
 
 
 @dataclass
 class Said:
-    """What one head says of a picture.
+    """What one head says of an image.
 
     Attributes:
         likeliest: (name, probability), likeliest first.
         error: why it says nothing.
-        milliseconds: what it took for all pictures of the batch with these names.
+        milliseconds: what it took for all images of the batch with these names.
     """
 
     likeliest: list[tuple[str, float]] = field(default_factory=list)
@@ -40,7 +40,7 @@ class Said:
 
 @dataclass(eq=False)
 class Item:
-    """A picture of a request on its way.
+    """An image of a request on its way.
 
     Attributes:
         digest: a hash of the file.
@@ -73,7 +73,7 @@ class Engine:
     """The image tower and the heads at work.
 
     Attributes:
-        encodings: what the frozen image tower said of the latest pictures, by digest.
+        encodings: what the frozen image tower said of the latest images, by digest.
     """
 
     def __init__(self, heads: Heads, encodings: LRU[bytes, Tensor], metrics: Metrics):
@@ -105,7 +105,7 @@ class Engine:
         return any(key.head == "zeroshot" or self.heads.run.method.frozen_images for key in item.asked)
 
     def _encode(self, items: Sequence[Item]) -> None:
-        """Gives the items their rows; the same picture goes through the tower once."""
+        """Gives the items their rows; the same image goes through the tower once."""
         views = {item.digest: item.view for item in items if item.view is not None}
         if not views:
             return
@@ -120,7 +120,7 @@ class Engine:
         self.metrics.tower(len(views), milliseconds)
 
     def _say(self, key: Key, items: Sequence[Item]) -> None:
-        """What a head says of pictures."""
+        """What a head says of images."""
         if not items:
             return
         began = time.perf_counter()
@@ -157,5 +157,5 @@ class Engine:
 
 
 def _cost(key: Key, items: Sequence[Item]) -> tuple[bool, int]:
-    """By which heads take turns: those that encode text for each picture last, the most of it at the very end."""
+    """By which heads take turns: those that encode text for each image last, the most of it at the very end."""
     return key.head == "exact", len(key.names) * len(items)

@@ -15,8 +15,8 @@ class Limits:
         InputError: a limit below 1; a queue that a request within the limits would not fit in.
     """
 
-    max_pictures: int = 32
-    """Pictures a request."""
+    max_images: int = 32
+    """Images a request."""
     max_names: int = 1000
     """Class names a request."""
     max_name_length: int = 200
@@ -24,17 +24,17 @@ class Limits:
     max_upload_mib: int = 32
     """MiB of a request."""
     max_megapixels: int = 50
-    """Million pixels of a picture; larger ones are not decoded."""
+    """Million pixels of an image; larger ones are not decoded."""
     max_requests: int = 128
     """Requests for predictions that are received or worked on at once; more are told to come again."""
     max_queue: int = 256
-    """Pictures that wait or are worked on at once; more are told to come again."""
+    """Images that wait or are worked on at once; more are told to come again."""
     upload_seconds: int = 60
     """Seconds that the head of a request may take to arrive, and then the rest of it."""
     batch: int = 64
-    """Pictures that go through the image tower at once."""
+    """Images that go through the image tower at once."""
     encodings_mib: int = 64
-    """MiB for what the image tower said of the latest pictures, so that asking again with other names is cheap."""
+    """MiB for what the image tower said of the latest images, so that asking again with other names is cheap."""
     heads_mib: int = 256
     """MiB for the latest lists of class names: their prompts, text features and first-order heads."""
     head_names: int = 200
@@ -48,8 +48,8 @@ class Limits:
         for name, value in asdict(self).items():
             if value < 1:
                 raise InputError(f"{name} is {value}: give at least 1")
-        if self.max_queue < self.max_pictures:
-            raise InputError(f"max_queue is {self.max_queue}: give at least max_pictures, {self.max_pictures}")
+        if self.max_queue < self.max_images:
+            raise InputError(f"max_queue is {self.max_queue}: give at least max_images, {self.max_images}")
 
     @property
     def upload_bytes(self) -> int:

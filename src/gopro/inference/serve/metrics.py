@@ -7,7 +7,7 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
-PICTURES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
@@ -22,18 +22,18 @@ class Metrics:
         self._request_seconds = Histogram(
             "gopro_request_seconds", "What a request took.", ("path",), buckets=SECONDS, registry=self.registry
         )
-        self._pictures = Counter(
-            "gopro_pictures", "Pictures asked about: encoded, cached or unreadable.", ("how",), registry=self.registry
+        self._images = Counter(
+            "gopro_images", "Images asked about: encoded, cached or unreadable.", ("how",), registry=self.registry
         )
         self._batch = Histogram(
-            "gopro_tower_pictures",
-            "Pictures a call of the image tower.",
-            buckets=PICTURES,
+            "gopro_tower_images",
+            "Images a call of the image tower.",
+            buckets=IMAGES,
             registry=self.registry,
         )
         self._stages = Histogram(
             "gopro_stage_seconds",
-            "What stages take: decode a picture, queue a picture, tower and each head a batch.",
+            "What stages take: decode an image, queue an image, tower and each head a batch.",
             ("stage",),
             buckets=SECONDS,
             registry=self.registry,
@@ -47,11 +47,11 @@ class Metrics:
         self._requests.labels(path, str(status)).inc()
         self._request_seconds.labels(path).observe(seconds)
 
-    def picture(self, how: str) -> None:
-        self._pictures.labels(how).inc()
+    def image(self, how: str) -> None:
+        self._images.labels(how).inc()
 
-    def tower(self, pictures: int, milliseconds: float) -> None:
-        self._batch.observe(pictures)
+    def tower(self, images: int, milliseconds: float) -> None:
+        self._batch.observe(images)
         self.stage("tower", milliseconds)
 
     def stage(self, name: str, milliseconds: float) -> None:

@@ -1,4 +1,4 @@
-"""A few pictures to try the server on."""
+"""A few images to try the server on."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ EMBEDDED = "emoji-activities"
 
 
 @dataclass(frozen=True)
-class SamplePicture:
-    """A picture as it is sent.
+class SampleImage:
+    """An image as it is sent.
 
     Attributes:
         label: its class name.
@@ -36,18 +36,18 @@ class SamplePicture:
     kind: str
 
 
-def sample_pictures(run: Run, data: str | None = None, root: Path | None = None) -> list[SamplePicture]:
-    """Test pictures of a data set, each of another class.
+def sample_images(run: Run, data: str | None = None, root: Path | None = None) -> list[SampleImage]:
+    """Test images of a data set, each of another class.
 
     They are shown to whoever can reach the server. So what the run's config names is taken only where it comes with
-    this package: other pictures are somebody's own, and a config may be a stranger's.
+    this package: other images are somebody's own, and a config may be a stranger's.
 
     Args:
         data: the data set; the run's own if it is embedded, else embedded emoji, if not given.
         root: directory that holds the benchmarks' folders.
 
     Raises:
-        InputError: there is no such data, it has no test pictures, or one cannot be read.
+        InputError: there is no such data, it has no test images, or one cannot be read.
     """
     if data is not None:
         return _some(load_dataset(data, root))
@@ -59,19 +59,19 @@ def sample_pictures(run: Run, data: str | None = None, root: Path | None = None)
     return _some(load_dataset(EMBEDDED))
 
 
-def _some(dataset: Dataset) -> list[SamplePicture]:
+def _some(dataset: Dataset) -> list[SampleImage]:
     one_each = list({sample.label: sample for sample in reversed(dataset.test)}.values())
     if not one_each:
-        raise InputError(f"{dataset.name} has no test pictures to show as samples")
+        raise InputError(f"{dataset.name} has no test images to show as samples")
     one_each.sort(key=lambda sample: sample.label)
     count = min(COUNT, len(one_each))
     return [_sent(one_each[i * len(one_each) // count], dataset.classnames) for i in range(count)]
 
 
-def _sent(sample: Sample, names: Sequence[str]) -> SamplePicture:
-    image = sample.picture.open()
+def _sent(sample: Sample, names: Sequence[str]) -> SampleImage:
+    image = sample.image.open()
     small = max(image.size) <= 128  # drawings, that JPEG would blur
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     file = io.BytesIO()
     image.save(file, "PNG" if small else "JPEG", quality=90)
-    return SamplePicture(names[sample.label], file.getvalue(), "image/png" if small else "image/jpeg")
+    return SampleImage(names[sample.label], file.getvalue(), "image/png" if small else "image/jpeg")

@@ -15,17 +15,17 @@ class Prediction(BaseModel):
 
 
 class HeadAnswer(BaseModel):
-    """What a head says of a picture, or why it says nothing; `milliseconds` is for all pictures of the batch."""
+    """What a head says of an image, or why it says nothing; `milliseconds` is for all images of the batch."""
 
     predictions: list[Prediction] = []
     milliseconds: float | None = None
     error: str | None = None
 
 
-class PictureAnswer(BaseModel):
-    """What is said of a picture, or why it cannot be read."""
+class ImageAnswer(BaseModel):
+    """What is said of an image, or why it cannot be read."""
 
-    picture: str
+    image: str
     heads: dict[str, HeadAnswer] = {}
     error: str | None = None
 
@@ -41,7 +41,7 @@ class Answer(BaseModel):
     """`classes` says among how many names was chosen."""
 
     classes: int
-    results: list[PictureAnswer]
+    results: list[ImageAnswer]
     milliseconds: Milliseconds
 
 
@@ -82,12 +82,12 @@ def predict_form(limits: Limits, heads: list[str]) -> dict[str, Any]:
     """The form of POST /predict, in OpenAPI's words."""
     text = {"type": "string"}
     properties = {
-        "pictures": {
+        "images": {
             "type": "array",
             "items": {"type": "string", "format": "binary"},
             "minItems": 1,
-            "maxItems": limits.max_pictures,
-            "description": "Picture files, a field for each.",
+            "maxItems": limits.max_images,
+            "description": "ImageSource files, a field for each.",
         },
         "classes": {
             "type": "array",
@@ -95,7 +95,7 @@ def predict_form(limits: Limits, heads: list[str]) -> dict[str, Any]:
             "maxItems": limits.max_names,
             "description": "Class names, a field for each; those of the training if there are none.",
         },
-        "top_k": {"type": "integer", "minimum": 1, "default": 5, "description": "Names a picture."},
+        "top_k": {"type": "integer", "minimum": 1, "default": 5, "description": "Names an image."},
         "heads": {
             "type": "array",
             "items": {**text, "enum": heads},
@@ -103,7 +103,7 @@ def predict_form(limits: Limits, heads: list[str]) -> dict[str, Any]:
             "description": "Who answers, a field for each.",
         },
     }
-    schema = {"type": "object", "required": ["pictures"], "properties": properties}
+    schema = {"type": "object", "required": ["images"], "properties": properties}
     encoding = {name: {"style": "form", "explode": True} for name in ("classes", "heads")}
     return {
         "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema, "encoding": encoding}}}

@@ -33,7 +33,7 @@ from gopro.runs.run import Run
 
 @dataclass
 class Opened:
-    """A picture that was sent.
+    """An image that was sent.
 
     Attributes:
         name: as the client calls it.
@@ -55,7 +55,7 @@ class Service:
     """A run that answers.
 
     Attributes:
-        requests, pictures: what is in the house.
+        requests, images: what is in the house.
     """
 
     def __init__(self, run: Run, limits: Limits, metrics: Metrics):
@@ -67,12 +67,12 @@ class Service:
         self.batcher = Batcher(self.engine.answer, limits.batch)
         self.builder = Builder(self.heads.built, limits.head_builds, limits.head_seconds)
         self.requests = Gate("requests", limits.max_requests)
-        self.pictures = Gate("pictures", limits.max_queue)
+        self.images = Gate("images", limits.max_queue)
         self._view = make_view("eval", run.method.backbone.preprocess)
         self._decoders = ThreadPoolExecutor(min(16, os.cpu_count() or 1), "decode")
         metrics.gauge("gopro_requests_in_house", "Requests for predictions in work.", lambda: self.requests.held)
-        metrics.gauge("gopro_pictures_in_house", "Pictures that wait or are in work.", lambda: self.pictures.held)
-        metrics.gauge("gopro_encodings_bytes", "Kept of the latest pictures.", lambda: self.encodings.held)
+        metrics.gauge("gopro_images_in_house", "Images that wait or are in work.", lambda: self.images.held)
+        metrics.gauge("gopro_encodings_bytes", "Kept of the latest images.", lambda: self.encodings.held)
 
     def start(self) -> None:
         """In the event loop that asks."""
@@ -88,43 +88,43 @@ class Service:
         """The answer to a request, as JSON.
 
         Raises:
-            Refusal: there is no room, no picture can be read, or no head answers.
+            Refusal: there is no room, no image can be read, or no head answers.
         """
         started = time.perf_counter()
         keys = tuple(Key(head, asked.names or self.names) for head in asked.heads)
         built, refused = await self._built(keys)
-        with self.pictures.holding(len(asked.pictures)):
-            opened = await asyncio.gather(*(self._opened(picture, keys) for picture in asked.pictures))
-            readable = [picture for picture in opened if picture.error is None]
+        with self.images.holding(len(asked.images)):
+            opened = await asyncio.gather(*(self._opened(image, keys) for image in asked.images))
+            readable = [image for image in opened if image.error is None]
             if not readable:
                 raise _unreadable(opened)
             items = await self._answered(readable, tuple(key for key in keys if key not in refused), built, asked.top_k)
         _check_any(items, refused)
         errors = {key: Said(error=InputError(refusal.message)) for key, refusal in refused.items()}
-        said = {id(picture): item.said | errors for picture, item in zip(readable, items, strict=True)}
+        said = {id(image): item.said | errors for image, item in zip(readable, items, strict=True)}
         batches = {item.begun: item.encode_ms for item in items if item.encode_ms}
         return {
             "classes": len(asked.names or self.names),
-            "results": [_result(picture, said.get(id(picture), {})) for picture in opened],
+            "results": [_result(image, said.get(id(image), {})) for image in opened],
             "milliseconds": {
-                "decode": _rounded(sum(picture.milliseconds for picture in opened)),
+                "decode": _rounded(sum(image.milliseconds for image in opened)),
                 "queue": _rounded(1000 * max((item.begun - item.put for item in items), default=0.0)),
                 "encode": _rounded(sum(batches.values())),
                 "total": _rounded(1000 * (time.perf_counter() - started)),
             },
         }
 
-    async def _opened(self, picture: UploadFile, keys: tuple[Key, ...]) -> Opened:
-        opened = await asyncio.get_running_loop().run_in_executor(self._decoders, self._open, picture, keys)
-        self.metrics.picture("unreadable" if opened.error else "encoded" if opened.row is None else "cached")
+    async def _opened(self, image: UploadFile, keys: tuple[Key, ...]) -> Opened:
+        opened = await asyncio.get_running_loop().run_in_executor(self._decoders, self._open, image, keys)
+        self.metrics.image("unreadable" if opened.error else "encoded" if opened.row is None else "cached")
         self.metrics.stage("decode", opened.milliseconds)
         return opened
 
-    def _open(self, picture: UploadFile, keys: tuple[Key, ...]) -> Opened:
-        """Decodes a picture, unless what the tower said of it is all that is needed, and known."""
+    def _open(self, image: UploadFile, keys: tuple[Key, ...]) -> Opened:
+        """Decodes an image, unless what the tower said of it is all that is needed, and known."""
         began = time.perf_counter()
-        content = picture.file.read()
-        opened = Opened((picture.filename or "picture")[:200], hashlib.blake2b(content, digest_size=16).digest())
+        content = image.file.read()
+        opened = Opened((image.filename or "image")[:200], hashlib.blake2b(content, digest_size=16).digest())
         opened.row = self.encodings.get(opened.digest)
         needs_view = not self.run.method.frozen_images and any(key.head != "zeroshot" for key in keys)
         if opened.row is None or needs_view:
@@ -152,11 +152,11 @@ class Service:
         return built, refused
 
     async def _answered(
-        self, pictures: list[Opened], keys: tuple[Key, ...], built: dict[Key, Method], top_k: int
+        self, images: list[Opened], keys: tuple[Key, ...], built: dict[Key, Method], top_k: int
     ) -> list[Item]:
-        """The pictures with what the heads say of them."""
+        """The images with what the heads say of them."""
         loop = asyncio.get_running_loop()
-        items = [Item(p.digest, p.view, p.row, keys, top_k, loop.create_future(), built) for p in pictures]
+        items = [Item(p.digest, p.view, p.row, keys, top_k, loop.create_future(), built) for p in images]
         if keys:
             await asyncio.gather(*map(self.batcher.put, items))
             for item in items:
@@ -165,8 +165,8 @@ class Service:
 
 
 def _unreadable(opened: list[Opened]) -> Refusal:
-    reasons = [{"picture": picture.name, "error": str(picture.error)} for picture in opened]
-    return Refusal(422, "unreadable", reasons[0]["error"], pictures=reasons)
+    reasons = [{"image": image.name, "error": str(image.error)} for image in opened]
+    return Refusal(422, "unreadable", reasons[0]["error"], images=reasons)
 
 
 def _check_any(items: list[Item], refused: dict[Key, Refusal]) -> None:
@@ -176,10 +176,10 @@ def _check_any(items: list[Item], refused: dict[Key, Refusal]) -> None:
         raise next(iter(refused.values()), None) or Refusal(422, "bad_class_names", str(said[0].error))
 
 
-def _result(picture: Opened, said: dict[Key, Said]) -> dict[str, Any]:
-    if picture.error is not None:
-        return {"picture": picture.name, "error": str(picture.error)}
-    return {"picture": picture.name, "heads": {key.head: _head(answer) for key, answer in said.items()}}
+def _result(image: Opened, said: dict[Key, Said]) -> dict[str, Any]:
+    if image.error is not None:
+        return {"image": image.name, "error": str(image.error)}
+    return {"image": image.name, "heads": {key.head: _head(answer) for key, answer in said.items()}}
 
 
 def _head(said: Said) -> dict[str, Any]:

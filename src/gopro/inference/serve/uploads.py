@@ -1,4 +1,4 @@
-"""What a client sends: its form, read within the limits, and its pictures."""
+"""What a client sends: its form, read within the limits, and its images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gopro.inference.serve.errors import Refusal
 from gopro.inference.serve.heads import HEADS, HeadName
 from gopro.inference.serve.limits import Limits
 
-FIELDS = ("pictures", "classes", "top_k", "heads")
+FIELDS = ("images", "classes", "top_k", "heads")
 FEW = 16
 """Fields beside the class names that a form may have."""
 
@@ -30,13 +30,13 @@ class Asked:
     """A request for predictions.
 
     Attributes:
-        pictures: open for as long as `asked` holds them.
+        images: open for as long as `asked` holds them.
         names: to choose from; none for those of training.
         heads: those that are to answer, each once.
-        top_k: how many names a picture.
+        top_k: how many names an image.
     """
 
-    pictures: Sequence[UploadFile]
+    images: Sequence[UploadFile]
     names: tuple[str, ...]
     heads: tuple[HeadName, ...]
     top_k: int
@@ -50,9 +50,7 @@ async def asked(request: Request, limits: Limits, offered: Sequence[HeadName]) -
         Refusal: it is no such form, or goes past a limit.
     """
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-        raise Refusal(
-            415, "not_a_form", "send multipart/form-data, with the field pictures: curl -F pictures=@a.png does"
-        )
+        raise Refusal(415, "not_a_form", "send multipart/form-data, with the field images: curl -F images=@a.png does")
     charset = parse_options_header(request.headers["content-type"])[1].get(b"charset", b"utf-8")
     if charset.lower() not in (b"utf-8", b"utf8"):  # Python has codecs that give no text
         raise Refusal(415, "not_utf_8", "send the form in UTF-8, without another charset in its Content-Type")
@@ -61,7 +59,7 @@ async def asked(request: Request, limits: Limits, offered: Sequence[HeadName]) -
         raise _too_large(limits)
     limited = Request(request.scope, _counted(request.receive, limits))
     reading = limited.form(
-        max_files=limits.max_pictures,
+        max_files=limits.max_images,
         max_fields=limits.max_names + FEW,
         max_part_size=4 * limits.max_name_length + 1024,
     )
@@ -97,13 +95,13 @@ def _counted(receive: Receive, limits: Limits) -> Receive:
 
 def _too_large(limits: Limits) -> Refusal:
     return Refusal(
-        413, "too_large", f"the request has more than {limits.max_upload_mib} MiB: send fewer or smaller pictures"
+        413, "too_large", f"the request has more than {limits.max_upload_mib} MiB: send fewer or smaller images"
     )
 
 
-def _too_many_pictures(limits: Limits) -> Refusal:
+def _too_many_images(limits: Limits) -> Refusal:
     return Refusal(
-        422, "too_many_pictures", f"more than {limits.max_pictures} pictures: send the others in requests of their own"
+        422, "too_many_images", f"more than {limits.max_images} images: send the others in requests of their own"
     )
 
 
@@ -114,7 +112,7 @@ def _too_many_names(limits: Limits) -> Refusal:
 def _misread(reason: str, limits: Limits) -> Refusal:
     """What the form's parser says, as a refusal: its limits are ours."""
     if reason.startswith("Too many files"):
-        return _too_many_pictures(limits)
+        return _too_many_images(limits)
     if reason.startswith("Too many fields"):
         return _too_many_names(limits)
     if reason.startswith(("Field exceeded", "Part exceeded")):
@@ -133,13 +131,13 @@ def _understood(form: FormData, limits: Limits, offered: Sequence[HeadName]) -> 
     for field in form:
         if field not in FIELDS:
             raise Refusal(422, "unknown_field", f"there is no field {_short(field)!r}: there are {', '.join(FIELDS)}")
-    pictures = [picture for picture in form.getlist("pictures") if isinstance(picture, UploadFile)]
-    if len(pictures) < len(form.getlist("pictures")):
-        raise Refusal(422, "not_a_file", "the field pictures must hold files: curl -F pictures=@a.png sends one")
-    if not pictures:
-        raise Refusal(422, "no_pictures", "there are no pictures: send at least one in the field pictures")
+    images = [image for image in form.getlist("images") if isinstance(image, UploadFile)]
+    if len(images) < len(form.getlist("images")):
+        raise Refusal(422, "not_a_file", "the field images must hold files: curl -F images=@a.png sends one")
+    if not images:
+        raise Refusal(422, "no_images", "there are no images: send at least one in the field images")
     return Asked(
-        pictures=pictures,
+        images=images,
         names=_names(_texts(form, "classes"), limits),
         heads=_heads(_texts(form, "heads"), offered),
         top_k=_top_k(_texts(form, "top_k")),

@@ -1,9 +1,9 @@
-// The page of `gopro serve`: which picture, which names, which heads; and asking the server when one of them changes.
-// names.js, pictures.js and bars.js each keep a part of the page, server.js talks.
+// The page of `gopro serve`: which image, which names, which heads; and asking the server when one of them changes.
+// names.js, images.js and bars.js each keep a part of the page, server.js talks.
 
 import { draw as drawBars, percent, time, top } from "./bars.js";
 import { Names } from "./names.js";
-import { Pictures } from "./pictures.js";
+import { Images } from "./images.js";
 import { about, predict, Refusal, samples } from "./server.js";
 
 const SETTLE = 120; // ms without another change of names before the server is asked
@@ -14,7 +14,7 @@ const TITLES = { exact: "Exact head", "first-order": "First-order head", zerosho
 const byId = (id) => document.getElementById(id);
 const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
 
-let info, names, pictures;
+let info, names, images;
 let heads; // those that are shown
 let version = 0; // of the names; an answer about other names than these is stale
 let asked = new AbortController(); // what is under way; a later question ends it
@@ -22,41 +22,41 @@ let timer = 0;
 const problems = new Map(); // head → why it has no answer: `{text, passing, again}`, whether it is asked again by itself
 
 const title = (head) => (head === "exact" && !info.heads.includes("first-order") ? info.method : TITLES[head]);
-const isFresh = (picture, head) => picture.answers.get(head)?.version === version;
+const isFresh = (image, head) => image.answers.get(head)?.version === version;
 
-/** Asks for what is not answered yet: the first head about the picture that is shown, then all else. */
+/** Asks for what is not answered yet: the first head about the image that is shown, then all else. */
 async function refresh() {
   clearTimeout(timer);
   asked.abort();
   asked = new AbortController();
   const { signal } = asked;
-  const picture = pictures.current;
+  const image = images.current;
   problems.clear();
   draw();
-  if (!picture || picture.error || !names.now.length) return;
-  // The first head to be asked has the picture encoded, the others find that done.
+  if (!image || image.error || !names.now.length) return;
+  // The first head to be asked has the image encoded, the others find that done.
   const [lead, ...rest] = heads;
-  if (!(await put([picture], lead, signal))) return;
-  await Promise.all([...rest.map((head) => follow(picture, head, signal)), fillStrip(lead, signal)]);
+  if (!(await put([image], lead, signal))) return;
+  await Promise.all([...rest.map((head) => follow(image, head, signal)), fillStrip(lead, signal)]);
 }
 
-/** Asks another head about the picture. */
-async function follow(picture, head, signal) {
+/** Asks another head about the image. */
+async function follow(image, head, signal) {
   if (head === "first-order" && !names.original) await sleep(BUILD);
-  if (!signal.aborted) await put([picture], head, signal);
+  if (!signal.aborted) await put([image], head, signal);
 }
 
-/** Asks about the strip's other pictures, as many at once as the server takes. */
+/** Asks about the strip's other images, as many at once as the server takes. */
 async function fillStrip(head, signal) {
-  const others = pictures.all.filter((picture) => picture !== pictures.current && !picture.error);
+  const others = images.all.filter((image) => image !== images.current && !image.error);
   for (const part of parts(others)) if (!(await put(part, head, signal))) return;
 }
 
-/** Asks one head about pictures and keeps the answers; whether it is worth asking for more. */
+/** Asks one head about images and keeps the answers; whether it is worth asking for more. */
 async function put(asking, head, signal) {
-  asking = asking.filter((picture) => !isFresh(picture, head));
+  asking = asking.filter((image) => !isFresh(image, head));
   if (!asking.length) return true;
-  const files = asking.map((picture) => picture.file);
+  const files = asking.map((image) => image.file);
   const own = names.original ? null : names.now;
   for (let left = PATIENCE; ; left--) {
     let refusal;
@@ -64,9 +64,9 @@ async function put(asking, head, signal) {
       const answers = await predict(files, own, names.now.length, head, signal);
       if (signal.aborted) return false;
       problems.delete(head);
-      asking.forEach((picture, i) => {
-        picture.error = answers[i].error ?? "";
-        if (!picture.error) picture.answers.set(head, { ...answers[i], version });
+      asking.forEach((image, i) => {
+        image.error = answers[i].error ?? "";
+        if (!image.error) image.answers.set(head, { ...answers[i], version });
       });
       draw();
       return true;
@@ -77,7 +77,7 @@ async function put(asking, head, signal) {
     }
     const again = refusal.after > 0 && left > 0;
     // About the strip's others the person hears when they choose them.
-    if (asking.includes(pictures.current)) {
+    if (asking.includes(images.current)) {
       const text = refusal.message + (again ? "; this page does." : "");
       problems.set(head, { text, passing: refusal.passing, again });
       draw();
@@ -88,61 +88,61 @@ async function put(asking, head, signal) {
   }
 }
 
-/** Pictures in parts that the server takes at once. */
+/** Images in parts that the server takes at once. */
 function* parts(all) {
   let part = [];
   let bytes = 0;
-  for (const picture of all) {
+  for (const image of all) {
     // Half of what it takes: names and the form's own lines come on top.
-    if (part.length && bytes + picture.file.size > info.limits.upload_bytes / 2) {
+    if (part.length && bytes + image.file.size > info.limits.upload_bytes / 2) {
       yield part;
       [part, bytes] = [[], 0];
     }
-    part.push(picture);
-    bytes += picture.file.size;
+    part.push(image);
+    bytes += image.file.size;
   }
   if (part.length) yield part;
 }
 
 /** Draws what is known; of what is asked anew, the last answer, paler. */
 function draw() {
-  const picture = pictures.current;
+  const image = images.current;
   const [lead] = heads;
   const best = (of) => (names.now.length ? top(of, names.now) : "");
-  pictures.draw((other) => (isFresh(other, lead) ? best(other.answers.get(lead).of) : ""));
+  images.draw((other) => (isFresh(other, lead) ? best(other.answers.get(lead).of) : ""));
   const columns = heads.map((head) => {
-    const answer = picture?.error ? null : picture?.answers.get(head);
-    const fresh = Boolean(answer && isFresh(picture, head));
+    const answer = image?.error ? null : image?.answers.get(head);
+    const fresh = Boolean(answer && isFresh(image, head));
     const failed = problems.has(head) && !problems.get(head).again;
     return { head, title: title(head), of: answer?.of, milliseconds: answer?.head, fresh, failed };
   });
   drawBars(columns, names.now);
-  drawProblems(picture);
+  drawProblems(image);
   const [{ of, fresh }] = columns;
   const line = byId("best");
   line.className = of ? (fresh ? "" : "stale") : "hint";
   if (of && names.now.length) {
     const share = Object.assign(document.createElement("span"), { textContent: percent(of.get(best(of)) ?? 0) });
     line.replaceChildren(best(of), " ", share);
-  } else line.textContent = hint(picture);
-  byId("times").textContent = fresh && names.now.length ? cost(picture.answers.get(lead)) : "";
+  } else line.textContent = hint(image);
+  byId("times").textContent = fresh && names.now.length ? cost(image.answers.get(lead)) : "";
   const said = fresh ? line.textContent : "";
   if (byId("said").textContent !== said) byId("said").textContent = said;
 }
 
-function hint(picture) {
+function hint(image) {
   if (!names.now.length) return "Add a class name to ask about.";
-  if (!picture) return "Choose a picture, and here is what it may be.";
-  return byId("trouble").hidden ? "Looking at the picture …" : "";
+  if (!image) return "Choose an image, and here is what it may be.";
+  return byId("trouble").hidden ? "Looking at the image …" : "";
 }
 
 function cost({ encode, total }) {
-  const tower = encode ? `Encoding the picture took ${time(encode)}` : "The picture was encoded before";
+  const tower = encode ? `Encoding the image took ${time(encode)}` : "The image was encoded before";
   return `${tower}, the whole answer ${time(total)}.`;
 }
 
-function drawProblems(picture) {
-  const found = picture?.error ? [["", { text: picture.error }]] : [...problems];
+function drawProblems(image) {
+  const found = image?.error ? [["", { text: image.error }]] : [...problems];
   const lines = new Map(); // what several heads say is said once
   for (const [head, { text, passing }] of found) {
     const whole = passing || !head || head === heads[0];
@@ -179,7 +179,7 @@ function offerHeads() {
     };
   }
   byId("heads").hidden = boxes.length < 2;
-  byId("meaning").hidden = !info.heads.includes("first-order"); // the others' texts are not encoded for a picture
+  byId("meaning").hidden = !info.heads.includes("first-order"); // the others' texts are not encoded for an image
 }
 
 async function start() {
@@ -196,7 +196,7 @@ async function start() {
   const bold = (textContent) => Object.assign(document.createElement("b"), { textContent });
   byId("about").replaceChildren(...told.map((part, i) => (i % 2 ? part : bold(part))));
   document.title = `GOPro: ${info.data}`;
-  pictures = new Pictures(info.limits, refresh);
+  images = new Images(info.limits, refresh);
   names = new Names(info.classes, info.limits.names, () => {
     version++;
     asked.abort();
@@ -207,7 +207,7 @@ async function start() {
   offerHeads();
   draw();
   try {
-    for await (const { file, label } of samples()) pictures.offer(file, label);
+    for await (const { file, label } of samples()) images.offer(file, label);
   } catch (error) {
     if (!(error instanceof Refusal)) throw error; // the page works without samples as well
   }

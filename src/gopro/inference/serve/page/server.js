@@ -74,13 +74,13 @@ export async function* samples() {
 }
 
 /**
- * Asks about pictures by one head, with all probabilities.
- * `names` is null for those of training. Gives an answer a picture: `error`, or `of` (name → probability) and `head`,
+ * Asks about images by one head, with all probabilities.
+ * `names` is null for those of training. Gives an answer an image: `error`, or `of` (name → probability) and `head`,
  * `encode`, `total` in milliseconds.
  */
 export async function predict(files, names, count, head, signal) {
   const form = new FormData();
-  for (const file of files) form.append("pictures", file, file.name || "picture");
+  for (const file of files) form.append("images", file, file.name || "image");
   for (const name of names ?? []) form.append("classes", name);
   form.append("top_k", count);
   form.append("heads", head);
@@ -88,7 +88,7 @@ export async function predict(files, names, count, head, signal) {
   try {
     answer = await ask("predict", { method: "POST", body: form, signal });
   } catch (refusal) {
-    if (refusal.error?.code === "unreadable") return refusal.error.pictures; // none of them can be read
+    if (refusal.error?.code === "unreadable") return refusal.error.images; // none of them can be read
     throw refusal;
   }
   const { results, milliseconds } = answer;

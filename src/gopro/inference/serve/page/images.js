@@ -1,4 +1,4 @@
-// The pictures: taken in by dropping, pasting and choosing, shown large, as a strip to choose from; and the samples.
+// The images: taken in by dropping, pasting and choosing, shown large, as a strip to choose from; and the samples.
 
 const shown = document.getElementById("shown");
 const strip = document.getElementById("strip");
@@ -9,14 +9,14 @@ const samples = document.querySelector("#samples ul");
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
 
 /** What is asked about: whoever asks keeps `answers` (head → answer) and, if it cannot be read, the `error`. */
-class Picture {
+class ImageSource {
   constructor(file, caption) {
     Object.assign(this, { file, caption, url: URL.createObjectURL(file), answers: new Map(), error: "" });
   }
 }
 
-export class Pictures {
-  /** `chosen` is called when another picture is to be asked about, `current`, which is none at first. */
+export class Images {
+  /** `chosen` is called when another image is to be asked about, `current`, which is none at first. */
   constructor(limits, chosen) {
     Object.assign(this, { limits, chosen, all: [], current: null });
     this.listen();
@@ -27,8 +27,8 @@ export class Pictures {
     const refusals = [];
     const added = [];
     for (const file of files) {
-      if (this.all.length + added.length === this.limits.pictures) {
-        refusals.push(`At most ${this.limits.pictures} pictures at a time: ${file.name} and what follows are left out.`);
+      if (this.all.length + added.length === this.limits.images) {
+        refusals.push(`At most ${this.limits.images} images at a time: ${file.name} and what follows are left out.`);
         break;
       }
       if (file.size > this.limits.upload_bytes) {
@@ -37,9 +37,9 @@ export class Pictures {
         continue;
       }
       try {
-        added.push(new Picture(new File([await file.arrayBuffer()], file.name, { type: file.type }), file.name));
+        added.push(new ImageSource(new File([await file.arrayBuffer()], file.name, { type: file.type }), file.name));
       } catch {
-        refusals.push(`${file.name} cannot be read: give picture files, not folders.`);
+        refusals.push(`${file.name} cannot be read: give image files, not folders.`);
       }
     }
     refused.textContent = refusals.join("\n");
@@ -48,67 +48,67 @@ export class Pictures {
     if (added.length) this.choose(added[0]);
   }
 
-  /** Offers a sample. It is none of the strip's pictures, which are the person's own. */
+  /** Offers a sample. It is none of the strip's images, which are the person's own. */
   offer(file, label) {
-    const picture = new Picture(file, `Sample: ${label}`);
+    const image = new ImageSource(file, `Sample: ${label}`);
     const item = document.createElement("li");
-    picture.button = item.appendChild(this.button(picture, picture.caption));
+    image.button = item.appendChild(this.button(image, image.caption));
     samples.append(item);
     samples.parentElement.hidden = false;
   }
 
-  choose(picture) {
-    for (const button of document.querySelectorAll(".pictures [aria-current]")) button.removeAttribute("aria-current");
-    this.current = picture;
+  choose(image) {
+    for (const button of document.querySelectorAll(".images [aria-current]")) button.removeAttribute("aria-current");
+    this.current = image;
     this.chosen();
   }
 
-  remove(picture) {
-    const index = this.all.indexOf(picture);
+  remove(image) {
+    const index = this.all.indexOf(image);
     const next = this.all[index + 1] ?? this.all[index - 1] ?? null;
     this.all.splice(index, 1);
-    URL.revokeObjectURL(picture.url);
-    picture.button.parentElement.remove();
-    this.choose(picture === this.current ? next : this.current);
+    URL.revokeObjectURL(image.url);
+    image.button.parentElement.remove();
+    this.choose(image === this.current ? next : this.current);
     (strip.hidden ? files : next.button).focus();
   }
 
-  /** `top` gives what to write below a picture of the strip. */
+  /** `top` gives what to write below an image of the strip. */
   draw(top) {
-    const picture = this.current;
-    document.body.classList.toggle("begun", picture !== null);
-    shown.hidden = picture === null;
-    strip.hidden = this.all.length < (this.all.includes(picture) ? 2 : 1);
+    const image = this.current;
+    document.body.classList.toggle("begun", image !== null);
+    shown.hidden = image === null;
+    strip.hidden = this.all.length < (this.all.includes(image) ? 2 : 1);
     for (const other of this.all) {
       if (!other.button) strip.append(this.inStrip(other));
       other.button.classList.toggle("broken", Boolean(other.error));
       other.button.querySelector("span").textContent = other.error ? "unreadable" : top(other);
     }
-    if (!picture) return;
-    const image = document.getElementById("picture");
-    if (image.getAttribute("src") !== picture.url) image.src = picture.url;
-    image.alt = picture.caption;
-    document.getElementById("caption").textContent = picture.caption;
-    picture.button.setAttribute("aria-current", "true");
+    if (!image) return;
+    const element = document.getElementById("image");
+    if (element.getAttribute("src") !== image.url) element.src = image.url;
+    element.alt = image.caption;
+    document.getElementById("caption").textContent = image.caption;
+    image.button.setAttribute("aria-current", "true");
   }
 
-  button(picture, title) {
+  button(image, title) {
     const button = document.createElement("button");
-    Object.assign(button, { type: "button", title, onclick: () => this.choose(picture) });
-    button.append(Object.assign(document.createElement("img"), { src: picture.url, alt: title }));
+    Object.assign(button, { type: "button", title, onclick: () => this.choose(image) });
+    button.append(Object.assign(document.createElement("img"), { src: image.url, alt: title }));
     return button;
   }
 
-  inStrip(picture) {
+  inStrip(image) {
     const item = document.createElement("li");
-    picture.button = this.button(picture, picture.file.name);
-    picture.button.append(document.createElement("span"));
-    picture.button.setAttribute("aria-keyshortcuts", "Delete");
-    picture.button.onkeydown = ({ key }) => (key === "Delete" || key === "Backspace") && this.remove(picture);
+    image.button = this.button(image, image.file.name);
+    image.button.append(document.createElement("span"));
+    image.button.setAttribute("aria-keyshortcuts", "Delete");
+    image.button.onkeydown = ({ key }) => (key === "Delete" || key === "Backspace") && this.remove(image);
     const remove = document.createElement("button");
-    Object.assign(remove, { type: "button", tabIndex: -1, className: "remove", onclick: () => this.remove(picture) });
-    remove.setAttribute("aria-label", `Remove ${picture.file.name}`);
-    item.append(picture.button, remove);
+    Object.assign(remove, { type: "button", tabIndex: -1, className: "remove", onclick: () => this.remove(image) });
+    remove.setAttribute("aria-label", `Remove ${image.file.name}`);
+    item.append(image.button, remove);
     return item;
   }
 
