@@ -21,7 +21,7 @@ from torch import Tensor
 from gopro.data.load_dataset import load_dataset
 from gopro.data.transforms import make_view
 from gopro.inference.classifier import load
-from gopro.inference.taylor_head import settled
+from gopro.inference.taylor_head import with_fixed_text
 from gopro.inference.taylor_head_files import spread
 
 
@@ -39,7 +39,7 @@ def main() -> None:
     about = json.loads(session.get_modelmeta().custom_metadata_map["gopro"])
     classifier = load(options.run, "cpu", about["head"]["kind"])
     assert classifier.run is not None
-    method, config = settled(classifier.method), classifier.run.config
+    method, config = with_fixed_text(classifier.method), classifier.run.config
     view = make_view("eval", method.backbone.preprocess)
     test = load_dataset(config.data, config.root).half(config.classes).test
     images = torch.stack([view(sample.image.open()) for sample in spread(test, options.images)])

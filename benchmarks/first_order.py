@@ -18,7 +18,7 @@ import torch
 
 from gopro.data.load_dataset import load_dataset
 from gopro.inference.evaluate import encode_samples, evaluate
-from gopro.inference.taylor_head import Agreement, FirstOrder, Terms, expand
+from gopro.inference.taylor_head import Agreement, TaylorHead, Terms, expand
 from gopro.runs.run import load_run
 
 
@@ -49,7 +49,7 @@ def main() -> None:
     exact = evaluate(run.method.for_classes(dataset.classnames), images)
 
     def row(kind: str, terms: Terms) -> dict[str, object]:
-        head = evaluate(FirstOrder(run.method, dataset.classnames, terms, None), images)
+        head = evaluate(TaylorHead(run.method, dataset.classnames, terms, None), images)
         agreement = Agreement.between(exact.probabilities, head.probabilities)
         return {"kind": kind, "terms": len(terms.kept), "accuracy": head.accuracy, **asdict(agreement)}
 

@@ -97,7 +97,7 @@ class Ranks:
             dist.barrier()
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = Ranks()
 """A single process."""
 
 

@@ -280,7 +280,7 @@ def test_a_run_that_kills_its_process_each_time_is_given_up(tmp_path: Path) -> N
             f"""
             import json, os
             from pathlib import Path
-            import gopro.sweep.worker as worker
+            import gopro.benchmark.worker as worker
             from gopro import BenchmarkConfig, benchmark
             train = worker.train
             def deadly(config, **keywords):

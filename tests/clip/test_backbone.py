@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from gopro.clip.backbone import Backbone, Encoded, from_openai, load_backbone, token_statistics
 from gopro.clip.encode_text import encode_texts, make_prompts
-from gopro.clip.quick_gelu import FusedQuickGELU, fuse_activations
+from gopro.clip.quick_gelu import FusedQuickGELU, fuse_quick_gelu
 from gopro.data.transforms import Preprocess
 from gopro.errors import InputError
 
@@ -293,7 +293,7 @@ def test_the_fused_activation_is_open_clips_and_keeps_one_tensor() -> None:
     gradients = [torch.autograd.grad((y * weights).sum(), x)[0] for y in (fused, expected)]
     torch.testing.assert_close(*gradients)
     clip = model("vit", quick_gelu=True)
-    fuse_activations(clip)
+    fuse_quick_gelu(clip)
     assert not any(isinstance(module, QuickGELU) for module in clip.modules())
     assert sum(isinstance(module, FusedQuickGELU) for module in clip.modules()) == 3 + 2
 

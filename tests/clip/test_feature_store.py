@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from gopro.clip.backbone import Backbone, Encoded, load_backbone
 from gopro.clip.feature_store import FORMAT, FeatureStore, cache_folder
-from gopro.clip.features import Wanted, encode_views
+from gopro.clip.features import ViewRequest, encode_views
 from gopro.data.emoji import Scene
 from gopro.data.image_file import ImageFile
 from gopro.data.load_dataset import load_dataset
@@ -43,11 +43,11 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def wanted(images: Sequence = SCENES) -> list[Wanted]:
-    return [Wanted(p, view, draw) for p in images for draw in (0, 1) for view in ("base", "augmix")]
+def wanted(images: Sequence = SCENES) -> list[ViewRequest]:
+    return [ViewRequest(p, view, draw) for p in images for draw in (0, 1) for view in ("base", "augmix")]
 
 
-def directly(backbone: Backbone, want: Wanted) -> Encoded:
+def directly(backbone: Backbone, want: ViewRequest) -> Encoded:
     """By the definition of a draw."""
     view = make_view(want.view, backbone.preprocess)
     key = (want.image.digest(), want.draw, want.view)
@@ -91,7 +91,7 @@ def test_content_is_what_counts(tmp_path: Path, tiny: Backbone) -> None:
     store, made = FeatureStore(tiny, tmp_path / "store"), []
 
     def encode(path: Path) -> Encoded:
-        return encode_views(store, [Wanted(ImageFile(path), "eval")], on_progress=made.append)[:]
+        return encode_views(store, [ViewRequest(ImageFile(path), "eval")], on_progress=made.append)[:]
 
     first = encode(image)
     shutil.copy(image, tmp_path / "other name.png")
@@ -105,7 +105,7 @@ def test_content_is_what_counts(tmp_path: Path, tiny: Backbone) -> None:
 
 def test_views_draws_preprocessing_and_precision_are_told_apart(tmp_path: Path, tiny: Backbone) -> None:
     store = FeatureStore(tiny, tmp_path)
-    wants = [Wanted(SCENES[0], view, draw) for view, draw in (("eval", 0), ("base", 0), ("base", 1), ("moco", 0))]
+    wants = [ViewRequest(SCENES[0], view, draw) for view, draw in (("eval", 0), ("base", 0), ("base", 1), ("moco", 0))]
     plain = encode_views(store, wants)[:].rows()
     with torch.autocast("cpu", torch.bfloat16):
         rough = encode_views(store, wants)[:].rows()
@@ -131,10 +131,10 @@ def test_a_digest_is_of_the_scene(tiny: Backbone) -> None:
     assert renamed.digest() == digests[0] != moved.digest()
 
 
-def many(step: int = 1) -> list[Wanted]:
+def many(step: int = 1) -> list[ViewRequest]:
     """Some 700 views, forwards or backwards."""
     images = [sample.image for sample in load_dataset("emoji-activities").train[::8]]
-    return [Wanted(image, "base", draw) for image in images for draw in (0, 1)][::step]
+    return [ViewRequest(image, "base", draw) for image in images for draw in (0, 1)][::step]
 
 
 FILL = """
@@ -144,7 +144,7 @@ FILL = """
     import torch
     from gopro.clip import features
     from gopro.backbone import load_backbone
-    from gopro.store import FeatureStore
+    from gopro.clip.feature_store import FeatureStore
     from test_store import many
     features.FLUSH_ROWS = 32
     torch.set_num_threads(1)

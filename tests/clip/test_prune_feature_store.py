@@ -10,7 +10,7 @@ import torch
 from gopro import cli
 from gopro.clip.backbone import Backbone
 from gopro.clip.feature_store import FeatureStore
-from gopro.clip.features import Wanted, encode_views
+from gopro.clip.features import ViewRequest, encode_views
 from gopro.clip.prune_feature_store import kept, prune
 from gopro.data.load_dataset import load_dataset
 from gopro.errors import InputError
@@ -25,7 +25,7 @@ def filled(tmp_path: Path, tiny: Backbone) -> Path:
     folder = tmp_path / "store"
     for number in (1, 2, 3):
         before = set(folder.rglob("*.safetensors"))
-        encode_views(FeatureStore(tiny, folder), [Wanted(p, "base", number) for p in IMAGES[:number]])
+        encode_views(FeatureStore(tiny, folder), [ViewRequest(p, "base", number) for p in IMAGES[:number]])
         [path] = set(folder.rglob("*.safetensors")) - before
         age(path, 40 - 10 * number)
     return folder
@@ -89,13 +89,13 @@ def test_the_longest_unused_go_first(filled: Path) -> None:
 
 
 def test_reading_counts_as_use(filled: Path, tiny: Backbone) -> None:
-    encode_views(FeatureStore(tiny, filled), [Wanted(IMAGES[0], "base", 1)])
+    encode_views(FeatureStore(tiny, filled), [ViewRequest(IMAGES[0], "base", 1)])
     prune(filled, older_than=15)
     assert counts(filled) == [1, 3]
 
 
 def test_a_reader_at_work_goes_on(filled: Path, tiny: Backbone) -> None:
-    wanted = [Wanted(p, "base", 3) for p in IMAGES[:3]]
+    wanted = [ViewRequest(p, "base", 3) for p in IMAGES[:3]]
     store = FeatureStore(tiny, filled)
     features = encode_views(store, wanted)
     before = features[:].rows().clone()

@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-import gopro.data.open_guarded as reading
 from gopro.clip.backbone import Backbone
 from gopro.clip.feature_store import FeatureStore
 from gopro.data.dataset import Sample
 from gopro.data.image_file import ImageFile
-from gopro.data.loader import DrawnView, in_memory, train_batches, view_batches
+from gopro.data.loader import DrawnView, load_into_memory, train_batches, view_batches
 from gopro.errors import InputError
 from tools.torture import data as torture
 
@@ -70,7 +69,7 @@ def test_content_that_changed_is_not_taken_for_what_it_was(tmp_path: Path, tiny:
     digest = image.digest()
     drawn = [DrawnView(image, view, digest, 0) for view in ("eval", "base")]
     assert len(list(view_batches(drawn, tiny.preprocess, 1))) == 2
-    kept = in_memory([Sample(image, 0)] * 2, tiny.preprocess, budget=0)
+    kept = load_into_memory([Sample(image, 0)] * 2, tiny.preprocess, budget=0)
     assert kept[0].image.digest() == digest and kept[0].image.name == image.name
     Image.new("RGB", (40, 40), "red").save(path)
     for workers in (0, 1):
@@ -82,7 +81,7 @@ def test_content_that_changed_is_not_taken_for_what_it_was(tmp_path: Path, tiny:
 
 
 def test_a_sound_store_is_read_without_a_word(images: Path, tmp_path: Path, tiny: Backbone) -> None:
-    wanted = [torture.Wanted(s.image, "eval") for s in torture.load_dataset(str(images)).train]
+    wanted = [torture.ViewRequest(s.image, "eval") for s in torture.load_dataset(str(images)).train]
     expected = torture.encode_views(FeatureStore(tiny, tmp_path), wanted)[:].rows()
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -15,7 +15,15 @@ from PIL import Image
 from gopro.data.dataset import Sample
 from gopro.data.image_file import ImageFile
 from gopro.data.load_dataset import load_dataset
-from gopro.data.loader import Batch, DecodedImage, EpochBatches, ImageViews, eval_batches, in_memory, train_batches
+from gopro.data.loader import (
+    Batch,
+    DecodedImage,
+    EpochBatches,
+    ImageViews,
+    eval_batches,
+    load_into_memory,
+    train_batches,
+)
 from gopro.data.transforms import Preprocess, View, ViewName, make_view, reduced, seeded, stable_seed
 from gopro.errors import InputError
 
@@ -259,7 +267,7 @@ def test_images_in_memory_give_the_same_bits_and_are_opened_once():
     expected = collected(train_batches(samples, TRIPLE, SMALL, batch_size=5, seed=1))
     kept_bytes = 4 * 150 * 140
     for budget, kept in ((0, 0), (kept_bytes * 2 + 5, 2), (2**30, 5)):
-        held = in_memory(samples, SMALL, budget)
+        held = load_into_memory(samples, SMALL, budget)
         assert [s.image.name for s in held] == [s.image.name for s in samples]
         assert sum(isinstance(s.image, DecodedImage) for s in held) == kept
         assert same(collected(train_batches(held, TRIPLE, SMALL, batch_size=5, seed=1)), expected)

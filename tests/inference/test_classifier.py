@@ -16,7 +16,7 @@ import gopro
 from gopro.clip.backbone import Backbone
 from gopro.data.image_file import ImageFile
 from gopro.data.loader import eval_batches
-from gopro.data.prefetch import decoded
+from gopro.data.prefetch import decode_ahead
 from gopro.errors import InputError
 from gopro.inference.classifier import Classifier
 from gopro.methods.registry import METHODS, build_method
@@ -344,7 +344,7 @@ def test_decoding_in_threads_changes_nothing(tmp_path: Path, classifier: Classif
         scene(i).save(paths[-1])
     alone = [classifier._view(ImageFile(path).open()) for path in paths]
     for batch, workers in ((1, 1), (7, 3), (64, None)):
-        parts = list(decoded(map(ImageFile, paths), classifier._view, batch=batch, workers=workers))
+        parts = list(decode_ahead(map(ImageFile, paths), classifier._view, batch=batch, workers=workers))
         assert [len(part) for part in parts] == [batch] * (30 // batch) + ([30 % batch] if 30 % batch else [])
         for expected, (_, image) in zip(alone, [item for part in parts for item in part], strict=True):
             assert isinstance(image, torch.Tensor) and torch.equal(image, expected)

@@ -17,7 +17,7 @@ from gopro.data.load_dataset import load_dataset
 from gopro.errors import InputError
 from gopro.inference.classifier import Classifier
 from gopro.inference.evaluate import EncodedSamples, encode_samples, evaluate
-from gopro.inference.taylor_head import Agreement, FirstOrder, constant, coordinates, first_order, principal_directions
+from gopro.inference.taylor_head import Agreement, TaylorHead, constant, coordinates, first_order, principal_directions
 from gopro.inference.taylor_head_files import build_head, head_path, load_head, ready_head
 from gopro.methods.base import Method
 from gopro.methods.gopro import GOPro
@@ -213,7 +213,7 @@ def test_a_head_is_kept_and_found_again(run: Run, tmp_path: Path, tiny: Backbone
     assert found.agreement.images == 21  # of the 43 validation images, one a class, every second
     samples = encode_samples(run.method, load_dataset("emoji-activities").half("base").test[:40])
     head = ready_head(run, run.method.classnames)
-    assert isinstance(head, FirstOrder) and head_path(run, run.method.classnames).is_file()
+    assert isinstance(head, TaylorHead) and head_path(run, run.method.classnames).is_file()
     agreement = Agreement.between(evaluate(run.method, samples).probabilities, evaluate(head, samples).probabilities)
     assert agreement.largest < 0.02
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from gopro.clip.backbone import Backbone, Encoded
 from gopro.inference.taylor_head import first_order
 from gopro.methods.base import Method
-from gopro.methods.ood_gate import Familiarity
+from gopro.methods.ood_gate import OODGate
 from gopro.methods.registry import build_method
 
 NAMES, TEMPLATE = ["red fox", "owl", "grand piano", "dog"], "a photo of a {}."
@@ -21,7 +21,7 @@ def around(centres: Tensor, each: int, spread: float, seed: int) -> tuple[Tensor
 
 def test_it_is_1_for_images_like_those_seen_and_less_the_less_they_are_like_them() -> None:
     centres = F.normalize(torch.randn(5, 64, generator=torch.Generator().manual_seed(0)), dim=-1)
-    familiarity = Familiarity(6, 64)  # of the sixth class nothing is seen
+    familiarity = OODGate(6, 64)  # of the sixth class nothing is seen
     seen, labels = around(centres, 40, 0.05, seed=1)
     assert familiarity(seen).eq(1).all()
     for part in (slice(0, 90), slice(90, None)):

@@ -22,7 +22,7 @@ from PIL import Image
 from gopro import cli
 from gopro.cli.console import Screen, shown
 from gopro.clip.backbone import Backbone, load_backbone
-from gopro.clip.safe_load import load_plain, state_dict
+from gopro.clip.safe_load import safe_load, state_dict
 from gopro.data.image_file import ImageFile
 from gopro.data.load_dataset import load_dataset
 from gopro.data.unpack import unpack
@@ -69,13 +69,13 @@ def test_tensors_that_claim_more_than_their_file_has(tmp_path: Path) -> None:
     for name, content in hostile.bombs():
         path = tmp_path / "bomb.pt"
         path.write_bytes(content)
-        said = refusal(lambda path=path: state_dict(path, load_plain(path)))
+        said = refusal(lambda path=path: state_dict(path, safe_load(path)))
         assert str(path) in said and any(w in said for w in ("claims", "compressed", "no plain tensor", "damaged")), (
             name
         )
     tied = torch.ones(8, 4)
     torch.save({"a": tied, "b": tied[:2], "c": tied.T}, tmp_path / "tied.pt")
-    assert state_dict(tmp_path / "tied.pt", load_plain(tmp_path / "tied.pt"))["c"].shape == (4, 8)
+    assert state_dict(tmp_path / "tied.pt", safe_load(tmp_path / "tied.pt"))["c"].shape == (4, 8)
 
 
 def test_no_shell_no_pickle_no_code_in_our_source() -> None:

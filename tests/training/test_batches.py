@@ -15,7 +15,7 @@ from torch import Tensor
 from gopro import benchmark
 from gopro.clip.backbone import Backbone
 from gopro.clip.feature_store import FeatureStore
-from gopro.clip.features import Wanted, encode_views
+from gopro.clip.features import ViewRequest, encode_views
 from gopro.data.dataset import Sample
 from gopro.data.emoji import Scene
 from gopro.data.load_dataset import load_dataset
@@ -30,7 +30,7 @@ from gopro.training import loop as fit_module
 from gopro.training.devices import make_fabric
 from gopro.training.loop import Step
 from gopro.training.resume_state import RESUME
-from gopro.training.train import resume, train, training_draws
+from gopro.training.train import draws_for_solve, resume, train
 
 CONFIG = TrainConfig(
     data="emoji-activities",
@@ -188,7 +188,7 @@ def test_the_bits_do_not_depend_on_workers_or_on_what_was_there(tmp_path: Path, 
 def test_solved_methods_are_given_the_banks_draws(tiny: Backbone) -> None:
     samples = load_dataset("emoji-activities").train[:400:40]
     method = build_method("tip-adapter[augment=5]", tiny, ["a", "b"], "a photo of a {}.")
-    draws = list(training_draws(method, samples, make_fabric(CONFIG), seed=1, workers=0, bank=2))
+    draws = list(draws_for_solve(method, samples, make_fabric(CONFIG), seed=1, workers=0, bank=2))
     view = make_view("base", tiny.preprocess)
     for number, draw in enumerate(draws):
         images = [seeded(view, s.image.open(), s.image.digest(), number % 2, "base") for s in samples]
@@ -228,7 +228,7 @@ def test_a_bank_is_refused_or_told_apart(tmp_path: Path, tiny: Backbone) -> None
 def test_views_of_other_crops_are_other_entries_and_the_evaluation_view_is_the_same(tiny: Backbone) -> None:
     image = load_dataset("emoji-activities").train[0].image
     store = FeatureStore(tiny, None)
-    wanted = [Wanted(image, "base"), Wanted(image, "eval")]
+    wanted = [ViewRequest(image, "base"), ViewRequest(image, "eval")]
     small, large = (encode_views(store, wanted, crop=crop)[:].embedding for crop in (0.08, 0.9))
     assert not torch.equal(small[0], large[0])
     assert torch.equal(small[1], large[1])

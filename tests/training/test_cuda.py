@@ -54,7 +54,7 @@ def test_auto_is_where_the_backbone_is(tmp_path: Path, tiny: Backbone, monkeypat
     def stop(how: TrainConfig, *_: object) -> None:
         raise Cut(how.device)
 
-    monkeypatch.setattr(sys.modules["gopro.train"], "together", stop)  # `gopro.train` is the function
+    monkeypatch.setattr(sys.modules["gopro.training.train"], "together", stop)  # `gopro.train` is the function
     for device in ("auto", "cpu"):
         with pytest.raises(Cut, match=r"^cpu$"):
             train(replace(CONFIG, output=tmp_path / "run", device=device), backbone=tiny)

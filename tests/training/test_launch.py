@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gopro.clip.backbone import Backbone
-from gopro.distributed import ALONE, Ranks, gather
+from gopro.distributed import SINGLE_PROCESS, Ranks, gather
 from gopro.errors import InputError, ToldElsewhere
 from gopro.methods.registry import METHODS
 from gopro.runs.config import TrainConfig
@@ -102,10 +102,10 @@ def test_shares_are_the_batch_in_its_order(images: int, count: int) -> None:
 def test_a_single_process_gathers_nothing() -> None:
     x = torch.randn(3, 2)
     assert gather(x) is x
-    with ALONE.batch(3) as weight:
+    with SINGLE_PROCESS.batch(3) as weight:
         assert gather(x) is x and weight == 1
-    assert ALONE.agree("this") == "this"
-    ALONE.average_gradients([nn.Parameter(x)])
+    assert SINGLE_PROCESS.agree("this") == "this"
+    SINGLE_PROCESS.average_gradients([nn.Parameter(x)])
 
 
 STEPPED = [name for name, (kind, _) in METHODS.items() if kind.recipe is not None]

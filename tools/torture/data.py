@@ -17,20 +17,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import gopro.bank
 import numpy as np
 import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+import gopro.training.batches
 from gopro.clip.backbone import Backbone, load_backbone
 from gopro.clip.feature_store import FeatureStore
-from gopro.clip.features import Wanted, encode_views
-from gopro.data import open_guarded as reading
+from gopro.clip.features import ViewRequest, encode_views
+from gopro.data import open_guarded as open_guarded
 from gopro.data.image_file import ImageFile
 from gopro.data.load_dataset import load_dataset
-from gopro.data.loader import in_memory
 from gopro.errors import InputError
 from gopro.inference.classifier import Classifier, Prediction
 from gopro.inference.evaluate import encode_samples
@@ -214,7 +213,7 @@ def exchanging(work: Path, data: Path, backbone: Backbone, draw: random.Random, 
 def filling(work: Path, data: Path, backbone: Backbone, harm: Callable, draw: random.Random, count: int) -> Row:
     """What is kept of images is known by their content; another content must not get under an image's name."""
     tally = Tally()
-    wanted = [Wanted(s.image, "base", d) for s in load_dataset(str(data)).train for d in range(2)]
+    wanted = [ViewRequest(s.image, "base", d) for s in load_dataset(str(data)).train for d in range(2)]
     expected = encode_views(FeatureStore(backbone, _fresh(work / "right")), wanted, batch=1)[:]
     for _ in range(count):
         folder, at = _fresh(work / "filled"), draw.randrange(1, len(wanted) // 2)
@@ -260,7 +259,7 @@ def predicting(data: Path, backbone: Backbone, harm: Callable, draw: random.Rand
 
 def stores(work: Path, data: Path, backbone: Backbone, draw: random.Random, count: int) -> Iterator[Row]:
     """Features that are not what was written are made anew."""
-    wanted = [Wanted(s.image, "eval") for s in load_dataset(str(data)).train]
+    wanted = [ViewRequest(s.image, "eval") for s in load_dataset(str(data)).train]
     folder = _fresh(work / "store")
     expected = encode_views(FeatureStore(backbone, folder), wanted, batch=1)[:].rows()
     [path] = folder.rglob("*.safetensors")

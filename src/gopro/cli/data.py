@@ -26,7 +26,7 @@ from rich.table import Table
 from gopro.cli.console import DEFAULTS, bar, err, out
 from gopro.data.catalog import CATALOG, Benchmark
 from gopro.data.emoji import DEFAULT_STYLE, SETS, STYLES, emoji_dataset
-from gopro.data.example_folder import CLASSES, write_sample
+from gopro.data.example_folder import CLASSES, write_example_folder
 from gopro.data.load_dataset import load_dataset
 from gopro.data.prepare import Preparation
 from gopro.data.sources import SOURCES
@@ -207,7 +207,7 @@ def sample_command(folder: Path) -> None:
     folder:
         New folder to write.
     """
-    count = write_sample(folder)
+    count = write_example_folder(folder)
     where = escape(str(folder))
     out.print(
         f"{count} images of {len(CLASSES)} classes in {where}; drawings: Twemoji, CC BY 4.0",

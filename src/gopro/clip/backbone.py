@@ -22,8 +22,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from gopro.clip.quick_gelu import fuse_activations
-from gopro.clip.safe_load import load_plain, state_dict
+from gopro.clip.quick_gelu import fuse_quick_gelu
+from gopro.clip.safe_load import safe_load, state_dict
 from gopro.clip.text_tower import TextTower
 from gopro.data.transforms import Preprocess
 from gopro.errors import InputError
@@ -91,7 +91,7 @@ class Backbone:
 
     def __init__(self, name: str, model: Any, tokenizer: Any, preprocess: Preprocess):
         self.name = name
-        fuse_activations(model.visual)
+        fuse_quick_gelu(model.visual)
         self.model = model.eval().requires_grad_(False)  # Any: of a Module, a type checker knows no attribute
         self.preprocess = preprocess
         self.text = TextTower(model, tokenizer)
@@ -322,7 +322,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
                 f"{path} cannot be read as plain tensors: it is damaged, or no safetensors file"
             ) from error
     else:
-        content = load_plain(path)
+        content = safe_load(path)
     return {key.removeprefix("module."): tensor for key, tensor in state_dict(path, content).items()}
 
 

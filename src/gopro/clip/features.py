@@ -29,7 +29,7 @@ FLUSH_ROWS, FLUSH_SECONDS = 4096, 60.0
 """What is encoded is written after so many views or so long, whichever comes first."""
 
 
-class Wanted(NamedTuple):
+class ViewRequest(NamedTuple):
     """A view of an image; `draw` counts the random ones from 0."""
 
     image: ImageSource
@@ -59,7 +59,7 @@ class Features:
 
 def encode_views(
     store: FeatureStore,
-    wanted: Sequence[Wanted],
+    wanted: Sequence[ViewRequest],
     *,
     crop: float = CROP,
     batch: int = 64,

@@ -18,7 +18,7 @@ class FusedQuickGELU(nn.Module):
         return F.silu(1.702 * x, inplace=not torch.is_grad_enabled()).mul_(1 / 1.702)
 
 
-def fuse_activations(model: nn.Module) -> None:
+def fuse_quick_gelu(model: nn.Module) -> None:
     """Puts `FusedQuickGELU` in the place of every QuickGELU of the model. It has no weights."""
     for module in model.modules():
         for name, child in module.named_children():

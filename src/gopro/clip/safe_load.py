@@ -14,7 +14,7 @@ from torch import Tensor
 from gopro.errors import InputError
 
 
-def load_plain(path: Path, passed_over: Sequence[Any] = ()) -> Any:
+def safe_load(path: Path, passed_over: Sequence[Any] = ()) -> Any:
     """What a file of torch.save holds, read weights-only.
 
     Args:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from open_clip import SimpleTokenizer
 from torch import Tensor, nn
 
-from gopro.clip.quick_gelu import fuse_activations
+from gopro.clip.quick_gelu import fuse_quick_gelu
 from gopro.errors import InputError
 
 WORDS = 50_000
@@ -51,7 +51,7 @@ class TextTower:
                 f"the text tower {type(root).__name__} cannot take learned context; "
                 "use a CLIP or SigLIP model of open_clip"
             )
-        fuse_activations(root.transformer)
+        fuse_quick_gelu(root.transformer)
         if isinstance(tokenizer, SimpleTokenizer):
             tokenizer.cache = Words(tokenizer.cache)
         self.tokenizer: Any = tokenizer

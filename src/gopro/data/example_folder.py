@@ -12,7 +12,7 @@ CLASSES = ("cat", "dog", "fox", "frog", "horse", "lion", "owl", "penguin", "rabb
 IMAGES = 20  # of each, of the 32 that the set has to train on
 
 
-def write_sample(folder: str | Path) -> int:
+def write_example_folder(folder: str | Path) -> int:
     """Writes 20 scenes, as PNG files, of each of ten animals of the embedded benchmark; the same each time.
 
     Returns: how many images that are.

@@ -12,7 +12,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from gopro.data.open_guarded import reading
+from gopro.data.open_guarded import open_guarded
 from gopro.errors import InputError
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -58,7 +58,7 @@ class ImageFile:
     def digest(self) -> str:
         """A hash of the file's bytes. Raises InputError naming the path."""
         try:
-            with reading(self.path, self.name) as file:
+            with open_guarded(self.path, self.name) as file:
                 return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
         except OSError as error:
             raise InputError(f"{self.name}: the image cannot be read ({error.strerror}); restore it") from error
@@ -81,7 +81,7 @@ def decode(source: Path | BinaryIO, name: str, max_pixels: int = MAX_PIXELS) -> 
     """
     with (
         _refusals(name, source),
-        reading(source, name) if isinstance(source, Path) else nullcontext(source) as file,
+        open_guarded(source, name) if isinstance(source, Path) else nullcontext(source) as file,
         Image.open(file, formats=_FORMATS) as image,
     ):
         return _as_shown(image, name, max_pixels)

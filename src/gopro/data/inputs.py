@@ -31,7 +31,7 @@ _CHANNELS = (1, 3, 4)
 _SLACK = 1e-3  # by which floats may miss 0 to 1: resizing and rounding of people's own
 
 
-def taken_in(images: Images) -> tuple[Iterator[ImageSource], bool]:
+def as_images(images: Images) -> tuple[Iterator[ImageSource], bool]:
     """The images one after the other, read no further than is asked for, and whether it is the one and only.
 
     An image without a path is called by where it stands: `images`, `images[3]`, `images[3][0]`.

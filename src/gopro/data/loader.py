@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from gopro.data.dataset import ImageSource, Sample
 from gopro.data.transforms import CROP, Preprocess, ViewName, make_view, reduced, seeded, stable_seed
-from gopro.distributed import ALONE, Ranks
+from gopro.distributed import SINGLE_PROCESS, Ranks
 from gopro.errors import InputError
 
 Key = tuple[int, int]
@@ -125,7 +125,7 @@ class EpochBatches(Sampler[list[Key]]):
     are the same for any number of processes; each of these is given its share of every one.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int, epoch: int = 0, ranks: Ranks = ALONE) -> None:
+    def __init__(self, count: int, batch_size: int, seed: int, epoch: int = 0, ranks: Ranks = SINGLE_PROCESS) -> None:
         """Raises InputError: a batch size below 1, one image where batches of two or more are asked for."""
         _check_batch_size(batch_size)
         self.batch_size, self.seed, self.epoch, self.ranks = batch_size, seed, epoch, ranks
@@ -178,12 +178,12 @@ def train_batches(
     workers: int = 0,
     bank: int = 0,
     crop: float = CROP,
-    ranks: Ranks = ALONE,
+    ranks: Ranks = SINGLE_PROCESS,
 ) -> ImageLoader:
     """Shuffled batches of views for one epoch; `set_epoch` makes the same loader (and its workers) go on to another.
 
     The batches are the same bits whatever the number of workers and whatever was drawn before. See `EpochBatches` for
-    a last batch of one image. `in_memory` saves decoding the images again each epoch.
+    a last batch of one image. `load_into_memory` saves decoding the images again each epoch.
 
     Args:
         bank: where above 0, epoch e takes draw e mod `bank` of those that depend on an image's content alone.
@@ -261,7 +261,7 @@ class DecodedImage:
         return hashlib.blake2b(repr(self.image.size).encode() + self.image.tobytes(), digest_size=16).hexdigest()
 
 
-def in_memory(samples: Sequence[Sample], preprocess: Preprocess, budget: int = 2**30) -> tuple[Sample, ...]:
+def load_into_memory(samples: Sequence[Sample], preprocess: Preprocess, budget: int = 2**30) -> tuple[Sample, ...]:
     """Training samples with their images decoded, the first that fit into `budget` bytes; the others are opened when
     they are needed, and must be the same then.
 

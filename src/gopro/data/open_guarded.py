@@ -19,7 +19,7 @@ PATIENCE = 30.0
 
 
 @contextmanager
-def reading(path: Path, name: str) -> Iterator[BufferedReader]:
+def open_guarded(path: Path, name: str) -> Iterator[BufferedReader]:
     """A plain file, open for as long as the block lasts.
 
     A pipe without a writer, which would keep whoever opens it waiting, is refused as what it is. A read that a network

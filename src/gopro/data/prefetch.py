@@ -24,7 +24,7 @@ PATIENCE = 0.2
 _AHEAD = 2  # batches: one that is waiting while another is worked on
 
 
-def decoded(
+def decode_ahead(
     images: Iterable[ImageSource], view: View, *, batch: int = 64, workers: int | None = None
 ) -> Generator[list[Decoded], None, None]:
     """Batches of views, in the order of the images; a file that cannot be read takes its place with the reason.

@@ -17,11 +17,11 @@ from PIL import Image
 from torch import Tensor
 
 from gopro.data.dataset import ImageSource
-from gopro.data.inputs import ImageLike, Images, taken_in
-from gopro.data.prefetch import decoded
+from gopro.data.inputs import ImageLike, Images, as_images
+from gopro.data.prefetch import decode_ahead
 from gopro.data.transforms import make_view
 from gopro.errors import InputError
-from gopro.inference.taylor_head import FirstOrder, settled
+from gopro.inference.taylor_head import TaylorHead, with_fixed_text
 from gopro.inference.taylor_head_files import ready_head
 from gopro.methods.base import Method
 from gopro.runs.run import Run, load_run
@@ -78,7 +78,7 @@ class Classifier:
     @property
     def head(self) -> Head:
         """How text features are had: encoded for each image, or by the first-order head."""
-        return "first-order" if isinstance(self.method, FirstOrder) else "exact"
+        return "first-order" if isinstance(self.method, TaylorHead) else "exact"
 
     @property
     def classes_(self) -> np.ndarray:
@@ -153,7 +153,7 @@ class Classifier:
             InputError: a file that cannot be read, an array of another shape, dtype or range, no images; or a
                 `top_k` or `batch` below 1.
         """
-        given, one = taken_in(images)
+        given, one = as_images(images)
         answers = []
         for answer in self._answers(given, 1 if top_k is None else _above_0("top_k", top_k), batch):
             if answer.error is not None:
@@ -215,7 +215,7 @@ class Classifier:
         """
         if workers is not None:
             _above_0("workers", workers)
-        return self._answers(taken_in(images)[0], _above_0("top_k", top_k), _above_0("batch", batch), workers)
+        return self._answers(as_images(images)[0], _above_0("top_k", top_k), _above_0("batch", batch), workers)
 
     def _answers(
         self, given: Iterator[ImageSource], top_k: int, batch: int, workers: int | None = None
@@ -236,7 +236,7 @@ class Classifier:
 
     def _rows(self, images: Images, of: Callable[[Any], Tensor], batch: int) -> np.ndarray:
         """A row for each image, made of what the tower says; the row itself for one image."""
-        given, one = taken_in(images)
+        given, one = as_images(images)
         rows = []
         for _, errors, encoded in self._encoded(given, batch):
             for error in errors:
@@ -255,7 +255,7 @@ class Classifier:
         """Batches of images; for each why it could not be read; what the tower says of those that could, None if
         there are none."""
         device = self.method.backbone.device
-        with closing(decoded(given, self._view, batch=_above_0("batch", batch), workers=workers)) as parts:
+        with closing(decode_ahead(given, self._view, batch=_above_0("batch", batch), workers=workers)) as parts:
             for part in parts:
                 images = [image for _, image in part if isinstance(image, Tensor)]
                 with torch.no_grad():
@@ -269,7 +269,7 @@ class Classifier:
 
     @cached_property
     def _settled(self) -> Method:
-        return settled(self.method)
+        return with_fixed_text(self.method)
 
 
 def _above_0(what: str, value: Any) -> int:

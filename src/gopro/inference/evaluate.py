@@ -12,11 +12,11 @@ from torch import Tensor
 
 from gopro.clip.backbone import Encoded
 from gopro.clip.feature_store import FeatureStore
-from gopro.clip.features import Features, Wanted, encode_views
+from gopro.clip.features import Features, ViewRequest, encode_views
 from gopro.data.dataset import Sample
 from gopro.data.loader import eval_batches
 from gopro.errors import InputError
-from gopro.inference.taylor_head import settled
+from gopro.inference.taylor_head import with_fixed_text
 from gopro.methods.base import Method
 
 
@@ -59,7 +59,7 @@ def encode_samples(
     """
     started = time.perf_counter()
     _check_any(samples)
-    wanted = [Wanted(sample.image, "eval") for sample in samples]
+    wanted = [ViewRequest(sample.image, "eval") for sample in samples]
     store = FeatureStore.default(method.backbone)
     encoded = encode_views(store, wanted, batch=batch, workers=workers, on_progress=on_progress)
     labels = torch.tensor([sample.label for sample in samples])
@@ -70,7 +70,7 @@ def encode_samples(
 def evaluate(method: Method, samples: EncodedSamples, *, batch: int = 64) -> Evaluation:
     """Top-1 accuracy, its mean over classes, and each class's own, of `method` over its own class names."""
     started = time.perf_counter()
-    method = settled(method.eval())
+    method = with_fixed_text(method.eval())
     device = method.backbone.device
     logits = [
         method.logits(samples.encoded[i : i + batch].to(device)).float().cpu()
@@ -99,7 +99,7 @@ def evaluate_images(
         return evaluate(method, encoded, batch=batch)
     started = time.perf_counter()
     _check_any(samples)
-    method = settled(method.eval())
+    method = with_fixed_text(method.eval())
     device = method.backbone.device
     logits, labels = [], []
     for views, label, _ in eval_batches(samples, method.backbone.preprocess, batch, workers):

@@ -87,7 +87,7 @@ class Terms:
         return Terms(self.weights[:, : 1 + count].clone(), self.centre, self.directions, self.kept[:count].clone())
 
 
-class FirstOrder(Method):
+class TaylorHead(Method):
     """A trained method over fixed class names with its class features expanded around the mean context.
 
     It is a method like any other: `logits` takes what its `encode` gives.
@@ -154,7 +154,7 @@ def first_order(
     *,
     error: float,
     on_progress: Callable[[int], None] = lambda done: None,
-) -> FirstOrder:
+) -> TaylorHead:
     """The first-order head of a method whose text is an image's own.
 
     Args:
@@ -182,8 +182,8 @@ def first_order(
 
     every = expand(method, classnames, contexts, take)
     wanted, judged = (torch.cat(logits, dim=1).softmax(dim=-1) for logits in exact)
-    count = _enough(FirstOrder(method, classnames, every, None), choosing, wanted, error)
-    head = FirstOrder(method, classnames, every.first(count), None)
+    count = _enough(TaylorHead(method, classnames, every, None), choosing, wanted, error)
+    head = TaylorHead(method, classnames, every.first(count), None)
     head.agreement = Agreement.between(judged, _logits(head, judging).softmax(dim=-1))
     return head
 
@@ -214,12 +214,12 @@ def expand(
 
 
 @torch.no_grad()
-def constant(method: Method, classnames: Sequence[str]) -> FirstOrder:
+def constant(method: Method, classnames: Sequence[str]) -> TaylorHead:
     """The head of a method whose text takes nothing of an image: its class features as they are, exact."""
     exact = method.for_classes(classnames)
     vectors = exact.class_vectors()[0]
     none = vectors.new_empty(0)
-    return FirstOrder(exact, classnames, Terms(vectors[:, None], none, none[:, None], none.long()), None)
+    return TaylorHead(exact, classnames, Terms(vectors[:, None], none, none[:, None], none.long()), None)
 
 
 @torch.no_grad()
@@ -229,9 +229,9 @@ def takes_nothing(method: Method) -> bool:
     return method.image_contexts(method.encode(torch.zeros(1, 3, size, size, device=method.backbone.device))) is None
 
 
-def settled(method: Method) -> Method:
+def with_fixed_text(method: Method) -> Method:
     """The method for use on many images: where its text is the same for all of them, with that encoded once, now."""
-    if isinstance(method, FirstOrder) or not takes_nothing(method):
+    if isinstance(method, TaylorHead) or not takes_nothing(method):
         return method
     return constant(method, method.classnames)
 
@@ -262,7 +262,7 @@ def _logits(method: Method, images: Encoded) -> Float[Tensor, "images classes"]:
     return torch.cat([method.logits(images[i : i + BATCH]) for i in range(0, count, BATCH)])
 
 
-def _enough(head: FirstOrder, images: Encoded, wanted: Float[Tensor, "images classes"], error: float) -> int:
+def _enough(head: TaylorHead, images: Encoded, wanted: Float[Tensor, "images classes"], error: float) -> int:
     """How many of the terms, the first ones, are enough for 99 of 100 images to keep to the error, or nearly the
     nearest to it that there is."""
     contexts = head.exact.image_contexts(images)

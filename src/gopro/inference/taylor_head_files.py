@@ -16,7 +16,7 @@ from gopro.data.dataset import Sample
 from gopro.errors import InputError
 from gopro.files import save_tensors
 from gopro.inference.evaluate import encode_samples
-from gopro.inference.taylor_head import Agreement, FirstOrder, Terms, constant, first_order, takes_nothing
+from gopro.inference.taylor_head import Agreement, TaylorHead, Terms, constant, first_order, takes_nothing
 from gopro.runs.run import HEADS, LEARNED, Run
 
 Item = TypeVar("Item")
@@ -44,7 +44,7 @@ def build_head(
     error: float = ERROR,
     workers: int = 0,
     on_progress: Callable[[int], None] = lambda done: None,
-) -> FirstOrder:
+) -> TaylorHead:
     """Builds the head of a run for any class names and keeps it, in the place of an older one.
 
     It is built from the run's training images. What measures it are the run's validation images, or the test
@@ -81,7 +81,7 @@ def build_head(
     return head
 
 
-def load_head(run: Run, classnames: Sequence[str]) -> FirstOrder:
+def load_head(run: Run, classnames: Sequence[str]) -> TaylorHead:
     """The head that was built of a run for these class names.
 
     Raises:
@@ -105,7 +105,7 @@ def load_head(run: Run, classnames: Sequence[str]) -> FirstOrder:
     if names != list(classnames) or len(terms.weights) != len(names):
         raise InputError(f"{path} was built for other class names: {anew}")
     exact = run.method if agreement is not None else run.method.for_classes(classnames)
-    return FirstOrder(exact, classnames, terms, agreement)
+    return TaylorHead(exact, classnames, terms, agreement)
 
 
 def ready_head(
@@ -114,7 +114,7 @@ def ready_head(
     *,
     workers: int = 0,
     on_progress: Callable[[int], None] = lambda done: None,
-) -> FirstOrder:
+) -> TaylorHead:
     """The head of a run for these class names, built now if it has not been.
 
     Raises:

@@ -20,7 +20,7 @@ from gopro.errors import InputError
 from gopro.methods.base import Method, Recipe, split_context_template
 from gopro.methods.kernel_residual import KernelResidual
 from gopro.methods.losses import nt_xent, prompt_consistency
-from gopro.methods.ood_gate import Familiarity
+from gopro.methods.ood_gate import OODGate
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class GOPro(Method):
     The paper's body was not available; where the released code and the abstract and figure differ, the defaults
     follow the latter and `RELEASE` the former. Ours beyond these: the zero-initialised maps (so that training starts at
     zero-shot CLIP), the low rank of those to the context, the text projector that corrects each trained class and fades
-    away from it (`KernelResidual`), the fading over to frozen CLIP for unfamiliar images (`Familiarity`), the
+    away from it (`KernelResidual`), the fading over to frozen CLIP for unfamiliar images (`OODGate`), the
     cross-entropy of the other views, the distance to frozen CLIP and the recipe; the released code takes SGD at 2e-3,
     batches of 4 and 50 epochs. Weights were chosen on validation images of emoji-objects, 4 shots.
 
@@ -146,7 +146,7 @@ class GOPro(Method):
         if config.projectors == "outside":
             self.project_beside = nn.Sequential(nn.Linear(dim, dim), nn.BatchNorm1d(dim))
         if config.fade:
-            self.familiarity = Familiarity(len(classnames), dim)
+            self.familiarity = OODGate(len(classnames), dim)
         self._turn = 0  # which classes the views are compared in next; begun anew each epoch, so that resuming is exact
 
     def set_classes(self, classnames: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from gopro.clip.prompted_image_tower import PromptedImageTower
 from gopro.clip.similarity import similarity
 from gopro.errors import InputError
 from gopro.methods.base import Method, Recipe, split_template
-from gopro.methods.zero_shot_text import written_features
+from gopro.methods.zero_shot_text import template_features
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class MMRL(Method):
         words, tail = split_template(template)
         self.words = text.embed(words)  # frozen, the same for all classes
         self.prompts = make_prompts(text, classnames, before=len(self.words), tail=tail)
-        self.frozen_text = written_features(text, classnames, template)
+        self.frozen_text = template_features(text, classnames, template)
         self.fused = self.config.fuse
 
     def for_classes(self, classnames: Sequence[str]) -> Self:

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 
-class Familiarity(nn.Module):
+class OODGate(nn.Module):
     """min(1, max_c ⟨x, p_c⟩ / |p_c|²) for unit image features x, p_c being the mean over class c's training images.
 
     The mean of ⟨x, p_c⟩ over these is |p_c|², so it is about 1 for images like them, in any space of features, and

@@ -15,7 +15,7 @@ from gopro.distributed import gather
 from gopro.errors import InputError
 from gopro.methods.base import Method, Recipe
 from gopro.methods.losses import nt_xent
-from gopro.methods.zero_shot_text import written_features
+from gopro.methods.zero_shot_text import template_features
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class SLIP(Method):
 
     def set_classes(self, classnames: Sequence[str]) -> None:
         super().set_classes(classnames)
-        self.text = written_features(self.backbone.text, classnames, self.config.template or "a photo of a {}.")
+        self.text = template_features(self.backbone.text, classnames, self.config.template or "a photo of a {}.")
 
     def image_features(self, encoded: Encoded) -> Float[Tensor, "*batch embed"]:
         """Unit image features."""

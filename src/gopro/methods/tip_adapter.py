@@ -15,7 +15,7 @@ from gopro.clip.backbone import Backbone, Encoded
 from gopro.clip.similarity import similarity
 from gopro.errors import InputError
 from gopro.methods.base import Method, Recipe
-from gopro.methods.zero_shot_text import Ensemble, written_features
+from gopro.methods.zero_shot_text import Ensemble, template_features
 
 BETAS = [0.1 + i * 11.9 / 200 for i in range(200)]
 ALPHAS = [0.1 + i * 9.9 / 20 for i in range(20)]
@@ -88,7 +88,7 @@ class TipAdapter(Method):
     def set_classes(self, classnames: Sequence[str]) -> None:
         super().set_classes(classnames)
         template = self.config.template or "a photo of a {}."
-        self.text = written_features(self.backbone.text, classnames, template, self.config.ensemble)
+        self.text = template_features(self.backbone.text, classnames, template, self.config.ensemble)
 
     def for_classes(self, classnames: Sequence[str]) -> Self:
         other = super().for_classes(classnames)

@@ -25,7 +25,7 @@ _TEMPLATES: dict[Ensemble, Sequence[Callable[[str], str]]] = {
 }
 
 
-def written_features(
+def template_features(
     text: TextTower, classnames: Sequence[str], template: str, ensemble: Ensemble = "none"
 ) -> Float[Tensor, "classes embed"]:
     """Unit text features of hand-written prompts, without gradient.

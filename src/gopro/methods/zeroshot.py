@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gopro.methods.base import Method
-from gopro.methods.zero_shot_text import Ensemble, written_features
+from gopro.methods.zero_shot_text import Ensemble, template_features
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class ZeroShot(Method):
     def set_classes(self, classnames: Sequence[str]) -> None:
         super().set_classes(classnames)
         template = self.config.template or "a photo of a {}."
-        self.text = written_features(self.backbone.text, classnames, template, self.config.ensemble)
+        self.text = template_features(self.backbone.text, classnames, template, self.config.ensemble)
 
     def class_vectors(self, contexts: None = None) -> Float[Tensor, "1 classes embed"]:
         return self.text[None]

@@ -16,7 +16,7 @@ NonFinite = Literal["stop", "skip"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class HowToTrain:
+class TrainSettings:
     """What training runs and benchmarks share. Where epochs, batch, lr or optimizer are not given, the method's own
     recipe holds."""
 
@@ -71,7 +71,7 @@ class HowToTrain:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(HowToTrain):
+class TrainConfig(TrainSettings):
     """One training run."""
 
     data: str
@@ -111,7 +111,7 @@ class TrainConfig(HowToTrain):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepConfig(HowToTrain):
+class SweepConfig(TrainSettings):
     """What the sweeps of all protocols share. What is not given comes from the suite."""
 
     output: Path
@@ -135,7 +135,7 @@ class SweepConfig(HowToTrain):
         self, data: str, method: str, backbone: str, shots: int, seed: int, classes: ClassHalf, output: Path
     ) -> TrainConfig:
         """One training run of the sweep."""
-        shared = {name: getattr(self, name) for name in HowToTrain.__dataclass_fields__}
+        shared = {name: getattr(self, name) for name in TrainSettings.__dataclass_fields__}
         return TrainConfig(
             data=data,
             method=method,

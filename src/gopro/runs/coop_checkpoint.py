@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gopro.clip.backbone import Backbone
-from gopro.clip.safe_load import load_plain, state_dict
+from gopro.clip.safe_load import safe_load, state_dict
 from gopro.clip.text_tower import TextTower
 from gopro.errors import InputError
 
@@ -107,7 +107,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if not path.is_file():
         what = "a folder" if path.is_dir() else "no file"
         raise InputError(f"{path} is {what}: give a checkpoint, such as .../prompt_learner/model.pth.tar-50")
-    content = load_plain(path, _stand_ins())
+    content = safe_load(path, _stand_ins())
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no state dict: give a model.pth.tar-N or model-best.pth.tar of Dassl")
     state = state_dict(path, content)

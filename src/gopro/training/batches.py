@@ -11,11 +11,11 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from gopro.clip.feature_store import FeatureStore
-from gopro.clip.features import Features, Wanted, encode_views
+from gopro.clip.features import Features, ViewRequest, encode_views
 from gopro.data.dataset import Sample
-from gopro.data.loader import EpochBatches, in_memory, train_batches
+from gopro.data.loader import EpochBatches, load_into_memory, train_batches
 from gopro.data.transforms import CROP, ViewName
-from gopro.distributed import ALONE, Ranks
+from gopro.distributed import SINGLE_PROCESS, Ranks
 from gopro.methods.base import Method
 
 ENCODED_AT_ONCE = 64
@@ -46,7 +46,7 @@ def training_batches(
     seed: int,
     fabric: Fabric,
     *,
-    ranks: Ranks = ALONE,
+    ranks: Ranks = SINGLE_PROCESS,
     bank: int = 0,
     crop: float = CROP,
     workers: int = 0,
@@ -66,7 +66,7 @@ def training_batches(
         InputError: fewer images than a batch needs; one that cannot be read, now or later.
     """
     if bank and method.frozen_images:
-        return BankBatches(method, samples, batch, seed, fabric, ranks, bank, crop, workers, on_fill)
+        return CachedBatches(method, samples, batch, seed, fabric, ranks, bank, crop, workers, on_fill)
     return DrawnBatches(method, samples, batch, seed, fabric, ranks, bank, crop, workers)
 
 
@@ -87,7 +87,7 @@ class DrawnBatches:
     ):
         self.method, self.fabric = method, fabric
         preprocess = method.backbone.preprocess
-        images = in_memory(samples, preprocess)
+        images = load_into_memory(samples, preprocess)
         self.loader = train_batches(
             images,
             method.views,
@@ -114,7 +114,7 @@ class DrawnBatches:
             yield encoded, self.fabric.to_device(batch.labels)
 
 
-class BankBatches:
+class CachedBatches:
     """Views that are encoded already, in the same order of images."""
 
     def __init__(
@@ -134,7 +134,7 @@ class BankBatches:
         self.fabric, self.bank = fabric, bank
         self.labels = torch.tensor([sample.label for sample in samples])
         self.views = len(method.views)
-        self.features = encode_bank(method, method.views, samples, fabric, ranks, bank, crop, workers, on_fill)
+        self.features = encode_drawn_views(method, method.views, samples, fabric, ranks, bank, crop, workers, on_fill)
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -151,7 +151,7 @@ class BankBatches:
             yield encoded.to(self.fabric.device), self.fabric.to_device(self.labels[images])
 
 
-def encode_bank(
+def encode_drawn_views(
     method: Method,
     views: Sequence[ViewName],
     samples: Sequence[Sample],
@@ -167,7 +167,7 @@ def encode_bank(
     Several processes first encode a part each, and then find those of the others in the feature store; what cannot be
     found there, as where nothing is kept, each encodes for itself.
     """
-    wanted = [Wanted(sample.image, view, draw) for sample in samples for draw in range(bank) for view in views]
+    wanted = [ViewRequest(sample.image, view, draw) for sample in samples for draw in range(bank) for view in views]
     there = 0
 
     def more(done: int) -> None:

@@ -17,7 +17,7 @@ from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 
 from gopro.distributed import Ranks
 from gopro.errors import InputError
-from gopro.runs.config import HowToTrain
+from gopro.runs.config import TrainSettings
 
 # Fabric would advise every run on a card to round its products; fp32 is fp32, and bf16 is there for who wants less.
 logging.getLogger("lightning_fabric.utilities.rank_zero").addFilter(
@@ -88,7 +88,7 @@ def count_processes(devices: int | None) -> int:
     return place.count if place is not None else devices or 1
 
 
-def make_fabric(how: HowToTrain, place: Place | None = None) -> Fabric:
+def make_fabric(how: TrainSettings, place: Place | None = None) -> Fabric:
     """Device and precision for a run, or for one of its processes.
 
     Raises:

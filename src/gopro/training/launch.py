@@ -22,9 +22,9 @@ from lightning_fabric import Fabric
 from torch.distributed import PrefixStore, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 from torch.distributed.rendezvous import rendezvous
 
-from gopro.distributed import ALONE, Ranks
+from gopro.distributed import SINGLE_PROCESS, Ranks
 from gopro.errors import InputError, ToldElsewhere
-from gopro.runs.config import HowToTrain
+from gopro.runs.config import TrainSettings
 from gopro.training.devices import OURS, Place, check_cards, make_fabric, own_place, started
 
 PATIENCE = 10.0
@@ -39,7 +39,7 @@ TIMEOUT = timedelta(minutes=30)
 
 @contextmanager
 def together(
-    how: HowToTrain, devices: int | None, again: Callable[[], object], advice: str
+    how: TrainSettings, devices: int | None, again: Callable[[], object], advice: str
 ) -> Iterator[tuple[Fabric, Ranks]]:
     """The device of a run. Where this process is one of several, all of them are inside at the same time, each with its
     own, and where one fails all do, with its reason.
@@ -58,7 +58,7 @@ def together(
         raise InputError(f"--devices {devices}: give at least 1")
     place = None if devices == 1 else started()
     if (place is None and (devices or 1) == 1) or (place is not None and place.count == 1):
-        yield make_fabric(how), ALONE
+        yield make_fabric(how), SINGLE_PROCESS
     elif place is None:
         assert devices is not None
         if how.device != "cpu" and torch.cuda.is_available():
@@ -93,7 +93,7 @@ def together(
 
 
 @contextmanager
-def _threads(how: HowToTrain, share: int) -> Iterator[None]:
+def _threads(how: TrainSettings, share: int) -> Iterator[None]:
     """The machine's cores divided among the processes that compute on them."""
     threads = torch.get_num_threads()
     if how.device == "cpu" or not torch.cuda.is_available():
@@ -105,7 +105,7 @@ def _threads(how: HowToTrain, share: int) -> Iterator[None]:
 
 
 @contextmanager
-def _group(how: HowToTrain, place: Place, store: Any) -> Iterator[Fabric]:
+def _group(how: TrainSettings, place: Place, store: Any) -> Iterator[Fabric]:
     """This process's Fabric, connected to the others."""
     fabric = make_fabric(how, place)
     cuda = fabric.device.type == "cuda"

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from gopro.data.dataset import Sample
 from gopro.data.transforms import CROP
-from gopro.distributed import ALONE, Ranks
+from gopro.distributed import SINGLE_PROCESS, Ranks
 from gopro.inference.evaluate import encode_samples, evaluate, evaluate_images
 from gopro.methods.base import Method, Recipe
 from gopro.runs.config import NonFinite
 from gopro.training.batches import training_batches
-from gopro.training.non_finite import Finite
+from gopro.training.non_finite import NonFiniteGuard
 from gopro.training.resume_state import LOG, RESUME, Best, Seen, load_state, log_epoch, save_state
 
 WARMUP_LR = 1e-5
@@ -37,7 +37,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FitResult:
     """What training took: seconds, those before a cut included, and how many steps were skipped."""
 
     seconds: float
@@ -59,7 +59,7 @@ def fit(
     *,
     seed: int,
     folder: Path,
-    ranks: Ranks = ALONE,
+    ranks: Ranks = SINGLE_PROCESS,
     val: Sequence[Sample] = (),
     accumulate: int = 1,
     non_finite: NonFinite = "stop",
@@ -68,7 +68,7 @@ def fit(
     workers: int = 0,
     on_fill: Callable[[int, int], None] = lambda done, total: None,
     on_step: Callable[[Step], None] = lambda step: None,
-) -> Fitted:
+) -> FitResult:
     """Trains a method in place, going on where `folder` says that an earlier call was cut off.
 
     After every epoch the learned tensors and the optimiser's state are in `folder/resume.safetensors` and the losses
@@ -112,7 +112,7 @@ def fit(
         on_fill=on_fill,
     )
     steps = len(batches)
-    finite = Finite(parameters, non_finite, folder / RESUME, skipped)
+    finite = NonFiniteGuard(parameters, non_finite, folder / RESUME, skipped)
     chooses = bool(val) and ranks.first
     held_out = encode_samples(method, val, workers=workers) if chooses and method.frozen_images else None
     for epoch in range(first, recipe.epochs):
@@ -156,4 +156,4 @@ def fit(
     module.eval()
     if best is not None:
         method.load_state_dict(best.learned)
-    return Fitted(time.perf_counter() - started, finite.skipped)
+    return FitResult(time.perf_counter() - started, finite.skipped)

@@ -15,7 +15,7 @@ from gopro.runs.config import NonFinite
 EVERY = 32  # steps between two looks at what a device has computed, each of which waits for it
 
 
-class Finite:
+class NonFiniteGuard:
     """Watches the steps of a run for losses and gradients that are not finite.
 
     To stop, it looks at the steps of a run a few at a time, so that no step waits for the device; what the steps in

@@ -15,9 +15,9 @@ from lightning_fabric import Fabric
 from gopro.clip.backbone import Backbone, Encoded, load_backbone
 from gopro.data.dataset import Dataset, Sample
 from gopro.data.load_dataset import load_dataset
-from gopro.data.loader import in_memory, train_batches
+from gopro.data.loader import load_into_memory, train_batches
 from gopro.data.transforms import CROP, stable_seed
-from gopro.distributed import ALONE, Ranks
+from gopro.distributed import SINGLE_PROCESS, Ranks
 from gopro.errors import InputError
 from gopro.files import save_tensors, write_json
 from gopro.inference.evaluate import encode_samples
@@ -26,7 +26,7 @@ from gopro.methods.registry import build_method, parse_method
 from gopro.runs.config import TrainConfig
 from gopro.runs.environment import PeakMemory
 from gopro.runs.run import CONFIG, COST, LEARNED, Cost, Run, describe, load_run, read_config
-from gopro.training.batches import encode_bank
+from gopro.training.batches import encode_drawn_views
 from gopro.training.determinism import deterministic
 from gopro.training.devices import count_processes, started
 from gopro.training.folder_lock import LOCK, alone, leftovers
@@ -247,7 +247,7 @@ def _solve(config: TrainConfig, few: Dataset, method: Method, fabric: Fabric, ra
         val = held_out.encoded[:].to(device), held_out.labels.to(device)
     labels = torch.tensor([sample.label for sample in few.train], device=device)
     crop = _crop(config, few)
-    draws = training_draws(method, few.train, fabric, config.seed, config.workers, config.bank, crop, ranks)
+    draws = draws_for_solve(method, few.train, fabric, config.seed, config.workers, config.bank, crop, ranks)
     method.solve(draws, labels, val)
     return time.perf_counter() - started
 
@@ -256,7 +256,7 @@ def _crop(config: TrainConfig, few: Dataset) -> float:
     return few.crop if config.crop is None else config.crop
 
 
-def training_draws(
+def draws_for_solve(
     method: Method,
     samples: Sequence[Sample],
     fabric: Fabric,
@@ -264,7 +264,7 @@ def training_draws(
     workers: int,
     bank: int = 0,
     crop: float = CROP,
-    ranks: Ranks = ALONE,
+    ranks: Ranks = SINGLE_PROCESS,
 ) -> Iterator[Encoded]:
     """The training images in their order, [n], as often as `Method.solve` wants them; one draw at a time is made.
 
@@ -279,14 +279,16 @@ def training_draws(
         yield encoded[:].to(device)
         return
     if bank:
-        features = encode_bank(method, method.views[:1], samples, fabric, ranks, min(bank, method.draws), crop, workers)
+        features = encode_drawn_views(
+            method, method.views[:1], samples, fabric, ranks, min(bank, method.draws), crop, workers
+        )
         each = torch.arange(len(samples)) * min(bank, method.draws)
         for draw in range(method.draws):
             yield features[each + draw % bank].to(device)
         return
     # A batch size that leaves no image alone in the last batch, where the loader would leave it out.
     size = next(size for size in range(64, 1, -1) if len(samples) % size != 1)
-    images = in_memory(samples, preprocess)
+    images = load_into_memory(samples, preprocess)
     loader = train_batches(images, method.views[:1], preprocess, size, seed, workers=workers, crop=crop)
     for draw in range(method.draws):
         loader.set_epoch(draw)

@@ -30,7 +30,7 @@ from gopro.inference.export import export as exporting
 from gopro.inference.export.export import export_run
 from gopro.inference.export.formats import FORMATS
 from gopro.inference.export.graph import Graph
-from gopro.inference.taylor_head import FirstOrder, first_order, settled
+from gopro.inference.taylor_head import TaylorHead, first_order, with_fixed_text
 from gopro.methods.base import Method
 from gopro.methods.registry import METHODS, build_method
 from tests.conftest import make_tiny
@@ -83,7 +83,7 @@ def agrees(graph: Graph, method: Method, format: Any = "onnx") -> None:
 def test_every_method_goes_into_a_file_with_its_exact_head(name: str, tiny: Backbone) -> None:
     by_image = name in ("cocoop", "stylip", "gopro", "gopro-release")  # each layer of the text goes into the graph
     method = learned(name, make_tiny(layers=1) if by_image else tiny).for_classes(NAMES[::-1])
-    agrees(Graph(settled(method), inside=False), method)
+    agrees(Graph(with_fixed_text(method), inside=False), method)
 
 
 @pytest.mark.no_cover
@@ -100,12 +100,12 @@ def test_a_first_order_head_goes_into_a_file(name: str, tiny: Backbone) -> None:
 @pytest.mark.parametrize("name", ["mmrl", "gopro"])
 def test_torchs_own_format_holds_the_same(name: str, tiny: Backbone) -> None:
     method = learned(name, tiny)
-    agrees(Graph(settled(method), inside=False), method, "torch")
+    agrees(Graph(with_fixed_text(method), inside=False), method, "torch")
 
 
 def test_images_of_8_bits_are_normalised_inside(tiny: Backbone) -> None:
     method = learned("zeroshot", tiny)
-    graph = Graph(settled(method), inside=True)
+    graph = Graph(with_fixed_text(method), inside=True)
     eight = graph.given(images(2))
     assert eight.dtype == torch.uint8 and eight.shape == (2, 32, 32, 3)
     again = torch.randint(256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(3))
@@ -229,7 +229,7 @@ def test_auto_takes_the_exact_head_as_far_as_it_is_cheap(cocoop: Path, monkeypat
     monkeypatch.setattr(exporting, "MOST_TOKENS", tokens)
     assert exporting.with_head(classifier, "auto") is classifier.method
     monkeypatch.setattr(exporting, "MOST_TOKENS", tokens - 1)
-    assert isinstance(exporting.with_head(classifier, "auto"), FirstOrder)
+    assert isinstance(exporting.with_head(classifier, "auto"), TaylorHead)
     assert exporting.with_head(classifier, "exact") is classifier.method
 
 

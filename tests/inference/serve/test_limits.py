@@ -16,7 +16,7 @@ from gopro.clip.backbone import Backbone
 from gopro.errors import InputError
 from gopro.inference.serve.auth import checked_key, read_key
 from gopro.inference.serve.limits import Limits
-from gopro.inference.taylor_head import FirstOrder
+from gopro.inference.taylor_head import TaylorHead
 from gopro.runs.run import Run
 from tests.support.serve import Served, connected, png, refused, serving, until, untrained, written
 
@@ -200,7 +200,7 @@ class Building:
         self.go = threading.Event()
         build = served.service.heads.built
 
-        def waiting(names: tuple[str, ...]) -> FirstOrder:
+        def waiting(names: tuple[str, ...]) -> TaylorHead:
             self.begun.append(names)
             assert self.go.wait(60)
             return build(names)

@@ -111,7 +111,7 @@ def shares(page: Page) -> dict[str, list[str]]:
     return dict(rows)
 
 
-def settled(page: Page) -> None:
+def with_fixed_text(page: Page) -> None:
     """Waits until all that is asked is answered."""
     expect(page.locator("#bars")).to_be_visible()
     expect(page.locator("#bars")).to_have_attribute("aria-busy", "false")
@@ -147,7 +147,7 @@ def test_a_sample_is_one_click(page: Page) -> None:
     sample = page.get_by_role("button", name="Sample:").first
     label = sample.get_attribute("title")
     sample.click()
-    settled(page)
+    with_fixed_text(page)
     expect(sample).to_have_attribute("aria-current", "true")
     expect(page.get_by_role("img", name=str(label)).first).to_be_visible()
     assert page.evaluate("document.getElementById('image').naturalWidth") > 0
@@ -159,7 +159,7 @@ def test_a_sample_is_one_click(page: Page) -> None:
 
 def test_an_uploaded_image_gets_the_classifiers_answer(page: Page, run: Run) -> None:
     choose(page, png(1, "mine.png"))
-    settled(page)
+    with_fixed_text(page)
     want = expected(run, image(1))
     best = max(want, key=lambda name: float(want[name].rstrip(" %").lstrip("< ")))
     expect(page.locator("#best")).to_have_text(f"{best} {want[best]}")
@@ -196,7 +196,7 @@ def test_a_pasted_and_a_dropped_image(opened: Opened, run: Run) -> None:
     )
     page.locator("h1").click()
     page.keyboard.press("Control+V")
-    settled(page)
+    with_fixed_text(page)
     assert first_column(page) == expected(run, image(2), ["chess pawn", "violin"])
     transfer = page.evaluate_handle(
         """bytes => {
@@ -211,7 +211,7 @@ def test_a_pasted_and_a_dropped_image(opened: Opened, run: Run) -> None:
     page.dispatch_event("h1", "drop", {"dataTransfer": transfer})
     expect(page.get_by_text("Let go to ask about it")).to_be_hidden()
     expect(page.locator("#caption")).to_have_text("dropped.png")
-    settled(page)
+    with_fixed_text(page)
     assert first_column(page) == expected(run, image(3), ["chess pawn", "violin"])
 
 
@@ -219,16 +219,16 @@ def test_probabilities_move_when_names_are_edited(opened: Opened, run: Run) -> N
     page = opened.page
     training = names(page)
     choose(page, png(1))
-    settled(page)
+    with_fixed_text(page)
     replace_names(page, "chess pawn", "a violin, old")
-    settled(page)
+    with_fixed_text(page)
     box = page.get_by_role("textbox", name="Add a class name")
     box.fill("basketball")
     box.press("Enter")
     expect(page.locator("#names-said")).to_have_text("basketball added.")
     box.press_sequentially("ice skate,")
     assert names(page) == ["chess pawn", "a violin, old", "basketball", "ice skate"]
-    settled(page)
+    with_fixed_text(page)
     assert first_column(page) == expected(run, image(1), names(page))
     asked = len(opened.asked)
     box.fill("chess pawn")
@@ -237,7 +237,7 @@ def test_probabilities_move_when_names_are_edited(opened: Opened, run: Run) -> N
     assert len(opened.asked) == asked
     page.get_by_role("button", name="Remove chess pawn").click()
     assert names(page) == ["a violin, old", "basketball", "ice skate"]
-    settled(page)
+    with_fixed_text(page)
     assert first_column(page) == expected(run, image(1), names(page))
     opened.context.grant_permissions(["clipboard-read", "clipboard-write"])
     for text, want in {
@@ -250,14 +250,14 @@ def test_probabilities_move_when_names_are_edited(opened: Opened, run: Run) -> N
         assert names(page) == [*before, *want]
     page.get_by_role("button", name="Reset to training").click()
     assert names(page) == training
-    settled(page)
+    with_fixed_text(page)
     assert first_column(page).items() <= expected(run, image(1)).items()
 
 
 def test_names_are_text_and_nothing_else(page: Page) -> None:
     choose(page, png(0, HOSTILE.replace("/", "")))
     replace_names(page, HOSTILE, "dice")
-    settled(page)
+    with_fixed_text(page)
     assert set(shares(page)) == {HOSTILE, "dice"}
     assert page.locator("main img[src=x]").count() == 0
 
@@ -265,7 +265,7 @@ def test_names_are_text_and_nothing_else(page: Page) -> None:
 def test_a_late_answer_to_an_earlier_question_is_dropped(opened: Opened, run: Run) -> None:
     page = opened.page
     choose(page, png(1))
-    settled(page)
+    with_fixed_text(page)
     held: list[Route] = []
 
     def hold(route: Route) -> None:
@@ -279,7 +279,7 @@ def test_a_late_answer_to_an_earlier_question_is_dropped(opened: Opened, run: Ru
         replace_names(page, "first", "dice")
     expect(page.locator("#best")).to_have_class("stale")
     replace_names(page, "second", "dice")
-    settled(page)
+    with_fixed_text(page)
     assert held
     for route in held:
         route.continue_()
@@ -290,7 +290,7 @@ def test_a_late_answer_to_an_earlier_question_is_dropped(opened: Opened, run: Ru
 def test_several_images_are_a_strip_to_choose_from(opened: Opened, run: Run) -> None:
     page = opened.page
     choose(page, *(png(i) for i in range(3)), BROKEN)
-    settled(page)
+    with_fixed_text(page)
     strip = page.get_by_role("list", name="Images to choose from")
     expect(strip.get_by_role("button", name="broken.png").first).to_contain_text("unreadable")
     for i in range(3):
@@ -298,7 +298,7 @@ def test_several_images_are_a_strip_to_choose_from(opened: Opened, run: Run) -> 
         expect(strip.get_by_role("button", name=f"{i}.png").first).to_contain_text(want)
     strip.get_by_role("button", name="2.png").first.click()
     expect(page.locator("#caption")).to_have_text("2.png")
-    settled(page)
+    with_fixed_text(page)
     assert first_column(page).items() <= expected(run, image(2)).items()
     strip.get_by_role("button", name="broken.png").first.click()
     expect(page.get_by_role("alert").filter(has_text="broken.png")).to_be_visible()
@@ -311,18 +311,18 @@ def test_several_images_are_a_strip_to_choose_from(opened: Opened, run: Run) -> 
     strip.get_by_role("button", name="Remove 1.png").click(force=True)
     expect(strip).to_be_hidden()
     expect(page.locator("#caption")).to_have_text("2.png")
-    settled(page)
+    with_fixed_text(page)
     assert first_column(page).items() <= expected(run, image(2)).items()
 
 
 def test_heads_side_by_side_or_fewer(page: Page) -> None:
     choose(page, png(1))
-    settled(page)
+    with_fixed_text(page)
     everything = shares(page)
     assert {len(cells) for cells in everything.values()} == {3}
     page.get_by_role("checkbox", name="Exact head").uncheck()
     page.get_by_role("checkbox", name="First-order head").uncheck()
-    settled(page)
+    with_fixed_text(page)
     assert len(page.get_by_role("columnheader").all()) == 1
     last = page.get_by_role("checkbox", name="Zero-shot CLIP")
     last.click()
@@ -353,7 +353,7 @@ def test_by_keyboard_alone(page: Page) -> None:
     tab_to("#files")
     tab_to("#samples button")
     page.keyboard.press("Enter")
-    settled(page)
+    with_fixed_text(page)
     tab_to("#names li button")
     page.keyboard.press("End")
     page.keyboard.press("ArrowLeft")
@@ -401,7 +401,7 @@ def test_a_broken_image_is_told(failing: Opened) -> None:
     expect(page.locator("#bars")).to_be_hidden()
     expect(page.locator("#best")).to_be_hidden()
     choose(page, png(0))
-    settled(page)
+    with_fixed_text(page)
     expect(page.locator("#trouble")).to_be_hidden()
 
 
@@ -412,7 +412,7 @@ def test_names_that_the_server_refuses_are_told(failing: Opened) -> None:
     told(page, re.compile("name"))
     assert "Try again" not in page.locator("#trouble").inner_text()
     replace_names(page, "dice", "dart")
-    settled(page)
+    with_fixed_text(page)
     expect(page.locator("#trouble")).to_be_hidden()
 
 
@@ -454,7 +454,7 @@ def test_too_many_images_are_left_out(page: Page) -> None:
     choose(page, *(png(i % 3, f"{i}.png") for i in range(34)))
     expect(page.locator("#refused")).to_have_text("At most 32 images at a time: 32.png and what follows are left out.")
     expect(page.get_by_role("list", name="Images to choose from").get_by_role("listitem")).to_have_count(32)
-    settled(page)
+    with_fixed_text(page)
     expect(page.locator("#strip li span").last).not_to_be_empty(timeout=20_000)
 
 
@@ -490,7 +490,7 @@ def test_a_busy_server_is_asked_again(failing: Opened, run: Run) -> None:
     page.route("**/predict", busy)
     choose(page, png(1))
     told(page, f"{message}; this page does.")
-    settled(page)
+    with_fixed_text(page)
     expect(page.locator("#trouble")).to_be_hidden()
     assert first_column(page).items() <= expected(run, image(1)).items()
 
@@ -498,13 +498,13 @@ def test_a_busy_server_is_asked_again(failing: Opened, run: Run) -> None:
 def test_a_server_that_is_gone_and_comes_back(failing: Opened, run: Run) -> None:
     page = failing.page
     choose(page, png(1))
-    settled(page)
+    with_fixed_text(page)
     failing.context.set_offline(True)
     replace_names(page, "dice", "dart")
     told(page, "The server does not answer. See whether gopro serve is still running.Try again")
     failing.context.set_offline(False)
     page.get_by_role("button", name="Try again").click()
-    settled(page)
+    with_fixed_text(page)
     expect(page.locator("#trouble")).to_be_hidden()
     assert first_column(page) == expected(run, image(1), ["dice", "dart"])
 
@@ -538,7 +538,7 @@ def test_a_key_is_asked_for_once(browser: Browser, run: Run) -> None:
         expect(page.get_by_role("button", name="Sample:")).to_have_count(12)
         page.reload()
         page.get_by_role("button", name="Sample:").first.click()
-        settled(page)
+        with_fixed_text(page)
         expect(dialog).to_be_hidden()
         opened.context.close()
 
@@ -554,7 +554,7 @@ def test_it_fits_and_can_be_read(browser: Browser, served: Served, width: int, s
     replace_names(page, "w" * 180, "a very long name of several words, as some data sets have them", "dice")
     page.locator("summary").click()
     choose(page, *(png(i, f"{'long' * 30}{i}.png") for i in range(3)), BROKEN)
-    settled(page)
+    with_fixed_text(page)
     expect(page.locator(".broken")).to_be_visible()
     assert page.evaluate(fits)
     assert page.evaluate(FAINT) == []
@@ -576,7 +576,7 @@ def test_it_fits_and_can_be_read(browser: Browser, served: Served, width: int, s
 
 def test_everything_that_can_be_used_has_a_name(page: Page) -> None:
     choose(page, png(0), png(1))
-    settled(page)
+    with_fixed_text(page)
     nameless = page.evaluate(
         """[...document.querySelectorAll('main button, main input, main img, main ul')]
             .filter(e => e.checkVisibility() && !e.textContent.trim() && !e.ariaLabel && !e.alt

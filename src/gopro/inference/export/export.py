@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 
 from gopro.data.dataset import ImageSource
-from gopro.data.inputs import taken_in
-from gopro.data.prefetch import decoded
+from gopro.data.inputs import as_images
+from gopro.data.prefetch import decode_ahead
 from gopro.data.transforms import make_view
 from gopro.errors import InputError
 from gopro.files import write_atomically
 from gopro.inference.classifier import Classifier, load
 from gopro.inference.export.formats import FORMATS, FormatName, Runner
 from gopro.inference.export.graph import Graph, tokens_of_own_text
-from gopro.inference.taylor_head import Agreement, FirstOrder, settled
+from gopro.inference.taylor_head import Agreement, TaylorHead, with_fixed_text
 from gopro.inference.taylor_head_files import spread
 from gopro.methods.base import Method
 from gopro.runs.run import Run
@@ -132,7 +132,7 @@ def describe(run: Run, method: Method, *, inside: bool) -> dict[str, Any]:
     preprocess, backbone = method.backbone.preprocess, method.backbone
     side = preprocess.size
     head: dict[str, Any] = {"kind": "exact"}
-    if isinstance(method, FirstOrder) and method.agreement is not None:
+    if isinstance(method, TaylorHead) and method.agreement is not None:
         head = {"kind": "first-order", "terms": len(method.terms.kept), "agreement": asdict(method.agreement)}
     return {
         "gopro": version("gopro"),
@@ -171,7 +171,7 @@ def compare(
     by_file: list[Tensor] = []
     by_torch: list[Tensor] = []
     seconds = [0.0, 0.0]
-    for part in decoded(inputs, make_view("eval", method.backbone.preprocess), batch=BATCH):
+    for part in decode_ahead(inputs, make_view("eval", method.backbone.preprocess), batch=BATCH):
         images = torch.stack([_readable(image) for _, image in part])
         given = graph.given(images)
         if not by_file:  # what is only done at a first call is not timed
@@ -191,8 +191,8 @@ def compare(
 
 def with_head(classifier: Classifier, head: HeadWish) -> Method:
     """The method with the head that is wished for; where the text takes nothing of an image there is but one."""
-    method = settled(classifier.method)
-    if isinstance(method, FirstOrder) or head == "exact":
+    method = with_fixed_text(classifier.method)
+    if isinstance(method, TaylorHead) or head == "exact":
         return method
     tokens = tokens_of_own_text(method)
     if head == "auto" and tokens is not None and tokens <= MOST_TOKENS:
@@ -205,7 +205,7 @@ def _images(run: Run, given: str | Path | None) -> tuple[str, Sequence[ImageSour
     if given is not None:
         if not Path(given).expanduser().exists():
             raise InputError(f"{given}: there is no such image or folder of images; check --images")
-        return str(given), spread([*taken_in(Path(given).expanduser())[0]], MOST_IMAGES)
+        return str(given), spread([*as_images(Path(given).expanduser())[0]], MOST_IMAGES)
     advice = "give --images, a folder of images to check the file on"
     try:
         dataset = run.dataset().half(run.config.classes)

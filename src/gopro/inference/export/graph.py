@@ -11,14 +11,14 @@ from torch.export import Dim, ExportedProgram
 
 from gopro.clip.packed_prompts import PackedPrompts
 from gopro.errors import InputError
-from gopro.inference.taylor_head import FirstOrder
+from gopro.inference.taylor_head import TaylorHead
 from gopro.methods.base import Method
 
 
 class Graph(nn.Module):
     """A method over its class names as a graph can hold it.
 
-    Where the classes' side of the logits is fixed (a `FirstOrder`, which also stands for a text that takes nothing of a
+    Where the classes' side of the logits is fixed (a `TaylorHead`, which also stands for a text that takes nothing of a
     image) it is one matrix. Otherwise the packed text tower is in the graph, with the token embeddings of these class
     names alone.
 
@@ -37,7 +37,7 @@ class Graph(nn.Module):
         self.classes: Tensor | None
         self.mean: Tensor
         self.std: Tensor
-        if isinstance(method, FirstOrder):
+        if isinstance(method, TaylorHead):
             self.register_buffer("classes", method.backbone.logit_scale * method.class_vectors()[0].T)  # [dim, classes]
             self.method = method
         else:

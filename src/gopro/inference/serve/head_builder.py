@@ -10,7 +10,7 @@ from queue import SimpleQueue
 from threading import Thread
 
 from gopro.inference.serve.errors import busy
-from gopro.inference.taylor_head import FirstOrder
+from gopro.inference.taylor_head import TaylorHead
 
 Names = tuple[str, ...]
 
@@ -20,7 +20,7 @@ class Build:
     """A head that is being built or waits for it, and how many wait for the head."""
 
     names: Names
-    head: asyncio.Future[FirstOrder]
+    head: asyncio.Future[TaylorHead]
     waiting: int = 0
 
 
@@ -31,7 +31,7 @@ class Builder:
     thread is a daemon, so that a server that stops doesn't wait for it.
     """
 
-    def __init__(self, build: Callable[[Names], FirstOrder], most: int, seconds: float):
+    def __init__(self, build: Callable[[Names], TaylorHead], most: int, seconds: float):
         """
         Args:
             build: called in the builder's thread alone.
@@ -47,7 +47,7 @@ class Builder:
         self._loop = asyncio.get_running_loop()
         Thread(target=self._work, name="heads", daemon=True).start()
 
-    async def head(self, names: Names) -> FirstOrder:
+    async def head(self, names: Names) -> TaylorHead:
         """The head over these names, once it is there.
 
         Raises:
@@ -85,7 +85,7 @@ class Builder:
             else:
                 self._tell(build, build.head.set_result, head)
 
-    def _tell(self, build: Build, settle: Callable, outcome: FirstOrder | Exception) -> None:
+    def _tell(self, build: Build, settle: Callable, outcome: TaylorHead | Exception) -> None:
         def tell() -> None:
             if not build.head.done():
                 settle(outcome)

@@ -8,7 +8,7 @@ from gopro.clip.backbone import Encoded
 from gopro.errors import InputError
 from gopro.inference.evaluate import encode_samples
 from gopro.inference.serve.lru import LRU
-from gopro.inference.taylor_head import FirstOrder, constant, first_order, takes_nothing
+from gopro.inference.taylor_head import TaylorHead, constant, first_order, takes_nothing
 from gopro.inference.taylor_head_files import ERROR, head_path, head_samples, load_head
 from gopro.methods.base import Method
 from gopro.methods.registry import build_method, parse_method
@@ -85,14 +85,14 @@ class Heads:
             self._kept.put(key, head)
         return head
 
-    def built(self, names: tuple[str, ...]) -> FirstOrder:
+    def built(self, names: tuple[str, ...]) -> TaylorHead:
         """A first-order head: the one in the run's folder, or built now, which takes seconds. Nothing is written.
 
         Raises:
             InputError: too many names, or some that the method cannot take; training images that cannot be had.
         """
         key = Key("first-order", names)
-        if isinstance(head := self._kept.get(key), FirstOrder):
+        if isinstance(head := self._kept.get(key), TaylorHead):
             return head
         if head_path(self.run, names).is_file():
             head = load_head(self.run, names)
@@ -119,7 +119,7 @@ class Heads:
 
 def _size(head: Method) -> int:
     """About how many bytes it takes: the layout of its prompts, and its tensors."""
-    tensors = list(vars(head.terms).values()) if isinstance(head, FirstOrder) else []
+    tensors = list(vars(head.terms).values()) if isinstance(head, TaylorHead) else []
     if isinstance(head, ZeroShot):
         tensors.append(head.text)
     names = sum(2048 + 64 * len(name) for name in head.classnames)
