@@ -8,10 +8,10 @@ TIMES ?= 20
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test repeat lint torture docs clean
+.PHONY: help setup demo test test-fast repeat lint torture docs clean
 
 help: ## list what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(READY) ## make .venv and install the package with its development tools
 
@@ -20,6 +20,9 @@ demo: $(READY) ## base-to-new on the embedded benchmark; writes runs/demo/report
 
 test: lint ## lint, types and the tests, with their coverage (WORKERS=2)
 	$(PYTEST) --cov --cov-report=
+
+test-fast: $(READY) ## the tests that take less than 5 s each, without coverage
+	$(PYTEST) -q -m "not slow"
 
 repeat: $(READY) ## the tests in a row, each time in another order and without coverage, until one fails (TIMES=20)
 	@for i in $$(seq $(TIMES)); do $(PYTEST) -q || exit 1; echo "$$i of $(TIMES) done"; done
