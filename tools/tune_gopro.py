@@ -32,7 +32,7 @@ from gopro.inference.evaluate import evaluate_images
 from gopro.methods.base import Method
 from gopro.methods.registry import build_method
 from gopro.runs.config import TrainConfig
-from gopro.runs.results import Row, append_json
+from gopro.runs.results import ResultRow, append_json
 from gopro.training.devices import make_fabric
 from gopro.training.loop import fit
 
@@ -67,7 +67,7 @@ class Bench:
         self.backbone = load_backbone("emoji")
         self.styles = {style: load_dataset(f"{SET}:{style}").half("base") for style in STYLES}
 
-    def trial(self, spec: str, seed: int, shots: int) -> Row:
+    def trial(self, spec: str, seed: int, shots: int) -> ResultRow:
         """Trains a method twice and gives its accuracies in percent."""
         base, new = (self.styles[STYLE].half(half) for half in ("base", "new"))
         method, seconds = self.trained(spec, base, seed, shots)
@@ -101,9 +101,9 @@ def accuracy(method: Method, data: Dataset) -> float:
     return evaluate_images(method.for_classes(data.classnames), data.val).accuracy
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[ResultRow]) -> str:
     """Means over seeds and the spread of HM and DG, as Markdown."""
-    by_method: dict[tuple[str, int], list[Row]] = defaultdict(list)
+    by_method: dict[tuple[str, int], list[ResultRow]] = defaultdict(list)
     for row in rows:
         by_method[row["method"], row["shots"]].append(row)
     lines = ["| method | shots | seeds | base | new | HM | DG | seconds |", "|---|--:|--:|--:|--:|--:|--:|--:|"]

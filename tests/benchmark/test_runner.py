@@ -23,7 +23,7 @@ from gopro.errors import InputError
 from gopro.runs.config import BenchmarkConfig, TransferConfig
 from gopro.runs.results import KEY, Results
 from gopro.runs.run import CONFIG, LEARNED
-from gopro.training.folder_lock import alone
+from gopro.training.folder_lock import lock_folder
 
 CONFIG_ = BenchmarkConfig(
     data=("emoji-activities", "emoji-activities:noto"),
@@ -181,9 +181,9 @@ def test_a_folder_of_the_same_name_elsewhere_is_another_data_set(faulty: Path, t
 
 
 def test_two_sweeps_in_one_folder_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gopro.training.folder_lock.WAIT", 0)
+    monkeypatch.setattr("gopro.training.folder_lock.LOCK_WAIT_SECONDS", 0)
     with (
-        alone(tmp_path, ()),
+        lock_folder(tmp_path, ()),
         pytest.raises(InputError, match=f"is in use by process {os.getpid()} on .*another folder"),
     ):
         benchmark("base-to-new", replace(CONFIG_, output=tmp_path))

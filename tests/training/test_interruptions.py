@@ -25,7 +25,7 @@ from gopro.methods.registry import METHODS
 from gopro.runs.config import TrainConfig
 from gopro.runs.results import Results, append_json, whole_lines
 from gopro.runs.run import CONFIG, LEARNED, load_run
-from gopro.training.folder_lock import LOCK, alone, leftovers
+from gopro.training.folder_lock import LOCK, leftovers, lock_folder
 from gopro.training.loop import Step
 from gopro.training.resume_state import LOG, RESUME
 from gopro.training.train import resume, train
@@ -81,7 +81,7 @@ def test_real_kills_are_gone_on_from(tmp_path: Path) -> None:
 
 def test_what_a_kill_before_the_beginning_leaves_is_in_nobodys_way(tmp_path: Path, tiny: Backbone) -> None:
     folder = tmp_path / "run"
-    with alone(folder, ()):
+    with lock_folder(folder, ()):
         (folder / f".{CONFIG}.123").write_text("{")
     with pytest.raises(InputError, match="before it began: start it anew, with the same --output"):
         resume(folder, backbone=tiny)
@@ -95,7 +95,7 @@ def test_only_what_its_holder_writes_counts_as_left_over(tmp_path: Path) -> None
     assert {path.name for path in leftovers(tmp_path, (LEARNED, CONFIG))} == {f".{LEARNED}.77", ".config.json.5"}
     (tmp_path / "runs" / "a").mkdir(parents=True)
     (tmp_path / "runs" / "a" / ".test-x.safetensors.9").touch()
-    with alone(tmp_path, ("runs/*/test-*.safetensors",)):
+    with lock_folder(tmp_path, ("runs/*/test-*.safetensors",)):
         assert not list((tmp_path / "runs" / "a").iterdir()) and (tmp_path / ".config.json.5").exists()
 
 
@@ -118,22 +118,22 @@ def test_a_run_whose_last_act_is_missing_is_finished(tmp_path: Path, tiny: Backb
 
 
 def test_a_second_process_is_refused_and_the_lock_dies_with_the_first(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("gopro.training.folder_lock.WAIT", 0)
-    code = "import sys, time; from pathlib import Path; from gopro.training.folder_lock import alone\n"
-    code += "with alone(Path(sys.argv[1]), ()): print('in', flush=True); time.sleep(60)"
+    monkeypatch.setattr("gopro.training.folder_lock.LOCK_WAIT_SECONDS", 0)
+    code = "import sys, time; from pathlib import Path; from gopro.training.folder_lock import lock_folder\n"
+    code += "with lock_folder(Path(sys.argv[1]), ()): print('in', flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as first:
         assert first.stdout is not None and first.stdout.readline() == b"in\n"
-        with pytest.raises(InputError, match=f"is in use by process {first.pid} on"), alone(tmp_path, ()):
+        with pytest.raises(InputError, match=f"is in use by process {first.pid} on"), lock_folder(tmp_path, ()):
             pass
         first.kill()
-    with alone(tmp_path, ()):
+    with lock_folder(tmp_path, ()):
         assert (tmp_path / LOCK).read_text().startswith(f"process {os.getpid()} on ")
 
 
 def test_a_run_that_goes_on_is_left_to_its_process(tmp_path: Path, tiny: Backbone, monkeypatch) -> None:
-    monkeypatch.setattr("gopro.training.folder_lock.WAIT", 0)
+    monkeypatch.setattr("gopro.training.folder_lock.LOCK_WAIT_SECONDS", 0)
     told = begun(tmp_path / "run", tiny)
-    with alone(tmp_path / "run", ()):
+    with lock_folder(tmp_path / "run", ()):
         with pytest.raises(InputError, match="in use by"):
             resume(tmp_path / "run", backbone=tiny)
         with pytest.raises(InputError, match="not empty: go on with it"):
@@ -294,7 +294,7 @@ def test_a_last_line_cut_at_any_byte_is_no_result_and_joins_no_other(tmp_path: P
     for size in range(first, len(whole)):
         path.write_bytes(whole[:size])
         if size > first:
-            with pytest.warns(UserWarning, match=r"the last line of .*results\.jsonl was cut off in the middle"):
+            with pytest.warns(UserWarning, match=r"the last line of .*results\.jsonl is incomplete"):
                 results = Results(path)
         else:
             results = Results(path)

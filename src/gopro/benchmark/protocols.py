@@ -12,14 +12,14 @@ from gopro.errors import InputError
 from gopro.files import slug
 from gopro.methods.registry import parse_method
 from gopro.runs.config import BenchmarkConfig, SweepConfig, TrainConfig, TransferConfig
-from gopro.runs.results import Key
+from gopro.runs.results import RunKey
 
 
 @dataclass(frozen=True)
 class Test:
     """One evaluation of a run: the row that it becomes, and what to load its data set by."""
 
-    key: Key
+    key: RunKey
     data: str
 
 
@@ -182,7 +182,7 @@ class _Plan:
         listed = []
         for tested, classes in tests:
             dataset = self.dataset(tested)
-            key = Key(
+            key = RunKey(
                 protocol=self.protocol,
                 source=self.dataset(source).name,
                 data=dataset.name,

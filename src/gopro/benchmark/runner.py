@@ -17,9 +17,9 @@ from gopro.benchmark.worker import Done, Failed, Message, Worker
 from gopro.errors import InputError
 from gopro.runs.config import SweepConfig, TrainConfig
 from gopro.runs.environment import describe_machine, describe_versions
-from gopro.runs.results import Results, Row, append_json
+from gopro.runs.results import ResultRow, Results, append_json
 from gopro.runs.run import CONFIG, read_config
-from gopro.training.folder_lock import alone
+from gopro.training.folder_lock import lock_folder
 from gopro.training.loop import Step
 
 RESULTS, FAILURES, HISTORY = "results.jsonl", "failures.jsonl", "history.jsonl"
@@ -58,8 +58,8 @@ class Event:
 class Outcome:
     """The rows that a sweep consists of, those found included, and the runs that failed in this call."""
 
-    rows: list[Row] = field(default_factory=list)
-    failures: list[Row] = field(default_factory=list)
+    rows: list[ResultRow] = field(default_factory=list)
+    failures: list[ResultRow] = field(default_factory=list)
 
 
 def benchmark(protocol: str, config: SweepConfig, **to_sweep: object) -> Outcome:
@@ -99,7 +99,7 @@ def sweep(
     Raises:
         InputError: a run that is there was told otherwise; another sweep is at this folder; faulty files in it.
     """
-    with alone(config.output, (PREDICTIONS,)):
+    with lock_folder(config.output, (PREDICTIONS,)):
         for job in jobs:
             _check_same(job.train)
         results = Results(config.output / RESULTS)
@@ -203,7 +203,7 @@ def _check_same(wanted: TrainConfig) -> None:
             )
 
 
-def _failure(job: Job, error: str, traceback: str | None) -> Row:
+def _failure(job: Job, error: str, traceback: str | None) -> ResultRow:
     key = job.tests[0].key
     known = {"run": job.run, "protocol": key.protocol, "source": key.source, "method": key.method}
     known |= {"backbone": key.backbone, "shots": key.shots, "seed": key.seed}

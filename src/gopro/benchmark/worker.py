@@ -18,7 +18,7 @@ from gopro.data.load_dataset import load_dataset
 from gopro.errors import InputError
 from gopro.files import slug
 from gopro.inference.evaluate import Evaluation, evaluate_images
-from gopro.runs.results import Row
+from gopro.runs.results import ResultRow
 from gopro.runs.run import CONFIG, LEARNED, Run, load_run, read_cost
 from gopro.training.devices import make_fabric
 from gopro.training.loop import Step
@@ -41,7 +41,7 @@ class Failed:
     traceback: str | None = None
 
 
-Message = Row | Done | Failed
+Message = ResultRow | Done | Failed
 
 
 class Worker:
@@ -86,7 +86,7 @@ class Worker:
             self._backbone = load_backbone(job.train.backbone, make_fabric(job.train).device)
         return self._backbone
 
-    def _row(self, job: Job, run: Run, test: Test) -> Row:
+    def _row(self, job: Job, run: Run, test: Test) -> ResultRow:
         classes: ClassHalf = test.key.classes  # pyright: ignore[reportAssignmentType]
         place = test.data, job.train.root
         if place not in self._datasets:  # without what is not tested on: ImageNet's list takes long and much memory
@@ -100,7 +100,7 @@ class Worker:
         return {**asdict(test.key), **summary(evaluation), **asdict(read_cost(run.folder)), "run": job.run}
 
 
-def summary(evaluation: Evaluation) -> Row:
+def summary(evaluation: Evaluation) -> ResultRow:
     """The figures of an evaluation that a results row holds."""
     return {
         "accuracy": round(evaluation.accuracy, 4),

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from gopro.errors import InputError
 from gopro.methods.registry import parse_method
 from gopro.runs.hub import OURS
-from gopro.runs.results import Row
+from gopro.runs.results import ResultRow
 from gopro.runs.run import COST, HEADS, LEARNED, UNKNOWN, read_cost
 
 SHOWN = 200
@@ -27,7 +27,7 @@ SHOWN = 200
 def model_card(
     folder: Path,
     content: dict[str, Any],
-    rows: Sequence[Row],
+    rows: Sequence[ResultRow],
     repository: str,
     license: str | None = None,
     revision: str | None = None,
@@ -79,7 +79,7 @@ def _half(classes: str) -> str:
     return "" if classes == "all" else f" ({classes} classes)"
 
 
-def _metadata(content: dict[str, Any], rows: Sequence[Row], repository: str, license: str | None) -> str:
+def _metadata(content: dict[str, Any], rows: Sequence[ResultRow], repository: str, license: str | None) -> str:
     results = [
         EvalResult(
             task_type="zero-shot-image-classification",
@@ -166,7 +166,7 @@ def _learned(folder: Path) -> str:
     return _table("What was learned", ("part", "tensors", "numbers"), rows)
 
 
-def _results(rows: Sequence[Row]) -> str:
+def _results(rows: Sequence[ResultRow]) -> str:
     if not rows:
         return ""
     shown = [

@@ -10,7 +10,7 @@ from typing import Any
 from gopro.errors import InputError
 from gopro.runs.hub import CARD, upload
 from gopro.runs.model_card import model_card
-from gopro.runs.results import Results, Row
+from gopro.runs.results import ResultRow, Results
 from gopro.runs.run import CONFIG, COST, HEADS, LEARNED, find_run, read_config
 
 
@@ -85,7 +85,7 @@ def _last_name(backbone: str) -> str:
     return architecture + colon + Path(weights).name
 
 
-def evaluations(folder: Path, results: Path | None = None) -> list[Row]:
+def evaluations(folder: Path, results: Path | None = None) -> list[ResultRow]:
     """What is known of how well a run does: the rows of a benchmark's results that are its own, and what `gopro eval`
     wrote into its folder, each with `data`, `classes`, `accuracy`, `macro_accuracy` and `n`.
 
@@ -95,7 +95,7 @@ def evaluations(folder: Path, results: Path | None = None) -> list[Row]:
     Raises:
         InputError: there is no such file, or none of its rows is of this run.
     """
-    rows: list[Row] = []
+    rows: list[ResultRow] = []
     found = folder.resolve().parent.parent / "results.jsonl" if results is None else results
     if results is not None and not results.is_file():
         raise InputError(f"--results {results}: there is no such file; give the results.jsonl of gopro benchmark")
@@ -113,7 +113,7 @@ def evaluations(folder: Path, results: Path | None = None) -> list[Row]:
     return [unique[key] for key in sorted(unique)]
 
 
-def _is_of(row: Row, folder: Path, results: Path) -> bool:
+def _is_of(row: ResultRow, folder: Path, results: Path) -> bool:
     """Whether a row of a benchmark's results is of the run in this folder."""
     name = row.get("run")
     return isinstance(name, str) and (results.resolve().parent / "runs" / Path(name).name) == folder.resolve()

@@ -1,4 +1,4 @@
-"""`results.jsonl`: one JSON object an evaluation, appended, never rewritten."""
+"""`results.jsonl`: one JSON object per evaluation, appended and never rewritten."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from typing import Any
 from gopro.errors import InputError
 from gopro.files import append
 
-Row = dict[str, Any]
+ResultRow = dict[str, Any]
+"""One evaluation: the fields of its `RunKey`, `accuracy` in percent, and further figures."""
 
 
 @dataclass(frozen=True)
-class Key:
-    """What tells evaluations apart.
+class RunKey:
+    """The identity of an evaluation. Two rows with equal keys are the same evaluation.
 
     A method that learns from no images has 0 shots and seed 0.
 
     Attributes:
-        source: what the method learned from, `data`: what it was tested on.
+        source: data set that the method was trained on.
+        data: data set that it was tested on.
         classes: the half of `data` that it chose from: all, base or new.
     """
 
@@ -36,19 +38,22 @@ class Key:
     classes: str
 
 
-KEY = tuple(field.name for field in fields(Key))
+KEY = tuple(field.name for field in fields(RunKey))
 
 
 class Results:
-    """The rows of a results file.
+    """The rows of a `results.jsonl` file, which need not exist yet.
+
+    Args:
+        path: the file.
 
     Raises:
-        InputError: the file cannot be read, or a line is no row.
+        InputError: the file cannot be read, or one of its lines is not a result.
     """
 
     def __init__(self, path: Path):
         self.path = path
-        self.rows: list[Row] = []
+        self.rows: list[ResultRow] = []
         if not path.exists():
             return
         for number, line in enumerate(whole_lines(path), 1):
@@ -56,41 +61,40 @@ class Results:
                 row = json.loads(line)
                 _check(row)
             except (ValueError, KeyError, TypeError, RecursionError) as error:
-                raise InputError(f"{path}, line {number} is not a result: mend or remove the line") from error
+                raise InputError(f"{path}, line {number} is not a result: correct or remove the line") from error
             self.rows.append(row)
 
-    def find(self, key: Key) -> Row | None:
-        """The evaluation that is already there under this key."""
-        wanted = asdict(key)
-        return next((row for row in self.rows if all(row[name] == value for name, value in wanted.items())), None)
+    def find(self, key: RunKey) -> ResultRow | None:
+        """Return the row with this key, or None."""
+        identity = asdict(key).items()
+        return next((row for row in self.rows if all(row[name] == value for name, value in identity)), None)
 
-    def add(self, row: Row) -> None:
-        """Appends a row; it is on disk when this returns."""
+    def add(self, row: ResultRow) -> None:
+        """Append a row. It is on disk when this returns."""
         append_json(self.path, row)
         self.rows.append(row)
 
 
 def whole_lines(path: Path) -> list[bytes]:
-    """The lines of a file. A last one without its end is warned of and left out: whoever wrote it was cut off.
+    """Return the complete lines of a file. An incomplete last line is dropped with a warning: its writer was killed.
 
     Raises:
         InputError: the file cannot be read.
     """
     try:
-        *lines, tail = path.read_bytes().split(b"\n")
+        *lines, incomplete = path.read_bytes().split(b"\n")
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    if tail:
+    if incomplete:
         warnings.warn(
-            f"the last line of {path} was cut off in the middle and does not count; the same gopro benchmark makes it "
-            "again",
+            f"the last line of {path} is incomplete and is ignored; run the same gopro benchmark again to replace it",
             stacklevel=2,
         )
     return lines
 
 
 def _check(row: Any) -> None:
-    """Raises KeyError or TypeError: what every reader counts on is missing, or of a kind that names nothing."""
+    """Raise KeyError or TypeError if a field that every reader relies on is missing or is a list or an object."""
     for key in (*KEY, "accuracy"):
         if isinstance(row[key], list | dict):
             raise TypeError(key)
@@ -98,8 +102,8 @@ def _check(row: Any) -> None:
         raise TypeError("run")
 
 
-def append_json(path: Path, record: Row) -> None:
-    """Appends an object as one line, in the place of one that a cut left unfinished; it is on disk when this returns.
+def append_json(path: Path, record: ResultRow) -> None:
+    """Append an object as one line, in place of an incomplete last line. It is on disk when this returns.
 
     Raises:
         InputError: the file cannot be written.

@@ -32,7 +32,7 @@ UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
-class Cost:
+class TrainingCost:
     """What a run's training took.
 
     Attributes:
@@ -130,7 +130,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     return content
 
 
-def read_cost(folder: Path) -> Cost:
+def read_cost(folder: Path) -> TrainingCost:
     """The content of a finished run's `cost.json`.
 
     Raises:
@@ -138,7 +138,7 @@ def read_cost(folder: Path) -> Cost:
     """
     path = folder / COST
     try:
-        return Cost(**json.loads(path.read_text()))
+        return TrainingCost(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{path} does not say what the run took ({error}): remove {folder} to run it anew") from error
 

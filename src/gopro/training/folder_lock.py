@@ -1,4 +1,4 @@
-"""One process at a time in a folder: a lock that dies with its process, and what killed processes have left there."""
+"""A lock on a folder that ends with its process, and the removal of files that killed processes left half written."""
 
 from __future__ import annotations
 
@@ -13,24 +13,34 @@ from filelock import FileLock, Timeout
 from gopro.errors import InputError
 
 LOCK = ".lock"
-WAIT = 10.0
-"""Seconds until a folder counts as taken: processes that a killed one has started see its end a little later."""
+LOCK_WAIT_SECONDS = 10.0
+"""How long to wait for a folder that another process holds. The children of a killed process need a moment to notice
+its death and to let go."""
 
 
 @contextmanager
-def alone(folder: Path, own: Sequence[str]) -> Iterator[None]:
-    """Makes the folder where there is none, keeps other processes out of it, and removes what killed ones left.
+def lock_folder(folder: Path, own_files: Sequence[str]) -> Iterator[None]:
+    """Create the folder if it is missing, keep other processes out of it and delete half-written files.
 
-    The system holds the lock, on `.lock` in the folder, and frees it with the process, however that ends. The file
-    stays and says who was the last to hold it.
+    The operating system holds the lock, on `.lock` in the folder, and frees it when the process ends, however it ends.
+    The lock file stays and names its last holder.
 
     Args:
-        own: names of the files that only the process in here writes, * for any characters.
+        folder: the folder to lock.
+        own_files: glob patterns of the files that only the holder of the lock writes. Temporary files beside them are
+            left over from killed processes and are deleted; see `leftovers`.
 
     Raises:
-        InputError: another process is in it, or it cannot be made or written to.
+        InputError: another process holds the lock; the folder cannot be created or written to.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with lock_folder(Path(folder), ["learned.safetensors"]):
+        ...         (Path(folder) / ".lock").exists()
+        True
     """
-    lock = FileLock(folder / LOCK, timeout=WAIT)
+    lock = FileLock(folder / LOCK, timeout=LOCK_WAIT_SECONDS)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -39,11 +49,11 @@ def alone(folder: Path, own: Sequence[str]) -> Iterator[None]:
     except OSError as error:
         raise InputError(f"{folder} cannot be written to: {error.strerror}") from error
     except NotImplementedError as error:
-        raise InputError(f"{folder} lies on a file system without locks: choose a folder on another") from error
+        raise InputError(f"{folder} is on a file system without locks: choose a folder on another one") from error
     try:
-        with suppress(OSError):  # who it is helps a person, nothing depends on it
+        with suppress(OSError):  # only a hint for people; nothing depends on it
             (folder / LOCK).write_text(f"process {os.getpid()} on {socket.gethostname()}")
-        for path in leftovers(folder, own):
+        for path in leftovers(folder, own_files):
             with suppress(OSError):
                 path.unlink()
         yield
@@ -51,15 +61,20 @@ def alone(folder: Path, own: Sequence[str]) -> Iterator[None]:
         lock.release()
 
 
-def leftovers(folder: Path, own: Sequence[str]) -> list[Path]:
-    """What stands beside the `own` files because a process ended while it wrote; see `gopro.files`."""
-    found = [path for name in map(PurePath, own) for path in folder.glob(f"{name.with_name(f'.{name.name}.*')}")]
-    return [path for path in found if path.suffix[1:].isdecimal()]
+def leftovers(folder: Path, own_files: Sequence[str]) -> list[Path]:
+    """List the temporary files of `gopro.files.write_atomically` that stand beside `own_files`.
+
+    `write_atomically` writes `learned.safetensors` by way of `.learned.safetensors.PID`, which remains if the process
+    is killed before it renames it.
+    """
+    patterns = [name.with_name(f".{name.name}.*") for name in map(PurePath, own_files)]
+    return [path for pattern in patterns for path in folder.glob(str(pattern)) if path.suffix[1:].isdecimal()]
 
 
 def _holder(folder: Path) -> str:
+    """Return " by process 12 on myhost" if the lock file names its holder, else an empty string."""
     try:
-        said = (folder / LOCK).read_text().strip()
+        holder = (folder / LOCK).read_text().strip()
     except (OSError, UnicodeDecodeError):
         return ""
-    return f" by {said}" if said else ""
+    return f" by {holder}" if holder else ""

@@ -27,7 +27,7 @@ from gopro.errors import InputError, ToldElsewhere
 from gopro.runs.config import TrainSettings
 from gopro.training.devices import OURS, Place, check_cards, make_fabric, own_place, started
 
-PATIENCE = 10.0
+FAILURE_GRACE_SECONDS = 10.0
 """Seconds that a process whose run has failed waits to hear why, or that the others have heard."""
 
 _CAME, _WHY, _SAID, _HEARD = "came", "why", "said", "heard"
@@ -69,7 +69,7 @@ def together(
                 with _group(how, others.place, others.store) as fabric:
                     yield fabric, others.place.ranks
             except RuntimeError as error:
-                if reason := others.reason(PATIENCE if _is_lost(error) else 0):
+                if reason := others.reason(FAILURE_GRACE_SECONDS if _is_lost(error) else 0):
                     raise InputError(reason if others.why() else f"{reason}; {advice}") from error
                 raise
             others.end()
@@ -154,7 +154,7 @@ def _wait_for_hearers(place: Place, store: Any) -> None:
     with suppress(RuntimeError):
         if place.rank > 0:
             store.add(_HEARD, 1)
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + FAILURE_GRACE_SECONDS
         while place.rank == 0 and store.add(_HEARD, 0) < place.count - 1 and time.monotonic() < deadline:
             time.sleep(0.05)
 
@@ -200,7 +200,7 @@ class _Others:
 
     def end(self) -> None:
         """Waits until all have ended, for what they have still to do."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + FAILURE_GRACE_SECONDS
         for process in self.processes:
             process.join(max(0.0, deadline - time.monotonic()))
 

@@ -25,11 +25,11 @@ from gopro.methods.base import Method
 from gopro.methods.registry import build_method, parse_method
 from gopro.runs.config import TrainConfig
 from gopro.runs.environment import PeakMemory
-from gopro.runs.run import CONFIG, COST, LEARNED, Cost, Run, describe, load_run, read_config
+from gopro.runs.run import CONFIG, COST, LEARNED, Run, TrainingCost, describe, load_run, read_config
 from gopro.training.batches import encode_drawn_views
 from gopro.training.determinism import deterministic
 from gopro.training.devices import count_processes, started
-from gopro.training.folder_lock import LOCK, alone, leftovers
+from gopro.training.folder_lock import LOCK, leftovers, lock_folder
 from gopro.training.launch import together
 from gopro.training.loop import Step, fit
 from gopro.training.non_finite import check_learned
@@ -136,7 +136,7 @@ def _tidied(folder: Path, backbone: Backbone | None) -> Run:
 
 def _alone(folder: Path, ranks: Ranks) -> AbstractContextManager[None]:
     """That no other run is in the folder; the first of several processes sees to it for all."""
-    return alone(folder, FILES) if ranks.first else nullcontext()
+    return lock_folder(folder, FILES) if ranks.first else nullcontext()
 
 
 def _together(
@@ -231,7 +231,7 @@ def _write(folder: Path, method: Method, seconds: float, skipped: int, memory: P
     """What a finished run leaves."""
     parameters = sum(parameter.numel() for parameter in method.parameters())
     peak = None if memory.mib is None else round(memory.mib, 1)
-    write_json(folder / COST, asdict(Cost(round(seconds, 2), peak, parameters, skipped)))
+    write_json(folder / COST, asdict(TrainingCost(round(seconds, 2), peak, parameters, skipped)))
     save_tensors(folder / LEARNED, method.state_dict())
     (folder / RESUME).unlink(missing_ok=True)
 

@@ -17,7 +17,7 @@ from gopro.benchmark.report.plots import Panel, Plots, stem, tip
 from gopro.benchmark.report.summary import headlines
 from gopro.benchmark.report.table import AVERAGE, Line, Table
 from gopro.benchmark.report.tables import tables
-from gopro.runs.results import Row
+from gopro.runs.results import ResultRow
 
 LANE, GAP = 0.085, 0.1
 """Height of one method's dot, and between two columns' dots, in inches."""
@@ -66,7 +66,7 @@ def _lanes(columns: Sequence[str], lines: Sequence[Line], marks: Mapping[str, Ma
     return draw
 
 
-def shot_curves(rows: Iterable[Row], marks: Mapping[str, Mark]) -> list[Plots]:
+def shot_curves(rows: Iterable[ResultRow], marks: Mapping[str, Mark]) -> list[Plots]:
     """Accuracy over shots in the few-shot protocol, for each backbone: the average over data sets, then each of them.
 
     The average is taken seed by seed, over seeds that every data set has.
@@ -157,7 +157,7 @@ def costs(group: Group) -> tuple[str, list[Cost]]:
     return found[-1].figure, listed
 
 
-def _mean(rows: Sequence[Row], key: str) -> float | None:
+def _mean(rows: Sequence[ResultRow], key: str) -> float | None:
     values = [row[key] for row in rows if row.get(key) is not None]
     return fmean(values) if values else None
 

@@ -15,7 +15,7 @@ from gopro.benchmark.report.palette import is_zeroshot
 from gopro.benchmark.report.rows import PROTOCOLS, TRANSFER
 from gopro.errors import InputError
 from gopro.files import slug
-from gopro.runs.results import Results, Row, whole_lines
+from gopro.runs.results import ResultRow, Results, whole_lines
 from gopro.runs.run import read_config
 
 _RUN = ("protocol", "source", "backbone")
@@ -33,7 +33,7 @@ class Group:
     source: str | None
     backbone: str
     shots: int
-    rows: tuple[Row, ...]
+    rows: tuple[ResultRow, ...]
 
     @property
     def title(self) -> str:
@@ -58,17 +58,17 @@ class Group:
         """Zero-shot CLIP, under the settings that come first."""
         return next(filter(is_zeroshot, self.methods), None)
 
-    def tests(self) -> dict[tuple[str, str], dict[str, list[Row]]]:
+    def tests(self) -> dict[tuple[str, str], dict[str, list[ResultRow]]]:
         """The rows by what was tested on, (data, classes), and method; what several methods were tested on."""
-        tests: dict[tuple[str, str], dict[str, list[Row]]] = {}
+        tests: dict[tuple[str, str], dict[str, list[ResultRow]]] = {}
         for row in self.rows:
             tests.setdefault((row["data"], row["classes"]), {}).setdefault(row["method"], []).append(row)
         return {key: methods for key, methods in tests.items() if len(methods) > 1}
 
 
-def groups(rows: Iterable[Row]) -> list[Group]:
+def groups(rows: Iterable[ResultRow]) -> list[Group]:
     """The rows as groups, in the order of PROTOCOLS."""
-    parts: dict[tuple[str, str | None, str], list[Row]] = {}
+    parts: dict[tuple[str, str | None, str], list[ResultRow]] = {}
     for row in rows:
         source = row["source"] if row["protocol"] in TRANSFER else None
         parts.setdefault((row["protocol"], source, row["backbone"]), []).append(row)
@@ -99,14 +99,14 @@ class Experiment:
         path = folder / "results.jsonl"
         if not path.is_file():
             raise InputError(f"{folder} has no results.jsonl: give the --output folder of gopro benchmark")
-        self.rows: list[Row] = Results(path).rows
+        self.rows: list[ResultRow] = Results(path).rows
         self.history = _lines(folder / "history.jsonl", ("when", "command", "machine", "versions"))
         failed = _lines(folder / "failures.jsonl", ("run", "method", "shots", "seed", "error", *_RUN))
         self.failures = list({(f["protocol"], f["run"]): f for f in failed if not self._succeeded(f)}.values())
         self.notes: list[str] = []
         self._predictions: dict[Path, Predictions | None] = {}
 
-    def _succeeded(self, failure: Row) -> bool:
+    def _succeeded(self, failure: ResultRow) -> bool:
         """Whether the run has by now as many results as others like it."""
         like = Counter(
             row.get("run")
@@ -115,7 +115,7 @@ class Experiment:
         )
         return 0 < like[failure["run"]] == max(like.values())
 
-    def predictions(self, row: Row) -> Predictions | None:
+    def predictions(self, row: ResultRow) -> Predictions | None:
         """What an evaluation says of each test image, None where its file is not there."""
         run = row.get("run")
         if run is None:
@@ -125,7 +125,7 @@ class Experiment:
             self._predictions[path] = Predictions.load(path) if path.is_file() else None
         return self._predictions[path]
 
-    def root(self, row: Row) -> Path | None:
+    def root(self, row: ResultRow) -> Path | None:
         """Where the benchmarks' folders were when the row's run was made."""
         try:
             return read_config(self.folder / "runs" / Path(row["run"]).name)["config"].root

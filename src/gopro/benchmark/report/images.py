@@ -17,7 +17,7 @@ from gopro.benchmark.report.palette import is_zeroshot
 from gopro.data.dataset import ClassHalf, Dataset
 from gopro.data.load_dataset import load_dataset
 from gopro.errors import InputError
-from gopro.runs.results import Row
+from gopro.runs.results import ResultRow
 
 LARGEST_SIDE = 224
 """Of an embedded image, in pixels; larger ones are scaled down, so that the page stays small."""
@@ -113,7 +113,7 @@ def _sources(
     """Data sets, as the tests had them, with each method's predictions under its first seed."""
     for methods in group.tests().values():
         said: dict[str, Predictions] = {}
-        rows: list[Row] = []
+        rows: list[ResultRow] = []
         for method in group.methods:
             for row in methods.get(method, [])[:1]:
                 if own := experiment.predictions(row):
@@ -135,7 +135,9 @@ def _sources(
                 )
 
 
-def _dataset(experiment: Experiment, row: Row, said: Predictions, loaded: dict[str, Dataset | None]) -> Dataset | None:
+def _dataset(
+    experiment: Experiment, row: ResultRow, said: Predictions, loaded: dict[str, Dataset | None]
+) -> Dataset | None:
     if said.data not in loaded:
         try:
             loaded[said.data] = load_dataset(said.data, experiment.root(row))

@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass
 from typing import Any
 
 from gopro.errors import InputError
-from gopro.runs.results import KEY, Key
+from gopro.runs.results import KEY, RunKey
 
 PROTOCOLS = {
     "base-to-new": "Base to new",
@@ -22,7 +22,7 @@ TRANSFER = ("cross-dataset", "domain-generalization")
 
 
 @dataclass(frozen=True)
-class Score(Key):
+class Score(RunKey):
     """One evaluation: the key of its row, and its accuracy in percent."""
 
     accuracy: float

@@ -13,7 +13,7 @@ from gopro.benchmark.report.experiment import Experiment
 from gopro.benchmark.report.palette import Mark
 from gopro.benchmark.report.plots import Panel, Plots, stem, tip
 from gopro.benchmark.report.rows import TRANSFER
-from gopro.runs.results import Row
+from gopro.runs.results import ResultRow
 
 POINTS = 40
 """Of a curve; the steps between two are averaged."""
@@ -74,7 +74,7 @@ def learning_plots(experiment: Experiment, marks: Mapping[str, Mark]) -> tuple[l
     return found, len(order) - tried
 
 
-def _training(row: Row) -> Training:
+def _training(row: ResultRow) -> Training:
     classes = "base" if row["protocol"] == "base-to-new" else "all"
     source = row["source"] if row["protocol"] in TRANSFER else row["data"]
     return Training(source, classes, row["backbone"], row["shots"])
