@@ -1,8 +1,9 @@
-"""Several processes that step together, each on its share of every batch, as one process would on the whole of it.
+"""Data-parallel training: the rank of this process, its share of each batch, and the collective operations.
 
-A process's losses are means over its own images, and the gradients are averaged over the processes: so each is
-weighted by its share. What compares images with one another, or remembers those that it has seen, takes the whole
-batch, by `gather`.
+Several processes take every training step together and get the result that one process would get from the whole batch.
+Each computes its losses as means over its own images and the gradients are averaged over the processes, so each loss is
+weighted by the process's share of the batch. Code that compares images with one another (a contrastive loss) or keeps
+statistics of the images needs the whole batch and calls `gather`.
 """
 
 from __future__ import annotations
@@ -23,32 +24,41 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ranks:
-    """Which of how many processes this is.
+    """The rank of this process among all processes of a run.
 
     Attributes:
-        rank: counted from 0; the first is the one that writes.
-        count: of all machines together.
+        rank: from 0; only rank 0 writes files.
+        count: the number of processes on all machines together.
+
+    Example:
+        >>> batch = ["a", "b", "c", "d", "e"]
+        >>> [batch[Ranks(rank, 2).share(len(batch))] for rank in (0, 1)]
+        [['a', 'b'], ['c', 'd', 'e']]
     """
 
     rank: int = 0
     count: int = 1
 
     @property
-    def first(self) -> bool:
+    def is_first(self) -> bool:
         return self.rank == 0
 
     def share(self, images: int) -> slice:
-        """Which images of a batch are this process's. Shares differ by one at most; of fewer images than processes
-        each takes all, so that none is without."""
+        """Return the slice of a batch of `images` that this process works on.
+
+        The shares differ by at most one image. A batch with fewer images than processes goes to every process whole, so
+        that none has an empty share.
+        """
         if images < self.count:
             return slice(0, images)
         return slice(self.rank * images // self.count, (self.rank + 1) * images // self.count)
 
     @contextmanager
     def batch(self, images: int) -> Iterator[float]:
-        """While the losses of a batch of so many images are computed: `gather` joins the shares.
+        """Make `gather` join the shares of a batch of `images` while its losses are computed.
 
-        Yields: what this process's losses weigh, so that their mean over the processes is that of the batch.
+        Yields:
+            The weight of this process's losses: the mean over processes of the weighted losses is the batch's loss.
         """
         share = self.share(images)
         divided = self.count > 1 and images >= self.count
@@ -59,7 +69,7 @@ class Ranks:
             _share.reset(token)
 
     def mean(self, terms: Mapping[str, Tensor], weight: float) -> dict[str, Tensor]:
-        """The losses of the batch from those of each process; the same bits in all of them."""
+        """Return the losses of the batch, bit for bit the same in every process, from this process's `terms`."""
         if self.count == 1:
             return dict(terms)
         values = weight / self.count * torch.stack([term.float() for term in terms.values()])
@@ -67,43 +77,42 @@ class Ranks:
         return dict(zip(terms, values.unbind(), strict=True))
 
     def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Gives all processes the mean of their gradients, by one sum of all of them.
+        """Replace every gradient by its mean over the processes, with a single all-reduce.
 
-        What torch's DistributedDataParallel is for, without what it asks for in return: parameters that a setting
-        leaves without a gradient stay so, and the order of the sums is the same from the first step on, so that a run
-        that was cut ends with the bits of one that was not. There is nothing to be gained by sending the first
-        gradients while the last are computed: they are few, and those of the prompts come last.
+        This takes the place of torch's DistributedDataParallel, which insists on a gradient for every parameter and
+        changes the order of its sums after the first step, so that a resumed run would not end with the same bits.
+        Overlapping communication with backward, which DistributedDataParallel does, would gain nothing: the gradients
+        are few, and those of the prompts are the last to be computed.
         """
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         if self.count == 1 or not gradients:
             return
-        together = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(together)
-        means = (together / self.count).split([gradient.numel() for gradient in gradients])
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        means = (flat / self.count).split([gradient.numel() for gradient in gradients])
         for gradient, mean in zip(gradients, means, strict=True):
             gradient.copy_(mean.view_as(gradient))
 
-    def agree(self, value: T) -> T:
-        """The first process's value, for all of them."""
+    def broadcast(self, value: T) -> T:
+        """Return rank 0's `value` in every process."""
         if self.count == 1:
             return value
         values = [value]
         dist.broadcast_object_list(values)
         return values[0]
 
-    def wait(self) -> None:
-        """Until all are here."""
+    def barrier(self) -> None:
+        """Wait until every process has called this."""
         if self.count > 1:
             dist.barrier()
 
 
 SINGLE_PROCESS = Ranks()
-"""A single process."""
 
 
 @dataclass(frozen=True)
 class _Share:
-    """Where this process's images stand in the batch, and how many that has."""
+    """The images `start:stop` of a batch of `images`, those of this process."""
 
     start: int
     stop: int
@@ -114,16 +123,19 @@ _share: ContextVar[_Share | None] = ContextVar("share", default=None)
 
 
 def gather(x: Shaped[Tensor, "share ..."]) -> Shaped[Tensor, "batch ..."]:
-    """What all processes have of a batch, in the order of its images, with gradients to each of them.
+    """Return the rows of the whole batch, in the order of its images, with gradients to every process's share.
 
-    The argument itself where nothing is shared: in a single process, in evaluation. All processes must come by here.
+    Outside `Ranks.batch`, and in a single process, this returns `x` itself. All processes must call it.
     """
     share = _share.get()
     return x if share is None else _Gather.apply(x, share)
 
 
 class _Gather(torch.autograd.Function):
-    """By a sum of shares that are 0 where the others stand: exact, for shares of any size, with any backend."""
+    """All-gather for shares of unequal size, which not every backend's all-gather supports.
+
+    Each process writes its rows into a tensor of zeros and the tensors are summed, which is exact: x + 0 = x.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, share: _Share) -> Tensor:

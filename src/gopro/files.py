@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and names that are safe for files."""
+"""Write files atomically, and make file names safe."""
 
 from __future__ import annotations
 
@@ -16,53 +16,53 @@ from gopro.errors import InputError
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Either the whole content stands at `path` afterwards, or what stood there before; a power cut leaves no third.
+    """Write a file so that a crash or power cut leaves either the old content or the new, never a mixture.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with beside.open("wb") as file:
+        with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
-        _sync_names(path.parent)
+        temporary.replace(path)
+        _sync_folder(path.parent)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}") from error
     finally:
         with suppress(OSError):
-            beside.unlink()
+            temporary.unlink()
 
 
 def append(path: Path, content: bytes) -> None:
-    """Adds to the end of a file; afterwards all of it is on disk, or none of it in the file.
+    """Append to a file and flush it to disk; if that fails, restore the file's previous length.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
     try:
         with path.open("ab", buffering=0) as file:
             size = file.seek(0, os.SEEK_END)
             try:
-                left = memoryview(content)
-                while left:  # a disk that fills up takes a part first
-                    left = left[file.write(left) :]
+                rest = memoryview(content)
+                while rest:  # a disk that fills up may take a part before it fails
+                    rest = rest[file.write(rest) :]
                 os.fsync(file.fileno())
             except OSError:
                 with suppress(OSError):
                     file.truncate(size)
                 raise
         if not size:
-            _sync_names(path.parent)
+            _sync_folder(path.parent)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}") from error
 
 
-def _sync_names(folder: Path) -> None:
-    """Has the names in a folder on disk, where the system knows how to."""
-    if not hasattr(os, "O_DIRECTORY"):  # Windows
+def _sync_folder(folder: Path) -> None:
+    """Flush a folder's list of names to disk, so that a rename or a new file survives a power cut."""
+    if not hasattr(os, "O_DIRECTORY"):  # Windows cannot open folders
         return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -73,12 +73,12 @@ def _sync_names(folder: Path) -> None:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Tensors as a safetensors file, written atomically."""
+    """Write tensors to a safetensors file, atomically."""
     write_atomically(path, save({key: t.detach().cpu().contiguous() for key, t in tensors.items()}, metadata))
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Indented JSON with a newline at its end, written atomically."""
+    """Write indented JSON with a final newline, atomically."""
     write_atomically(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 

@@ -104,7 +104,7 @@ def test_a_single_process_gathers_nothing() -> None:
     assert gather(x) is x
     with SINGLE_PROCESS.batch(3) as weight:
         assert gather(x) is x and weight == 1
-    assert SINGLE_PROCESS.agree("this") == "this"
+    assert SINGLE_PROCESS.broadcast("this") == "this"
     SINGLE_PROCESS.average_gradients([nn.Parameter(x)])
 
 

@@ -180,5 +180,5 @@ def encode_drawn_views(
         if ranks.count > 1 and store.folder is not None:
             own = [want for i, want in enumerate(wanted) if i // ENCODED_AT_ONCE % ranks.count == ranks.rank]
             encode_views(store, own, crop=crop, batch=ENCODED_AT_ONCE, workers=workers, on_progress=more)
-            ranks.wait()
+            ranks.barrier()
         return encode_views(store, wanted, crop=crop, batch=ENCODED_AT_ONCE, workers=workers, on_progress=more)

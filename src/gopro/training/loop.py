@@ -95,7 +95,7 @@ def fit(
         plain = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
     module, optimizer = fabric.setup(method, plain)
     started = time.perf_counter()
-    seen = Seen.of([*samples, *val]) if ranks.first else None
+    seen = Seen.of([*samples, *val]) if ranks.is_first else None
     first, earlier, skipped, best = load_state(folder, method, optimizer, ranks, seen)
     started -= earlier
     bank = min(bank, recipe.epochs)  # draws that no epoch comes to are not encoded
@@ -113,7 +113,7 @@ def fit(
     )
     steps = len(batches)
     finite = NonFiniteGuard(parameters, non_finite, folder / RESUME, skipped)
-    chooses = bool(val) and ranks.first
+    chooses = bool(val) and ranks.is_first
     held_out = encode_samples(method, val, workers=workers) if chooses and method.frozen_images else None
     for epoch in range(first, recipe.epochs):
         module.train()
@@ -146,10 +146,10 @@ def fit(
             accuracy = evaluate(method, held_out).accuracy
         elif chooses:
             accuracy = evaluate_images(method, val, workers=workers).accuracy
-        accuracy = ranks.agree(accuracy)
+        accuracy = ranks.broadcast(accuracy)
         if accuracy is not None and (best is None or accuracy >= best.accuracy):
             best = Best(accuracy, {key: tensor.clone() for key, tensor in method.state_dict().items()})
-        if ranks.first:
+        if ranks.is_first:
             seconds = time.perf_counter() - started
             log_epoch(folder / LOG, epoch, steps, lrs, losses, seconds, accuracy)
             save_state(folder, method, optimizer, epoch + 1, seconds, finite.skipped, best, seen)

@@ -125,7 +125,7 @@ def load_state(
     """
     path = folder / RESUME
     if not path.exists():
-        if ranks.first:
+        if ranks.is_first:
             _cut_log(folder / LOG, 0, _digest(b""))
         return 0, 0.0, 0, None
     try:
@@ -149,7 +149,7 @@ def load_state(
         raise InputError(f"{path} cannot be gone on from ({first}): remove it to start anew") from error
     if seen is not None:
         seen.check(images, path)
-    if ranks.first:
+    if ranks.is_first:
         _cut_log(folder / LOG, log_bytes, log)
     return epochs, seconds, skipped, best
 

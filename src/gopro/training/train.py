@@ -63,11 +63,11 @@ def train(
     """
     folder = config.output
     with _together(config, folder, devices, backbone, partial(train, config)) as (fabric, ranks):
-        if ranks.first:
+        if ranks.is_first:
             _check_free(folder)
         few, method = _prepare(config, backbone, fabric)
         with _alone(folder, ranks):
-            if ranks.first:
+            if ranks.is_first:
                 _check_free(folder)  # another process may have been quicker
                 write_json(folder / CONFIG, describe(config, few.name, few.template, method))
             return _train(config, folder, few, method, fabric, ranks, on_step, on_fill)
@@ -93,8 +93,8 @@ def resume(
     config = read_config(folder)["config"]
     again = partial(resume, folder)
     with _together(config, folder, devices, backbone, again) as (fabric, ranks), _alone(folder, ranks):
-        if ranks.agree((folder / LEARNED).exists()):
-            return _tidied(folder, backbone) if ranks.first else load_run(folder, backbone=backbone)
+        if ranks.broadcast((folder / LEARNED).exists()):
+            return _tidied(folder, backbone) if ranks.is_first else load_run(folder, backbone=backbone)
         content = read_config(folder)
         few, method = _prepare(config, backbone, fabric)
         if list(few.classnames) != content["classnames"]:
@@ -136,7 +136,7 @@ def _tidied(folder: Path, backbone: Backbone | None) -> Run:
 
 def _alone(folder: Path, ranks: Ranks) -> AbstractContextManager[None]:
     """That no other run is in the folder; the first of several processes sees to it for all."""
-    return lock_folder(folder, FILES) if ranks.first else nullcontext()
+    return lock_folder(folder, FILES) if ranks.is_first else nullcontext()
 
 
 def _together(
@@ -200,7 +200,7 @@ def _train(
         if method.recipe is not None:
             recipe = config.recipe(method.recipe)
             val = few.val if config.select == "val" else ()
-            profiled = config.profile and ranks.first
+            profiled = config.profile and ranks.is_first
             with traced(folder, on_step) if profiled else nullcontext(on_step) as on_step:
                 fitted = fit(
                     method,
@@ -221,9 +221,9 @@ def _train(
                 )
             seconds, skipped = seconds + fitted.seconds, fitted.skipped
     check_learned(method)
-    if ranks.first:
+    if ranks.is_first:
         _write(folder, method, seconds, skipped, memory)
-    ranks.wait()
+    ranks.barrier()
     return Run(folder, config, few.name, few.template, method.eval())
 
 
