@@ -278,9 +278,9 @@ def load_into_memory(samples: Sequence[Sample], preprocess: Preprocess, budget: 
             budget -= 4 * image.width * image.height  # PIL holds RGB as four bytes a pixel
             if budget >= 0:
                 source: ImageSource = DecodedImage(sample.image.name, image, sample.image)
-                kept.append(replace(sample, source=source))
+                kept.append(replace(sample, image=source))
                 continue
-        kept.append(replace(sample, source=SameImage(sample.image, sample.image.digest())))
+        kept.append(replace(sample, image=SameImage(sample.image, sample.image.digest())))
     return tuple(kept)
 
 
