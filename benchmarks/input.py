@@ -22,7 +22,8 @@ from PIL import Image
 
 from benchmarks.setting import Stopwatch, about, make_backbone
 from gopro.data.dataset import Sample
-from gopro.data.loader import DecodedImage, ImageLoader, load_into_memory, train_batches
+from gopro.data.decoded_image import DecodedImage, load_into_memory
+from gopro.data.loader import ImageLoader, ViewSettings, train_batches
 from gopro.data.transforms import Preprocess, ViewName
 
 VIEWS: tuple[ViewName, ...] = ("base", "moco", "augmix")
@@ -78,7 +79,8 @@ def loader(preprocess: Preprocess, views: Sequence[ViewName], workers: int, batc
     draw = np.random.default_rng(0)
     images = [Image.fromarray(draw.integers(0, 256, (375, 500, 3), dtype=np.uint8)) for _ in range(64)]
     samples = [Sample(DecodedImage(f"noise {i}", image), 0) for i, image in enumerate(images)]
-    return train_batches(load_into_memory(samples, preprocess), views, preprocess, batch, seed=1, workers=workers)
+    settings = ViewSettings(preprocess, workers=workers)
+    return train_batches(load_into_memory(samples, preprocess), views, settings, batch, seed=1)
 
 
 def views_a_second(size: int, views: Sequence[ViewName], workers: int, batch: int, seconds: float) -> float:

@@ -25,7 +25,7 @@ from gopro.benchmark.report.palette import LIGHT
 from gopro.clip.backbone import load_backbone
 from gopro.clip.packed_prompts import PackedPrompts
 from gopro.data.load_dataset import load_dataset
-from gopro.data.transforms import make_view, seeded
+from gopro.data.transforms import draw_view, make_view
 from gopro.inference.evaluate import evaluate_images
 from gopro.methods.base import Method
 from gopro.methods.registry import build_method
@@ -212,7 +212,7 @@ def losses() -> Figure:
     mean, std = (np.array(v) for v in (backbone.preprocess.mean, backbone.preprocess.std))
     for row, (view, label) in enumerate((("base", "image"), ("moco", "MoCo v3 view"), ("augmix", "AugMix view"))):
         y = 2.95 - 1.32 * row
-        tensor = seeded(make_view(view, backbone.preprocess, 0.5), image, "figure", view)
+        tensor = draw_view(make_view(view, backbone.preprocess, 0.5), image, "figure", view)
         shown = (tensor.permute(1, 2, 0).numpy() * std + mean).clip(0, 1)
         axes.imshow(shown, extent=(0.2, 1.25, y, y + 1.05), interpolation="nearest", zorder=2)
         note(axes, 0.72, y - 0.1, label, size=8, color=SOFT)

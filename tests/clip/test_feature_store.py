@@ -23,7 +23,7 @@ from gopro.clip.features import ViewRequest, encode_views
 from gopro.data.emoji import Scene
 from gopro.data.image_file import ImageFile
 from gopro.data.load_dataset import load_dataset
-from gopro.data.transforms import make_view, seeded
+from gopro.data.transforms import draw_view, make_view
 from gopro.errors import InputError
 from gopro.runs.config import TrainConfig
 
@@ -51,7 +51,7 @@ def directly(backbone: Backbone, want: ViewRequest) -> Encoded:
     """By the definition of a draw."""
     view = make_view(want.view, backbone.preprocess)
     key = (want.image.digest(), want.draw, want.view)
-    return backbone.encode(seeded(view, want.image.open(), *key)[None])[0]
+    return backbone.encode(draw_view(view, want.image.open(), *key)[None])[0]
 
 
 def assert_close(stored: Encoded, direct: Encoded) -> None:

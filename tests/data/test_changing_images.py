@@ -11,8 +11,9 @@ from PIL import Image
 from gopro.clip.backbone import Backbone
 from gopro.clip.feature_store import FeatureStore
 from gopro.data.dataset import Sample
+from gopro.data.decoded_image import load_into_memory
 from gopro.data.image_file import ImageFile
-from gopro.data.loader import DrawnView, load_into_memory, train_batches, view_batches
+from gopro.data.loader import DrawnView, ViewSettings, train_batches, view_batches
 from gopro.errors import InputError
 from tools.torture import data as torture
 
@@ -68,16 +69,17 @@ def test_content_that_changed_is_not_taken_for_what_it_was(tmp_path: Path, tiny:
     image = ImageFile(path)
     digest = image.digest()
     drawn = [DrawnView(image, view, digest, 0) for view in ("eval", "base")]
-    assert len(list(view_batches(drawn, tiny.preprocess, 1))) == 2
+    assert len(list(view_batches(drawn, ViewSettings(tiny.preprocess), 1))) == 2
     kept = load_into_memory([Sample(image, 0)] * 2, tiny.preprocess, budget=0)
     assert kept[0].image.digest() == digest and kept[0].image.name == image.name
     Image.new("RGB", (40, 40), "red").save(path)
     for workers in (0, 1):
+        settings = ViewSettings(tiny.preprocess, workers=workers)
         for view in drawn:
             with pytest.raises(InputError, match=r"a\.png: the image was replaced"):
-                list(view_batches([view], tiny.preprocess, 1, workers=workers))
+                list(view_batches([view], settings, 1))
         with pytest.raises(InputError, match=r"a\.png: the image was replaced"):
-            list(train_batches(kept, ("base",), tiny.preprocess, 2, seed=1, workers=workers))
+            list(train_batches(kept, ("base",), settings, 2, seed=1))
 
 
 def test_a_sound_store_is_read_without_a_word(images: Path, tmp_path: Path, tiny: Backbone) -> None:

@@ -13,18 +13,11 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
 from gopro.data.dataset import Sample
+from gopro.data.decoded_image import DecodedImage, load_into_memory
 from gopro.data.image_file import ImageFile
 from gopro.data.load_dataset import load_dataset
-from gopro.data.loader import (
-    Batch,
-    DecodedImage,
-    EpochBatches,
-    ImageViews,
-    eval_batches,
-    load_into_memory,
-    train_batches,
-)
-from gopro.data.transforms import Preprocess, View, ViewName, make_view, reduced, seeded, stable_seed
+from gopro.data.loader import Batch, EpochBatches, ImageViews, ViewSettings, eval_batches, train_batches
+from gopro.data.transforms import Preprocess, View, ViewName, draw_view, make_view, shrink_for_crops, stable_seed
 from gopro.errors import InputError
 
 MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
@@ -91,12 +84,12 @@ def test_unknown_modes_and_views_are_refused():
 @pytest.mark.parametrize("name", ["eval", *TRIPLE])
 @pytest.mark.parametrize("size", [(90, 60), (1, 1), (3, 500), (700, 500)])
 def test_a_view_is_an_8_bit_image_normalised(name: ViewName, size: tuple[int, int]):
-    plain = seeded(make_view(name, PLAIN), image(size), 7)
+    plain = draw_view(make_view(name, PLAIN), image(size), 7)
     assert plain.shape == (3, 32, 32) and plain.dtype == torch.float32
     levels = plain * 255
     torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-4)
     assert plain.min() >= 0 and plain.max() <= 1
-    normalised = seeded(make_view(name, SMALL), image(size), 7)
+    normalised = draw_view(make_view(name, SMALL), image(size), 7)
     expected = (plain - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
     torch.testing.assert_close(normalised, expected, rtol=0, atol=1e-5)
 
@@ -105,14 +98,14 @@ def test_a_view_is_an_8_bit_image_normalised(name: ViewName, size: tuple[int, in
 @given(name=st.sampled_from(TRIPLE), key=st.integers(0, 2**40), between=st.integers(0, 5))
 def test_a_draw_depends_on_its_key_alone(name: ViewName, key: int, between: int):
     view = make_view(name, SMALL)
-    first = seeded(view, image(), 1, key)
+    first = draw_view(view, image(), 1, key)
     state = torch.get_rng_state()
     torch.rand(between)
     np.random.seed(between)
     torch.set_rng_state(state)
-    assert torch.equal(seeded(make_view(name, SMALL), image(), 1, key), first)
+    assert torch.equal(draw_view(make_view(name, SMALL), image(), 1, key), first)
     assert torch.equal(torch.get_rng_state(), state)  # nothing is drawn from the global generator
-    assert not torch.equal(seeded(view, image(), 1, key + 1), first)
+    assert not torch.equal(draw_view(view, image(), 1, key + 1), first)
 
 
 def test_seeds_are_the_same_on_every_machine():
@@ -123,7 +116,7 @@ def test_seeds_are_the_same_on_every_machine():
 
 def many(name: ViewName, count: int, of: Image.Image, preprocess: Preprocess = PLAIN) -> torch.Tensor:
     view = make_view(name, preprocess)
-    return torch.stack([seeded(view, of, i) for i in range(count)])
+    return torch.stack([draw_view(view, of, i) for i in range(count)])
 
 
 def test_base_views_are_crops_of_the_image_flipped_half_the_time():
@@ -157,20 +150,22 @@ def test_moco_views_jitter_grey_and_blur_at_their_rates():
 
 
 def test_augmix_views_mix_the_base_crop_with_distortions_of_it():
-    base = make_view("base", PLAIN)
-    augmix = make_view("augmix", PLAIN)
-    distance = torch.tensor([(seeded(base, image(), i) - seeded(augmix, image(), i)).abs().mean() for i in range(60)])
+    distance = torch.tensor(
+        [(draw_view(base, image(), i) - draw_view(augmix, image(), i)).abs().mean() for i in range(60)]
+    )
     assert (distance < 0.35).all()  # the same key crops alike: AugMix comes after it
     assert (distance > 0.005).float().mean() > 0.8
-    other = torch.tensor([(seeded(base, image(), i) - seeded(base, image(), i + 99)).abs().mean() for i in range(60)])
+    other = torch.tensor(
+        [(draw_view(base, image(), i) - draw_view(base, image(), i + 99)).abs().mean() for i in range(60)]
+    )
     assert distance.mean() < 0.7 * other.mean()
 
 
 def test_reducing_keeps_enough_for_every_crop_and_is_done_once():
     for size in ((3000, 2000), (257, 1000), (255, 1000), (256, 256), (40, 40), (511, 900), (513, 5000)):
-        once = reduced(image(size), 32)
+        once = shrink_for_crops(image(size), 32)
         assert min(once.size) >= min(min(size), 4 * 32)
-        assert reduced(once, 32) is once
+        assert shrink_for_crops(once, 32) is once
         assert max(once.size) / min(once.size) == pytest.approx(max(size) / min(size), rel=0.02)
 
 
@@ -185,10 +180,10 @@ def same(one: list[Batch], other: list[Batch]) -> bool:
 
 
 def test_batches_are_the_same_bits_with_0_1_and_2_workers():
-    expected = collected(train_batches(SAMPLES, TRIPLE, SMALL, batch_size=4, seed=1, epoch=2))
+    expected = collected(train_batches(SAMPLES, TRIPLE, ViewSettings(SMALL), batch_size=4, seed=1, epoch=2))
     for workers in (1, 2):
         torch.rand(workers)  # nothing to it
-        loader = train_batches(SAMPLES, TRIPLE, SMALL, batch_size=4, seed=1, epoch=2, workers=workers)
+        loader = train_batches(SAMPLES, TRIPLE, ViewSettings(SMALL, workers=workers), batch_size=4, seed=1, epoch=2)
         assert same(collected(loader), expected)
         evaluated = collected(eval_batches(SAMPLES, SMALL, batch_size=4, workers=workers))
         assert same(evaluated, collected(eval_batches(SAMPLES, SMALL, batch_size=4)))
@@ -196,12 +191,14 @@ def test_batches_are_the_same_bits_with_0_1_and_2_workers():
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_loader_goes_on_to_other_epochs(workers: int):
-    loader = train_batches(SAMPLES, TRIPLE, SMALL, batch_size=4, seed=1, workers=workers)
+    loader = train_batches(SAMPLES, TRIPLE, ViewSettings(SMALL, workers=workers), batch_size=4, seed=1)
     seen = []
     for epoch in (0, 1, 0):
         loader.set_epoch(epoch)
         seen.append(collected(loader))
-        assert same(seen[-1], collected(train_batches(SAMPLES, TRIPLE, SMALL, batch_size=4, seed=1, epoch=epoch)))
+        assert same(
+            seen[-1], collected(train_batches(SAMPLES, TRIPLE, ViewSettings(SMALL), batch_size=4, seed=1, epoch=epoch))
+        )
     assert same(seen[0], seen[2]) and not same(seen[0], seen[1])
 
 
@@ -210,7 +207,7 @@ def by_index(batches: list[Batch]) -> dict[int, torch.Tensor]:
 
 
 def test_batches_carry_views_labels_and_indices():
-    batches = collected(train_batches(SAMPLES[:8], TRIPLE, SMALL, batch_size=4, seed=1))
+    batches = collected(train_batches(SAMPLES[:8], TRIPLE, ViewSettings(SMALL), batch_size=4, seed=1))
     assert [b.views.shape for b in batches] == [(3, 4, 3, 32, 32)] * 2
     assert sorted(i for b in batches for i in b.indices.tolist()) == list(range(8))
     for batch in batches:
@@ -218,19 +215,19 @@ def test_batches_carry_views_labels_and_indices():
         assert batch.labels.tolist() == [SAMPLES[i].label for i in batch.indices.tolist()]
     for index, views in by_index(batches).items():
         for name, view in zip(TRIPLE, views, strict=True):
-            assert torch.equal(view, seeded(make_view(name, SMALL), SAMPLES[index].image.open(), 1, 0, index, name))
+            assert torch.equal(view, draw_view(make_view(name, SMALL), SAMPLES[index].image.open(), 1, 0, index, name))
 
 
 def test_a_image_s_views_do_not_depend_on_batches_but_on_epoch_seed_and_index():
     def drawn(batch_size: int = 4, seed: int = 1, epoch: int = 0) -> dict[int, torch.Tensor]:
-        return by_index(collected(train_batches(SAMPLES[:8], TRIPLE, SMALL, batch_size, seed, epoch)))
+        return by_index(collected(train_batches(SAMPLES[:8], TRIPLE, ViewSettings(SMALL), batch_size, seed, epoch)))
 
     first = drawn()
     assert all(torch.equal(first[i], view) for i, view in drawn(batch_size=2).items())
     for other in (drawn(seed=2), drawn(epoch=1)):
         assert not any(torch.equal(first[i], view) for i, view in other.items())
     twins = (Sample(Blotches(0), 0),) * 4  # the same image four times
-    views = by_index(collected(train_batches(twins, ("base",), SMALL, batch_size=4, seed=1)))
+    views = by_index(collected(train_batches(twins, ("base",), ViewSettings(SMALL), batch_size=4, seed=1)))
     assert len({views[i].numpy().tobytes() for i in range(4)}) == 4
 
 
@@ -264,13 +261,13 @@ def test_the_image_left_out_changes():
 
 def test_images_in_memory_give_the_same_bits_and_are_opened_once():
     samples = tuple(Sample(Blotches(i, (300, 280)), 0) for i in range(5))  # larger than 4 x 32, so reduced
-    expected = collected(train_batches(samples, TRIPLE, SMALL, batch_size=5, seed=1))
+    expected = collected(train_batches(samples, TRIPLE, ViewSettings(SMALL), batch_size=5, seed=1))
     kept_bytes = 4 * 150 * 140
     for budget, kept in ((0, 0), (kept_bytes * 2 + 5, 2), (2**30, 5)):
         held = load_into_memory(samples, SMALL, budget)
         assert [s.image.name for s in held] == [s.image.name for s in samples]
         assert sum(isinstance(s.image, DecodedImage) for s in held) == kept
-        assert same(collected(train_batches(held, TRIPLE, SMALL, batch_size=5, seed=1)), expected)
+        assert same(collected(train_batches(held, TRIPLE, ViewSettings(SMALL), batch_size=5, seed=1)), expected)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -278,30 +275,30 @@ def test_a_image_that_cannot_be_read_is_one_line_from_any_process(tmp_path: Path
     (tmp_path / "broken.jpg").write_text("no image")
     samples = (*SAMPLES[:3], Sample(ImageFile(tmp_path / "broken.jpg"), 0))
     for loader in (
-        train_batches(samples, ("base",), SMALL, batch_size=4, seed=1, workers=workers),
+        train_batches(samples, ("base",), ViewSettings(SMALL, workers=workers), batch_size=4, seed=1),
         eval_batches(samples, SMALL, batch_size=2, workers=workers),
     ):
         with pytest.raises(InputError) as caught:
             collected(loader)
         assert str(caught.value).startswith((tmp_path / "broken.jpg").as_posix()) and "\n" not in str(caught.value)
     with pytest.raises(InputError, match="broken"):
-        ImageViews(samples, ("base",), SMALL)[0, 3]
+        ImageViews(samples, ("base",), ViewSettings(SMALL))[0, 3]
 
 
 def test_batches_that_cannot_be():
     with pytest.raises(InputError, match="1 training images"):
-        train_batches(SAMPLES[:1], TRIPLE, SMALL, batch_size=4, seed=1)
-    assert len(collected(train_batches(SAMPLES[:1], TRIPLE, SMALL, batch_size=1, seed=1))) == 1
+        train_batches(SAMPLES[:1], TRIPLE, ViewSettings(SMALL), batch_size=4, seed=1)
+    assert len(collected(train_batches(SAMPLES[:1], TRIPLE, ViewSettings(SMALL), batch_size=1, seed=1))) == 1
     for size in (0, -1):
         with pytest.raises(InputError, match="batch size"):
-            train_batches(SAMPLES, TRIPLE, SMALL, batch_size=size, seed=1)
+            train_batches(SAMPLES, TRIPLE, ViewSettings(SMALL), batch_size=size, seed=1)
         with pytest.raises(InputError, match="batch size"):
             eval_batches(SAMPLES, SMALL, batch_size=size)
 
 
 def test_iterating_draws_nothing_from_the_global_generator():
     state = torch.get_rng_state()
-    collected(train_batches(SAMPLES, TRIPLE, SMALL, batch_size=4, seed=1))
+    collected(train_batches(SAMPLES, TRIPLE, ViewSettings(SMALL), batch_size=4, seed=1))
     collected(eval_batches(SAMPLES, SMALL, batch_size=4))
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -310,8 +307,10 @@ def test_real_images_are_the_same_bits_in_workers(shared: Path):
     dataset = load_dataset("caltech101", shared / "datasets").half("base").few_shot(1, seed=1)
     wide = Preprocess(224, MEAN, STD)
     samples = dataset.train[:6]
-    expected = collected(train_batches(samples, TRIPLE, wide, batch_size=3, seed=1))
-    assert same(collected(train_batches(samples, TRIPLE, wide, batch_size=3, seed=1, workers=2)), expected)
+    expected = collected(train_batches(samples, TRIPLE, ViewSettings(wide), batch_size=3, seed=1))
+    assert same(
+        collected(train_batches(samples, TRIPLE, ViewSettings(wide, workers=2), batch_size=3, seed=1)), expected
+    )
     views = torch.cat([b.views for b in expected], dim=1)
     assert abs(views.mean()) < 1 and 0.4 < views.std() < 2  # normalised for the backbone: near 0 and 1
 
@@ -322,7 +321,7 @@ def test_random_views_show_as_much_as_they_are_told_to() -> None:
     image.paste("black", (0, 0, 32, 64))
     for name in ("base", "moco", "augmix"):
         small, large = (
-            [seeded(make_view(name, SMALL, crop), image, i).amin().item() for i in range(40)] for crop in (0.08, 0.9)
+            [draw_view(make_view(name, SMALL, crop), image, i).amin().item() for i in range(40)] for crop in (0.08, 0.9)
         )
         assert max(small) > 0.5 > max(large)  # normalised: black is below 0
     assert same_view(make_view("eval", SMALL, 0.9), make_view("eval", SMALL), image)

@@ -20,7 +20,7 @@ from gopro.data.dataset import Sample
 from gopro.data.emoji import Scene
 from gopro.data.load_dataset import load_dataset
 from gopro.data.loader import EpochBatches
-from gopro.data.transforms import make_view, seeded
+from gopro.data.transforms import draw_view, make_view
 from gopro.errors import InputError
 from gopro.methods.base import Method
 from gopro.methods.registry import build_method
@@ -96,7 +96,7 @@ class Direct:
 
     def drawn(self, sample: Sample, epoch: int, view: Any) -> Tensor:
         key = (sample.image.digest(), epoch % self.bank, view)
-        return seeded(make_view(view, self.method.backbone.preprocess, self.crop), sample.image.open(), *key)
+        return draw_view(make_view(view, self.method.backbone.preprocess, self.crop), sample.image.open(), *key)
 
 
 @pytest.mark.parametrize("method", ["coop", "gopro", "maple"])
@@ -191,7 +191,7 @@ def test_solved_methods_are_given_the_banks_draws(tiny: Backbone) -> None:
     draws = list(draws_for_solve(method, samples, make_fabric(CONFIG), seed=1, workers=0, bank=2))
     view = make_view("base", tiny.preprocess)
     for number, draw in enumerate(draws):
-        images = [seeded(view, s.image.open(), s.image.digest(), number % 2, "base") for s in samples]
+        images = [draw_view(view, s.image.open(), s.image.digest(), number % 2, "base") for s in samples]
         torch.testing.assert_close(draw.embedding, tiny.encode(torch.stack(images)).embedding, rtol=0, atol=1e-3)
     assert len(draws) == 5 and not torch.equal(draws[0].embedding, draws[1].embedding)
 

@@ -21,8 +21,8 @@ from torch import Tensor
 from gopro.clip.backbone import Backbone, Encoded
 from gopro.clip.feature_store import FeatureStore, Places
 from gopro.data.dataset import ImageSource
-from gopro.data.loader import DrawnView, view_batches
-from gopro.data.transforms import CROP, RECIPE, ViewName
+from gopro.data.loader import DrawnView, ViewSettings, view_batches
+from gopro.data.transforms import CROP, VIEW_VERSION, ViewName
 from gopro.errors import InputError
 
 FLUSH_ROWS, FLUSH_SECONDS = 4096, 60.0
@@ -99,7 +99,7 @@ def _common(backbone: Backbone) -> bytes:
     """What all views of a call share and their values depend on; the weights name the store's folder."""
     device = backbone.device.type
     precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
-    return repr((RECIPE, backbone.preprocess, precision)).encode()
+    return repr((VIEW_VERSION, backbone.preprocess, precision)).encode()
 
 
 def _key(common: bytes, digest: str, view: ViewName, draw: int, crop: float) -> bytes:
@@ -119,7 +119,8 @@ def _fill(
     rows: list[np.ndarray] = []
     kept, since = 0, time.monotonic()
     try:
-        for images in view_batches(list(missing.values()), backbone.preprocess, batch, crop, workers):
+        settings = ViewSettings(backbone.preprocess, crop, workers=workers)
+        for images in view_batches(list(missing.values()), settings, batch):
             rows.append(_half(backbone, backbone.encode(images.to(backbone.device))).cpu().numpy())
             on_progress(len(images))
             if sum(map(len, rows)) >= FLUSH_ROWS or time.monotonic() - since >= FLUSH_SECONDS:

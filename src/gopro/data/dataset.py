@@ -1,35 +1,41 @@
-"""What a data set is: labelled images in three splits, and the class halves and few-shot draws the field uses."""
+"""A data set: labelled images in three splits, with the class halves and few-shot draws of the field's protocols.
+
+Imports neither torch nor PIL, so that configurations and the command line can use its names at no cost.
+"""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
-from PIL import Image
-
-from gopro.data.transforms import CROP
 from gopro.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 ClassHalf = Literal["all", "base", "new"]
 SplitName = Literal["train", "val", "test"]
 
+CROP = 0.08
+"""Smallest share of an image's area that a random view shows, as CoOp trains; a data set may set its own."""
+
 
 class ImageSource(Protocol):
-    """Something that can be opened as an 8-bit RGB image."""
+    """Anything that opens as an 8-bit RGB image."""
 
     @property
     def name(self) -> str:
-        """What identifies the image to a person: its path, or how it was made."""
+        """Name the image to a person: its path, or how it was made."""
         ...
 
     def open(self) -> Image.Image:
-        """The image, mode RGB. Raises InputError naming it if it cannot be read."""
+        """Return the image in mode RGB. Raises InputError, naming the image, if it cannot be read."""
         ...
 
     def digest(self) -> str:
-        """What its content is known by, whatever it is called: 32 hexadecimal digits. Cheap beside opening it."""
+        """Return 32 hexadecimal digits that depend on the content alone, not on the name. Cheaper than opening."""
         ...
 
 
@@ -45,8 +51,15 @@ class Sample:
 class Dataset:
     """Labelled images in three splits.
 
-    Labels are 0 … len(classnames) - 1. `template` is the zero-shot prompt, with `{}` where the class name goes; `crop`
-    the least share of an image's area that a random view of training shows.
+    Labels run from 0 to len(classnames) - 1. `template` is the zero-shot prompt, with `{}` where the class name goes;
+    `crop` is the smallest share of an image's area that a random view shows in training.
+
+    Example:
+        >>> from gopro import load_dataset
+        >>> animals = load_dataset("emoji-animals")
+        >>> few = animals.half("base").few_shot(shots=4, seed=1)
+        >>> len(few.classnames), len(few.train), len(few.val)
+        (76, 304, 304)
     """
 
     name: str
@@ -58,58 +71,59 @@ class Dataset:
     crop: float = CROP
 
     def split(self, which: SplitName) -> tuple[Sample, ...]:
-        """The samples of one split."""
+        """Return the samples of one split."""
         return {"train": self.train, "val": self.val, "test": self.test}[which]
 
     def half(self, which: ClassHalf) -> Dataset:
-        """The data set restricted to all, base or new classes, relabelled from 0.
+        """Restrict the data set to all, the base or the new classes, relabelled from 0.
 
-        The first ceil(n/2) labels are base, the rest new, as in CoCoOp's `subsample_classes`.
+        The first ceil(n / 2) labels are base and the rest new, as in CoCoOp's `subsample_classes`.
+
+        Raises:
+            InputError: no such half, or a data set of one class has no halves.
         """
         if which not in get_args(ClassHalf):
             raise InputError(f"classes {which!r}: choose one of {', '.join(get_args(ClassHalf))}")
         if which == "all":
             return self
         if len(self.classnames) < 2:
-            raise InputError(f"{self.name} has one class only: it has no base and new halves")
+            raise InputError(f"{self.name} has only one class: it cannot be divided into base and new classes")
         middle = (len(self.classnames) + 1) // 2
-        kept = range(middle) if which == "base" else range(middle, len(self.classnames))
+        labels = range(middle) if which == "base" else range(middle, len(self.classnames))
 
-        def keep(samples: Sequence[Sample]) -> tuple[Sample, ...]:
-            return tuple(Sample(s.image, s.label - kept.start) for s in samples if s.label in kept)
+        def restrict(samples: Sequence[Sample]) -> tuple[Sample, ...]:
+            return tuple(Sample(s.image, s.label - labels.start) for s in samples if s.label in labels)
 
         return replace(
             self,
-            classnames=self.classnames[kept.start : kept.stop],
-            train=keep(self.train),
-            val=keep(self.val),
-            test=keep(self.test),
+            classnames=self.classnames[labels.start : labels.stop],
+            train=restrict(self.train),
+            val=restrict(self.val),
+            test=restrict(self.test),
         )
 
     def few_shot(self, shots: int, seed: int) -> Dataset:
-        """`shots` images a class drawn from train and up to min(shots, 4) from val; test stays whole.
+        """Draw `shots` images per class from train and up to min(shots, 4) from val; test stays whole.
 
-        The draw of a class depends on the seed, the data set's and the class's name alone, so it is the same
-        for any half, machine and order of calls.
+        The draw of a class depends only on the seed and on the names of the data set and the class, so it is the same
+        for either half, on every machine and in any order of calls.
 
         Raises:
             InputError: a class has fewer than `shots` training images, or the data set has none at all.
         """
         if not self.train:
-            raise InputError(f"{self.name} has no training images: it is there to be tested on")
+            raise InputError(f"{self.name} has no training images: it can only be tested on")
         if shots < 1:
-            raise InputError(f"shots is {shots}: ask for at least 1 image a class")
+            raise InputError(f"shots is {shots}: give at least 1 image per class")
         return replace(
             self,
-            train=self._draw(self.train, shots, seed, "train", strict=True),
-            val=self._draw(self.val, min(shots, 4), seed, "val", strict=False),
+            train=self._draw("train", shots, seed, strict=True),
+            val=self._draw("val", min(shots, 4), seed, strict=False),
         )
 
-    def _draw(
-        self, samples: Sequence[Sample], count: int, seed: int, split: str, *, strict: bool
-    ) -> tuple[Sample, ...]:
+    def _draw(self, split: SplitName, count: int, seed: int, *, strict: bool) -> tuple[Sample, ...]:
         by_class: list[list[Sample]] = [[] for _ in self.classnames]
-        for sample in samples:
+        for sample in self.split(split):
             by_class[sample.label].append(sample)
         drawn: list[Sample] = []
         for name, pool in zip(self.classnames, by_class, strict=True):

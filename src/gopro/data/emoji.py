@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from gopro.data.dataset import Dataset, Sample, SplitName
-from gopro.data.emoji_scenes import RECIPE, SIZE, compose, scene_rng
+from gopro.data.emoji_scenes import SCENE_VERSION, SIZE, compose, scene_rng
 from gopro.errors import InputError
 
 FOLDER = Path(__file__).parents[1] / "assets" / "emoji"
@@ -61,7 +61,7 @@ class Scene:
 
     def digest(self) -> str:
         """A hash of what it is drawn from."""
-        made_from = f"{RECIPE}/{self.emoji.hexcode}/{self.style}/{self.index}".encode()
+        made_from = f"{SCENE_VERSION}/{self.emoji.hexcode}/{self.style}/{self.index}".encode()
         drawing = drawings(self.style)[self.emoji.place]
         return hashlib.blake2b(made_from + drawing.tobytes(), digest_size=16).hexdigest()
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
-RECIPE = 1  # to be raised when the same drawing and generator come to give another image
+SCENE_VERSION = 1  # to be raised when the same drawing and generator come to give another image
 SIZE = 64  # pixels a side, of drawings and scenes alike
 LUMA = np.array([0.299, 0.587, 0.114])
 CONTRAST = 0.35  # least difference, of 1, between the mean luminance of drawing and background

@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from gopro.data.dataset import ImageSource
+from gopro.data.decoded_image import DecodedImage
 from gopro.data.find_images import find_images
 from gopro.data.image_file import ImageFile, as_shown
-from gopro.data.loader import DecodedImage
 from gopro.errors import InputError
 
 ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor

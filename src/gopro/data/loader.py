@@ -1,11 +1,10 @@
-"""Batches of views: every image's draw depends on the seed, the epoch, its index and the view's name alone, or where
-draws are shared by runs (`bank`) on its content, the draw's number and the view's name."""
+"""Batches of views, made by worker processes. Each random view is seeded on its own, so batches are the same bits
+whatever the number of workers and processes."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -14,13 +13,28 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from gopro.data.dataset import ImageSource, Sample
-from gopro.data.transforms import CROP, Preprocess, ViewName, make_view, reduced, seeded, stable_seed
+from gopro.data.dataset import CROP, ImageSource, Sample
+from gopro.data.decoded_image import open_verified
+from gopro.data.transforms import Preprocess, ViewName, draw_view, make_view, shrink_for_crops, stable_seed
 from gopro.distributed import SINGLE_PROCESS, Ranks
 from gopro.errors import InputError
 
-Key = tuple[int, int]
+SampleKey = tuple[int, int]
 """Epoch and index of a sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class ViewSettings:
+    """Settings of the random views of one run."""
+
+    preprocess: Preprocess
+    crop: float = CROP
+    """Smallest share of an image's area that a random view shows; see `gopro.data.transforms.make_view`."""
+    bank: int = 0
+    """Random views per image that all epochs and runs share: epoch e takes draw e mod `bank`, seeded by the image's
+    content. 0: each run draws its own, new in each epoch, seeded by (seed, epoch, index)."""
+    workers: int = 0
+    """Processes that make views; 0 makes them in this process."""
 
 
 class Batch(NamedTuple):
@@ -29,39 +43,30 @@ class Batch(NamedTuple):
     views: Float[Tensor, "views batch 3 size size"]
     labels: Int[Tensor, " batch"]
     indices: Int[Tensor, " batch"]
-    """Where each image stands in the samples that the loader was made of."""
+    """Index of each image in the samples that the loader was made from."""
 
 
 class ImageViews(Dataset[tuple[Tensor, int, int]]):
     """Samples as views: item (epoch, index) is (float32 [views, 3, size, size], label, index)."""
 
-    def __init__(
-        self,
-        samples: Sequence[Sample],
-        views: Sequence[ViewName],
-        preprocess: Preprocess,
-        seed: int = 0,
-        bank: int = 0,
-        crop: float = CROP,
-    ) -> None:
-        self.samples = samples
-        self.views = {name: make_view(name, preprocess, crop) for name in views}
-        self.seed, self.bank = seed, bank
-        self.digests = [sample.image.digest() for sample in samples] if bank else []
+    def __init__(self, samples: Sequence[Sample], views: Sequence[ViewName], settings: ViewSettings, seed: int = 0):
+        self.samples, self.seed, self.bank = samples, seed, settings.bank
+        self.views = {name: make_view(name, settings.preprocess, settings.crop) for name in views}
+        self.digests = [sample.image.digest() for sample in samples] if self.bank else []
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, key: Key) -> tuple[Tensor, int, int]:
+    def __getitem__(self, key: SampleKey) -> tuple[Tensor, int, int]:
         epoch, index = key
         sample = self.samples[index]
-        source = sample.image.open()
-        draw = (self.digests[index], epoch % self.bank) if self.bank else (self.seed, epoch, index)
-        views = [seeded(view, source, *draw, name) for name, view in self.views.items()]
+        image = sample.image.open()
+        seed = (self.digests[index], epoch % self.bank) if self.bank else (self.seed, epoch, index)
+        views = [draw_view(view, image, *seed, name) for name, view in self.views.items()]
         return torch.stack(views), sample.label, index
 
-    def __getitems__(self, keys: Sequence[Key]) -> list[tuple[Tensor, int, int]] | InputError:
-        """Called by the DataLoader for a whole batch. An InputError is returned, not raised, for `ImageLoader`."""
+    def __getitems__(self, keys: Sequence[SampleKey]) -> list[tuple[Tensor, int, int]] | InputError:
+        """Return a whole batch, or the InputError: raised in a worker, it would reach the user as a traceback."""
         try:
             return [self[key] for key in keys]
         except InputError as error:
@@ -69,87 +74,75 @@ class ImageViews(Dataset[tuple[Tensor, int, int]]):
 
 
 class DrawnView(NamedTuple):
-    """One view of an image, whose content must be that of the digest; with the draw's number it seeds the view."""
+    """One random view of one image, seeded by the image's digest and the number of the draw."""
 
-    source: ImageSource
+    image: ImageSource
     view: ViewName
     digest: str
     draw: int
 
 
-def open_unchanged(source: ImageSource, digest: str) -> Image.Image:
-    """The image, mode RGB.
-
-    Raises:
-        InputError: it cannot be read, or its content is another by now.
-    """
-    image = source.open()
-    if source.digest() != digest:  # looked at afterwards: whatever stood there in between, it is not taken for it
-        raise InputError(f"{source.name}: the image was replaced by another while it was in use; restore it")
-    return image
-
-
 class DrawnViews(Dataset[Tensor]):
-    """Single views: item i is float32 [3, size, size]. Views of one image that follow each other open it once."""
+    """Single views: item i is float32 [3, size, size]. Consecutive views of one image open it only once."""
 
-    def __init__(self, drawn: Sequence[DrawnView], preprocess: Preprocess, crop: float) -> None:
-        self.drawn, self.size = drawn, preprocess.size
+    def __init__(self, drawn: Sequence[DrawnView], settings: ViewSettings) -> None:
+        self.drawn, self.size = drawn, settings.preprocess.size
         names: set[ViewName] = {view.view for view in drawn}
-        self.views = {name: make_view(name, preprocess, crop) for name in names}
-        self._open: tuple[ImageSource, Image.Image] | None = None
+        self.views = {name: make_view(name, settings.preprocess, settings.crop) for name in names}
+        self._last: tuple[ImageSource, Image.Image] | None = None
 
     def __len__(self) -> int:
         return len(self.drawn)
 
     def __getitem__(self, index: int) -> Tensor:
-        source, name, digest, draw = self.drawn[index]
+        image, name, digest, draw = self.drawn[index]
         if name == "eval":
-            return self.views[name](open_unchanged(source, digest))
-        if self._open is None or self._open[0] is not source:
-            self._open = source, reduced(open_unchanged(source, digest), self.size)
-        return seeded(self.views[name], self._open[1], digest, draw, name)
+            return self.views[name](open_verified(image, digest))
+        if self._last is None or self._last[0] is not image:
+            self._last = image, shrink_for_crops(open_verified(image, digest), self.size)
+        return draw_view(self.views[name], self._last[1], digest, draw, name)
 
     def __getitems__(self, indices: Sequence[int]) -> list[Tensor] | InputError:
-        """As `ImageViews.__getitems__`."""
+        """Return a whole batch or the InputError, as `ImageViews.__getitems__` does."""
         try:
             return [self[index] for index in indices]
         except InputError as error:
             return error
 
 
-class EpochBatches(Sampler[list[Key]]):
-    """The keys of an epoch's batches, in an order that depends on (seed, epoch) alone; `epoch` may be set anew.
+class EpochBatches(Sampler[list[SampleKey]]):
+    """Shuffled batches of sample keys, in an order that depends on (seed, epoch) alone. Set `epoch` to move on.
 
-    A last batch of one image is left out, unless batches of one were asked for: contrastive losses and batch
-    statistics need two. Being drawn anew each epoch, it is not always the same image that is left out. The batches
-    are the same for any number of processes; each of these is given its share of every one.
+    A last batch of a single image is left out, unless batches of one were asked for: contrastive losses and batch
+    statistics need two. The order is drawn anew in each epoch, so it is not always the same image that is left out.
+    With several processes the batches stay the same, and each process yields its share of every batch.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int, epoch: int = 0, ranks: Ranks = SINGLE_PROCESS) -> None:
-        """Raises InputError: a batch size below 1, one image where batches of two or more are asked for."""
+        """Raises InputError: a batch size below 1, or one image in all where batches of two or more are asked for."""
         _check_batch_size(batch_size)
         self.batch_size, self.seed, self.epoch, self.ranks = batch_size, seed, epoch, ranks
-        self.kept = count - 1 if count % batch_size == 1 and batch_size > 1 else count
         self.count = count
-        if not self.kept:
-            raise InputError(f"{count} training images: give at least 2, or use batches of 1")
+        self.used = count - 1 if count % batch_size == 1 and batch_size > 1 else count
+        if not self.used:
+            raise InputError(f"{count} training images: give at least 2, or use --batch 1")
 
     def __len__(self) -> int:
-        return -(-self.kept // self.batch_size)
+        return -(-self.used // self.batch_size)
 
     def size(self, batch: int) -> int:
-        """Images of a batch, those of all processes."""
-        return min(self.batch_size, self.kept - batch * self.batch_size)
+        """Count the images of a batch, over all processes."""
+        return min(self.batch_size, self.used - batch * self.batch_size)
 
-    def __iter__(self) -> Iterator[list[Key]]:
+    def __iter__(self) -> Iterator[list[SampleKey]]:
         generator = torch.Generator().manual_seed(stable_seed(self.seed, self.epoch, "order"))
         keys = [(self.epoch, index) for index in torch.randperm(self.count, generator=generator).tolist()]
-        batches = [keys[i : i + self.batch_size] for i in range(0, self.kept, self.batch_size)]
+        batches = [keys[i : i + self.batch_size] for i in range(0, self.used, self.batch_size)]
         return iter([batch[self.ranks.share(len(batch))] for batch in batches])
 
 
 class ImageLoader(DataLoader[Any]):
-    """A DataLoader that raises a worker's InputError as it was, where DataLoader would wrap it in a traceback."""
+    """A DataLoader that raises a worker's InputError unchanged, where DataLoader would wrap it in a traceback."""
 
     def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         for batch in super().__iter__():
@@ -158,12 +151,12 @@ class ImageLoader(DataLoader[Any]):
             yield batch
 
     def set_epoch(self, epoch: int) -> None:
-        """Take the order and draws of this epoch from the next iteration on. Training loaders only."""
+        """Use the order and the draws of this epoch from the next iteration on. Training loaders only."""
         self.epoch_batches.epoch = epoch
 
     @property
     def epoch_batches(self) -> EpochBatches:
-        """What a training loader makes its batches of."""
+        """The batches of a training loader."""
         assert isinstance(self.batch_sampler, EpochBatches)
         return self.batch_sampler
 
@@ -171,35 +164,29 @@ class ImageLoader(DataLoader[Any]):
 def train_batches(
     samples: Sequence[Sample],
     views: Sequence[ViewName],
-    preprocess: Preprocess,
+    settings: ViewSettings,
     batch_size: int,
     seed: int,
     epoch: int = 0,
-    workers: int = 0,
-    bank: int = 0,
-    crop: float = CROP,
     ranks: Ranks = SINGLE_PROCESS,
 ) -> ImageLoader:
-    """Shuffled batches of views for one epoch; `set_epoch` makes the same loader (and its workers) go on to another.
+    """Load shuffled batches of views for one epoch; `set_epoch` moves the loader and its workers on to another.
 
-    The batches are the same bits whatever the number of workers and whatever was drawn before. See `EpochBatches` for
-    a last batch of one image. `load_into_memory` saves decoding the images again each epoch.
+    See `EpochBatches` for a last batch of one image. `load_into_memory` saves decoding the images in every epoch.
 
     Args:
-        bank: where above 0, epoch e takes draw e mod `bank` of those that depend on an image's content alone.
-        crop: see `gopro.data.transforms.make_view`.
-        ranks: which share of each batch to make.
+        ranks: which share of each batch this process makes.
 
     Raises:
-        InputError: a batch size below 1, one image where batches of two or more are asked for; while iterating,
-            an image that cannot be read.
+        InputError: a batch size below 1, or one image in all where batches of two or more are asked for; while
+            iterating, an image that cannot be read.
     """
     batches = EpochBatches(len(samples), batch_size, seed, epoch, ranks)
-    return _loader(ImageViews(samples, views, preprocess, seed, bank, crop), batches, workers)
+    return _loader(ImageViews(samples, views, settings, seed), batches, settings.workers)
 
 
 def eval_batches(samples: Sequence[Sample], preprocess: Preprocess, batch_size: int, workers: int = 0) -> ImageLoader:
-    """All samples in order, as batches [1, batch, 3, size, size] of the evaluation view.
+    """Load all samples in order, as batches [1, batch, 3, size, size] of the evaluation view.
 
     Raises:
         InputError: a batch size below 1; while iterating, an image that cannot be read.
@@ -207,81 +194,17 @@ def eval_batches(samples: Sequence[Sample], preprocess: Preprocess, batch_size: 
     _check_batch_size(batch_size)
     keys = [(0, index) for index in range(len(samples))]
     batches = [keys[i : i + batch_size] for i in range(0, len(keys), batch_size)]
-    return _loader(ImageViews(samples, ("eval",), preprocess), batches, workers)
+    return _loader(ImageViews(samples, ("eval",), ViewSettings(preprocess)), batches, workers)
 
 
-def view_batches(
-    drawn: Sequence[DrawnView], preprocess: Preprocess, batch_size: int, crop: float = CROP, workers: int = 0
-) -> ImageLoader:
-    """Single views in order, as batches [batch, 3, size, size].
+def view_batches(drawn: Sequence[DrawnView], settings: ViewSettings, batch_size: int) -> ImageLoader:
+    """Load single views in order, as batches [batch, 3, size, size].
 
     Raises:
-        InputError: while iterating, an image that cannot be read.
+        InputError: while iterating, an image that cannot be read or whose content is no longer that of the digest.
     """
     batches = [list(range(i, min(i + batch_size, len(drawn)))) for i in range(0, len(drawn), batch_size)]
-    return _loader(DrawnViews(drawn, preprocess, crop), batches, workers)
-
-
-@dataclass(frozen=True, slots=True)
-class SameImage:
-    """An image that is opened again and again, and must stay what it was."""
-
-    source: ImageSource
-    known: str
-    """Its digest."""
-
-    @property
-    def name(self) -> str:
-        return self.source.name
-
-    def open(self) -> Image.Image:
-        """See `open_unchanged`."""
-        return open_unchanged(self.source, self.known)
-
-    def digest(self) -> str:
-        return self.known
-
-
-@dataclass(frozen=True, slots=True)
-class DecodedImage:
-    """An image held in memory."""
-
-    name: str
-    image: Image.Image
-    source: ImageSource | None = None
-    """What it was decoded from, if that is an image itself."""
-
-    def open(self) -> Image.Image:
-        """A copy of the image, mode RGB."""
-        return self.image.copy()
-
-    def digest(self) -> str:
-        if self.source is not None:
-            return self.source.digest()
-        return hashlib.blake2b(repr(self.image.size).encode() + self.image.tobytes(), digest_size=16).hexdigest()
-
-
-def load_into_memory(samples: Sequence[Sample], preprocess: Preprocess, budget: int = 2**30) -> tuple[Sample, ...]:
-    """Training samples with their images decoded, the first that fit into `budget` bytes; the others are opened when
-    they are needed, and must be the same then.
-
-    For the random views alone: images are kept no larger than these need (`gopro.data.transforms.reduced`), so that the
-    views are the same bits with and without. Worker processes that are forked share the memory.
-
-    Raises:
-        InputError: an image cannot be read.
-    """
-    kept: list[Sample] = []
-    for sample in samples:
-        if budget > 0:
-            image = reduced(sample.image.open(), preprocess.size)
-            budget -= 4 * image.width * image.height  # PIL holds RGB as four bytes a pixel
-            if budget >= 0:
-                source: ImageSource = DecodedImage(sample.image.name, image, sample.image)
-                kept.append(replace(sample, image=source))
-                continue
-        kept.append(replace(sample, image=SameImage(sample.image, sample.image.digest())))
-    return tuple(kept)
+    return _loader(DrawnViews(drawn, settings), batches, settings.workers)
 
 
 def _check_batch_size(batch_size: int) -> None:
@@ -290,7 +213,9 @@ def _check_batch_size(batch_size: int) -> None:
 
 
 def _loader(
-    dataset: ImageViews | DrawnViews, batches: Sampler[list[Key]] | list[list[Key]] | list[list[int]], workers: int
+    dataset: ImageViews | DrawnViews,
+    batches: Sampler[list[SampleKey]] | list[list[SampleKey]] | list[list[int]],
+    workers: int,
 ) -> ImageLoader:
     return ImageLoader(
         dataset,
@@ -298,7 +223,7 @@ def _loader(
         num_workers=workers,
         collate_fn=_collate if isinstance(dataset, ImageViews) else _stack,
         persistent_workers=workers > 0,
-        generator=torch.Generator(),  # its own, so that iterating draws nothing from the global one
+        generator=torch.Generator(),  # its own: otherwise iterating would draw a seed from the global generator
     )
 
 

@@ -1,7 +1,7 @@
-"""Views of an image: the evaluation view, and the random ones that training compares.
+"""Views of an image: the evaluation view and the random views that training compares.
 
-Every view maps an 8-bit RGB PIL image to what the image tower takes. All of it is done on 8-bit values; only the last
-step makes floats and normalises them for the backbone.
+Every view maps an 8-bit RGB PIL image to the input of the image tower. All steps but the last work on 8-bit values;
+the last converts to float and normalises for the backbone.
 """
 
 from __future__ import annotations
@@ -18,71 +18,69 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 from torchvision.transforms import v2
 
+from gopro.data.dataset import CROP
 from gopro.errors import InputError
 
 ViewName = Literal["eval", "base", "moco", "augmix"]
 View = Callable[[Image.Image], Tensor]
 
-RECIPE = 1
-"""To be raised when the same image and seed come to give another view, so that kept features are made anew."""
-
-CROP = 0.08
-"""Least share of an image's area that a random view shows, as CoOp trains; a data set may say otherwise."""
+VIEW_VERSION = 1
+"""Raise this when the same image and seed give another view than before: cached features are then encoded again."""
 
 _ASPECTS = (3 / 4, 4 / 3)
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """What a backbone wants its images to be: the fields of open_clip's preprocess config that matter here.
+    """The preprocessing that a backbone expects: the fields of open_clip's preprocess config that matter here.
 
     Raises:
-        InputError: an interpolation or resize mode that is not handled.
+        InputError: an interpolation or resize mode that is not supported.
     """
 
     size: int
     """Side of the square image, in pixels."""
     mean: tuple[float, float, float]
-    """Mean of each channel, of values in 0 … 1."""
+    """Mean of each channel, for values in 0 to 1."""
     std: tuple[float, float, float]
     """Standard deviation of each channel."""
     interpolation: str = "bicubic"
-    """`bicubic` or `bilinear`; `random` (of a training config) means bicubic, as in open_clip."""
+    """`bicubic` or `bilinear`; `random` (of a training config) is taken as bicubic, as in open_clip."""
     resize_mode: str = "shortest"
-    """`shortest`: the shorter side is resized and the centre cut out; `squash`: both sides are."""
+    """`shortest`: the shorter side is resized and the centre cropped; `squash`: both sides are resized."""
 
     def __post_init__(self) -> None:
         if self.interpolation not in ("bicubic", "bilinear", "random"):
-            raise InputError(f"preprocess interpolation {self.interpolation!r}: only bicubic and bilinear are handled")
+            raise InputError(f"preprocess interpolation {self.interpolation!r}: use bicubic or bilinear")
         if self.resize_mode not in ("shortest", "squash"):
-            raise InputError(f"preprocess resize_mode {self.resize_mode!r}: only shortest and squash are handled")
+            raise InputError(f"preprocess resize_mode {self.resize_mode!r}: use shortest or squash")
 
 
 def make_view(name: ViewName, preprocess: Preprocess, crop: float = CROP) -> View:
-    """The view `name` of a PIL image (mode RGB) as a normalised float32 tensor [3, size, size].
+    """Make the view `name`: PIL image (mode RGB) to normalised float32 tensor [3, size, size].
 
     - `eval`: open_clip's evaluation transform.
     - `base`: random resized crop (area `crop` to 1) and horizontal flip, as CoOp trains.
     - `moco`: the first of MoCo v3's two augmentations (Chen et al. 2021, arXiv 2104.02057; `augmentation1` of
-      `main_moco.py` in facebookresearch/moco-v3), which is the one GOPro's released code takes: crop, colour jitter
-      with probability 0.8, grey with 0.2, blur always, flip. Two departures: the crop is resized with the backbone's
-      interpolation, and the blur, meant for 224 pixels, scales with the size.
+      `main_moco.py` in facebookresearch/moco-v3), which GOPro's released code uses: crop, colour jitter
+      with probability 0.8, grey with 0.2, blur always, flip. Two differences: the crop is resized with the backbone's
+      interpolation, and the blur, designed for 224 pixels, scales with the size.
     - `augmix`: the base view's crop and flip, then AugMix (Hendrycks et al. 2020, arXiv 1912.02781) with the paper's
-      settings: 3 chains of 1 to 3 operations, alpha 1, severity 3, without the operations that ImageNet-C overlaps.
+      settings: 3 chains of 1 to 3 operations, alpha 1, severity 3, without the operations that overlap ImageNet-C.
 
-    The random views draw from torch's global generator; see `seeded`.
+    The random views draw from torch's global generator; `draw_view` seeds it.
 
     Raises:
-        InputError: no such view; a `crop` that is no share above 0.
+        InputError: no such view, or a `crop` outside (0, 1].
     """
     if name not in get_args(ViewName):
         raise InputError(f"view {name!r}: choose one of {', '.join(get_args(ViewName))}")
     if not 0 < crop <= 1:
-        raise InputError(f"crop is {crop}: give a share of the area above 0, at most 1")
+        raise InputError(f"crop is {crop}: give a share of the area above 0 and at most 1")
     size = preprocess.size
     mode = v2.InterpolationMode.BILINEAR if preprocess.interpolation == "bilinear" else v2.InterpolationMode.BICUBIC
     cropped: list[Any] = [
-        partial(reduced, size=size),
+        partial(shrink_for_crops, size=size),
         v2.RandomResizedCrop(size, scale=(crop, 1.0), ratio=_ASPECTS, interpolation=mode),
     ]
     flip = v2.RandomHorizontalFlip()
@@ -108,8 +106,8 @@ def make_view(name: ViewName, preprocess: Preprocess, crop: float = CROP) -> Vie
     return v2.Compose([*steps[name], *to_tensor])
 
 
-def seeded(view: View, image: Image.Image, *key: int | str) -> Float[Tensor, "3 size size"]:
-    """The view as drawn for `key` alone, whatever was drawn before; torch's global generator is left as it was."""
+def draw_view(view: View, image: Image.Image, *key: int | str) -> Float[Tensor, "3 size size"]:
+    """Draw a random view that depends on the image and `key` alone; torch's global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed: it would seed the accelerators too, which fork_rng(devices=[]) does not restore.
         torch.default_generator.manual_seed(stable_seed(*key))
@@ -117,28 +115,28 @@ def seeded(view: View, image: Image.Image, *key: int | str) -> Float[Tensor, "3 
 
 
 def stable_seed(*key: int | str) -> int:
-    """A seed in 0 … 2^63 - 1 that depends on the key alone; unlike hash(), the same in every process."""
+    """Derive a seed in 0 to 2^63 - 1 from the key alone; unlike hash(), it is the same in every process."""
     return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "big") >> 1
 
 
-def reduced(image: Image.Image, size: int) -> Image.Image:
-    """The image shrunk by a whole factor such that no random crop of it has to be enlarged to `size`.
+def shrink_for_crops(image: Image.Image, size: int) -> Image.Image:
+    """Shrink an image by a whole factor, so far that no random crop of it has to be enlarged to `size`.
 
-    The smallest crop that is usual, of 0.08, has sides of at least 0.24 times the image's short side, so 4 · size is
-    enough. Doing it twice is the same as doing it once.
+    The smallest usual crop has 0.08 of the area and an aspect ratio of 3:4 at most: its short side is at least
+    sqrt(0.08 · 3 / 4) = 0.24 of the image's short side. A short side of 4 · size is therefore enough. Idempotent.
     """
     factor = min(image.size) // (4 * size)
     return image.reduce(factor) if factor > 1 else image
 
 
 class RandomBlur(v2.Transform):
-    """Gaussian blur of a PIL image with a standard deviation drawn evenly, as in SimCLR and MoCo v3.
+    """Gaussian blur of a PIL image with a uniformly drawn standard deviation, as in SimCLR and MoCo v3.
 
-    PIL's blur is what these use, and at 224 pixels over twenty times as fast as torchvision's.
+    Both use PIL's blur, which at 224 pixels is over twenty times as fast as torchvision's.
     """
 
     def __init__(self, least: float, most: float) -> None:
-        """Standard deviations in pixels."""
+        """Take the smallest and the largest standard deviation, in pixels."""
         super().__init__()
         self.least, self.most = least, most
 

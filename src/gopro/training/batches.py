@@ -13,7 +13,8 @@ from torch import Tensor
 from gopro.clip.feature_store import FeatureStore
 from gopro.clip.features import Features, ViewRequest, encode_views
 from gopro.data.dataset import Sample
-from gopro.data.loader import EpochBatches, load_into_memory, train_batches
+from gopro.data.decoded_image import load_into_memory
+from gopro.data.loader import EpochBatches, ViewSettings, train_batches
 from gopro.data.transforms import CROP, ViewName
 from gopro.distributed import SINGLE_PROCESS, Ranks
 from gopro.methods.base import Method
@@ -88,17 +89,8 @@ class DrawnBatches:
         self.method, self.fabric = method, fabric
         preprocess = method.backbone.preprocess
         images = load_into_memory(samples, preprocess)
-        self.loader = train_batches(
-            images,
-            method.views,
-            preprocess,
-            batch,
-            seed,
-            workers=workers,
-            bank=bank,
-            crop=crop,
-            ranks=ranks,
-        )
+        settings = ViewSettings(preprocess, crop, bank, workers)
+        self.loader = train_batches(images, method.views, settings, batch, seed, ranks=ranks)
 
     def __len__(self) -> int:
         return len(self.loader)

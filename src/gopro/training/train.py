@@ -14,8 +14,9 @@ from lightning_fabric import Fabric
 
 from gopro.clip.backbone import Backbone, Encoded, load_backbone
 from gopro.data.dataset import Dataset, Sample
+from gopro.data.decoded_image import load_into_memory
 from gopro.data.load_dataset import load_dataset
-from gopro.data.loader import load_into_memory, train_batches
+from gopro.data.loader import ViewSettings, train_batches
 from gopro.data.transforms import CROP, stable_seed
 from gopro.distributed import SINGLE_PROCESS, Ranks
 from gopro.errors import InputError
@@ -289,7 +290,7 @@ def draws_for_solve(
     # A batch size that leaves no image alone in the last batch, where the loader would leave it out.
     size = next(size for size in range(64, 1, -1) if len(samples) % size != 1)
     images = load_into_memory(samples, preprocess)
-    loader = train_batches(images, method.views[:1], preprocess, size, seed, workers=workers, crop=crop)
+    loader = train_batches(images, method.views[:1], ViewSettings(preprocess, crop, workers=workers), size, seed)
     for draw in range(method.draws):
         loader.set_epoch(draw)
         parts, indices = [], []

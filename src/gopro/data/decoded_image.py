@@ -1,0 +1,87 @@
+"""Images held in memory between epochs, and images on disk that must not change between epochs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from PIL import Image
+
+from gopro.data.dataset import ImageSource, Sample
+from gopro.data.transforms import Preprocess, shrink_for_crops
+from gopro.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedImage:
+    """An image held in memory."""
+
+    name: str
+    image: Image.Image
+    source: ImageSource | None = None
+    """The image that it was decoded from, whose digest it keeps; None if it never was on disk."""
+
+    def open(self) -> Image.Image:
+        """Return a copy of the image, mode RGB."""
+        return self.image.copy()
+
+    def digest(self) -> str:
+        """Hash the source's content, or the size and the pixels if there is no source."""
+        if self.source is not None:
+            return self.source.digest()
+        return hashlib.blake2b(repr(self.image.size).encode() + self.image.tobytes(), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedImage:
+    """An image that is opened again and again and whose content must stay the same."""
+
+    image: ImageSource
+    content: str
+    """The digest that it had first."""
+
+    @property
+    def name(self) -> str:
+        return self.image.name
+
+    def open(self) -> Image.Image:
+        """Return the image; see `open_verified`."""
+        return open_verified(self.image, self.content)
+
+    def digest(self) -> str:
+        return self.content
+
+
+def open_verified(image: ImageSource, digest: str) -> Image.Image:
+    """Open an image whose content must still have this digest.
+
+    Raises:
+        InputError: the image cannot be read, or its content has changed.
+    """
+    pixels = image.open()
+    # Hashed after opening: if the file was replaced before or while it was read, its digest differs by now.
+    if image.digest() != digest:
+        raise InputError(f"{image.name}: the image was replaced by another while it was in use; restore it")
+    return pixels
+
+
+def load_into_memory(samples: Sequence[Sample], preprocess: Preprocess, budget: int = 2**30) -> tuple[Sample, ...]:
+    """Decode the first training images that fit into `budget` bytes; the others stay on disk as `VerifiedImage`.
+
+    For random views only: images are stored no larger than these need (`gopro.data.transforms.shrink_for_crops`), and
+    the views are the same bits with and without. Forked worker processes share the memory.
+
+    Raises:
+        InputError: an image cannot be read.
+    """
+    loaded: list[Sample] = []
+    for sample in samples:
+        if budget > 0:
+            pixels = shrink_for_crops(sample.image.open(), preprocess.size)
+            budget -= 4 * pixels.width * pixels.height  # PIL stores an RGB pixel in four bytes
+            if budget >= 0:
+                loaded.append(replace(sample, image=DecodedImage(sample.image.name, pixels, sample.image)))
+                continue
+        loaded.append(replace(sample, image=VerifiedImage(sample.image, sample.image.digest())))
+    return tuple(loaded)
