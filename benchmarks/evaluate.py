@@ -27,7 +27,7 @@ from benchmarks.naive import Naive
 from benchmarks.released import Released
 from benchmarks.setting import Stopwatch, about, class_names, make_views, openai_state, start
 from gopro.clip.backbone import from_openai
-from gopro.inference.taylor_head import TaylorHead, expand
+from gopro.inference.taylor_head import TaylorHead, expand_classes
 from gopro.methods.gopro import GOProRelease
 from gopro.runs.environment import PeakMemory
 
@@ -98,7 +98,7 @@ def measure(variant: str, classes: int, images: int, repeats: int, device: str, 
     views = make_views(3, images + 8, size).to(device)
     if variant == "first-order":
         contexts = method.image_contexts(method.encode(views[0, images:]))
-        method = TaylorHead(method, names, expand(method, names, contexts), None)
+        method = TaylorHead(method, names, expand_classes(method, names, contexts), None)
     views = views[:, :images]
     if variant == "released":
         assert reference is not None

@@ -21,8 +21,8 @@ from torch import Tensor
 from gopro.data.load_dataset import load_dataset
 from gopro.data.transforms import make_view
 from gopro.inference.classifier import load
-from gopro.inference.taylor_head import with_fixed_text
-from gopro.inference.taylor_head_files import spread
+from gopro.inference.evaluate import logits_function
+from gopro.inference.taylor_head_file import evenly_spaced
 
 
 def main() -> None:
@@ -39,13 +39,14 @@ def main() -> None:
     about = json.loads(session.get_modelmeta().custom_metadata_map["gopro"])
     classifier = load(options.run, "cpu", about["head"]["kind"])
     assert classifier.run is not None
-    method, config = with_fixed_text(classifier.method), classifier.run.config
+    method, config = classifier.method, classifier.run.config
+    compute_logits = logits_function(method)
     view = make_view("eval", method.backbone.preprocess)
     test = load_dataset(config.data, config.root).half(config.classes).test
-    images = torch.stack([view(sample.image.open()) for sample in spread(test, options.images)])
+    images = torch.stack([view(sample.image.open()) for sample in evenly_spaced(test, options.images)])
     ways: dict[str, Callable[[Tensor], object]] = {
         "onnxruntime": lambda batch: session.run(None, {"images": batch.numpy()}),
-        "torch": lambda batch: method.logits(method.encode(batch)).softmax(dim=-1),
+        "torch": lambda batch: compute_logits(method.encode(batch)).softmax(dim=-1),
     }
     for size in (32, 1):
         some = images if size > 1 else images[:32]

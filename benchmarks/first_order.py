@@ -18,7 +18,7 @@ import torch
 
 from gopro.data.load_dataset import load_dataset
 from gopro.inference.evaluate import encode_samples, evaluate
-from gopro.inference.taylor_head import Agreement, TaylorHead, Terms, expand
+from gopro.inference.taylor_head import Agreement, Expansion, TaylorHead, expand_classes
 from gopro.runs.run import load_run
 
 
@@ -36,33 +36,33 @@ def main() -> None:
     few = load_dataset(config.data, config.root).half(config.classes).few_shot(config.shots, config.seed)
     contexts = run.method.image_contexts(encode_samples(run.method, few.train).encoded[:])
     if contexts is None:
-        parser.error(f"the text of {config.method} takes nothing of an image: its head is exact")
-    terms = expand(run.method, dataset.classnames, contexts)
-    slopes = terms.kept.argsort()[: terms.directions.shape[1]]
-    alone = Terms(
-        terms.weights[:, torch.cat([slopes.new_zeros(1), 1 + slopes])],
-        terms.centre,
-        terms.directions,
-        terms.kept[slopes],
+        parser.error(f"the text of {config.method} does not depend on the image: its head is exact")
+    expansion = expand_classes(run.method, dataset.classnames, contexts)
+    order = expansion.terms.argsort()[: expansion.directions.shape[1]]
+    slopes = Expansion(
+        expansion.weights[:, torch.cat([order.new_zeros(1), 1 + order])],
+        expansion.centre,
+        expansion.directions,
+        expansion.terms[order],
     )
     images = encode_samples(run.method, dataset.test)
     exact = evaluate(run.method.for_classes(dataset.classnames), images)
 
-    def row(kind: str, terms: Terms) -> dict[str, object]:
-        head = evaluate(TaylorHead(run.method, dataset.classnames, terms, None), images)
+    def row(kind: str, expansion: Expansion) -> dict[str, object]:
+        head = evaluate(TaylorHead(run.method, dataset.classnames, expansion, None), images)
         agreement = Agreement.between(exact.probabilities, head.probabilities)
-        return {"kind": kind, "terms": len(terms.kept), "accuracy": head.accuracy, **asdict(agreement)}
+        return {"kind": kind, "terms": len(expansion), "accuracy": head.accuracy, **asdict(agreement)}
 
-    rows = [row("those that do most", terms.first(r)) for r in options.terms if r <= len(terms.kept)]
-    rows += [row("slopes alone", alone.first(r)) for r in options.terms if 0 < r <= len(alone.kept)]
+    rows = [row("those that do most", expansion.truncate(r)) for r in options.terms if r <= len(expansion)]
+    rows += [row("slopes alone", slopes.truncate(r)) for r in options.terms if 0 < r <= len(slopes)]
     if options.json:
         print(json.dumps({"data": dataset.name, "exact": exact.accuracy, "rows": rows}))
         return
     print(f"{dataset.name}: {exact.n} images, {len(dataset.classnames)} classes, exact {exact.accuracy:.2f} %")
-    print("| terms | which | as exact | largest | mean | accuracy |\n|---|---|---|---|---|---|")
+    print("| terms | which | as exact | max | mean | accuracy |\n|---|---|---|---|---|---|")
     for r in rows:
         print(
-            f"| {r['terms']} | {r['kind']} | {r['top1']:.2f} % | {r['largest']:.4f} | {r['mean']:.5f} "
+            f"| {r['terms']} | {r['kind']} | {r['top1']:.2f} % | {r['max']:.4f} | {r['mean']:.5f} "
             f"| {r['accuracy']:.2f} % |"
         )
 

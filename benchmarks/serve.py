@@ -33,7 +33,7 @@ from typing import Any
 
 from benchmarks.setting import about
 from gopro.data.load_dataset import load_dataset
-from gopro.inference.taylor_head_files import ready_head
+from gopro.inference.taylor_head_file import load_or_build_head
 from gopro.runs.config import TrainConfig
 from gopro.runs.run import load_run
 from gopro.training.train import train
@@ -96,7 +96,7 @@ def measure(run: Path, options: argparse.Namespace) -> dict[str, Any]:
     """All rows."""
     trained = load_run(run)
     if "first-order" in options.heads:
-        ready_head(trained, trained.method.classnames)  # or the first to ask would wait for it
+        load_or_build_head(trained, trained.method.classnames)  # or the first to ask would wait for it
     images = _images()
     rows = []
     many = f"{options.clients} clients"

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gopro.clip.backbone import Backbone, Encoded
-from gopro.inference.taylor_head import first_order
+from gopro.inference.taylor_head import fit_taylor_head
 from gopro.methods.base import Method
 from gopro.methods.ood_gate import OODGate
 from gopro.methods.registry import build_method
@@ -91,7 +91,7 @@ def test_the_first_order_head_fades_as_well(tiny: Backbone) -> None:
             for parameter in maps.parameters():
                 parameter *= 0.1
     seen, held_out = encoded(tiny, 16, seed=6)[0], encoded(tiny, 16, seed=7)[0]
-    head = first_order(method, NAMES, seen, held_out, error=1e-3)
+    head = fit_taylor_head(method, NAMES, seen, held_out, error=1e-3)
     images = encoded(tiny, 6, seed=5)[0]
     torch.testing.assert_close(head.logits(images).softmax(-1), method.logits(images).softmax(-1), atol=5e-3, rtol=0)
     torch.testing.assert_close(head.class_features(images), method.class_features(images), atol=2e-2, rtol=0)

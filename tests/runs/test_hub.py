@@ -23,7 +23,7 @@ from gopro import cli
 from gopro.errors import InputError
 from gopro.inference.export.export import export_run
 from gopro.inference.serve.samples import sample_images
-from gopro.inference.taylor_head_files import build_head, head_path, load_head
+from gopro.inference.taylor_head_file import build_head, head_path, load_head
 from gopro.runs.config import TrainConfig
 from gopro.runs.hub import OURS
 from gopro.runs.push import evaluations, push
@@ -125,7 +125,7 @@ def test_its_first_order_head_comes_with_it(run: Path, hub: Hub, alice: None) ->
     push(run, "alice/activities")
     there = load_run("alice/activities")
     assert there.folder != run
-    terms, own = vars(load_head(there, NAMES).terms), vars(load_head(load_run(run), NAMES).terms)
+    terms, own = vars(load_head(there, NAMES).expansion), vars(load_head(load_run(run), NAMES).expansion)
     assert all(torch.equal(terms[key], own[key]) for key in own)
 
 

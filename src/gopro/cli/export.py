@@ -67,7 +67,7 @@ def export_command(
     lines = [
         f"{done.about['method']} on {len(done.about['classnames'])} classes, {kind}, {size} -> {done.path}",
         f"Checked on {done.agreement.images} images ({done.about['check']['of']}): likeliest class as torch for "
-        f"{done.agreement.top1:.2f} %, probabilities at most {done.agreement.largest:.1e} apart.",
+        f"{done.agreement.top1:.2f} %, probabilities at most {done.agreement.max:.1e} apart.",
         f"{runtime} takes {of_file:.2f} ms an image, torch {of_torch:.2f} ms.",
     ]
     if said["kind"] == "first-order":

@@ -8,7 +8,7 @@ from rich.markup import escape
 
 from gopro.cli.console import ConfigFile, bar, class_names, out
 from gopro.inference.taylor_head import Agreement
-from gopro.inference.taylor_head_files import ERROR, build_head, head_path
+from gopro.inference.taylor_head_file import DEFAULT_ERROR, build_head, head_path
 from gopro.runs.run import load_run
 
 
@@ -17,7 +17,7 @@ def head_command(
     *,
     classes: str | None = None,
     classes_file: Path | None = None,
-    error: float = ERROR,
+    error: float = DEFAULT_ERROR,
     workers: int = 2,
     config_file: ConfigFile = None,
 ) -> None:
@@ -40,15 +40,15 @@ def head_command(
     names = class_names(classes, classes_file) or trained.method.classnames
     with bar("classes", len(names)) as advance:
         head = build_head(trained, names, error=error, workers=workers, on_progress=advance)
-    made = f"{len(names)} classes, {len(head.terms.kept)} terms -> {escape(str(head_path(trained, names)))}"
+    made = f"{len(names)} classes, {len(head.expansion)} terms -> {escape(str(head_path(trained, names)))}"
     said = "exact: the text takes nothing of an image"
     if head.agreement is not None:
         said = f"on {head.agreement.images} images that it was not built from, {agreement_in_words(head.agreement)}"
     out.print(f"First-order head of {escape(run)}, {made}", highlight=False, soft_wrap=True)
     out.print(said[0].upper() + said[1:] + ".", highlight=False, soft_wrap=True)
-    if head.agreement is not None and head.agreement.most > error:
+    if head.agreement is not None and head.agreement.p99 > error:
         out.print(
-            f"That is more than the error asked for, {error:g}: 99 of 100 images keep to {head.agreement.most:.4f}, "
+            f"That is more than the error asked for, {error:g}: 99 of 100 images keep to {head.agreement.p99:.4f}, "
             "and more terms would hardly come nearer. Where it matters, use the exact head.",
             highlight=False,
             soft_wrap=True,
@@ -58,6 +58,6 @@ def head_command(
 def agreement_in_words(agreement: Agreement) -> str:
     """For a line of output."""
     return (
-        f"likeliest class as exact for {agreement.top1:.2f} %, probabilities at most {agreement.largest:.4f} apart, "
+        f"likeliest class as exact for {agreement.top1:.2f} %, probabilities at most {agreement.max:.4f} apart, "
         f"{agreement.mean:.4f} in the mean over images"
     )

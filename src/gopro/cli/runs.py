@@ -18,7 +18,7 @@ from gopro.errors import InputError
 from gopro.files import slug, write_json
 from gopro.inference.evaluate import evaluate_images
 from gopro.inference.taylor_head import Agreement
-from gopro.inference.taylor_head_files import ready_head
+from gopro.inference.taylor_head_file import load_or_build_head
 from gopro.runs.config import TrainConfig
 from gopro.runs.run import load_run, read_cost
 from gopro.training.devices import started
@@ -106,11 +106,11 @@ def eval_command(
     }
     if head == "first-order":
         with bar("classes", len(dataset.classnames)) as advance:
-            quick = ready_head(trained, dataset.classnames, workers=workers, on_progress=advance)
+            quick = load_or_build_head(trained, dataset.classnames, workers=workers, on_progress=advance)
         with bar("images", len(dataset.test)) as advance:
             by_head = evaluate_images(quick, dataset.test, workers=workers, on_progress=advance)
         agreement = Agreement.between(result.probabilities, by_head.probabilities)
-        row["first_order"] = {**summary(by_head), "terms": len(quick.terms.kept), "agreement": asdict(agreement)}
+        row["first_order"] = {**summary(by_head), "terms": len(quick.expansion), "agreement": asdict(agreement)}
     path = trained.made / f"eval-{slug(dataset.name)}-{classes}.json"
     write_json(path, row)
     out.print(
@@ -121,7 +121,7 @@ def eval_command(
     )
     if head == "first-order":
         out.print(
-            f"first-order head, {len(quick.terms.kept)} terms: accuracy {by_head.accuracy:.2f} %, macro "
+            f"first-order head, {len(quick.expansion)} terms: accuracy {by_head.accuracy:.2f} %, macro "
             f"{by_head.macro_accuracy:.2f} %, {by_head.seconds:.1f} s; {agreement_in_words(agreement)}",
             highlight=False,
             soft_wrap=True,

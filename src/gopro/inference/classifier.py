@@ -21,8 +21,9 @@ from gopro.data.inputs import ImageLike, Images, as_images
 from gopro.data.prefetch import decode_ahead
 from gopro.data.transforms import make_view
 from gopro.errors import InputError
-from gopro.inference.taylor_head import TaylorHead, with_fixed_text
-from gopro.inference.taylor_head_files import ready_head
+from gopro.inference.evaluate import logits_function
+from gopro.inference.taylor_head import TaylorHead
+from gopro.inference.taylor_head_file import load_or_build_head
 from gopro.methods.base import Method
 from gopro.runs.run import Run, load_run
 
@@ -104,7 +105,7 @@ class Classifier:
             seen.add(name)
         names = [str(name) for name in names]
         if self.head == "first-order" and self.run is not None:
-            return Classifier(ready_head(self.run, names), self.run)
+            return Classifier(load_or_build_head(self.run, names), self.run)
         return Classifier(self.method.for_classes(names), self.run)
 
     def first_order(self) -> Classifier:
@@ -123,7 +124,7 @@ class Classifier:
             raise InputError(
                 "a first-order head is built of a run's training images: make the classifier by gopro.load"
             )
-        return Classifier(ready_head(self.run, self.method.classnames), self.run)
+        return Classifier(load_or_build_head(self.run, self.method.classnames), self.run)
 
     # A path, an array and a tensor may be one image or several, which no type tells: Any.
     @overload
@@ -265,11 +266,11 @@ class Classifier:
     @torch.no_grad()
     def _logits(self, encoded: Any) -> Float[Tensor, "batch classes"]:
         """The one place where logits are made."""
-        return self._settled.logits(encoded).float().cpu()
+        return self._logits_function(encoded).float().cpu()
 
     @cached_property
-    def _settled(self) -> Method:
-        return with_fixed_text(self.method)
+    def _logits_function(self) -> Callable[[Any], Tensor]:
+        return logits_function(self.method)
 
 
 def _above_0(what: str, value: Any) -> int:

@@ -1,10 +1,11 @@
-"""How well a method does: images through the tower, once for all methods where it is frozen, then accuracies."""
+"""Accuracy of a method on labelled images."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -13,16 +14,20 @@ from torch import Tensor
 from gopro.clip.backbone import Encoded
 from gopro.clip.feature_store import FeatureStore
 from gopro.clip.features import Features, ViewRequest, encode_views
+from gopro.clip.similarity import similarity
 from gopro.data.dataset import Sample
 from gopro.data.loader import eval_batches
 from gopro.errors import InputError
-from gopro.inference.taylor_head import with_fixed_text
 from gopro.methods.base import Method
 
 
 @dataclass(frozen=True)
 class EncodedSamples:
-    """Test images as the frozen tower sees them, with their labels."""
+    """Images encoded by the frozen image tower, with their labels.
+
+    Attributes:
+        seconds: time that encoding took.
+    """
 
     encoded: Features | Encoded
     labels: Int[Tensor, " n"]
@@ -31,7 +36,14 @@ class EncodedSamples:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracies in percent; `per_class` in the order of the class names, None for a class without an image."""
+    """Accuracy of a method on n images, in percent.
+
+    Attributes:
+        accuracy: top-1.
+        macro_accuracy: mean of `per_class` over the classes that have images.
+        per_class: top-1 of each class in the order of the class names; None for a class without images.
+        seconds: time that encoding and classifying took.
+    """
 
     accuracy: float
     macro_accuracy: float
@@ -50,33 +62,33 @@ def encode_samples(
     workers: int = 0,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> EncodedSamples:
-    """The evaluation view of each image through the frozen tower, or out of the feature store.
+    """Encode the evaluation view of each image, or take it from the feature store.
 
-    Only where `method.frozen_images`.
+    Only for methods with `frozen_images`: a method that learns inside the image tower encodes images its own way.
 
     Raises:
-        InputError: no images; one that cannot be read.
+        InputError: no images, or one that cannot be read.
     """
     started = time.perf_counter()
     _check_any(samples)
-    wanted = [ViewRequest(sample.image, "eval") for sample in samples]
+    requests = [ViewRequest(sample.image, "eval") for sample in samples]
     store = FeatureStore.default(method.backbone)
-    encoded = encode_views(store, wanted, batch=batch, workers=workers, on_progress=on_progress)
+    encoded = encode_views(store, requests, batch=batch, workers=workers, on_progress=on_progress)
     labels = torch.tensor([sample.label for sample in samples])
     return EncodedSamples(encoded, labels, time.perf_counter() - started)
 
 
 @torch.no_grad()
 def evaluate(method: Method, samples: EncodedSamples, *, batch: int = 64) -> Evaluation:
-    """Top-1 accuracy, its mean over classes, and each class's own, of `method` over its own class names."""
+    """Evaluate a method over its own class names on encoded images."""
     started = time.perf_counter()
-    method = with_fixed_text(method.eval())
-    device = method.backbone.device
+    device, compute_logits = method.backbone.device, logits_function(method.eval())
     logits = [
-        method.logits(samples.encoded[i : i + batch].to(device)).float().cpu()
+        compute_logits(samples.encoded[i : i + batch].to(device)).float().cpu()
         for i in range(0, len(samples.labels), batch)
     ]
-    return _judged(logits, samples.labels, len(method.classnames), samples.seconds + time.perf_counter() - started)
+    seconds = samples.seconds + time.perf_counter() - started
+    return _summarise(logits, samples.labels, len(method.classnames), seconds)
 
 
 @torch.no_grad()
@@ -88,25 +100,43 @@ def evaluate_images(
     workers: int = 0,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> Evaluation:
-    """As `evaluate`, for any method: of one that learns inside the image tower, images are read and classified a
-    batch at a time and nothing is kept.
+    """Evaluate any method over its own class names on image files.
+
+    For a method that learns inside the image tower, images are read and classified batch by batch, and nothing is
+    cached.
 
     Raises:
-        InputError: no images; one that cannot be read.
+        InputError: no images, or one that cannot be read.
     """
     if method.frozen_images:
         encoded = encode_samples(method, samples, batch=batch, workers=workers, on_progress=on_progress)
         return evaluate(method, encoded, batch=batch)
     started = time.perf_counter()
     _check_any(samples)
-    method = with_fixed_text(method.eval())
-    device = method.backbone.device
+    device, compute_logits = method.backbone.device, logits_function(method.eval())
     logits, labels = [], []
     for views, label, _ in eval_batches(samples, method.backbone.preprocess, batch, workers):
-        logits.append(method.logits(method.encode(views[0].to(device))).float().cpu())
+        logits.append(compute_logits(method.encode(views[0].to(device))).float().cpu())
         labels.append(label)
         on_progress(len(label))
-    return _judged(logits, torch.cat(labels), len(method.classnames), time.perf_counter() - started)
+    return _summarise(logits, torch.cat(labels), len(method.classnames), time.perf_counter() - started)
+
+
+def text_depends_on_image(method: Method) -> bool:
+    """Return whether the method generates its prompts from the image."""
+    return type(method).image_contexts is not Method.image_contexts
+
+
+@torch.no_grad()
+def logits_function(method: Method) -> Callable[[Any], Float[Tensor, "batch classes"]]:
+    """Return a function from encoded images to logits, for many images.
+
+    Text that does not depend on the image is encoded here, once.
+    """
+    if text_depends_on_image(method):
+        return method.logits
+    classes = method.class_vectors()
+    return lambda encoded: method.backbone.logit_scale * similarity(method.image_vectors(encoded), classes)
 
 
 def _check_any(samples: Sequence[Sample]) -> None:
@@ -114,19 +144,19 @@ def _check_any(samples: Sequence[Sample]) -> None:
         raise InputError("there are no images to evaluate on")
 
 
-def _judged(logits: list[Tensor], labels: Tensor, classes: int, seconds: float) -> Evaluation:
+def _summarise(logits: list[Tensor], labels: Tensor, classes: int, seconds: float) -> Evaluation:
     probabilities = torch.cat(logits).softmax(dim=-1)
     if not probabilities.isfinite().all():
         image = int((~probabilities.isfinite()).any(dim=1).nonzero()[0])
-        raise InputError(f"the predictions are not finite, those of image {image} first: the run is of no use")
-    right = (probabilities.argmax(dim=-1) == labels).double()
+        raise InputError(f"the predictions are not finite, first for image {image}: the run is unusable, train it anew")
+    correct = (probabilities.argmax(dim=-1) == labels).double()
     counts = torch.bincount(labels, minlength=classes)
-    per_class = 100 * torch.bincount(labels, weights=right, minlength=classes) / counts
+    per_class = 100 * torch.bincount(labels, weights=correct, minlength=classes) / counts
     return Evaluation(
-        accuracy=100 * right.mean().item(),
+        accuracy=100 * correct.mean().item(),
         macro_accuracy=per_class[counts > 0].mean().item(),
         per_class=tuple(value if count else None for value, count in zip(per_class.tolist(), counts, strict=True)),
-        n=len(right),
+        n=len(correct),
         seconds=seconds,
         probabilities=probabilities,
     )

@@ -20,10 +20,11 @@ from gopro.data.transforms import make_view
 from gopro.errors import InputError
 from gopro.files import write_atomically
 from gopro.inference.classifier import Classifier, load
+from gopro.inference.evaluate import text_depends_on_image
 from gopro.inference.export.formats import FORMATS, FormatName, Runner
 from gopro.inference.export.graph import Graph, tokens_of_own_text
-from gopro.inference.taylor_head import Agreement, TaylorHead, with_fixed_text
-from gopro.inference.taylor_head_files import spread
+from gopro.inference.taylor_head import Agreement, TaylorHead, constant_head
+from gopro.inference.taylor_head_file import evenly_spaced
 from gopro.methods.base import Method
 from gopro.runs.run import Run
 
@@ -115,9 +116,9 @@ def export_run(
     model = kind.convert(graph.trace())
     runner = kind.open(kind.pack(model, _text(about)))
     checked, milliseconds = compare(method, graph, runner, compared, on_progress)
-    if not checked.largest <= TOLERANCE:  # so that NaN is refused too
+    if not checked.max <= TOLERANCE:  # so that NaN is refused too
         raise InputError(
-            f"no file was written: on {checked.images} images {kind.runtime} is up to {checked.largest:.2g} from "
+            f"no file was written: on {checked.images} images {kind.runtime} is up to {checked.max:.2g} from "
             f"torch in a probability, more than {TOLERANCE:g}; try another --format or --head, and please report it "
             f"({trained.config.method} on {method.backbone.name})"
         )
@@ -133,7 +134,7 @@ def describe(run: Run, method: Method, *, inside: bool) -> dict[str, Any]:
     side = preprocess.size
     head: dict[str, Any] = {"kind": "exact"}
     if isinstance(method, TaylorHead) and method.agreement is not None:
-        head = {"kind": "first-order", "terms": len(method.terms.kept), "agreement": asdict(method.agreement)}
+        head = {"kind": "first-order", "terms": len(method.expansion), "agreement": asdict(method.agreement)}
     return {
         "gopro": version("gopro"),
         "method": run.config.method,
@@ -191,8 +192,12 @@ def compare(
 
 def with_head(classifier: Classifier, head: HeadWish) -> Method:
     """The method with the head that is wished for; where the text takes nothing of an image there is but one."""
-    method = with_fixed_text(classifier.method)
-    if isinstance(method, TaylorHead) or head == "exact":
+    method = classifier.method
+    if isinstance(method, TaylorHead):
+        return method
+    if not text_depends_on_image(method):
+        return constant_head(method, method.classnames)
+    if head == "exact":
         return method
     tokens = tokens_of_own_text(method)
     if head == "auto" and tokens is not None and tokens <= MOST_TOKENS:
@@ -205,7 +210,7 @@ def _images(run: Run, given: str | Path | None) -> tuple[str, Sequence[ImageSour
     if given is not None:
         if not Path(given).expanduser().exists():
             raise InputError(f"{given}: there is no such image or folder of images; check --images")
-        return str(given), spread([*as_images(Path(given).expanduser())[0]], MOST_IMAGES)
+        return str(given), evenly_spaced([*as_images(Path(given).expanduser())[0]], MOST_IMAGES)
     advice = "give --images, a folder of images to check the file on"
     try:
         dataset = run.dataset().half(run.config.classes)
@@ -213,7 +218,7 @@ def _images(run: Run, given: str | Path | None) -> tuple[str, Sequence[ImageSour
         raise InputError(f"the run's data is not at hand ({error}); {advice}") from error
     if not dataset.test:
         raise InputError(f"{dataset.name} has no test images: {advice}")
-    return f"{dataset.name}, test", spread([sample.image for sample in dataset.test], MOST_IMAGES)
+    return f"{dataset.name}, test", evenly_spaced([sample.image for sample in dataset.test], MOST_IMAGES)
 
 
 def _readable(image: Tensor | InputError) -> Tensor:

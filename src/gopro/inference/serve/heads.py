@@ -6,10 +6,10 @@ from typing import Literal, NamedTuple, get_args
 
 from gopro.clip.backbone import Encoded
 from gopro.errors import InputError
-from gopro.inference.evaluate import encode_samples
+from gopro.inference.evaluate import encode_samples, text_depends_on_image
 from gopro.inference.serve.lru import LRU
-from gopro.inference.taylor_head import TaylorHead, constant, first_order, takes_nothing
-from gopro.inference.taylor_head_files import ERROR, head_path, head_samples, load_head
+from gopro.inference.taylor_head import TaylorHead, constant_head, fit_taylor_head
+from gopro.inference.taylor_head_file import DEFAULT_ERROR, head_path, head_samples, load_head
 from gopro.methods.base import Method
 from gopro.methods.registry import build_method, parse_method
 from gopro.methods.zeroshot import ZeroShot
@@ -48,7 +48,7 @@ class Heads:
             head_names: most class names that a first-order head is built for.
         """
         self.run, self._head_names = run, head_names
-        self._shared = takes_nothing(run.method)
+        self._shared = not text_depends_on_image(run.method)
         self._kept: LRU[Key, Method] = LRU(most, _size)
         self._grounds: tuple[Encoded, Encoded] | None = None
         self.offered: tuple[HeadName, ...] = tuple(head for head in HEADS if self._can(head))
@@ -81,7 +81,7 @@ class Heads:
             if key.head == "zeroshot":
                 head = build_method("zeroshot", method.backbone, names, self.run.template).eval()
             else:
-                head = constant(method, names) if self._shared else method.for_classes(names)
+                head = constant_head(method, names) if self._shared else method.for_classes(names)
             self._kept.put(key, head)
         return head
 
@@ -102,7 +102,7 @@ class Heads:
                 f"up to {self._head_names}: build it beforehand with gopro head, or ask the exact head"
             )
         else:
-            head = first_order(self.run.method, names, *self._encoded_grounds(), error=ERROR)
+            head = fit_taylor_head(self.run.method, names, *self._encoded_grounds(), error=DEFAULT_ERROR)
         self._kept.put(key, head)
         return head
 
@@ -119,7 +119,7 @@ class Heads:
 
 def _size(head: Method) -> int:
     """About how many bytes it takes: the layout of its prompts, and its tensors."""
-    tensors = list(vars(head.terms).values()) if isinstance(head, TaylorHead) else []
+    tensors = list(vars(head.expansion).values()) if isinstance(head, TaylorHead) else []
     if isinstance(head, ZeroShot):
         tensors.append(head.text)
     names = sum(2048 + 64 * len(name) for name in head.classnames)
