@@ -1,4 +1,4 @@
-"""Sweeps on a real Ray cluster of two workers on this machine, one of which is killed in mid-run."""
+"""Sweeps on a real Ray cluster of two nodes on this machine, one of which is killed in the middle of a run."""
 
 import json
 import os
@@ -32,8 +32,8 @@ CONFIG = TransferConfig(
     workers=0,
 )
 
-# Starts a cluster whose head does no work and whose two workers have one CPU each, says where it is, and kills, as
-# told on its standard input, a worker with all its processes.
+# Start a cluster of a head that does no work and two nodes of one CPU each, and print its address. Each number read
+# from standard input is a node to kill with all its processes.
 CLUSTER = """
 import sys
 from ray.cluster_utils import Cluster
@@ -51,13 +51,15 @@ cluster.shutdown()
 
 def figures(path: Path) -> list[dict]:
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    kept = [{key: value for key, value in row.items() if "seconds" not in key and "memory" not in key} for row in rows]
-    return sorted(kept, key=str)
+    stable = [
+        {key: value for key, value in row.items() if "seconds" not in key and "memory" not in key} for row in rows
+    ]
+    return sorted(stable, key=str)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sweep in one process."""
+    """Results of the same sweep in one process."""
     folder = tmp_path_factory.mktemp("whole")
     assert not benchmark("cross-dataset", replace(CONFIG, output=folder)).failures
     return folder
@@ -79,9 +81,9 @@ def cluster():
         address = process.stdout.readline().strip()
         assert address, "the cluster did not start"
 
-        def kill(worker: int) -> None:
+        def kill(node: int) -> None:
             assert process.stdout is not None and process.stdin is not None
-            process.stdin.write(f"{worker}\n")
+            process.stdin.write(f"{node}\n")
             process.stdin.flush()
             assert process.stdout.readline() == "killed\n"
 
@@ -94,18 +96,18 @@ def cluster():
 
 
 def ray_workers(cluster: int) -> set[int]:
-    """The processes of the cluster's session that are at a run of ours."""
-    found = set()
+    """Return the ids of the cluster's processes that are doing a run."""
+    pids = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
             session = int(stat.read_text().rpartition(")")[2].split()[3])
             if session == cluster and b"ray::_work" in stat.with_name("cmdline").read_bytes():
-                found.add(int(stat.parent.name))
-    return found
+                pids.add(int(stat.parent.name))
+    return pids
 
 
 @pytest.mark.parametrize("lost", ["a machine", "a process"])
-def test_a_cluster_that_loses_a_worker_finds_what_one_process_finds(
+def test_a_cluster_that_loses_a_worker_gives_the_results_of_one_process(
     lost: str, cluster, tmp_path: Path, whole: Path
 ) -> None:
     address, kill, session = cluster
@@ -119,8 +121,8 @@ def test_a_cluster_that_loses_a_worker_finds_what_one_process_finds(
     ).replace("PosixPath", "Path")
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as sweep:
         deadline = time.monotonic() + 120
-        while len(list(tmp_path.glob("ray/runs/*/resume.safetensors"))) < 2:  # both workers are in the middle of a run
-            assert time.monotonic() < deadline and sweep.poll() is None, "the runs did not begin"
+        while len(list(tmp_path.glob("ray/runs/*/resume.safetensors"))) < 2:  # both workers are at a run
+            assert time.monotonic() < deadline and sweep.poll() is None, "the runs did not start"
             time.sleep(0.05)
         if lost == "a machine":
             kill(0)
@@ -128,27 +130,27 @@ def test_a_cluster_that_loses_a_worker_finds_what_one_process_finds(
             os.kill(ray_workers(session).pop(), signal.SIGKILL)
         assert not (tmp_path / "ray" / "results.jsonl").exists()
         printed, _ = sweep.communicate(timeout=300)
-    assert sweep.returncode == 0 and "0" in printed.splitlines()  # among what Ray may say there
+    assert sweep.returncode == 0 and "0" in printed.splitlines()  # among lines that Ray may print
     assert figures(tmp_path / "ray" / "results.jsonl") == figures(whole / "results.jsonl")
 
 
-def test_a_cluster_that_loses_all_its_machines_ends_the_sweep(cluster, tmp_path: Path) -> None:
+def test_runs_fail_when_the_cluster_has_lost_all_machines(cluster, tmp_path: Path) -> None:
     address, kill, _ = cluster
     config = replace(CONFIG, output=tmp_path / "ray", ray=address)
     script = textwrap.dedent(
         f"""
         from pathlib import Path
         from gopro import TransferConfig, benchmark
-        from gopro.sweep import cluster
-        cluster.LOOK, cluster.GONE = 0.5, 3.0
-        outcome = benchmark("cross-dataset", {config!r})
-        print(sorted({{failure["error"] for failure in outcome.failures}}), len(outcome.failures))
+        from gopro.benchmark import cluster
+        cluster.POLL_SECONDS, cluster.GIVE_UP_SECONDS = 0.5, 3.0
+        result = benchmark("cross-dataset", {config!r})
+        print(sorted({{failure["error"] for failure in result.failures}}), len(result.failures))
         """
     ).replace("PosixPath", "Path")
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as sweep:
         deadline = time.monotonic() + 120
         while len(list(tmp_path.glob("ray/runs/*/config.json"))) < 2:
-            assert time.monotonic() < deadline and sweep.poll() is None, "the runs did not begin"
+            assert time.monotonic() < deadline and sweep.poll() is None, "the runs did not start"
             time.sleep(0.05)
         kill(0)
         kill(1)
@@ -156,11 +158,11 @@ def test_a_cluster_that_loses_all_its_machines_ends_the_sweep(cluster, tmp_path:
     assert printed.strip().endswith("['the cluster has lost all machines that could do it'] 2")
 
 
-def test_a_run_that_no_machine_can_take_is_refused(cluster, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="needs 4 CPUs and 0 GPUs of one machine, and none has them"):
+def test_a_run_too_large_for_any_machine_is_refused(cluster, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="needs 4 CPUs and 0 GPUs on one machine, and no machine has them"):
         benchmark("cross-dataset", replace(CONFIG, output=tmp_path, ray=cluster[0], workers=3))
 
 
-def test_an_address_where_no_cluster_is(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"--ray 127\.0\.0\.1:1: there is no cluster"):
+def test_an_address_without_a_cluster_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--ray 127\.0\.0\.1:1: no cluster answers there"):
         benchmark("cross-dataset", replace(CONFIG, output=tmp_path, ray="127.0.0.1:1"))

@@ -1,4 +1,4 @@
-"""Sweeps: what they write, what they do not do twice, what failures, kills and second sweeps cost."""
+"""Sweeps: the files they write, what a second call does, and failures, killed processes and locked folders."""
 
 import json
 import os
@@ -8,7 +8,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,14 +17,14 @@ from PIL import Image
 from gopro import benchmark
 from gopro.benchmark import worker as worker_module
 from gopro.benchmark.predictions import Predictions
-from gopro.benchmark.runner import Event, Outcome
+from gopro.benchmark.runner import SweepEvent, SweepResult
 from gopro.errors import InputError
 from gopro.runs.config import BenchmarkConfig, TransferConfig
 from gopro.runs.results import KEY, Results
 from gopro.runs.run import CONFIG, LEARNED
 from gopro.training.folder_lock import lock_folder
 
-CONFIG_ = BenchmarkConfig(
+SWEEP = BenchmarkConfig(
     data=("emoji-activities", "emoji-activities:noto"),
     output=Path(),
     methods=("zeroshot", "coop"),
@@ -38,9 +37,11 @@ CONFIG_ = BenchmarkConfig(
 
 
 def figures(rows: list[dict]) -> list[dict]:
-    """The rows in one order and without what time and machine decide."""
-    kept = [{key: value for key, value in row.items() if "seconds" not in key and "memory" not in key} for row in rows]
-    return sorted(kept, key=str)
+    """Return the rows sorted, without the columns that depend on time and machine."""
+    stable = [
+        {key: value for key, value in row.items() if "seconds" not in key and "memory" not in key} for row in rows
+    ]
+    return sorted(stable, key=str)
 
 
 def lines(path: Path) -> list[dict]:
@@ -48,76 +49,84 @@ def lines(path: Path) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[BenchmarkConfig, Outcome]:
-    config = replace(CONFIG_, output=tmp_path_factory.mktemp("sweep"))
-    return config, benchmark("base-to-new", config, command="as typed")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[BenchmarkConfig, SweepResult]:
+    config = replace(SWEEP, output=tmp_path_factory.mktemp("sweep"))
+    return config, benchmark("base-to-new", config, command="gopro benchmark base-to-new")
 
 
-def test_every_evaluation_is_a_row_with_its_predictions(swept: tuple[BenchmarkConfig, Outcome]) -> None:
+def test_every_evaluation_is_a_row_with_its_predictions(swept: tuple[BenchmarkConfig, SweepResult]) -> None:
     config, outcome = swept
     assert not outcome.failures and not (config.output / "failures.jsonl").exists()
     assert figures(lines(config.output / "results.jsonl")) == figures(outcome.rows)
-    assert len(outcome.rows) == 2 * 2 * (1 + 2)  # data, halves, zeroshot and two seeds of coop
+    assert len(outcome.rows) == 2 * 2 * (1 + 2)  # data sets, halves, zeroshot and two seeds of coop
     assert len({tuple(row[key] for key in KEY) for row in outcome.rows}) == len(outcome.rows)
     for row in outcome.rows:
         assert {"macro_accuracy", "n", "seconds", "train_seconds", "peak_memory_mib", "parameters"} <= set(row)
         data = row["data"].replace(":", "_")
-        said = Predictions.load(config.output / "runs" / row["run"] / f"test-{data}-{row['classes']}.safetensors")
-        assert 100 * (said.top[:, 0] == said.labels).double().mean() == pytest.approx(row["accuracy"], abs=1e-3)
-        assert (said.classes, len(said.labels)) == (row["classes"], row["n"])
-    learned = [row["parameters"] for row in outcome.rows if row["method"] == "coop"]
-    assert set(learned) == {4 * 128}  # four tokens of the embedded model's width
-    [made] = lines(config.output / "history.jsonl")
-    assert made["command"] == "as typed" and "torch" in made["versions"] and "cores" in made["machine"]
+        predictions = Predictions.load(
+            config.output / "runs" / row["run"] / f"test-{data}-{row['classes']}.safetensors"
+        )
+        assert 100 * (predictions.top[:, 0] == predictions.labels).double().mean() == pytest.approx(
+            row["accuracy"], abs=1e-3
+        )
+        assert (predictions.classes, len(predictions.labels)) == (row["classes"], row["n"])
+    parameters = [row["parameters"] for row in outcome.rows if row["method"] == "coop"]
+    assert set(parameters) == {4 * 128}  # four tokens of the embedded model's width
+    [call] = lines(config.output / "history.jsonl")
+    assert (
+        call["command"] == "gopro benchmark base-to-new" and "torch" in call["versions"] and "cores" in call["machine"]
+    )
 
 
-def test_a_second_sweep_runs_nothing(swept: tuple[BenchmarkConfig, Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_sweep_runs_nothing(
+    swept: tuple[BenchmarkConfig, SweepResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
     config, outcome = swept
     before = {path: path.read_bytes() for path in config.output.rglob("*") if path.is_file()}
     monkeypatch.setattr(worker_module, "load_backbone", None)
-    events: list[Event] = []
+    events: list[SweepEvent] = []
     assert benchmark("base-to-new", config, on_event=events.append).rows == outcome.rows
-    assert [(event.kind, event.runs, event.found) for event in events] == [("planned", 0, 6)]
+    assert [(event.kind, event.total, event.already_done) for event in events] == [("planned", 0, 6)]
     assert {path: path.read_bytes() for path in config.output.rglob("*") if path.is_file()} == before
 
 
-def test_a_missing_row_alone_is_made_again_from_the_run(
-    swept: tuple[BenchmarkConfig, Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_missing_row_is_made_again_from_the_trained_run(
+    swept: tuple[BenchmarkConfig, SweepResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = replace(swept[0], output=tmp_path / "copy")
     shutil.copytree(swept[0].output, config.output)
     path = config.output / "results.jsonl"
-    kept = path.read_text().splitlines(keepends=True)
-    lost = json.loads(kept.pop(5))
-    path.write_text("".join(kept) + '{"protocol": "base-to-n')  # a line that a cut left unfinished
+    rest = path.read_text().splitlines(keepends=True)
+    lost = json.loads(rest.pop(5))
+    path.write_text("".join(rest) + '{"protocol": "base-to-n')  # a line cut off by a crash
     monkeypatch.setattr(worker_module, "train", None)
     with pytest.warns(UserWarning, match=r"the last line of .*results\.jsonl was cut off"):
         benchmark("base-to-new", config)
-    *there, again = lines(path)
-    assert len(there) == len(kept) and figures([again]) == figures([lost])
-    assert again["train_seconds"] == lost["train_seconds"]  # of the training, not of finding it done
+    *before, again = lines(path)
+    assert len(before) == len(rest) and figures([again]) == figures([lost])
+    assert again["train_seconds"] == lost["train_seconds"]  # the seconds of the training itself, not of loading it
 
 
-def test_events_say_how_many_runs_and_how_long(tmp_path: Path) -> None:
-    events: list[Event] = []
-    config = replace(CONFIG_, output=tmp_path, data=("emoji-activities",))
+def test_events_count_runs_and_estimate_the_time_left(tmp_path: Path) -> None:
+    events: list[SweepEvent] = []
+    config = replace(SWEEP, output=tmp_path, data=("emoji-activities",))
     benchmark("base-to-new", config, on_event=events.append)
     assert [event.kind for event in events] == ["planned", *3 * ["started", "finished"]]
     assert [event.ended for event in events] == [0, 0, 1, 1, 2, 2, 3]
-    assert all(event.runs == 3 for event in events)
-    assert not any(event.seconds_left for event in events[:4])  # zero-shot: not until a run has been trained
+    assert all(event.total == 3 for event in events)
+    assert not any(event.seconds_left for event in events[:4])  # zero-shot: no estimate before the first training
     assert all((event.seconds_left or 0) > 0 for event in events[4:-1])
     assert events[-1].seconds_left == 0
 
 
-def test_several_processes_find_what_one_finds(swept: tuple[BenchmarkConfig, Outcome], tmp_path: Path) -> None:
+def test_several_processes_give_the_results_of_one(swept: tuple[BenchmarkConfig, SweepResult], tmp_path: Path) -> None:
     outcome = benchmark("base-to-new", replace(swept[0], output=tmp_path, jobs=2))
     assert not outcome.failures and figures(outcome.rows) == figures(swept[1].rows)
 
 
 @pytest.fixture
 def faulty(tmp_path: Path) -> Path:
-    """A folder of images one of which, of class b, can't be read, and every one of which is trained or tested on."""
+    """A folder of images, all of them trained or tested on; one of class b cannot be read."""
     for c, name in enumerate(("a", "b")):
         for part in ("train", "test"):
             (tmp_path / "mine" / part / name).mkdir(parents=True)
@@ -128,7 +137,7 @@ def faulty(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_a_run_that_fails_is_recorded_and_stops_no_other(faulty: Path, tmp_path: Path, jobs: int) -> None:
+def test_a_failed_run_is_recorded_and_the_others_go_on(faulty: Path, tmp_path: Path, jobs: int) -> None:
     config = BenchmarkConfig(
         output=tmp_path / "out",
         data=(str(faulty),),
@@ -139,39 +148,39 @@ def test_a_run_that_fails_is_recorded_and_stops_no_other(faulty: Path, tmp_path:
         workers=0,
         jobs=jobs,
     )
-    events: list[Event] = []
+    events: list[SweepEvent] = []
     outcome = benchmark("few-shot", config, on_event=events.append)
     assert [row["method"] for row in outcome.rows] == ["zeroshot"]
     [failure] = lines(config.output / "failures.jsonl")
     assert outcome.failures == [failure]
     assert (failure["method"], failure["seed"]) == ("coop", 1) and "b/1.png" in failure["error"]
     assert "b/1.png" in next(event.error or "" for event in events if event.kind == "failed")
-    # mended, the same call does what is missing and nothing else
+    # After the image is repaired, the same call does the missing run alone.
     Image.new("RGB", (32, 32), (200, 0, 0)).save(faulty / "train" / "b" / "1.png")
     outcome = benchmark("few-shot", config)
     assert not outcome.failures and [row["method"] for row in outcome.rows] == ["coop", "zeroshot"]
     assert len(lines(config.output / "results.jsonl")) == 2
 
 
-def test_a_fault_of_the_program_is_recorded_with_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*args: object, **keywords: object) -> None:
+def test_a_bug_is_recorded_with_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object, **kwargs: object) -> None:
         raise ZeroDivisionError("within")
 
     monkeypatch.setattr(worker_module, "train", broken)
-    outcome = benchmark("base-to-new", replace(CONFIG_, output=tmp_path, data=("emoji-activities",)))
+    outcome = benchmark("base-to-new", replace(SWEEP, output=tmp_path, data=("emoji-activities",)))
     assert not outcome.rows and len(outcome.failures) == 3
     assert outcome.failures[0]["error"] == "ZeroDivisionError: within"
     assert "in broken" in outcome.failures[0]["traceback"]
 
 
-def test_a_run_told_otherwise_is_not_passed_off_as_this_one(swept: tuple[BenchmarkConfig, Outcome]) -> None:
+def test_results_of_other_settings_are_not_reused(swept: tuple[BenchmarkConfig, SweepResult]) -> None:
     with pytest.raises(InputError, match="epochs 1, not 2: choose another --output"):
         benchmark("base-to-new", replace(swept[0], epochs=2))
     with pytest.raises(InputError, match="select last, not val"):
         benchmark("base-to-new", replace(swept[0], select="val"))
 
 
-def test_a_folder_of_the_same_name_elsewhere_is_another_data_set(faulty: Path, tmp_path: Path) -> None:
+def test_results_of_another_folder_of_the_same_name_are_not_reused(faulty: Path, tmp_path: Path) -> None:
     Image.new("RGB", (32, 32)).save(faulty / "train" / "b" / "1.png")
     config = BenchmarkConfig(output=tmp_path / "out", data=(str(faulty),), methods=("zeroshot",), workers=0)
     benchmark("few-shot", config)
@@ -186,16 +195,16 @@ def test_two_sweeps_in_one_folder_are_refused(tmp_path: Path, monkeypatch: pytes
         lock_folder(tmp_path, ()),
         pytest.raises(InputError, match=f"is in use by process {os.getpid()} on .*another folder"),
     ):
-        benchmark("base-to-new", replace(CONFIG_, output=tmp_path))
+        benchmark("base-to-new", replace(SWEEP, output=tmp_path))
 
 
-def test_a_results_file_with_a_foreign_line_is_named(tmp_path: Path) -> None:
+def test_a_foreign_line_in_results_is_named(tmp_path: Path) -> None:
     (tmp_path / "results.jsonl").write_text('{"a": 1}\n')
     with pytest.raises(InputError, match=r"results\.jsonl, line 1"):
         Results(tmp_path / "results.jsonl")
 
 
-def test_predictions_that_are_none_are_named(tmp_path: Path) -> None:
+def test_a_broken_predictions_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "test-x-all.safetensors").write_bytes(b"0" * 50)
     with pytest.raises(InputError, match=r"test-x-all\.safetensors does not hold predictions"):
         Predictions.load(tmp_path / "test-x-all.safetensors")
@@ -212,19 +221,18 @@ LONG = TransferConfig(
     batch=32,
     workers=0,
 )
-"""Runs of some seconds, so that they can be killed in the middle."""
+"""Runs of some seconds each, so that they can be killed in the middle."""
 
 
-def began(folder: Path, deadline: float) -> Iterator[None]:
-    """Waits until a run has saved its first epoch."""
+def wait_for_first_epoch(folder: Path, deadline: float) -> None:
+    """Wait until a run has saved its first epoch."""
     while not list(folder.glob("runs/*/resume.safetensors")):
-        assert time.monotonic() < deadline, "no run began"
+        assert time.monotonic() < deadline, "no run started"
         time.sleep(0.05)
-        yield
 
 
 def descendants(pid: int) -> list[int]:
-    """Processes below one, from /proc."""
+    """Return the ids of all child processes, theirs included, from /proc."""
     parents = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -232,13 +240,14 @@ def descendants(pid: int) -> list[int]:
         except OSError:
             continue
         parents[int(path.parent.name)] = int(fields[1])
-    below = [child for child, parent in parents.items() if parent == pid]
-    return below + [grandchild for child in below for grandchild in descendants(child)]
+    children = [child for child, parent in parents.items() if parent == pid]
+    return children + [grandchild for child in children for grandchild in descendants(child)]
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes by /proc, which only Linux has")
 def test_killed_workers_and_a_killed_sweep_lose_nothing(tmp_path: Path) -> None:
-    """kill -9 of a worker: its run is begun again. kill -9 of the sweep: the workers end, a second call finishes."""
+    """After kill -9 of a worker its run is started again; after kill -9 of the sweep its workers end and a second call
+    finishes."""
     whole = benchmark("cross-dataset", replace(LONG, output=tmp_path / "whole"))
     code = f"""
         from pathlib import Path
@@ -251,8 +260,7 @@ def test_killed_workers_and_a_killed_sweep_lose_nothing(tmp_path: Path) -> None:
     script.write_text(textwrap.dedent(code).replace("PosixPath", "Path"))
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     first = subprocess.Popen([sys.executable, script], env=environment, stdout=subprocess.PIPE)
-    for _ in began(tmp_path / "cut", time.monotonic() + 120):
-        pass
+    wait_for_first_epoch(tmp_path / "cut", time.monotonic() + 120)
     workers = [pid for pid in descendants(first.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     assert len(workers) == 2
     os.kill(workers[0], signal.SIGKILL)
@@ -271,9 +279,8 @@ def test_killed_workers_and_a_killed_sweep_lose_nothing(tmp_path: Path) -> None:
         assert (cut / LEARNED).read_bytes() == (run / LEARNED).read_bytes() and (cut / CONFIG).exists()
 
 
-def test_a_run_that_kills_its_process_each_time_is_given_up(tmp_path: Path) -> None:
-    """A poisoned run ends its process twice; the others are done all the same."""
-    config = replace(CONFIG_, output=tmp_path / "out", data=("emoji-activities",), seeds=(1,), jobs=2)
+def test_a_run_that_kills_its_process_twice_fails_and_the_others_go_on(tmp_path: Path) -> None:
+    config = replace(SWEEP, output=tmp_path / "out", data=("emoji-activities",), seeds=(1,), jobs=2)
     script = tmp_path / "script.py"
     script.write_text(
         textwrap.dedent(
@@ -283,16 +290,16 @@ def test_a_run_that_kills_its_process_each_time_is_given_up(tmp_path: Path) -> N
             import gopro.benchmark.worker as worker
             from gopro import BenchmarkConfig, benchmark
             train = worker.train
-            def deadly(config, **keywords):
+            def train_or_die(config, **kwargs):
                 if config.method == "coop":
                     os._exit(3)
-                return train(config, **keywords)
-            worker.train = deadly
+                return train(config, **kwargs)
+            worker.train = train_or_die
             if __name__ == "__main__":
                 outcome = benchmark("base-to-new", {config!r})
                 print(json.dumps([len(outcome.rows), [failure["error"] for failure in outcome.failures]]))
             """
         ).replace("PosixPath", "Path")
     )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == [2, ["its process ended 2 times: with exit code 3"]]
+    process = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert json.loads(process.stdout) == [2, ["its process ended 2 times: with exit code 3"]]

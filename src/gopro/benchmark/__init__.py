@@ -1,4 +1,4 @@
-"""Many runs and what they showed: protocols, the runner that does what is missing, and the report."""
+"""Benchmarks: many training runs, their evaluation by the field's protocols, and the report on them."""
 
 import sys
 from types import ModuleType
@@ -6,10 +6,10 @@ from typing import Any
 
 
 class _CallablePackage(ModuleType):
-    """This package, which is also the public function `gopro.benchmark`.
+    """This package, which doubles as the public function `gopro.benchmark`.
 
-    Importing any module of a package makes Python set `gopro.benchmark` to the package. Calling the package therefore
-    calls `gopro.benchmark.runner.benchmark`, whichever was imported first.
+    Python sets the attribute `gopro.benchmark` to this package as soon as any of its modules is imported. Calling the
+    package therefore calls `gopro.benchmark.runner.benchmark`, so the public name works in any order of imports.
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -1,8 +1,8 @@
-"""The field's protocols: which runs they consist of, and what each run is tested on."""
+"""The field's four protocols: the training runs of each, and the tests of each run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from gopro.benchmark.suites import SUITES, Suite
@@ -14,192 +14,194 @@ from gopro.methods.registry import parse_method
 from gopro.runs.config import BenchmarkConfig, SweepConfig, TrainConfig, TransferConfig
 from gopro.runs.results import RunKey
 
+CLASSES_PER_IMAGE = 20
+"""Classes whose text costs as much to encode, under a context of their own, as one image (measured on ViT-B/16)."""
+
 
 @dataclass(frozen=True)
-class Test:
-    """One evaluation of a run: the row that it becomes, and what to load its data set by."""
+class PlannedTest:
+    """One evaluation of a run: the key of its row in results.jsonl, and the name to load its data set by."""
 
     key: RunKey
     data: str
 
 
 @dataclass(frozen=True)
-class Job:
-    """One training run and all that is tested of it.
+class PlannedRun:
+    """One training run and its tests.
 
     Attributes:
-        work: what it costs beside others, in images through the image tower, roughly.
+        work: estimated cost relative to other runs, roughly in images through the image tower.
     """
 
     train: TrainConfig
-    tests: tuple[Test, ...]
+    tests: tuple[PlannedTest, ...]
     work: float
 
     @property
-    def run(self) -> str:
+    def name(self) -> str:
         """Name of the run's folder."""
         return self.train.output.name
 
 
-def base_to_new(config: BenchmarkConfig) -> list[Job]:
+def base_to_new(config: BenchmarkConfig) -> list[PlannedRun]:
     """Train on the base classes, test on base and on new classes (CoCoOp, Zhou et al. 2022, arXiv 2203.05557)."""
-    plan = _Plan("base-to-new", config, named=config.data is not None)
-    jobs = []
-    for backbone, data in plan.each(config.data or plan.suite.base_to_new):
-        jobs += plan.runs(backbone, data, "base", [(data, "base"), (data, "new")], plan.shots(plan.suite.shots))
-    return plan.checked(jobs)
+    planner = _Planner("base-to-new", config, named=config.data is not None)
+    for backbone, data in planner.sources(config.data or planner.suite.base_to_new):
+        planner.add(_Training(backbone, data, "base"), [(data, "base"), (data, "new")], (planner.suite.shots,))
+    return planner.runs
 
 
-def few_shot(config: BenchmarkConfig) -> list[Job]:
-    """Train on 1, 2, 4, 8 and 16 images of all classes, test on all (CoOp, Zhou et al. 2022, arXiv 2109.01134)."""
-    plan = _Plan("few-shot", config, named=config.data is not None)
-    jobs = []
-    for backbone, data in plan.each(config.data or plan.suite.few_shot):
-        jobs += plan.runs(backbone, data, "all", [(data, "all")], plan.shots(*plan.suite.curve))
-    return plan.checked(jobs)
+def few_shot(config: BenchmarkConfig) -> list[PlannedRun]:
+    """Train on 1, 2, 4, 8 and 16 images per class, test on all classes (CoOp, Zhou et al. 2022, arXiv 2109.01134)."""
+    planner = _Planner("few-shot", config, named=config.data is not None)
+    for backbone, data in planner.sources(config.data or planner.suite.few_shot):
+        planner.add(_Training(backbone, data, "all"), [(data, "all")], planner.suite.few_shot_shots)
+    return planner.runs
 
 
-def cross_dataset(config: TransferConfig) -> list[Job]:
-    """Train on all classes of the source, test on it and on other data sets as they are (CoCoOp)."""
-    plan = _Plan("cross-dataset", config, named=config.source is not None)
-    return plan.transfer(config, *plan.suite.cross_dataset)
+def cross_dataset(config: TransferConfig) -> list[PlannedRun]:
+    """Train on all classes of the source, test on it and, without further training, on other data sets (CoCoOp)."""
+    planner = _Planner("cross-dataset", config, named=config.source is not None)
+    return _transfer(planner, config, *planner.suite.cross_dataset)
 
 
-def domain_generalization(config: TransferConfig) -> list[Job]:
-    """Train on all classes of the source, test on it and on the same kinds of things in other domains (CoOp)."""
-    plan = _Plan("domain-generalization", config, named=config.source is not None)
-    return plan.transfer(config, *plan.suite.domain_generalization)
+def domain_generalization(config: TransferConfig) -> list[PlannedRun]:
+    """Train on all classes of the source, test on it and on the same classes in other domains (CoOp)."""
+    planner = _Planner("domain-generalization", config, named=config.source is not None)
+    return _transfer(planner, config, *planner.suite.domain_generalization)
 
 
-class _Plan:
-    """What the protocols share: settings filled in, data sets loaded once, jobs put together.
+PROTOCOLS: dict[str, Callable[..., list[PlannedRun]]] = {
+    "base-to-new": base_to_new,
+    "cross-dataset": cross_dataset,
+    "domain-generalization": domain_generalization,
+    "few-shot": few_shot,
+}
+"""Function that plans each protocol, by the protocol's name on the command line."""
+
+
+def _transfer(planner: _Planner, config: TransferConfig, source: str, targets: tuple[str, ...]) -> list[PlannedRun]:
+    source, targets = config.source or source, config.targets or targets
+    if not source or not targets or source in targets:
+        raise InputError(
+            f"source {source or 'none'}, targets {' '.join(targets) or 'none'}: name one source and other targets"
+        )
+    for backbone, data in planner.sources([source]):
+        tests: list[tuple[str, ClassHalf]] = [(name, "all") for name in (data, *targets)]
+        planner.add(_Training(backbone, data, "all"), tests, (planner.suite.shots,))
+    return planner.runs
+
+
+@dataclass(frozen=True)
+class _Training:
+    """Backbone, source data set and half of its classes that several methods are trained on."""
+
+    backbone: str
+    source: str
+    half: ClassHalf
+
+
+class _Planner:
+    """Collects the runs of a protocol: fills in defaults, loads each data set once and checks names.
+
+    Attributes:
+        runs: what `add` has planned so far.
 
     Raises:
-        InputError: a method, data set or number that cannot be had.
+        InputError: the config asks for a method, data set or number that does not exist.
     """
 
     def __init__(self, protocol: str, config: SweepConfig, *, named: bool):
-        # Named data without a suite get the field's 16 shots, not the embedded benchmark's few.
-        own = Suite(base_to_new=(), few_shot=(), cross_dataset=("", ()), domain_generalization=("", ()))
-        self.suite = SUITES[config.suite or "emoji"] if config.suite or not named else own
-        # Absolute, as a run may go on, or be reported on, from another folder or machine of the same file system.
+        # Data named without a suite get the field's 16 shots, not the few shots of the embedded benchmark.
+        self.suite = SUITES[config.suite or "emoji"] if config.suite or not named else Suite()
+        # Absolute paths, as a run may be resumed or reported on from another folder or machine of the same file system.
         root = None if config.root is None else config.root.expanduser().resolve()
         self.protocol, self.config = protocol, replace(config, output=config.output.resolve(), root=root)
-        self.methods = config.methods or self.suite.methods
-        self.kinds = {method: parse_method(method)[0] for method in self.methods}
+        self.methods = {method: parse_method(method)[0] for method in config.methods or self.suite.methods}
         self.seeds = config.seeds or self.suite.seeds
-        self.datasets: dict[str, Dataset] = {}
-        for name in ("jobs", "methods", "seeds", "backbones", "shots"):
-            value = getattr(config, name)
-            if value == () or (isinstance(value, tuple) and len(set(value)) < len(value)):
-                raise InputError(f"{name} {' '.join(map(str, value))}: give at least one, and none twice")
+        self.runs: list[PlannedRun] = []
+        self._configs: dict[str, TrainConfig] = {}
+        self._datasets: dict[str, Dataset] = {}
+        for name in ("methods", "seeds", "backbones", "shots"):
+            values = getattr(config, name)
+            if values is not None and (not values or len(set(values)) < len(values)):
+                raise InputError(f"{name} {' '.join(map(str, values))}: give at least one, and each only once")
         if config.jobs < 1:
             raise InputError(f"jobs is {config.jobs}: give at least 1")
 
-    def each(self, data: Sequence[str]) -> list[tuple[str, str]]:
-        """Backbones and data sets, these innermost."""
+    def sources(self, data: Sequence[str]) -> list[tuple[str, str]]:
+        """Return each pair of a backbone and a data set to train on, backbone by backbone."""
         if len(set(data)) < len(data):
             raise InputError(f"data {' '.join(data)}: name each data set once")
         return [(backbone, name) for backbone in self.config.backbones or self.suite.backbones for name in data]
 
-    def shots(self, *otherwise: int) -> tuple[int, ...]:
-        return self.config.shots or otherwise
+    def add(self, training: _Training, tests: Sequence[tuple[str, ClassHalf]], shots: Sequence[int]) -> None:
+        """Plan all methods on one source, with `shots` unless the config has its own.
 
-    def dataset(self, name: str) -> Dataset:
-        if name not in self.datasets:
-            loaded = load_dataset(name, self.config.root)
-            for other, there in self.datasets.items():
-                if there.name == loaded.name:
-                    raise InputError(f"{other} and {name} are both called {loaded.name} in results: rename one")
-            self.datasets[name] = loaded
-        return self.datasets[name]
-
-    def path(self, name: str) -> str:
-        """What to load a data set by from any folder."""
-        folder = find_folder(name, self.config.root)
-        return name if folder is None else str(folder.resolve())
-
-    def transfer(self, config: TransferConfig, source: str, targets: tuple[str, ...]) -> list[Job]:
-        """The jobs of a protocol that trains on one data set and tests on others, and on it."""
-        source, targets = config.source or source, config.targets or targets
-        if not source or not targets or source in targets:
-            raise InputError(
-                f"source {source or 'none'}, targets {' '.join(targets) or 'none'}: name a source and other targets"
-            )
-        jobs = []
-        for backbone, data in self.each([source]):
-            tests: list[tuple[str, ClassHalf]] = [(name, "all") for name in (data, *targets)]
-            jobs += self.runs(backbone, data, "all", tests, self.shots(self.suite.shots))
-        return self.checked(jobs)
-
-    def runs(
-        self,
-        backbone: str,
-        source: str,
-        half: ClassHalf,
-        tests: Sequence[tuple[str, ClassHalf]],
-        shots: Sequence[int],
-    ) -> list[Job]:
-        """The jobs on one source. What learns from no images is run once, with each tested data set's own prompt."""
-        jobs = []
-        for method, kind in self.kinds.items():
+        A method that learns from no images is run once per tested data set, with that data set's own prompt.
+        """
+        for method, kind in self.methods.items():
             if kind.learns:
-                jobs += [
-                    self._job(backbone, source, source, method, count, seed, half, tests)
-                    for count in shots
-                    for seed in self.seeds
-                ]
+                for count in self.config.shots or shots:
+                    for seed in self.seeds:
+                        self._add_run(training, training.source, method, (count, seed), tests)
             else:
-                for name in dict.fromkeys(name for name, _ in tests):
-                    own = [test for test in tests if test[0] == name]
-                    jobs.append(self._job(backbone, source, name, method, 0, 0, half, own))
-        return jobs
+                for data in dict.fromkeys(data for data, _ in tests):
+                    self._add_run(training, data, method, (0, 0), [test for test in tests if test[0] == data])
 
-    def _job(
+    def _add_run(
         self,
-        backbone: str,
-        source: str,
+        training: _Training,
         data: str,
         method: str,
-        shots: int,
-        seed: int,
-        half: ClassHalf,
+        shots_and_seed: tuple[int, int],
         tests: Sequence[tuple[str, ClassHalf]],
-    ) -> Job:
-        name = f"{slug(backbone)}-{slug(self.dataset(data).name)}-{half}-{slug(method)}-{shots}shots-seed{seed}"
-        train = self.config.run(
-            self.path(data), method, backbone, shots, seed, half, self.config.output / "runs" / name
-        )
-        learner = self.kinds[method]
-        work = 0.0
-        if learner.learns:
-            part = self.dataset(data).half(half)
-            part.few_shot(shots, seed)
-            if learner.recipe is not None:
-                # An image of ViT-B/16 costs about as much as the text of 20 classes under its own context.
-                epochs = train.recipe(learner.recipe).epochs
-                work += epochs * shots * len(part.classnames) * (len(learner.views) + len(part.classnames) / 20)
-        listed = []
+    ) -> None:
+        backbone, half, (shots, seed) = training.backbone, training.half, shots_and_seed
+        name = f"{slug(backbone)}-{slug(self._load(data).name)}-{half}-{slug(method)}-{shots}shots-seed{seed}"
+        output = self.config.output / "runs" / name
+        train = self.config.run(self._path(data), method, backbone, shots, seed, half, output)
+        if self._configs.setdefault(name, train) != train:
+            raise InputError(f"{method} and {self._configs[name].method} would share {output}: leave one out")
+        planned = []
         for tested, classes in tests:
-            dataset = self.dataset(tested)
             key = RunKey(
                 protocol=self.protocol,
-                source=self.dataset(source).name,
-                data=dataset.name,
+                source=self._load(training.source).name,
+                data=self._load(tested).name,
                 method=method,
                 backbone=backbone,
                 shots=shots,
                 seed=seed,
                 classes=classes,
             )
-            listed.append(Test(key, self.path(tested)))
-            work += len(dataset.half(classes).test)
-        return Job(train, tuple(listed), work)
+            planned.append(PlannedTest(key, self._path(tested)))
+        test_images = sum(len(self._load(tested).half(classes).test) for tested, classes in tests)
+        self.runs.append(PlannedRun(train, tuple(planned), self._training_work(train, data) + test_images))
 
-    def checked(self, jobs: list[Job]) -> list[Job]:
-        """The jobs, none of which writes to another's folder."""
-        folders: dict[str, TrainConfig] = {}
-        for job in jobs:
-            if folders.setdefault(job.run, job.train) != job.train:
-                raise InputError(f"{job.train.method} and {folders[job.run].method} would share {job.train.output}")
-        return jobs
+    def _training_work(self, train: TrainConfig, data: str) -> float:
+        """Estimate the cost of training in images through the image tower, and check that there are enough images."""
+        kind = self.methods[train.method]
+        if not kind.learns:
+            return 0.0
+        part = self._load(data).half(train.classes)
+        part.few_shot(train.shots, train.seed)
+        if kind.recipe is None:
+            return 0.0
+        images = train.recipe(kind.recipe).epochs * train.shots * len(part.classnames)
+        return images * (len(kind.views) + len(part.classnames) / CLASSES_PER_IMAGE)
+
+    def _load(self, name: str) -> Dataset:
+        if name not in self._datasets:
+            loaded = load_dataset(name, self.config.root)
+            for other, dataset in self._datasets.items():
+                if dataset.name == loaded.name:
+                    raise InputError(f"{other} and {name} are both called {loaded.name} in results: rename one of them")
+            self._datasets[name] = loaded
+        return self._datasets[name]
+
+    def _path(self, name: str) -> str:
+        """Return the name or path that loads the data set from any working folder."""
+        folder = find_folder(name, self.config.root)
+        return name if folder is None else str(folder.resolve())

@@ -1,19 +1,18 @@
-"""A sweep: what is there already is left alone, what is missing is run, every result is written by this one process."""
+"""Sweeps: do the runs of a protocol that are missing, and write every result from this one process."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from gopro.benchmark import protocols
-from gopro.benchmark.cluster import on_cluster
-from gopro.benchmark.processes import Task, in_processes
-from gopro.benchmark.protocols import Job
-from gopro.benchmark.worker import Done, Failed, Message, Worker
+from gopro.benchmark.cluster import run_on_cluster
+from gopro.benchmark.processes import run_in_processes
+from gopro.benchmark.protocols import PROTOCOLS, PlannedRun
+from gopro.benchmark.worker import Message, RunFailed, RunFinished, RunStarted, Task, Worker
 from gopro.errors import InputError
 from gopro.runs.config import SweepConfig, TrainConfig
 from gopro.runs.environment import describe_machine, describe_versions
@@ -25,189 +24,204 @@ from gopro.training.loop import Step
 RESULTS, FAILURES, HISTORY = "results.jsonl", "failures.jsonl", "history.jsonl"
 PREDICTIONS = "runs/*/test-*.safetensors"
 
-PLANS: dict[str, Callable[..., list[Job]]] = {
-    "base-to-new": protocols.base_to_new,
-    "cross-dataset": protocols.cross_dataset,
-    "domain-generalization": protocols.domain_generalization,
-    "few-shot": protocols.few_shot,
-}
-
 
 @dataclass(frozen=True)
-class Event:
-    """What a sweep says of itself while it goes on.
+class SweepEvent:
+    """A step in the progress of a sweep.
 
     Attributes:
         kind: `planned` comes once and first.
-        job: the run that it is about; None for `planned`.
-        ended: runs that have ended so far in this call, of `runs` to do in it; `found` needed nothing.
-        seconds_left: an estimate, from the first trained run on.
+        run: the run that the event is about; None for `planned`.
+        ended: runs that have ended so far in this call, out of `total`.
+        total: runs that this call has to do.
+        already_done: runs that needed nothing.
+        seconds_left: estimate, available after the first training.
         error: of a failed run.
     """
 
     kind: Literal["planned", "started", "finished", "failed"]
-    job: Job | None
+    run: PlannedRun | None
     ended: int
-    runs: int
-    found: int
+    total: int
+    already_done: int
     seconds_left: float | None = None
     error: str | None = None
 
 
 @dataclass
-class Outcome:
-    """The rows that a sweep consists of, those found included, and the runs that failed in this call."""
+class SweepResult:
+    """All result rows of a sweep, earlier calls included, and the runs that failed in this call."""
 
     rows: list[ResultRow] = field(default_factory=list)
     failures: list[ResultRow] = field(default_factory=list)
 
 
-def benchmark(protocol: str, config: SweepConfig, **to_sweep: object) -> Outcome:
-    """Plans a protocol and sweeps over it; `to_sweep` are the keywords of `sweep`.
+def benchmark(protocol: str, config: SweepConfig, **sweep_options: object) -> SweepResult:
+    """Plan a protocol and do those of its runs that are missing.
 
     Args:
         protocol: base-to-new, cross-dataset, domain-generalization or few-shot.
-        config: a `BenchmarkConfig`, or a `TransferConfig` for the middle two.
+        config: a `TransferConfig` for cross-dataset and domain-generalization, else a `BenchmarkConfig`.
+        sweep_options: keyword arguments of `sweep`.
 
     Raises:
-        InputError: anything in the config that cannot be had, found before the first run where possible.
+        InputError: the config asks for something that does not exist. It is checked before the first run starts, as far
+            as possible.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from gopro import BenchmarkConfig, benchmark
+        >>> config = BenchmarkConfig(data=("emoji-activities",), methods=("zeroshot",), output=Path("runs/check"))
+        >>> benchmark("base-to-new", config).rows[0]["accuracy"]  # doctest: +SKIP
+        55.3488
     """
-    if protocol not in PLANS:
-        raise InputError(f"protocol {protocol!r}: choose one of {', '.join(PLANS)}")
-    return sweep(PLANS[protocol](config), config, **to_sweep)  # pyright: ignore[reportArgumentType]
+    if protocol not in PROTOCOLS:
+        raise InputError(f"protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}")
+    return sweep(PROTOCOLS[protocol](config), config, **sweep_options)  # pyright: ignore[reportArgumentType]
 
 
 def sweep(
-    jobs: Sequence[Job],
+    runs: Sequence[PlannedRun],
     config: SweepConfig,
     *,
     command: str = "",
-    on_event: Callable[[Event], None] = lambda event: None,
+    on_event: Callable[[SweepEvent], None] = lambda event: None,
     on_step: Callable[[Step], None] = lambda step: None,
     on_fill: Callable[[int, int], None] = lambda done, total: None,
-) -> Outcome:
-    """Does what is missing of the jobs, and writes it to `config.output`.
+) -> SweepResult:
+    """Do what is missing of the runs, and write it to `config.output`.
 
-    `results.jsonl` gets a row for each evaluation, `runs/` the trained models and the predictions, `failures.jsonl` the
-    runs that failed (which stops no other; the next call tries them again), `history.jsonl` what made them and where. A
-    run that was cut off is gone on with.
+    The folder gets a row of `results.jsonl` for each evaluation; the trained models and predictions in `runs/`; the
+    runs that failed in `failures.jsonl` (others go on, and the next call tries them again); and the command, machine
+    and versions in `history.jsonl`. An interrupted run is resumed.
 
     Args:
-        command: what the user typed, for the record.
-        on_step, on_fill: as of `gopro.train`, for runs in this process: not with `jobs` or `ray`.
+        command: the command line that the user typed, for `history.jsonl`.
+        on_step, on_fill: as in `gopro.train`; called only for runs in this process, without `jobs` and `ray`.
 
     Raises:
-        InputError: a run that is there was told otherwise; another sweep is at this folder; faulty files in it.
+        InputError: a run in the folder was made with other settings, another sweep is using the folder, or a file in it
+            is broken.
     """
     with lock_folder(config.output, (PREDICTIONS,)):
-        for job in jobs:
-            _check_same(job.train)
+        for run in runs:
+            _check_same_settings(run.train)
         results = Results(config.output / RESULTS)
         tasks: list[Task] = []
-        for job in jobs:
-            if missing := [test for test in job.tests if results.find(test.key) is None]:
-                tasks.append((job, missing))
-        found = len(jobs) - len(tasks)
-        on_event(Event("planned", None, 0, len(tasks), found))
+        for run in runs:
+            if missing := [test for test in run.tests if results.find(test.key) is None]:
+                tasks.append((run, missing))
         if tasks:
-            record = {
-                "when": _now(),
-                "command": command,
-                "machine": describe_machine(),
-                "versions": describe_versions(),
-            }
-            append_json(config.output / HISTORY, record)
-        outcome = Outcome()
-        clock = _Clock([job for job, _ in tasks], config.jobs if config.ray is None else None)
-        for number, message in _messages(tasks, config, on_step, on_fill):
-            job = tasks[number][0]
+            _write_history(config.output, command)
+        progress = _Progress(on_event, tasks, len(runs) - len(tasks), None if config.ray else config.jobs)
+        failures = []
+        for number, message in _do(tasks, config, on_step, on_fill):
+            run = tasks[number][0]
             match message:
-                case None:
-                    on_event(Event("started", job, clock.ended, len(tasks), found, clock.seconds_left()))
-                case Done(seconds):
-                    clock.end(number, seconds)
-                    on_event(Event("finished", job, clock.ended, len(tasks), found, clock.seconds_left()))
-                case Failed(error, traceback):
-                    clock.end(number, None)
-                    outcome.failures.append(_failure(job, error, traceback))
-                    append_json(config.output / FAILURES, outcome.failures[-1])
-                    on_event(Event("failed", job, clock.ended, len(tasks), found, clock.seconds_left(), error))
+                case RunStarted():
+                    progress.emit("started", run)
+                case RunFinished(seconds):
+                    progress.end(number, seconds)
+                    progress.emit("finished", run)
+                case RunFailed(error):
+                    failures.append(_failure(run, message))
+                    append_json(config.output / FAILURES, failures[-1])
+                    progress.end(number, None)
+                    progress.emit("failed", run, error)
                 case row:
                     results.add(row)
-        outcome.rows += [row for job in jobs for test in job.tests if (row := results.find(test.key)) is not None]
-        return outcome
+        rows = [row for run in runs for test in run.tests if (row := results.find(test.key)) is not None]
+        return SweepResult(rows, failures)
 
 
-def _messages(
+def _do(
     tasks: Sequence[Task],
     config: SweepConfig,
     on_step: Callable[[Step], None],
     on_fill: Callable[[int, int], None],
-) -> Iterator[tuple[int, Message | None]]:
+) -> Iterator[tuple[int, Message]]:
+    """Do the tasks where the config says, and yield each message with the number of its task."""
     if not tasks:
         return
     if config.ray is not None:
-        yield from on_cluster(tasks, config.ray)
+        yield from run_on_cluster(tasks, config.ray)
     elif config.jobs > 1:
-        yield from in_processes(tasks, config.jobs)
+        yield from run_in_processes(tasks, config.jobs)
     else:
         worker = Worker()
-        for number, (job, tests) in enumerate(tasks):
-            yield number, None
-            for message in worker.work(job, tests, on_step, on_fill):
+        for number, (run, tests) in enumerate(tasks):
+            for message in worker.work(run, tests, on_step, on_fill):
                 yield number, message
 
 
-class _Clock:
-    """How long a sweep has still to go, from the seconds that the trained runs so far took for their share of the work.
+class _Progress:
+    """Counts the runs of a sweep, estimates the time left and emits events.
 
-    What only tests says little of it: most of its time is what the others find done already.
+    The estimate scales the seconds that trainings have taken so far by the work that is left. Evaluation-only runs are
+    excluded from it; their features are usually cached.
     """
 
-    def __init__(self, jobs: list[Job], at_once: int | None):
-        self.jobs, self.at_once = jobs, at_once
-        self.left = {number: job.work for number, job in enumerate(jobs)}
-        self.began, self.seconds, self.done, self.ended = time.monotonic(), 0.0, 0.0, 0
+    def __init__(self, on_event: Callable[[SweepEvent], None], tasks: Sequence[Task], done: int, at_once: int | None):
+        """Emit `planned`. `at_once` is the number of runs at a time; None if only the cluster knows."""
+        self.on_event, self.already_done, self.at_once = on_event, done, at_once
+        self.runs = [run for run, _ in tasks]
+        self.work_left = {number: run.work for number, run in enumerate(self.runs)}
+        self.started, self.seconds, self.work_done = time.monotonic(), 0.0, 0.0
+        self.emit("planned", None)
 
     def end(self, number: int, seconds: float | None) -> None:
-        self.left.pop(number)
-        self.ended += 1
-        if seconds is not None and self.jobs[number].train.shots:
+        """Count a run as ended; `seconds` is None if it failed."""
+        self.work_left.pop(number)
+        if seconds is not None and self.runs[number].train.shots:
             self.seconds += seconds
-            self.done += self.jobs[number].work
+            self.work_done += self.runs[number].work
 
-    def seconds_left(self) -> float | None:
-        if not self.done:
+    def emit(
+        self,
+        kind: Literal["planned", "started", "finished", "failed"],
+        run: PlannedRun | None,
+        error: str | None = None,
+    ) -> None:
+        total = len(self.runs)
+        ended = total - len(self.work_left)
+        self.on_event(SweepEvent(kind, run, ended, total, self.already_done, self._seconds_left(), error))
+
+    def _seconds_left(self) -> float | None:
+        if not self.work_done:
             return None
-        at_once = self.at_once or max(1.0, self.seconds / (time.monotonic() - self.began))
-        return self.seconds / self.done * sum(self.left.values()) / min(at_once, max(1, len(self.left)))
+        # On a cluster, infer the number of runs at a time from how many seconds of training fit into one of the clock.
+        at_once = self.at_once or max(1.0, self.seconds / (time.monotonic() - self.started))
+        return self.seconds / self.work_done * sum(self.work_left.values()) / min(at_once, max(1, len(self.work_left)))
 
 
-def _check_same(wanted: TrainConfig) -> None:
-    """That a run which is already there was told what this sweep would tell it.
+def _check_same_settings(config: TrainConfig) -> None:
+    """Check that a run which is already in the folder was made with the settings of this sweep.
 
     Raises:
-        InputError: it was told otherwise, so that its results are not the ones asked for.
+        InputError: a setting differs that can change results.
     """
-    if not (wanted.output / CONFIG).is_file():
+    if not (config.output / CONFIG).is_file():
         return
-    there: TrainConfig = read_config(wanted.output)["config"]
-    folders = [Path(config.data) for config in (there, wanted)]
+    existing: TrainConfig = read_config(config.output)["config"]
+    folders = [Path(data) for data in (existing.data, config.data)]
     if any(folder.is_dir() for folder in folders) and folders[0].resolve() != folders[1].resolve():
-        raise InputError(f"{wanted.output} was run on {there.data}, not {wanted.data}: choose another --output")
+        raise InputError(f"{config.output} was run on {existing.data}, not {config.data}: choose another --output")
     for name in ("backbone", "epochs", "batch", "lr", "optimizer", "select", "precision", "bank", "crop"):
-        if getattr(there, name) != getattr(wanted, name):
-            raise InputError(
-                f"{wanted.output} was run with {name} {getattr(there, name)}, not {getattr(wanted, name)}: "
-                "choose another --output"
-            )
+        before, now = getattr(existing, name), getattr(config, name)
+        if before != now:
+            raise InputError(f"{config.output} was run with {name} {before}, not {now}: choose another --output")
 
 
-def _failure(job: Job, error: str, traceback: str | None) -> ResultRow:
-    key = job.tests[0].key
-    known = {"run": job.run, "protocol": key.protocol, "source": key.source, "method": key.method}
-    known |= {"backbone": key.backbone, "shots": key.shots, "seed": key.seed}
-    return {**known, "error": error, "traceback": traceback, "when": _now()}
+def _write_history(folder: Path, command: str) -> None:
+    record = {"when": _now(), "command": command, "machine": describe_machine(), "versions": describe_versions()}
+    append_json(folder / HISTORY, record)
+
+
+def _failure(run: PlannedRun, failed: RunFailed) -> ResultRow:
+    """Return the line of failures.jsonl."""
+    key = asdict(run.tests[0].key)
+    shared = {name: key[name] for name in ("protocol", "source", "method", "backbone", "shots", "seed")}
+    return {"run": run.name, **shared, "error": failed.error, "traceback": failed.traceback, "when": _now()}
 
 
 def _now() -> str:

@@ -1,4 +1,4 @@
-"""What the protocols run on where they are not told: the embedded benchmark, or the paper's data and settings."""
+"""Suites: the data, methods and seeds that a protocol runs where the user names none."""
 
 from __future__ import annotations
 
@@ -9,27 +9,28 @@ from gopro.clip.backbone import EMBEDDED
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
-    """Settings for what a sweep's config leaves open.
+    """Default settings of a sweep.
 
     Attributes:
-        base_to_new, few_shot: data sets, each trained and tested on its own.
-        cross_dataset, domain_generalization: a source, and the targets that its models are tested on.
-        curve: shots of the few-shot protocol; the other protocols take `shots`.
+        base_to_new, few_shot: data sets; each is trained and tested on its own.
+        cross_dataset, domain_generalization: a source data set and its targets.
+        shots: training images per class, except in the few-shot protocol.
+        few_shot_shots: numbers of shots of the few-shot protocol.
     """
 
-    base_to_new: tuple[str, ...]
-    few_shot: tuple[str, ...]
-    cross_dataset: tuple[str, tuple[str, ...]]
-    domain_generalization: tuple[str, tuple[str, ...]]
+    base_to_new: tuple[str, ...] = ()
+    few_shot: tuple[str, ...] = ()
+    cross_dataset: tuple[str, tuple[str, ...]] = ("", ())
+    domain_generalization: tuple[str, tuple[str, ...]] = ("", ())
     backbones: tuple[str, ...] = (EMBEDDED,)
     methods: tuple[str, ...] = ("zeroshot", "coop", "gopro")
     shots: int = 16
-    curve: tuple[int, ...] = (1, 2, 4, 8, 16)
+    few_shot_shots: tuple[int, ...] = (1, 2, 4, 8, 16)
     seeds: tuple[int, ...] = (1, 2, 3)
 
 
 _EMOJI = ("emoji-animals", "emoji-food", "emoji-travel", "emoji-activities")
-_SMALL = (
+_PAPER = (
     "caltech101",
     "oxford_pets",
     "stanford_cars",
@@ -43,10 +44,10 @@ _SMALL = (
 )
 
 SUITES: dict[str, Suite] = {
-    # Small enough for two cores: the cost grows with the square of the number of classes, so the sources are the
-    # smallest set, and few-shot is run on it alone. emoji-objects is left out, as settings are tuned on it. The source
-    # style of domain generalization is one that the embedded model was pretrained on; of the targets it has never seen
-    # twemoji and high-contrast.
+    # Small enough for two CPU cores. Training cost grows with the square of the number of classes, so the smallest data
+    # set is the source and the only few-shot data set. emoji-objects is left out because hyperparameters are tuned on
+    # it. The embedded model was pretrained on the source style of domain generalization; of the target styles it has
+    # never seen twemoji and high-contrast.
     "emoji": Suite(
         base_to_new=_EMOJI,
         few_shot=("emoji-activities",),
@@ -57,11 +58,11 @@ SUITES: dict[str, Suite] = {
         ),
         shots=4,
     ),
-    # 16 shots on ViT-B/16; the five seeds are those of the released GOPro's scripts.
+    # 16 shots on ViT-B/16, with the five seeds of the scripts released with GOPro.
     "paper": Suite(
-        base_to_new=("imagenet", *_SMALL),
-        few_shot=("imagenet", *_SMALL),
-        cross_dataset=("imagenet", _SMALL),
+        base_to_new=("imagenet", *_PAPER),
+        few_shot=("imagenet", *_PAPER),
+        cross_dataset=("imagenet", _PAPER),
         domain_generalization=("imagenet", ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")),
         backbones=("ViT-B-16:openai",),
         seeds=(1, 2, 3, 4, 5),

@@ -1,4 +1,4 @@
-"""One run of a sweep from beginning to end: trained, or found trained, and tested."""
+"""One run of a sweep from beginning to end: train it, unless that is done, and test it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from pathlib import Path
 import torch
 
 from gopro.benchmark.predictions import Predictions
-from gopro.benchmark.protocols import Job, Test
+from gopro.benchmark.protocols import PlannedRun, PlannedTest
 from gopro.clip.backbone import Backbone, load_backbone
 from gopro.data.dataset import ClassHalf, Dataset
 from gopro.data.load_dataset import load_dataset
 from gopro.errors import InputError
 from gopro.files import slug
 from gopro.inference.evaluate import Evaluation, evaluate_images
+from gopro.runs.config import TrainConfig
 from gopro.runs.results import ResultRow
 from gopro.runs.run import CONFIG, LEARNED, Run, load_run, read_cost
 from gopro.training.devices import make_fabric
@@ -25,27 +26,35 @@ from gopro.training.loop import Step
 from gopro.training.resume_state import RESUME
 from gopro.training.train import resume, train
 
+Task = tuple[PlannedRun, Sequence[PlannedTest]]
+"""A run and those of its tests that have no result yet."""
+
 
 @dataclass(frozen=True)
-class Done:
-    """A run is finished; `seconds` are those it took now."""
+class RunStarted:
+    """A worker has begun a run."""
+
+
+@dataclass(frozen=True)
+class RunFinished:
+    """A run and all its tests are done, in `seconds` of this call."""
 
     seconds: float
 
 
 @dataclass(frozen=True)
-class Failed:
-    """A run ended with an error: one line, and the traceback where the fault is not the input's."""
+class RunFailed:
+    """A run ended with an error: one line, with a traceback unless the user's input is at fault."""
 
     error: str
     traceback: str | None = None
 
 
-Message = ResultRow | Done | Failed
+Message = ResultRow | RunStarted | RunFinished | RunFailed
 
 
 class Worker:
-    """Does runs one after the other and keeps what they share: the backbone and the data sets."""
+    """Does runs one after the other, and keeps the backbone and the data sets that they share."""
 
     def __init__(self) -> None:
         self._backbone: Backbone | None = None
@@ -53,55 +62,61 @@ class Worker:
 
     def work(
         self,
-        job: Job,
-        tests: Sequence[Test],
+        run: PlannedRun,
+        tests: Sequence[PlannedTest],
         on_step: Callable[[Step], None] = lambda step: None,
         on_fill: Callable[[int, int], None] = lambda done, total: None,
     ) -> Iterator[Message]:
-        """The rows of the tests asked for, each as soon as it is known, and at the end `Done` or `Failed`."""
+        """Yield `RunStarted`, one result row per test as soon as it is known, then `RunFinished` or `RunFailed`."""
         started = time.perf_counter()
+        yield RunStarted()
         try:
-            run = self._trained(job, on_step, on_fill)
+            trained = self._load_or_train(run.train, on_step, on_fill)
             for test in tests:
-                yield self._row(job, run, test)
-            yield Done(time.perf_counter() - started)
+                yield self._evaluate(run, trained, test)
+            yield RunFinished(time.perf_counter() - started)
         except InputError as error:
-            yield Failed(str(error))
-        except Exception as error:  # one run's fault must not cost the others
-            first = str(error).strip().partition("\n")[0]
-            yield Failed(f"{type(error).__name__}: {first}", traceback.format_exc())
+            yield RunFailed(str(error))
+        except Exception as error:  # a bug in one run must not cost the others
+            first_line = str(error).strip().partition("\n")[0]
+            yield RunFailed(f"{type(error).__name__}: {first_line}", traceback.format_exc())
 
-    def _trained(self, job: Job, on_step: Callable[[Step], None], on_fill: Callable[[int, int], None]) -> Run:
-        """The run as it lies in its folder, gone on with if it was cut off, or trained now."""
-        backbone, folder = self._load(job), job.train.output
+    def _load_or_train(
+        self, config: TrainConfig, on_step: Callable[[Step], None], on_fill: Callable[[int, int], None]
+    ) -> Run:
+        """Return the run from its folder if it is finished; else resume it if it was interrupted, or train it."""
+        backbone, folder = self._load_backbone(config), config.output
         if (folder / LEARNED).is_file() and not (folder / RESUME).exists():
             return load_run(folder, backbone=backbone)
         if (folder / CONFIG).is_file():
             return resume(folder, devices=1, backbone=backbone, on_step=on_step, on_fill=on_fill)
-        return train(job.train, devices=1, backbone=backbone, on_step=on_step, on_fill=on_fill)
+        return train(config, devices=1, backbone=backbone, on_step=on_step, on_fill=on_fill)
 
-    def _load(self, job: Job) -> Backbone:
-        if self._backbone is None or self._backbone.name != job.train.backbone:
-            self._backbone = None  # before the next one takes its memory
-            self._backbone = load_backbone(job.train.backbone, make_fabric(job.train).device)
+    def _load_backbone(self, config: TrainConfig) -> Backbone:
+        if self._backbone is None or self._backbone.name != config.backbone:
+            self._backbone = None  # free its memory before the next one is loaded
+            self._backbone = load_backbone(config.backbone, make_fabric(config).device)
         return self._backbone
 
-    def _row(self, job: Job, run: Run, test: Test) -> ResultRow:
+    def _evaluate(self, run: PlannedRun, trained: Run, test: PlannedTest) -> ResultRow:
+        """Test the run on one data set, write its predictions and return its row of results."""
         classes: ClassHalf = test.key.classes  # pyright: ignore[reportAssignmentType]
-        place = test.data, job.train.root
-        if place not in self._datasets:  # without what is not tested on: ImageNet's list takes long and much memory
-            self._datasets[place] = replace(load_dataset(*place), train=(), val=())
-        part = self._datasets[place].half(classes)
-        method = run.method.for_classes(part.classnames)
-        evaluation = evaluate_images(method, part.test, workers=job.train.workers)
+        source = test.data, run.train.root
+        if source not in self._datasets:
+            # Keep the test images alone: the list of ImageNet's 1.3 million training images takes 0.8 GB.
+            self._datasets[source] = replace(load_dataset(*source), train=(), val=())
+        part = self._datasets[source].half(classes)
+        method = trained.method.for_classes(part.classnames)
+        evaluation = evaluate_images(method, part.test, workers=run.train.workers)
         labels = torch.tensor([sample.label for sample in part.test])
         predictions = Predictions.of(evaluation, labels, test.data, classes, part.classnames)
-        predictions.save(run.folder / f"test-{slug(test.key.data)}-{classes}.safetensors")
-        return {**asdict(test.key), **summary(evaluation), **asdict(read_cost(run.folder)), "run": job.run}
+        predictions.save(trained.folder / f"test-{slug(test.key.data)}-{classes}.safetensors")
+        cost = asdict(read_cost(trained.folder))
+        return {**asdict(test.key), **evaluation_figures(evaluation), **cost, "run": run.name}
 
 
-def summary(evaluation: Evaluation) -> ResultRow:
-    """The figures of an evaluation that a results row holds."""
+def evaluation_figures(evaluation: Evaluation) -> ResultRow:
+    """Return the rounded figures of an evaluation that a row of results.jsonl holds; accuracies are in percent."""
     return {
         "accuracy": round(evaluation.accuracy, 4),
         "macro_accuracy": round(evaluation.macro_accuracy, 4),

@@ -12,10 +12,11 @@ from typing import Annotated
 from cyclopts import App, Parameter
 from rich.markup import escape
 
+from gopro.benchmark.protocols import PROTOCOLS
 from gopro.benchmark.report.bootstrap import reference
 from gopro.benchmark.report.tables import tables
 from gopro.benchmark.report.terminal import rich_differences, rich_table
-from gopro.benchmark.runner import PLANS, Event, sweep
+from gopro.benchmark.runner import SweepEvent, sweep
 from gopro.cli import demo_config as demonstration
 from gopro.cli.console import DEFAULTS, ConfigFile, Flat, err, out, steps
 from gopro.runs.config import BenchmarkConfig, SweepConfig, TransferConfig
@@ -109,13 +110,13 @@ def demo_command(*, output: Path = Path("runs/demo")) -> None:
 
 def _benchmark(protocol: str, config: SweepConfig, against: str | None = None, *, then_report: bool = True) -> None:
     """Runs a protocol, shows its tables, and exits with code 1 where runs failed."""
-    jobs = PLANS[protocol](config)
-    against = reference((job.train.method for job in jobs), against)
+    runs = PROTOCOLS[protocol](config)
+    against = reference((run.train.method for run in runs), against)
     with steps() as (on_step, on_fill):
         shown = "started" if config.ray is None else "finished"  # a cluster does not tell when a run begins
         command = "gopro " + shlex.join(sys.argv[1:])
         on_event = partial(_say, shown)
-        outcome = sweep(jobs, config, command=command, on_event=on_event, on_step=on_step, on_fill=on_fill)
+        outcome = sweep(runs, config, command=command, on_event=on_event, on_step=on_step, on_fill=on_fill)
     for table in tables(outcome.rows, against):
         out.print(rich_table(table))
         if table.differences is not None:
@@ -135,20 +136,20 @@ def _benchmark(protocol: str, config: SweepConfig, against: str | None = None, *
         out.print(f"Next: gopro report {folder}", highlight=False, soft_wrap=True)
 
 
-def _say(shown: str, event: Event) -> None:
+def _say(shown: str, event: SweepEvent) -> None:
     """One line for what a sweep says of itself; of runs that go well, where they have `started` or are `finished`."""
     left = "" if event.seconds_left is None else f", {_duration(event.seconds_left)} to go"
-    if event.job is None:
-        there = f"; {event.found} are there already" if event.found else ""
-        err.print(f"{event.runs} runs to do{there}", highlight=False)
+    if event.run is None:
+        there = f"; {event.already_done} are there already" if event.already_done else ""
+        err.print(f"{event.total} runs to do{there}", highlight=False)
         return
-    job = event.job
-    about = f"{escape(job.train.method)} on {escape(job.train.data)}"
-    if job.train.shots:
-        about += f", {job.train.shots} shots, seed {job.train.seed}"
+    run = event.run
+    about = f"{escape(run.train.method)} on {escape(run.train.data)}"
+    if run.train.shots:
+        about += f", {run.train.shots} shots, seed {run.train.seed}"
     if event.kind == shown:
         verb = "begins" if shown == "started" else "is done"
-        err.print(f"{about} {verb} ({event.ended} of {event.runs} runs done{left})", highlight=False, soft_wrap=True)
+        err.print(f"{about} {verb} ({event.ended} of {event.total} runs done{left})", highlight=False, soft_wrap=True)
     elif event.kind == "failed":
         err.print(f"{about} failed: {escape(event.error or '')}", style="red", highlight=False, soft_wrap=True)
 

@@ -19,7 +19,7 @@ INTRO = (
 
 def next_steps(config: BenchmarkConfig) -> list[str]:
     """What to do with one's own images; commands stand between backticks."""
-    run = config.output / "runs" / next(job.run for job in base_to_new(config) if job.train.method == "gopro")
+    run = config.output / "runs" / next(run.name for run in base_to_new(config) if run.train.method == "gopro")
     return [
         f"Ask the model that was just trained about any image, with any names:\n"
         f'`gopro predict {run} IMAGE --classes "chess pawn,soccer ball"`',

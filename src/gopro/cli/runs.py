@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from rich.markup import escape
 
-from gopro.benchmark.worker import summary
+from gopro.benchmark.worker import evaluation_figures
 from gopro.cli.console import ConfigFile, Flat, bar, out, steps
 from gopro.cli.head import agreement_in_words
 from gopro.data.dataset import ClassHalf
@@ -98,7 +98,7 @@ def eval_command(
         "data": dataset.name,
         "classes": classes,
         "method": trained.config.method,
-        **summary(result),
+        **evaluation_figures(result),
         "per_class": [
             {"class": name, "accuracy": None if accuracy is None else round(accuracy, 4)}
             for name, accuracy in zip(dataset.classnames, result.per_class, strict=True)
@@ -110,7 +110,11 @@ def eval_command(
         with bar("images", len(dataset.test)) as advance:
             by_head = evaluate_images(quick, dataset.test, workers=workers, on_progress=advance)
         agreement = Agreement.between(result.probabilities, by_head.probabilities)
-        row["first_order"] = {**summary(by_head), "terms": len(quick.expansion), "agreement": asdict(agreement)}
+        row["first_order"] = {
+            **evaluation_figures(by_head),
+            "terms": len(quick.expansion),
+            "agreement": asdict(agreement),
+        }
     path = trained.made / f"eval-{slug(dataset.name)}-{classes}.json"
     write_json(path, row)
     out.print(

@@ -161,7 +161,7 @@ def averages(table: Table, method: str) -> list[float]:
     """What a table prints for a method's averages; where there is one data set, for that."""
     [line] = [line for line in table.blocks[-1].lines if line.label == method]
     own = line.cells[-1:] if table.columns[-1] == AVERAGE else line.cells
-    return [cell.spread.mean for cell in own]
+    return [cell.measured.mean for cell in own]
 
 
 @pytest.mark.parametrize("against", ["gopro", "coop", "zeroshot"])

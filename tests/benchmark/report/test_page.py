@@ -24,7 +24,7 @@ from gopro.benchmark.predictions import Predictions
 from gopro.benchmark.report import classes as by_class
 from gopro.benchmark.report.accuracy import shot_curves
 from gopro.benchmark.report.experiment import Experiment
-from gopro.benchmark.report.mean_std import Spread
+from gopro.benchmark.report.mean_std import MeanStd
 from gopro.benchmark.report.page import write_report
 from gopro.benchmark.report.palette import LIGHT, marks
 from gopro.benchmark.report.plots import Panel, inline, tip
@@ -281,29 +281,29 @@ def test_a_real_sweep_is_reported(tmp_path: Path) -> None:
             assert f"{row['accuracy']:.2f}" in page.sections["results"]
 
 
-def ranked(*methods: tuple[str, Spread]) -> str:
+def ranked(*methods: tuple[str, MeanStd]) -> str:
     return Headline("HM", methods).sentence()
 
 
 def test_summary_says_who_is_best_and_by_how_much() -> None:
-    zeroshot = ("zeroshot", Spread(50, None, 1))
-    clear = ranked(("gopro", Spread(70, 1, 3)), ("coop", Spread(65.5, 1, 3)), zeroshot)
+    zeroshot = ("zeroshot", MeanStd(50, None, 1))
+    clear = ranked(("gopro", MeanStd(70, 1, 3)), ("coop", MeanStd(65.5, 1, 3)), zeroshot)
     assert clear == (
         "HM: `gopro` is best with 70.00 ± 1.00, 4.50 above `coop` (65.50 ± 1.00). Zero-shot CLIP has 50.00, 20.00 less."
     )
     # The difference of two means that each spread by 1 spreads by the root of 2.
-    assert "no clear winner" in ranked(("gopro", Spread(70, 1, 3)), ("coop", Spread(68.6, 1, 3)))
-    assert "no clear winner" not in ranked(("gopro", Spread(70, 1, 3)), ("coop", Spread(68.5, 1, 3)))
-    assert "One seed each" in ranked(("gopro", Spread(70, None, 1)), ("coop", Spread(60, None, 1)))
-    assert "level" in ranked(("gopro", Spread(70.001, 1, 3)), ("coop", Spread(70.0, 1, 3)))
-    assert "Nothing that learned does better" in ranked(zeroshot, ("coop", Spread(40, 1, 3)))
+    assert "no clear winner" in ranked(("gopro", MeanStd(70, 1, 3)), ("coop", MeanStd(68.6, 1, 3)))
+    assert "no clear winner" not in ranked(("gopro", MeanStd(70, 1, 3)), ("coop", MeanStd(68.5, 1, 3)))
+    assert "One seed each" in ranked(("gopro", MeanStd(70, None, 1)), ("coop", MeanStd(60, None, 1)))
+    assert "level" in ranked(("gopro", MeanStd(70.001, 1, 3)), ("coop", MeanStd(70.0, 1, 3)))
+    assert "Nothing that learned does better" in ranked(zeroshot, ("coop", MeanStd(40, 1, 3)))
     # the plain prompt is what one means by zero-shot CLIP, and it is said once
-    ensemble = ("zeroshot[ensemble=80]", Spread(55, None, 1))
+    ensemble = ("zeroshot[ensemble=80]", MeanStd(55, None, 1))
     assert "Zero-shot CLIP has 50.00" in ranked(
-        ("gopro", Spread(70, 1, 3)), ("coop", Spread(60, 1, 3)), ensemble, zeroshot
+        ("gopro", MeanStd(70, 1, 3)), ("coop", MeanStd(60, 1, 3)), ensemble, zeroshot
     )
-    assert "Zero-shot CLIP has" not in ranked(ensemble, zeroshot, ("coop", Spread(40, 1, 3)))
-    assert "Zero-shot CLIP has" not in ranked(ensemble, ("coop", Spread(52, 1, 3)), zeroshot)
+    assert "Zero-shot CLIP has" not in ranked(ensemble, zeroshot, ("coop", MeanStd(40, 1, 3)))
+    assert "Zero-shot CLIP has" not in ranked(ensemble, ("coop", MeanStd(52, 1, 3)), zeroshot)
     assert "nothing else was run" in ranked(zeroshot)
 
 

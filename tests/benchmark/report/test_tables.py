@@ -16,7 +16,7 @@ from rich.text import Text
 
 from gopro.benchmark.report.latex import latex
 from gopro.benchmark.report.markdown import markdown
-from gopro.benchmark.report.mean_std import Spread
+from gopro.benchmark.report.mean_std import MeanStd
 from gopro.benchmark.report.table import AVERAGE, Block, Cell, Line, Table
 from gopro.benchmark.report.tables import tables
 from gopro.benchmark.report.terminal import rich_table
@@ -61,11 +61,11 @@ def find(table: Table, title: str, label: str) -> Line:
 
 
 def means(line: Line) -> tuple[float, ...]:
-    return tuple(cell.spread.mean for cell in line.cells)
+    return tuple(cell.measured.mean for cell in line.cells)
 
 
 def stds(line: Line) -> tuple[float | None, ...]:
-    return tuple(cell.spread.std for cell in line.cells)
+    return tuple(cell.measured.std for cell in line.cells)
 
 
 def printed_rows(name: str) -> list[dict[str, str]]:
@@ -81,10 +81,10 @@ def test_mean_and_sample_deviation_over_seeds_by_hand() -> None:
     assert (table.columns, table.heads) == (("Base", "New", "HM"), ("Data", "Method"))
     assert table.setting == "emoji, 16 shots"
     base, new, hm = find(table, "pets", "coop").cells
-    assert base.spread == Spread(70, 10, 3)
-    assert (new.spread.mean, new.spread.std) == pytest.approx((43.33333, 15.27525))
+    assert base.measured == MeanStd(70, 10, 3)
+    assert (new.measured.mean, new.measured.std) == pytest.approx((43.33333, 15.27525))
     # 2·80·40/120 = 53.33, 60, 2·70·30/100 = 42: their mean, not the harmonic mean of 70 and 43.33.
-    assert (hm.spread.mean, hm.spread.std) == pytest.approx((51.77778, 9.10026))
+    assert (hm.measured.mean, hm.measured.std) == pytest.approx((51.77778, 9.10026))
     assert table.notes == ()
     assert "over 3 seeds" in table.lead
 
@@ -124,8 +124,8 @@ def test_one_data_set_has_no_average() -> None:
 def test_a_seed_with_one_half_is_left_out_and_said() -> None:
     rows = halves("pets", "coop", (80, 40), (60, 60)) + halves("cars", "coop", (80, 40))
     [table] = tables([*rows, result("base-to-new", "pets", "coop", 10, "base", seed=3)])
-    assert find(table, "pets", "coop").cells[0].spread == Spread(70, pytest.approx(200**0.5), 2)
-    assert find(table, AVERAGE, "coop").cells[0].spread == Spread(80, None, 1)
+    assert find(table, "pets", "coop").cells[0].measured == MeanStd(70, pytest.approx(200**0.5), 2)
+    assert find(table, AVERAGE, "coop").cells[0].measured == MeanStd(80, None, 1)
     assert table.notes == (
         "pets, coop: seed 3 left out, its new half is missing",
         "average, coop: seed 2 left out, not every data set has it",
@@ -135,8 +135,8 @@ def test_a_seed_with_one_half_is_left_out_and_said() -> None:
 def test_a_method_that_lacks_a_data_set_has_no_average() -> None:
     rows = halves("pets", "coop", (80, 40)) + halves("cars", "coop", (80, 40)) + halves("pets", "gopro", (99, 99))
     [table] = tables([*rows, result("base-to-new", "cars", "gopro", 99, "new")])
-    assert [cell.spread.count for cell in find(table, "cars", "gopro").cells] == [0, 0, 0]
-    assert [cell.spread.count for cell in find(table, AVERAGE, "gopro").cells] == [0, 0, 0]
+    assert [cell.measured.count for cell in find(table, "cars", "gopro").cells] == [0, 0, 0]
+    assert [cell.measured.count for cell in find(table, AVERAGE, "gopro").cells] == [0, 0, 0]
     assert "average, gopro: no average, cars missing" in table.notes
     assert "| average | gopro | – | – | – |" in markdown([table])
 
@@ -175,7 +175,7 @@ def test_zeroshot_is_in_the_tables_of_all_shots_and_of_its_own_backbone() -> Non
         ["zeroshot", "coop"],
         ["zeroshot"],
     ]
-    assert find(found[1], "pets", "zeroshot").cells[0].spread == Spread(60, None, 1)
+    assert find(found[1], "pets", "zeroshot").cells[0].measured == MeanStd(60, None, 1)
     assert (means(find(found[0], "pets", "coop"))[0], means(find(found[1], "pets", "coop"))[0]) == (50, 70)
 
 
@@ -183,8 +183,8 @@ def test_a_method_of_one_seed_keeps_its_average_beside_one_of_several() -> None:
     rows = [row for data in ("pets", "cars") for row in halves(data, "zeroshot", (50, 50))]
     rows += halves("pets", "coop", (80, 40), (60, 60)) + halves("cars", "coop", (80, 40), (60, 60))
     [table] = tables(rows)
-    assert find(table, AVERAGE, "zeroshot").cells[2].spread == Spread(50, None, 1)
-    assert find(table, AVERAGE, "coop").cells[0].spread.count == 2
+    assert find(table, AVERAGE, "zeroshot").cells[2].measured == MeanStd(50, None, 1)
+    assert find(table, AVERAGE, "coop").cells[0].measured.count == 2
     assert table.notes == ()
 
 
@@ -213,16 +213,16 @@ def test_transfer_puts_the_source_first_and_averages_over_the_targets() -> None:
     assert means(coop) == (91, 50, 25, 37.5)
     assert stds(coop) == pytest.approx((2**0.5, 200**0.5, 50**0.5, 112.5**0.5))
     zeroshot = find(table, "", "zeroshot")
-    assert str(zeroshot.cells[0].spread) == "–"
-    assert zeroshot.cells[3].spread == Spread(15, None, 1)
+    assert str(zeroshot.cells[0].measured) == "–"
+    assert zeroshot.cells[3].measured == MeanStd(15, None, 1)
     assert "objects" in table.lead
 
 
 def test_transfer_leaves_out_of_the_average_what_is_not_everywhere() -> None:
     rows = transfer("coop", food=[40, 60], travel=[20]) + transfer("gopro", food=[50])
     [table] = tables(rows)
-    assert find(table, "", "coop").cells[-1].spread == Spread(30, None, 1)
-    assert str(find(table, "", "gopro").cells[-1].spread) == "–"
+    assert find(table, "", "coop").cells[-1].measured == MeanStd(30, None, 1)
+    assert str(find(table, "", "gopro").cells[-1].measured) == "–"
     assert table.notes == (
         "coop: seed 2 left out, not every data set has it",
         "gopro: no average, travel missing",
@@ -269,10 +269,10 @@ def test_few_shot_has_a_column_for_each_number_of_shots() -> None:
     assert means(find(table, "pets", "coop")) == (55, 85)
     assert means(find(table, AVERAGE, "zeroshot")) == (40, 40)
     # 2 shots: 35 and 50; 16 shots: 60, of seed 1 alone.
-    assert [cell.spread.count for cell in find(table, AVERAGE, "coop").cells] == [2, 1]
+    assert [cell.measured.count for cell in find(table, AVERAGE, "coop").cells] == [2, 1]
     assert means(find(table, AVERAGE, "coop")) == (42.5, 60)
     assert [cell.best for cell in find(table, "pets", "coop").cells] == [False, True]
-    assert str(find(table, "pets", "gopro").cells[1].spread) == "–"
+    assert str(find(table, "pets", "gopro").cells[1].measured) == "–"
     assert table.notes == (
         "average, coop, 16 shots: seed 2 left out, not every data set has it",
         "average, gopro, 2 shots: no average, cars missing",
@@ -411,7 +411,7 @@ def every_protocol() -> list[Row]:
 def values(found: list[Table]) -> set[tuple[Any, ...]]:
     """Every figure with its place, rounded, since the order of summands is free."""
     return {
-        (table.protocol, table.setting, block.title, line.label, column, str(cell.spread), cell.best, cell.published)
+        (table.protocol, table.setting, block.title, line.label, column, str(cell.measured), cell.best, cell.published)
         for table in found
         for block in table.blocks
         for line in block.lines
@@ -534,7 +534,7 @@ def test_terminal_fits_base_to_new_into_100_columns_and_eleven_data_sets_into_12
         assert "…" not in plain
         figures = [cell for block in part.blocks for line in block.lines for cell in line.cells if not line.published]
         for cell in figures:
-            assert f"{cell.spread.mean:.2f}" in plain
+            assert f"{cell.measured.mean:.2f}" in plain
             assert f"({cell.difference:+z.2f})" in plain
         labels = {f"{line.label} †" if line.published else line.label for block in part.blocks for line in block.lines}
         assert all(f" {label} " in plain for label in labels)
@@ -609,7 +609,7 @@ def test_latex_marks_the_best_and_continues_what_is_longer_than_a_page() -> None
 
 
 def test_figures_are_rendered_once_and_the_same_everywhere() -> None:
-    line = Line("coop", (Cell(Spread(99.996, 0.004, 3), published=100.0), Cell(Spread.of([]), published=50.0)))
+    line = Line("coop", (Cell(MeanStd(99.996, 0.004, 3), published=100.0), Cell(MeanStd.of([]), published=50.0)))
     table = Table("base-to-new", "Base to new", "emoji", "Lead.", ("Base", "New"), (Block("pets", (line,)),), ())
     assert "| pets | coop | 100.00 ± 0.00 (+0.00) | – |" in markdown([table])
     assert r"100.00{\tiny$\pm$0.00}{\tiny($+0.00$)} & -- \\" in latex([table])

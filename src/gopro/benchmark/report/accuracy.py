@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from gopro.benchmark.report.experiment import Group
-from gopro.benchmark.report.mean_std import Spread
+from gopro.benchmark.report.mean_std import MeanStd
 from gopro.benchmark.report.palette import LIGHT, Mark
 from gopro.benchmark.report.plots import Panel, Plots, stem, tip
 from gopro.benchmark.report.summary import headlines
@@ -47,14 +47,14 @@ def _lanes(columns: Sequence[str], lines: Sequence[Line], marks: Mapping[str, Ma
         for place, line in enumerate(lines):
             mark = marks[line.label]
             for lane, (column, cell) in enumerate(zip(columns, line.cells, strict=True)):
-                spread = cell.spread
-                if spread.count:
+                mean_std = cell.measured
+                if mean_std.count:
                     y = lane + (place - (len(lines) - 1) / 2) * step
-                    if spread.std is not None:
-                        ends = [spread.mean - spread.std, spread.mean + spread.std]
+                    if mean_std.std is not None:
+                        ends = [mean_std.mean - mean_std.std, mean_std.mean + mean_std.std]
                         axes.plot(ends, [y, y], color=mark.hex, linewidth=1.1)
-                    [dot] = axes.plot([spread.mean], [y], color=mark.hex, marker=mark.marker, markersize=4)
-                    dot.set_gid(tip(f"{line.label}, {average_or(column)}: {spread}"))
+                    [dot] = axes.plot([mean_std.mean], [y], color=mark.hex, marker=mark.marker, markersize=4)
+                    dot.set_gid(tip(f"{line.label}, {average_or(column)}: {mean_std}"))
         axes.set_yticks(range(len(columns)), [average_or(column) for column in columns])
         axes.set_ylim(len(columns) - 0.5, -0.5)
         for edge in range(1, len(columns)):
@@ -86,9 +86,9 @@ def shot_curves(rows: Iterable[ResultRow], marks: Mapping[str, Mark]) -> list[Pl
                 common = [seed for seed in parts[0] if all(seed in part for part in parts)]
                 if common:
                     seeds[AVERAGE, method, shots] = {seed: fmean(part[seed] for part in parts) for seed in common}
-        curves: dict[str, dict[str, dict[int, Spread]]] = {}
+        curves: dict[str, dict[str, dict[int, MeanStd]]] = {}
         for (data, method, shots), values in sorted(seeds.items(), key=lambda item: item[0][2]):
-            curves.setdefault(data, {}).setdefault(method, {})[shots] = Spread.of(list(values.values()))
+            curves.setdefault(data, {}).setdefault(method, {})[shots] = MeanStd.of(list(values.values()))
         order = [data for data in (AVERAGE, *datasets) if data in curves]
         panels = [Panel(average_or(data), _curves(curves[data], marks)) for data in order]
         methods = {method: mark for method, mark in marks.items() if any(key[1] == method for key in seeds)}
@@ -96,7 +96,7 @@ def shot_curves(rows: Iterable[ResultRow], marks: Mapping[str, Mark]) -> list[Pl
     return found
 
 
-def _curves(curves: Mapping[str, Mapping[int, Spread]], marks: Mapping[str, Mark]) -> Draw:
+def _curves(curves: Mapping[str, Mapping[int, MeanStd]], marks: Mapping[str, Mark]) -> Draw:
     ticks = sorted({shots for curve in curves.values() for shots in curve if shots})
 
     def draw(axes: Axes) -> None:
@@ -106,13 +106,13 @@ def _curves(curves: Mapping[str, Mapping[int, Spread]], marks: Mapping[str, Mark
                 line = axes.axhline(level.mean, color=mark.hex, linestyle=(0, (4, 2)), linewidth=1.3)
                 line.set_gid(tip(f"{method}: {level}"))
             if curve:
-                for shots, spread in curve.items():
-                    if spread.std is not None:
-                        ends = [spread.mean - spread.std, spread.mean + spread.std]
+                for shots, mean_std in curve.items():
+                    if mean_std.std is not None:
+                        ends = [mean_std.mean - mean_std.std, mean_std.mean + mean_std.std]
                         axes.plot([shots, shots], ends, color=mark.hex, linewidth=1)
-                means = [spread.mean for spread in curve.values()]
+                means = [mean_std.mean for mean_std in curve.values()]
                 [line] = axes.plot(list(curve), means, color=mark.hex, marker=mark.marker)
-                line.set_gid(tip(f"{method}: " + ", ".join(f"{s} shots {spread}" for s, spread in curve.items())))
+                line.set_gid(tip(f"{method}: " + ", ".join(f"{s} shots {mean_std}" for s, mean_std in curve.items())))
         axes.set_xscale("log", base=2)
         axes.set_xticks(ticks, [str(shots) for shots in ticks])
         axes.set_xticks([], minor=True)
@@ -135,7 +135,7 @@ class Cost:
     """
 
     method: str
-    accuracy: Spread
+    accuracy: MeanStd
     seconds: float | None
     memory: float | None
     parameters: float | None
@@ -148,10 +148,10 @@ def costs(group: Group) -> tuple[str, list[Cost]]:
         return "", []
     runs = list({row.get("run"): row for row in group.rows}.values())
     listed = []
-    for method, spread in found[-1].methods:
+    for method, mean_std in found[-1].methods:
         own = [row for row in runs if row["method"] == method]
         seconds, memory, parameters = (_mean(own, key) for key in ("train_seconds", "peak_memory_mib", "parameters"))
-        listed.append(Cost(method, spread, seconds, memory, parameters))
+        listed.append(Cost(method, mean_std, seconds, memory, parameters))
     if not any(cost.seconds for cost in listed):
         return "", []
     return found[-1].figure, listed
@@ -180,12 +180,12 @@ def _scatter(known: Sequence[tuple[Cost, float]], label: str, figure: str, marks
 
     def draw(axes: Axes) -> None:
         for cost, value in known:
-            mark, spread = marks[cost.method], cost.accuracy
-            if spread.std is not None:
-                ends = [spread.mean - spread.std, spread.mean + spread.std]
+            mark, mean_std = marks[cost.method], cost.accuracy
+            if mean_std.std is not None:
+                ends = [mean_std.mean - mean_std.std, mean_std.mean + mean_std.std]
                 axes.plot([value, value], ends, color=mark.hex, linewidth=1.1)
-            [dot] = axes.plot([value], [spread.mean], color=mark.hex, marker=mark.marker, markersize=6)
-            dot.set_gid(tip(f"{cost.method}: {spread}, {value:,.4g} {label}"))
+            [dot] = axes.plot([value], [mean_std.mean], color=mark.hex, marker=mark.marker, markersize=6)
+            dot.set_gid(tip(f"{cost.method}: {mean_std}, {value:,.4g} {label}"))
         if max(positive) > 10 * min(positive):
             nothing = [0.0] if len(positive) < len(known) else []
             # 0, of what learns nothing, lies a decade below the least of the others.

@@ -34,11 +34,11 @@ def figure(line: Line, cell: Cell) -> tuple[str, str, str]:
     """
     if line.published:
         return "–" if cell.published is None else f"{cell.published:.2f}", "", ""
-    if not cell.spread.count:
+    if not cell.measured.count:
         return "–", "", ""
-    std, difference = cell.spread.std, cell.difference
+    std, difference = cell.measured.std, cell.difference
     return (
-        f"{cell.spread.mean:.2f}",
+        f"{cell.measured.mean:.2f}",
         "" if std is None else f"{std:.2f}",
         "" if difference is None else f"{difference:+z.2f}",
     )

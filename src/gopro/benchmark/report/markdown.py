@@ -61,8 +61,8 @@ def _list(said: Sequence[str]) -> list[str]:
 
 def _figure(line: Line, cell: Cell) -> str:
     mean, std, difference = figure(line, cell)
-    spread = f"{mean} ± {std}" if std else mean
-    return (f"**{spread}**" if cell.best else spread) + (f" ({difference})" if difference else "")
+    mean_std = f"{mean} ± {std}" if std else mean
+    return (f"**{mean_std}**" if cell.best else mean_std) + (f" ({difference})" if difference else "")
 
 
 def _difference(cell: Difference | None) -> str:

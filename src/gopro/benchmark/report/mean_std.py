@@ -18,7 +18,7 @@ def harmonic_mean(base: Float[np.ndarray, "*any"], new: Float[np.ndarray, "*any"
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class MeanStd:
     """A figure over seeds, in percent.
 
     Attributes:
@@ -32,7 +32,7 @@ class Spread:
     count: int
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
+    def of(cls, values: Sequence[float]) -> MeanStd:
         """The spread of one value a seed; with no values the mean is NaN and the count 0."""
         if not values:
             return cls(math.nan, None, 0)

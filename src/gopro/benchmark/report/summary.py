@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gopro.benchmark.report.mean_std import Spread
+from gopro.benchmark.report.mean_std import MeanStd
 from gopro.benchmark.report.palette import is_zeroshot
 from gopro.benchmark.report.table import AVERAGE, Block, Table
 
@@ -21,7 +21,7 @@ class Headline:
     """
 
     figure: str
-    methods: Sequence[tuple[str, Spread]]
+    methods: Sequence[tuple[str, MeanStd]]
 
     def sentence(self) -> str:
         """Best, second, zero-shot CLIP, and how far the seeds carry it. Method names stand between backticks."""
@@ -37,8 +37,8 @@ class Headline:
         text += _trust(lead, top, next_best)
         unsaid = [] if is_zeroshot(best) or is_zeroshot(second) else [pair for pair in rest if is_zeroshot(pair[0])]
         if unsaid:
-            _, spread = min(unsaid, key=lambda pair: pair[0] != "zeroshot")  # an ensemble only where that was not run
-            text += f" Zero-shot CLIP has {spread}, {top.mean - spread.mean:.2f} less."
+            _, mean_std = min(unsaid, key=lambda pair: pair[0] != "zeroshot")  # an ensemble only where that was not run
+            text += f" Zero-shot CLIP has {mean_std}, {top.mean - mean_std.mean:.2f} less."
         if is_zeroshot(best):
             text += " Nothing that learned does better than zero-shot CLIP here."
         return text
@@ -49,8 +49,10 @@ def headlines(table: Table) -> list[Headline]:
     averages = [block for block in table.blocks if block.title == AVERAGE]
     found = []
     for block in averages or table.blocks:
-        ranked = [(line.label, line.cells[-1].spread) for line in block.lines if not line.published]
-        ranked = sorted(((method, spread) for method, spread in ranked if spread.count), key=lambda pair: -pair[1].mean)
+        ranked = [(line.label, line.cells[-1].measured) for line in block.lines if not line.published]
+        ranked = sorted(
+            ((method, mean_std) for method, mean_std in ranked if mean_std.count), key=lambda pair: -pair[1].mean
+        )
         if ranked:
             found.append(Headline(_figure(table, block), ranked))
     return found
@@ -69,10 +71,10 @@ def _figure(table: Table, block: Block) -> str:
     return f"{name}, {block.title}" if block.title else name
 
 
-def _trust(lead: float, best: Spread, second: Spread) -> str:
+def _trust(lead: float, best: MeanStd, second: MeanStd) -> str:
     if best.count < 2 and second.count < 2:
         return ". One seed each: another may turn it round."
     noise = math.hypot(best.std or 0, second.std or 0)
     if lead < noise:
-        return ". That is within the spread over seeds: no clear winner."
+        return ". That is within the mean_std over seeds: no clear winner."
     return "."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gopro.benchmark.report.mean_std import Spread
+from gopro.benchmark.report.mean_std import MeanStd
 
 AVERAGE = "average"
 """The title of the block, or of the column, that is averaged over data sets."""
@@ -16,20 +16,20 @@ class Cell:
     """One figure of one method.
 
     Attributes:
-        spread: what was measured; its count is 0 where nothing was.
+        measured: what was measured; its count is 0 where nothing was.
         best: none of the methods that were run is better in this column of the block. What prints the same ties;
             where only one method was run nothing is best.
         published: what the paper prints for this method in the same setting, in percent; None where it prints nothing.
     """
 
-    spread: Spread
+    measured: MeanStd
     best: bool = False
     published: float | None = None
 
     @property
     def difference(self) -> float | None:
         """Measured minus published, in percentage points; None where one of the two is missing."""
-        return self.spread.mean - self.published if self.spread.count and self.published is not None else None
+        return self.measured.mean - self.published if self.measured.count and self.published is not None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Line:
     Attributes:
         label: the method as it was asked for (`gopro[con=0]`), or the paper's name for it (`StyLIP`) where published.
         cells: one a column of the table.
-        published: the method was not run: the cells' `published` are to be shown, their `spread` is empty.
+        published: the method was not run: the cells' `published` are to be shown, their `measured` is empty.
     """
 
     label: str

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gopro.benchmark.report.mean_std import Spread
+from gopro.benchmark.report.mean_std import MeanStd
 from gopro.benchmark.report.published import FAULTY, METHODS, Figures
 from gopro.benchmark.report.rows import PROTOCOLS
 from gopro.benchmark.report.table import Block, Cell, Line, Table
 
-_NOTHING = Spread.of([])
+_NOTHING = MeanStd.of([])
 
 
 @dataclass
-class Sheet:
+class TableBuilder:
     """A table in the making.
 
     Attributes:
         methods: those that were run, in the order of their lines.
         columns: titles of the columns of figures.
-        figures: by block and method, one spread a column. A transfer protocol's block is its source.
+        figures: by block and method, one mean_std a column. A transfer protocol's block is its source.
         printed: the published figures of the setting.
         notes: what was left out, and why.
     """
@@ -28,7 +28,7 @@ class Sheet:
     methods: Sequence[str]
     columns: Sequence[str]
     printed: Figures
-    figures: dict[str, dict[str, tuple[Spread, ...]]] = field(default_factory=dict)
+    figures: dict[str, dict[str, tuple[MeanStd, ...]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def table(self, protocol: str, setting: str, lead: str, titles: Mapping[str, str] | None = None) -> Table:
@@ -57,8 +57,8 @@ class Sheet:
                 continue
             name = next((name for name, methods in METHODS.items() if method in methods), "")
             cells = (
-                Cell(spread, _shown(spread) == winner, self._printed(block, column).get(name))
-                for spread, winner, column in zip(figures[method], winners, self.columns, strict=True)
+                Cell(mean_std, _shown(mean_std) == winner, self._printed(block, column).get(name))
+                for mean_std, winner, column in zip(figures[method], winners, self.columns, strict=True)
             )
             yield Line(method, tuple(cells))
 
@@ -72,20 +72,20 @@ class Sheet:
         return self.printed.get((block, column), {}) if block in self.figures and column in self.columns else {}
 
 
-def _shown(spread: Spread) -> float | None:
+def _shown(mean_std: MeanStd) -> float | None:
     """The mean as far as it is printed: what prints the same ties."""
-    return round(spread.mean, 2) if spread.count else None
+    return round(mean_std.mean, 2) if mean_std.count else None
 
 
-def _best(column: Sequence[Spread]) -> float:
+def _best(column: Sequence[MeanStd]) -> float:
     """The best mean of several; NaN, which equals nothing, where there is nothing to compare."""
-    means = [mean for spread in column if (mean := _shown(spread)) is not None]
+    means = [mean for mean_std in column if (mean := _shown(mean_std)) is not None]
     return max(means) if len(means) > 1 else _NOTHING.mean
 
 
 def _how_to_read(cells: Sequence[Cell]) -> str:
     text = "Accuracy in percent"
-    if counts := {cell.spread.count for cell in cells if cell.spread.std is not None}:
+    if counts := {cell.measured.count for cell in cells if cell.measured.std is not None}:
         text += f", mean ± standard deviation over {f'{min(counts)} ' if len(counts) == 1 else ''}seeds"
     if any(cell.published is not None for cell in cells):
         text += ". Published figures are those of the GOPro paper (arXiv 2308.11605)"

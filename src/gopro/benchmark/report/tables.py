@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from gopro.benchmark.report.bootstrap import differences
-from gopro.benchmark.report.mean_std import Spread, harmonic_mean
+from gopro.benchmark.report.mean_std import MeanStd, harmonic_mean
 from gopro.benchmark.report.published import SOURCE, published
 from gopro.benchmark.report.rows import PROTOCOLS, TRANSFER, Score, read_scores
 from gopro.benchmark.report.table import AVERAGE, Table
-from gopro.benchmark.report.table_builder import Sheet
+from gopro.benchmark.report.table_builder import TableBuilder
 
 _Seeds = Mapping[int, tuple[float, ...]]
 """What each seed reached: one accuracy, or base and new."""
@@ -24,7 +24,7 @@ def tables(rows: Iterable[Mapping[str, Any]], against: str | None = None) -> lis
     """One table a protocol, backbone and number of shots; in few-shot one a backbone, whose columns are the shots.
 
     A method that learns from no images (0 shots) takes part in the tables of all shots, in front of the others.
-    Averages over data sets are taken seed by seed and then spread over seeds; a seed that not every data set has is
+    Averages over data sets are taken seed by seed and then mean_std over seeds; a seed that not every data set has is
     left out, and the notes say so. docs/protocols.md says what each protocol's averages are over. Figures that the
     paper prints for the same setting stand beside ours; its methods that were not run close each block.
 
@@ -57,7 +57,7 @@ def _base_to_new(scores: Sequence[Score], shots: int) -> Table:
     for score in scores:
         halves.setdefault((score.data, score.method), {}).setdefault(score.seed, {})[score.classes] = score.accuracy
     datasets, methods, backbone = _unique(score.data for score in scores), _methods(scores), scores[0].backbone
-    sheet = Sheet(methods, ("Base", "New", "HM"), published("base-to-new", backbone, shots, datasets))
+    sheet = TableBuilder(methods, ("Base", "New", "HM"), published("base-to-new", backbone, shots, datasets))
     pairs: dict[tuple[str, str], _Seeds] = {}
     for data in datasets:
         sheet.figures[data] = {}
@@ -83,11 +83,11 @@ def _base_to_new(scores: Sequence[Score], shots: int) -> Table:
     return sheet.table("base-to-new", _setting(backbone, shots), lead)
 
 
-def _with_hm(pairs: Sequence[tuple[float, ...]]) -> tuple[Spread, ...]:
+def _with_hm(pairs: Sequence[tuple[float, ...]]) -> tuple[MeanStd, ...]:
     """Base, new and, seed by seed, their harmonic mean."""
     base, new = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     hm = harmonic_mean(np.array(base), np.array(new)).tolist()
-    return Spread.of(base), Spread.of(new), Spread.of(hm)
+    return MeanStd.of(base), MeanStd.of(new), MeanStd.of(hm)
 
 
 def _transfer(scores: Sequence[Score], shots: int) -> Table:
@@ -102,7 +102,7 @@ def _transfer(scores: Sequence[Score], shots: int) -> Table:
     if any(len(names) > 1 for names in targets.values()):
         columns.append(AVERAGE)
     protocol, backbone = scores[0].protocol, scores[0].backbone
-    sheet = Sheet(methods, columns, published(protocol, backbone, shots, targets.get(SOURCE, ())))
+    sheet = TableBuilder(methods, columns, published(protocol, backbone, shots, targets.get(SOURCE, ())))
     for source in sources:
         sheet.figures[source] = {}
         for method in methods:
@@ -112,8 +112,10 @@ def _transfer(scores: Sequence[Score], shots: int) -> Table:
             means, said = _average({data: own[data] for data in targets[source]})
             where = f"{source}, {method}" if len(sources) > 1 else method
             sheet.notes += [f"{where}: {text}" for text in said]
-            spreads = {data: _spread(list(seeds.values())) for data, seeds in own.items()} | {AVERAGE: _spread(means)}
-            sheet.figures[source][method] = tuple(spreads[column] for column in columns)
+            figures = {data: _mean_std(list(seeds.values())) for data, seeds in own.items()} | {
+                AVERAGE: _mean_std(means)
+            }
+            sheet.figures[source][method] = tuple(figures[column] for column in columns)
     others = "other data sets" if protocol == "cross-dataset" else "the same kinds of things in other domains"
     learned = sources[0] if len(sources) == 1 else "one data set, the source"
     lead = f"Trained on all classes of {learned}; tested on it and, without further training, on {others}."
@@ -128,7 +130,7 @@ def _few_shot(backbone: str, scores: Sequence[Score]) -> Table:
         reached.setdefault((score.data, score.method, score.shots), {})[score.seed] = (score.accuracy,)
     datasets, methods = _unique(score.data for score in scores), _methods(scores)
     shots = sorted({score.shots for score in scores} - {0}) or [0]
-    sheet = Sheet(methods, [str(count) for count in shots], {})
+    sheet = TableBuilder(methods, [str(count) for count in shots], {})
 
     def seeds(data: str, method: str, count: int) -> _Seeds:
         return reached.get((data, method, count)) or reached.get((data, method, 0), {})
@@ -136,17 +138,17 @@ def _few_shot(backbone: str, scores: Sequence[Score]) -> Table:
     for data in datasets:
         rows = {method: [seeds(data, method, count) for count in shots] for method in methods}
         sheet.figures[data] = {
-            method: tuple(_spread(list(cell.values())) for cell in row) for method, row in rows.items() if any(row)
+            method: tuple(_mean_std(list(cell.values())) for cell in row) for method, row in rows.items() if any(row)
         }
     if len(datasets) > 1:
         sheet.figures[AVERAGE] = {}
         for method in methods:
-            spreads = []
+            figures = []
             for count in shots:
                 means, said = _average({data: seeds(data, method, count) for data in datasets})
-                spreads.append(_spread(means))
+                figures.append(_mean_std(means))
                 sheet.notes += [f"{AVERAGE}, {method}, {_shots(count)}: {text}" for text in said]
-            sheet.figures[AVERAGE][method] = tuple(spreads)
+            sheet.figures[AVERAGE][method] = tuple(figures)
     lead = "Trained on a few images of every class of a data set, tested on all its classes;"
     return sheet.table("few-shot", backbone, f"{lead} the columns are the images a class.")
 
@@ -181,8 +183,8 @@ def _average(parts: Mapping[str, _Seeds]) -> tuple[list[tuple[float, ...]], list
     return means, said
 
 
-def _spread(reached: Sequence[tuple[float, ...]]) -> Spread:
-    return Spread.of([accuracy for (accuracy,) in reached])
+def _mean_std(reached: Sequence[tuple[float, ...]]) -> MeanStd:
+    return MeanStd.of([accuracy for (accuracy,) in reached])
 
 
 def _methods(scores: Sequence[Score]) -> list[str]:
