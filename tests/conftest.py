@@ -17,6 +17,16 @@ settings.register_profile("gopro", deadline=None)  # no test depends on how busy
 settings.load_profile("gopro")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--trials", type=int, default=1, help="random trials of each test that draws some (make torture)")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that takes `trial` once for each of `--trials`; it draws from `Random(f"{...} {trial}")`."""
+    if "trial" in metafunc.fixturenames:
+        metafunc.parametrize("trial", range(metafunc.config.getoption("--trials")))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data and reference files beside the repository; tests that need it skip without it."""

@@ -1,7 +1,4 @@
-"""Nothing lost: what a kill, a full disk, a second process or a damaged file may leave, and what is made of it.
-
-tools/torture tries the same many times on real processes and disks; docs/reliability.md has what it saw.
-"""
+"""Nothing is lost: what a full disk, a second process or a damaged file leaves, and how a run goes on from it."""
 
 import errno
 import os
@@ -29,8 +26,8 @@ from gopro.training.folder_lock import LOCK, leftovers, lock_folder
 from gopro.training.loop import Step
 from gopro.training.resume_state import LOG, RESUME
 from gopro.training.train import resume, train
+from tests.support.killable import difference
 from tests.training.test_loop import config, same_tensors
-from tools.torture import processes
 
 
 class Cut(Exception):
@@ -60,20 +57,6 @@ def test_a_cut_run_of_any_method_ends_as_an_uncut_one(method: str, tmp_path: Pat
     begun(tmp_path / "cut", tiny, 1, **told)
     resume(tmp_path / "cut", backbone=tiny)
     assert same_tensors(tmp_path / "uncut", tmp_path / "cut")
-
-
-def test_real_kills_are_gone_on_from(tmp_path: Path) -> None:
-    """As tools/torture/kills.py, a few times: while a file is written, in the middle, and when it is gone on with."""
-    from tools.torture.kills import Tally, at, left_alone, one, writing
-
-    data = processes.images(tmp_path / "images")
-    arguments = ["--data", str(data), "--shots", "2", "--batch", "4", "--method", "coop", "--epochs", "5", "--workers"]
-    whole, seconds = left_alone([*arguments, "0"], tmp_path / "alone")
-    tally = Tally()
-    (tmp_path / "cut").mkdir()
-    kills = [writing(2), at(seconds / 2), at(seconds / 2)]
-    assert one([*arguments, "0"], tmp_path / "cut", whole, kills, tally) is None
-    assert tally.kills >= 1
 
 
 # The run's folder
@@ -161,7 +144,7 @@ def test_a_log_is_cut_to_the_last_finished_epoch(tmp_path: Path, tiny: Backbone)
     with (tmp_path / "run" / LOG).open("a") as file:
         file.write("11,12,0.00")  # half a row, whose start reads as an epoch that is done
     resume(tmp_path / "run", backbone=tiny)
-    assert processes.unlike(tmp_path / "run", tmp_path / "whole") is None
+    assert difference(tmp_path / "run", tmp_path / "whole") is None
 
 
 @pytest.mark.parametrize("damage", [lambda log: log[:40], lambda log: b"", lambda log: log.replace(b"1", b"2")])
@@ -253,7 +236,7 @@ def test_a_run_that_finds_no_room_is_gone_on_with(size: int, tmp_path: Path, tin
         resume(tmp_path / "run", backbone=tiny)
     else:
         train(config(tmp_path / "run", **told), backbone=tiny)
-    assert processes.unlike(tmp_path / "run", tmp_path / "whole") is None
+    assert difference(tmp_path / "run", tmp_path / "whole") is None
 
 
 def test_files_are_synced_before_they_are_renamed_and_their_folder_after(tmp_path: Path, monkeypatch) -> None:

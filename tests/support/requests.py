@@ -1,62 +1,47 @@
-"""Requests that no client should send, to a process of `gopro serve` over its socket: broken forms and headers, lies
-about lengths, slow and vanishing clients, paths that lead out, images that are none; and what schemathesis makes of
-its own description. None may be answered with a 5.. (but "come again"), a traceback or a file; afterwards it answers as
-before."""
+"""Requests that no client should send to `gopro serve`, and a client that sends them byte by byte."""
 
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
 import socket
-import subprocess
-import sys
-import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.torture import hostile
-from tools.torture.fuzz import fuzz
-from tools.torture.rows import Row
+from tests.support import hostile
 
 SEED = 11
-EXAMPLES = 150
-"""Requests of schemathesis for each operation and mode."""
-GROWTH = 100
-"""MiB that a server may take for what it was asked before: its threads and caches come with the first requests."""
 
 NAMES = ("chess pawn", "soccer ball", "trophy")
-B = "----edge"
+BOUNDARY = "----edge"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back; status 0: the connection was closed without an answer, -1: nothing came."""
+    """An answer. Status 0: the connection was closed without one; -1: nothing came."""
 
     status: int
     body: bytes = b""
 
     @property
-    def held(self) -> bool:
-        """Whether it is no failure of the server's, and tells nothing of its inside."""
-        refused = 200 <= self.status < 500 or self.status in (0, 503)
-        return refused and not any(told in self.body for told in (b"Traceback", b"root:", b"site-packages"))
+    def harmless(self) -> bool:
+        """Whether the server neither failed nor revealed anything of its inside."""
+        answered = 200 <= self.status < 500 or self.status in (0, 503)
+        return answered and not any(secret in self.body for secret in (b"Traceback", b"root:", b"site-packages"))
 
 
 class Client:
-    """Of a server at `url`."""
+    """A client of the server at `url`."""
 
     def __init__(self, url: str):
         self.url, self.port = url, int(url.rpartition(":")[2])
 
     def send(self, *parts: bytes, pause: float = 0.0, seconds: float = 30.0, shut: bool = False) -> Answer:
-        """Bytes as they are; what is answered."""
+        """Send bytes as they are and return what is answered."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=seconds) as client:
             received = b""
             try:
@@ -66,7 +51,7 @@ class Client:
                 if shut:
                     client.shutdown(socket.SHUT_WR)
             except OSError:
-                pass  # it has heard enough: what does it say?
+                pass  # the server has stopped reading: its answer may be there
             try:
                 while chunk := client.recv(1 << 16):
                     received += chunk
@@ -80,51 +65,16 @@ class Client:
         match = re.match(rb"HTTP/1\.[01] (\d+)", received)
         return Answer(int(match[1]) if match else 0, received.partition(b"\r\n\r\n")[2])
 
-    def ask(self, body: bytes, kind: str = f"multipart/form-data; boundary={B}", **how: object) -> Answer:
-        """A POST to /predict."""
+    def ask(self, body: bytes, kind: str = f"multipart/form-data; boundary={BOUNDARY}", **how: object) -> Answer:
+        """Send a POST to /predict."""
         return self.send(post(body, kind), **how)  # pyright: ignore
 
-    def right(self) -> bytes:
-        """Its answer to a good question, without the times."""
+    def good_answer(self) -> bytes:
+        """Return the predictions for a well-formed request."""
         answer = self.ask(form(*(("classes", name) for name in NAMES)))
         assert answer.status == 200, answer
         [result] = json.loads(answer.body)["results"]
         return json.dumps(result["heads"]["exact"]["predictions"]).encode()
-
-
-class Server(Client):
-    """A process of `gopro serve`."""
-
-    def __init__(self, run: Path, work: Path, *more: str):
-        root = Path(__file__).resolve().parents[2]
-        self.log = work / "serve.log"
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "gopro.cli", "serve", str(run), "--port", "0", "--device", "cpu", *more],
-                cwd=work,
-                env={
-                    **os.environ,
-                    "PYTHONPATH": str(root / "src"),
-                    "GOPRO_CACHE": str(work / "cache"),
-                    "COLUMNS": "200",
-                },
-                stdout=log,
-                stderr=log,
-            )
-        ends = time.monotonic() + 180
-        while not (found := re.search(r"http://127.0.0.1:(\d+)", self.log.read_text())):
-            assert self.process.poll() is None and time.monotonic() < ends, self.log.read_text()
-            time.sleep(0.1)
-        super().__init__(found[0])
-
-    def memory(self) -> int:
-        """MiB that it takes."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s*(\d+)", status)[1]) >> 10  # pyright: ignore
-
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.wait()
 
 
 GOOD = hostile.image("PNG")
@@ -150,7 +100,7 @@ def form(*fields: tuple[str, str | bytes], image: bytes | None = GOOD, name: str
     if image is not None:
         head = f'Content-Disposition: form-data; name="images"; filename="{name}"\r\nContent-Type: image/png\r\n\r\n'
         parts.append(head.encode("utf-8", "surrogateescape") + image)
-    return b"".join(f"--{B}\r\n".encode() + part + b"\r\n" for part in parts) + f"--{B}--\r\n".encode()
+    return b"".join(f"--{BOUNDARY}\r\n".encode() + part + b"\r\n" for part in parts) + f"--{BOUNDARY}--\r\n".encode()
 
 
 def _bytes(text: str | bytes) -> bytes:
@@ -158,79 +108,6 @@ def _bytes(text: str | bytes) -> bytes:
 
 
 Case = tuple[str, Callable[[Client], Answer]]
-
-
-def run(work: Path, times: int | None) -> Iterator[Row]:
-    """See the module."""
-    from tools.torture.files import Trials, trained
-
-    trials = Trials(work, None)
-    folder = trained(trials)
-    trials.commands.close()
-    with serving(folder, work) as server:
-        right, before = server.right(), server.memory()
-        yield from by_kind(server, work, times, right)
-        yield slow(server, times, right)
-        yield vanishing(server, times, right)
-        count = EXAMPLES if times is None else times
-        fuzzed = fuzz(server.url, count, SEED)
-        same = server.right() == right
-        asked = fuzzed.statuses.total()
-        seen = ", ".join(f"{n} x {status}" for status, n in sorted(fuzzed.statuses.items()))
-        note = "; ".join([seen, *fuzzed.faults, *([] if same else ["the right answer changed"])])
-        yield Row("schemathesis, from its own description", asked, asked if same and not fuzzed.faults else 0, note)
-        after = server.memory()
-        again = all(row.held == row.tried for row in by_kind(server, work, times, right))
-        later, log = server.memory(), server.log.read_text()
-        alive = server.process.poll() is None and "Traceback" not in log
-        yield Row(
-            "the server afterwards: alive, no traceback in its log, no more memory for the same once more",
-            1,
-            int(alive and again and later < after + GROWTH),
-            f"{before} MiB, then {after} MiB, then {later} MiB",
-        )
-
-
-def by_kind(server: Client, work: Path, times: int | None, right: bytes) -> Iterator[Row]:
-    """What is asked case by case."""
-    groups = {
-        "forms that are broken": forms(),
-        "values that make no sense, and class names of all kinds": values(),
-        "files that are no images, and unusual ones": files(work),
-        "lies about lengths, headers that are none, bytes that are no HTTP": wire(),
-        "paths that lead out, and other methods": paths(),
-        "too much of everything": masses(),
-    }
-    for what, cases in groups.items():
-        yield tried(server, what, cases, times, right)
-
-
-@contextmanager
-def serving(folder: Path, work: Path, *more: str) -> Iterator[Server]:
-    server = Server(folder, work, "--upload-seconds", "3", *more)
-    try:
-        yield server
-    finally:
-        server.stop()
-
-
-def tried(server: Client, what: str, cases: Iterator[Case], times: int | None, right: bytes) -> Row:
-    listed = list(cases)
-    listed = listed if times is None else listed[:: -(-len(listed) // times)]
-    statuses, faults = Counter[int](), []
-    for name, case in listed:
-        answer = case(server)
-        statuses[answer.status] += 1
-        if not answer.held:
-            faults.append(f"{name}: {answer.status} {answer.body[-200:]!r}")
-    if server.right() != right:
-        faults.append("the right answer changed")
-    return Row(what, len(listed), len(listed) - len(faults), "; ".join([_counts(statuses), *faults]))
-
-
-def _counts(statuses: Counter[int]) -> str:
-    words = {0: "closed", -1: "no answer"}
-    return ", ".join(f"{count} x {words.get(status, status)}" for status, count in sorted(statuses.items()))
 
 
 def forms() -> Iterator[Case]:
@@ -242,13 +119,13 @@ def forms() -> Iterator[Case]:
         "another boundary": "multipart/form-data; boundary=other",
         "a long boundary": "multipart/form-data; boundary=" + "x" * 60_000,
         "a boundary of signs": 'multipart/form-data; boundary="\\"; x"',
-        "two boundaries": f"multipart/form-data; boundary=x; boundary={B}",
-        "mixed": f"multipart/mixed; boundary={B}",
+        "two boundaries": f"multipart/form-data; boundary=x; boundary={BOUNDARY}",
+        "mixed": f"multipart/mixed; boundary={BOUNDARY}",
         "urlencoded": "application/x-www-form-urlencoded",
         "json": "application/json",
         "nothing": "",
-        "commas": f"multipart/form-data, multipart/form-data; boundary={B}",
-        "capitals": f"MULTIPART/FORM-DATA; BOUNDARY={B}",
+        "commas": f"multipart/form-data, multipart/form-data; boundary={BOUNDARY}",
+        "capitals": f"MULTIPART/FORM-DATA; BOUNDARY={BOUNDARY}",
         "xml": "application/xml",
     }
     for name, kind in kinds.items():
@@ -257,7 +134,7 @@ def forms() -> Iterator[Case]:
                     "zlib", "rot13", "mbcs", "latin-1",
                     "../../x", "x" * 5000, "utf-8\x00", "utf_8_sig", "base64"):  # fmt: skip
         body = form(("classes", "\\ud800+2AA-"), ("classes", b"+2AA-\xff\xfe\x00\xd8"))
-        kind = f"multipart/form-data; boundary={B}; charset={charset}"
+        kind = f"multipart/form-data; boundary={BOUNDARY}; charset={charset}"
         yield f"charset {charset[:20]}", lambda server, kind=kind, body=body: server.ask(body, kind)
     disposition = b"Content-Disposition: form-data; "
     heads = {
@@ -283,12 +160,12 @@ def forms() -> Iterator[Case]:
         "a form in a form": disposition + b'name="images"; filename="a"\r\nContent-Type: multipart/mixed; boundary=x',
     }  # fmt: skip
     for name, head in heads.items():
-        body = f"--{B}\r\n".encode() + head + b"\r\n\r\n" + GOOD + f"\r\n--{B}--\r\n".encode()
+        body = f"--{BOUNDARY}\r\n".encode() + head + b"\r\n\r\n" + GOOD + f"\r\n--{BOUNDARY}--\r\n".encode()
         yield name, lambda server, body=body: server.ask(body)
     bodies = {
         "nothing": b"",
-        "the end alone": f"--{B}--\r\n".encode(),
-        "no end": whole[: -len(B) - 6],
+        "the end alone": f"--{BOUNDARY}--\r\n".encode(),
+        "no end": whole[: -len(BOUNDARY) - 6],
         "half": whole[: len(whole) // 2],
         "line ends of one kind": whole.replace(b"\r\n", b"\n"),
         "text before": b"hello\r\n" + whole,
@@ -299,10 +176,10 @@ def forms() -> Iterator[Case]:
         "JSON objects": b'{"a":' * 100_000,
         "NaN": b'{"top_k": NaN, "images": Infinity}',
         "XML entities": b'<!DOCTYPE x [<!ENTITY a "aa"><!ENTITY b "&a;&a;">]><x>&b;</x>',
-        "boundaries alone": f"--{B}\r\n".encode() * 5000,
+        "boundaries alone": f"--{BOUNDARY}\r\n".encode() * 5000,
     }
     for name, body in bodies.items():
-        for kind in (f"multipart/form-data; boundary={B}", "application/json"):
+        for kind in (f"multipart/form-data; boundary={BOUNDARY}", "application/json"):
             yield f"{name}, {kind[:9]}", lambda server, body=body, kind=kind: server.ask(body, kind)
     draw = random.Random(SEED)
     for i in range(40):
@@ -338,7 +215,7 @@ def values() -> Iterator[Case]:
     yield "no images", lambda server: server.ask(form(("classes", "x"), image=None))
 
 
-def files(work: Path) -> Iterator[Case]:
+def uploads(work: Path) -> Iterator[Case]:
     """Uploads of all kinds."""
     mark = work / "executed-by-upload"
     for name, content in (hostile.bad_images(mark) | hostile.good_images()).items():
@@ -352,7 +229,7 @@ def files(work: Path) -> Iterator[Case]:
 def wire() -> Iterator[Case]:
     """What is no HTTP, or lies."""
     body = form(("classes", "cat"))
-    kind = f"multipart/form-data; boundary={B}"
+    kind = f"multipart/form-data; boundary={BOUNDARY}"
     for length in (
         "0",
         "1",
@@ -483,15 +360,15 @@ def masses() -> Iterator[Case]:
     yield "1001 names", lambda server: server.ask(form(*(("classes", f"n{i}") for i in range(1001))))
     yield "50,000 names", lambda server: server.ask(form(*(("classes", f"n{i}") for i in range(50_000))))
     yield "a name of 10 MB", lambda server: server.ask(form(("classes", "x" * 10_000_000)))
-    part = form(image=b"x")[: -len(B) - 6]
-    yield "33 images", lambda server: server.ask(part * 33 + f"--{B}--\r\n".encode())
-    yield "20,000 images", lambda server: server.ask(part * 20_000 + f"--{B}--\r\n".encode())
+    part = form(image=b"x")[: -len(BOUNDARY) - 6]
+    yield "33 images", lambda server: server.ask(part * 33 + f"--{BOUNDARY}--\r\n".encode())
+    yield "20,000 images", lambda server: server.ask(part * 20_000 + f"--{BOUNDARY}--\r\n".encode())
     yield "40 MB, announced", lambda server: server.ask(form(image=bytes(40_000_000)))
-    chunked = post(b"", f"multipart/form-data; boundary={B}").replace(
+    chunked = post(b"", f"multipart/form-data; boundary={BOUNDARY}").replace(
         b"Content-Length: 0", b"Transfer-Encoding: chunked"
     )
     chunk = b"100000\r\n" + bytes(1 << 20) + b"\r\n"
-    head = form(image=b"")[: -len(B) - 8]
+    head = form(image=b"")[: -len(BOUNDARY) - 8]
     begin = chunked + b"%x\r\n%s\r\n" % (len(head), head)
     yield "40 MB, not announced", lambda server: server.send(begin, *[chunk] * 40)
     yield "30 MB of a file", lambda server: server.ask(form(image=bytes(30_000_000)))
@@ -500,38 +377,3 @@ def masses() -> Iterator[Case]:
         lambda server: server.ask(form(*(("classes", f"{i:03}" + "w" * 197) for i in range(200)))),
     )
     yield "1000 heads asked for", lambda server: server.ask(form(*(("heads", "exact") for _ in range(1000))))
-
-
-def slow(server: Client, times: int | None, right: bytes) -> Row:
-    """Clients that send a byte now and then, while another asks."""
-    count, answers = times or 40, []
-    whole = post(form(("classes", "cat")), f"multipart/form-data; boundary={B}")
-
-    def drip(i: int) -> None:
-        at = 20 + (len(whole) - 40) * i // count
-        answers.append(server.send(whole[:at], *(whole[k : k + 1] for k in range(at, at + 12)), pause=0.4, seconds=15))
-
-    threads = [threading.Thread(target=drip, args=(i,)) for i in range(count)]
-    for thread in threads:
-        thread.start()
-    begun, same = time.monotonic(), server.right() == right
-    took = time.monotonic() - begun
-    for thread in threads:
-        thread.join()
-    held = [a for a in answers if a.held]  # of those that are too slow within the head the connection is closed
-    note = f"{_counts(Counter(a.status for a in answers))}; a good request meanwhile took {took:.1f} s"
-    return Row("clients that send a byte every 0.4 s, together", count, len(held) if same else 0, note)
-
-
-def vanishing(server: Client, times: int | None, right: bytes) -> Row:
-    """Clients that go away at a random moment."""
-    count, draw = times or 60, random.Random(SEED)
-    whole = post(form(*(("classes", f"n{i}") for i in range(50))), f"multipart/form-data; boundary={B}")
-    for _ in range(count):
-        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
-            client.sendall(whole[: draw.randint(1, len(whole))])
-            time.sleep(draw.random() * 0.05)
-            if draw.random() < 0.5:  # with a reset
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    same = server.right() == right
-    return Row("clients that go away at a random moment", count, count if same else 0, "" if same else "a wrong answer")

@@ -1,5 +1,4 @@
-"""Commands of gopro, one after the other in a process of their own that has loaded everything once; run as a module, it
-is that process."""
+"""A process that has imported gopro once and runs one command after the other; run as a module, it is that process."""
 
 from __future__ import annotations
 
@@ -17,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 MEMORY = 16 << 30
-"""Bytes of address space that a command may take, the libraries' among them. CUDA maps more: commands see no card."""
+"""Bytes of address space that a command may take, libraries included. CUDA would map more, so commands see no card."""
 
 
 @dataclass(frozen=True)
-class Done:
-    """How a command ended; code None: it did not, and was killed."""
+class Finished:
+    """How a command ended; code None: it did not end and was killed."""
 
     code: int | None
     out: str
@@ -30,41 +29,41 @@ class Done:
 
     @property
     def messages(self) -> list[str]:
-        """What it says on stderr, less warnings."""
+        """The lines on stderr, without warnings."""
         return [line for line in self.err.splitlines() if line.strip() and not line.startswith("warning: ")]
 
     def refused(self) -> bool:
-        """Whether it ended as on bad input it must: one line, exit code 2, and nothing that a terminal would obey."""
+        """Return whether it refused its input: one line, exit code 2, no control characters."""
         return self.code == 2 and len(self.messages) == 1 and self.messages[0].startswith("error: ") and self.clean()
 
     def clean(self) -> bool:
-        """Whether it ended at all, without a traceback or control characters."""
+        """Return whether it ended, without a traceback or control characters."""
         text = self.out + self.err
         return self.code is not None and "Traceback" not in text and not any(c in text for c in "\x1b\x07\x9b")
 
 
-class Commands:
-    """Runs commands, in `folder`, with the environment's `more` variables."""
+class CommandProcess:
+    """Runs commands in `folder`, with `variables` added to the environment."""
 
-    def __init__(self, folder: Path, **more: str):
-        self.folder, self.more = folder, more
+    def __init__(self, folder: Path, **variables: str):
+        self.folder, self.variables = folder, variables
         self._process: subprocess.Popen[str] | None = None
 
-    def run(self, *arguments: Any, seconds: float = 120) -> Done:
-        """What comes of `gopro ARGUMENTS`."""
+    def run(self, *arguments: Any, seconds: float = 120) -> Finished:
+        """Run `gopro ARGUMENTS`."""
         process = self._process = self._process or self._started()
         assert process.stdin is not None and process.stdout is not None
         process.stdin.write(json.dumps([str(argument) for argument in arguments]) + "\n")
         process.stdin.flush()
         if not select.select([process.stdout], [], [], seconds)[0]:
             self.close()
-            return Done(None, "", f"no end after {seconds:.0f} s")
+            return Finished(None, "", f"no end after {seconds:.0f} s")
         line = process.stdout.readline()
         if not line:
             code = process.wait()
             self._process = None
-            return Done(None, "", f"the process ended with {code}")
-        return Done(**json.loads(line))
+            return Finished(None, "", f"the process ended with {code}")
+        return Finished(**json.loads(line))
 
     def close(self) -> None:
         if self._process is not None:
@@ -77,9 +76,9 @@ class Commands:
         root = Path(__file__).resolve().parents[2]
         path = os.pathsep.join([str(root / "src"), str(root), os.environ.get("PYTHONPATH", "")])
         return subprocess.Popen(
-            [sys.executable, "-m", "tools.torture.commands"],
+            [sys.executable, "-m", "tests.support.commands"],
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "", **self.more},
+            env={**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "", **self.variables},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -88,19 +87,19 @@ class Commands:
 
 
 def main() -> None:
-    """Reads a command a line, answers with how it ended."""
+    """Read a command per line and answer with how it ended."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     answers = os.fdopen(os.dup(1), "w")
     from gopro.cli import main as command
 
     for line in sys.stdin:
-        answers.write(json.dumps(_done(command, json.loads(line))) + "\n")
+        answers.write(json.dumps(_finished(command, json.loads(line))) + "\n")
         answers.flush()
 
 
-def _done(command: Any, arguments: list[str]) -> dict[str, Any]:
-    """Runs a command with the process's own stdout and stderr in files, so that nothing that is printed is missed."""
-    kept = os.dup(1), os.dup(2)
+def _finished(command: Any, arguments: list[str]) -> dict[str, Any]:
+    """Run a command with the file descriptors of stdout and stderr in files, so that nothing printed is missed."""
+    saved = os.dup(1), os.dup(2)
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         os.dup2(out.fileno(), 1)
         os.dup2(err.fileno(), 2)
@@ -116,9 +115,9 @@ def _done(command: Any, arguments: list[str]) -> dict[str, Any]:
             code = 1
         sys.stdout.flush()
         sys.stderr.flush()
-        os.dup2(kept[0], 1)
-        os.dup2(kept[1], 2)
-        for descriptor in kept:
+        os.dup2(saved[0], 1)
+        os.dup2(saved[1], 2)
+        for descriptor in saved:
             os.close(descriptor)
         texts = []
         for file in (out, err):
