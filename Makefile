@@ -5,6 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TIMES ?= 20
+TRIALS ?= 15
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
@@ -33,8 +34,9 @@ lint: $(READY) ## ruff (rules and format), the import contract and the type chec
 	$(BIN)/lint-imports
 	$(BIN)/basedpyright
 
-torture: $(READY) ## kills, full disks, lost workers, malformed input: docs/reliability.md says what
-	OMP_NUM_THREADS=1 $(BIN)/python -m tools.torture
+torture: $(READY) ## the tests that draw random trials (kills, full disks, hostile input), many times (TRIALS=15)
+	$(PYTEST) -q --trials $(TRIALS) tests/training/test_kills.py tests/training/test_full_disk.py tests/data/test_changing_images.py \
+		tests/properties/test_untrusted_files.py tests/properties/test_untrusted_requests.py
 
 docs: $(READY) ## the documentation site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
