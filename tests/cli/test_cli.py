@@ -74,7 +74,7 @@ def test_a_head_is_built_and_evaluated_beside_the_exact_one(tmp_path: Path, gopr
     assert code == 0, err
     names.write_text("red fox\n\n snowy owl \ntrain\n", "utf-8")
     code, out, _ = gopro("head", run, "--classes-file", names, "--error", 0.1, "--workers", 0)
-    assert code == 0 and "3 classes" in out and "21 images that it was not built from" in out
+    assert code == 0 and "3 classes" in out and "21 images not used to build it" in out
     assert len(list((run / "heads").iterdir())) == 1
     code, out, _ = gopro("eval", run, "--classes", "new", "--head", "first-order", "--workers", 0)
     assert code == 0 and len(list((run / "heads").iterdir())) == 2
@@ -82,13 +82,13 @@ def test_a_head_is_built_and_evaluated_beside_the_exact_one(tmp_path: Path, gopr
     row = json.loads((run / "eval-emoji-activities_twemoji-new.json").read_text())
     assert f"accuracy {row['accuracy']:.2f} %" in exact
     assert f"accuracy {row['first_order']['accuracy']:.2f} %" in head
-    assert f"as exact for {row['first_order']['agreement']['top1']:.2f} %" in head
+    assert f"same top class as the exact head for {row['first_order']['agreement']['top1']:.2f} %" in head
     assert row["first_order"]["agreement"]["images"] == row["n"]
 
 
 def test_a_head_of_shared_text_says_that_it_is_exact(run_folder: Path, gopro) -> None:
     code, out, _ = gopro("head", run_folder, "--classes", "red fox, snowy owl", "--workers", 0)
-    assert code == 0 and "2 classes, 0 terms" in out and "Exact: the text takes nothing of an image." in out
+    assert code == 0 and "2 classes, 0 terms" in out and "It is exact" in out
 
 
 def test_predict_prints_names_and_json(run_folder: Path, image: Path, gopro) -> None:
@@ -105,7 +105,7 @@ def test_predict_prints_names_and_json(run_folder: Path, image: Path, gopro) -> 
 def test_a_folder_of_images_goes_from_training_to_prediction(folder: Path, tmp_path: Path, gopro) -> None:
     run = tmp_path / "run"
     code, out, _ = gopro(*f"train --data {folder} --shots 2 --epochs 2 --batch 4 --workers 0 --output {run}".split())
-    assert code == 0 and "gopro is trained on 2 classes" in out
+    assert code == 0 and "Trained gopro on 2 classes" in out
     assert (folder / "split_gopro.json").is_file()
     code, out, _ = gopro("eval", run, "--workers", 0)
     assert code == 0 and "2 classes" in out
@@ -178,16 +178,16 @@ def wrong(tmp_path: Path, run: Path) -> dict[str, tuple[str, str]]:
         "no run": (f"predict {tmp_path / 'no'} {tmp_path / 'text.jpg'}", "no such folder"),
         "no names": (f"predict {run} {tmp_path / 'text.jpg'} --classes ,", "class names"),
         "a name twice": (f"predict {run} {tmp_path / 'text.jpg'} --classes a,b,a", "'a' is given twice"),
-        "names twice": (f"predict {run} x.jpg --classes a --classes-file {tmp_path / 'text.jpg'}", "choose one"),
+        "names twice": (f"predict {run} x.jpg --classes a --classes-file {tmp_path / 'text.jpg'}", "give one of them"),
         "no file of names": (f"predict {run} x.jpg --classes-file {tmp_path / 'no.txt'}", "no.txt"),
         "file of no names": (f"predict {run} x.jpg --classes-file {tmp_path / 'no-names.txt'}", "no class names"),
-        "two forms": (f"predict {run} x.jpg --json --csv", "choose one"),
+        "two forms": (f"predict {run} x.jpg --json --csv", "give one of them"),
         "top 0": (f"predict {run} x.jpg --top-k 0", "top_k is 0"),
         "batch 0": (f"predict {run} x.jpg --batch 0", "batch is 0"),
         "workers 0": (f"predict {run} x.jpg --workers 0", "workers is 0"),
         "unknown flag of predict": (f"predict {run} x.jpg --tpo 3", "--tpo"),
-        "link without sorting": (f"predict {run} x.jpg --link hard", "--link is for --sort-into"),
-        "confidence alone": (f"predict {run} x.jpg --min-confidence 0.5", "--min-confidence is for --sort-into"),
+        "link without sorting": (f"predict {run} x.jpg --link hard", "--link needs --sort-into"),
+        "confidence alone": (f"predict {run} x.jpg --min-confidence 0.5", "--min-confidence needs --sort-into"),
         "confidence in percent": (
             f"predict {run} x.jpg --sort-into {tmp_path / 'new'} --min-confidence 80",
             "from 0 to 1",
@@ -230,13 +230,14 @@ def test_benchmark_says_how_many_runs_and_shows_the_table(results: Path, tmp_pat
     code, out, err = gopro(*f"benchmark base-to-new {SMALL} --output {tmp_path / 'new'}".split())
     said = err.splitlines()
     assert code == 0 and said[0] == "3 runs to do"
-    assert said[1] == "zeroshot on emoji-activities begins (0 of 3 runs done)"
-    assert said[2] == "coop on emoji-activities, 1 shots, seed 1 begins (1 of 3 runs done)"
-    assert said[3].startswith("coop on emoji-activities, 1 shots, seed 2 begins (2 of 3 runs done, about ")
+    assert said[1] == "0 of 3 runs done; started zeroshot on emoji-activities"
+    assert said[2] == "1 of 3 runs done; started coop on emoji-activities (1 shot, seed 1)"
+    assert said[3].startswith("2 of 3 runs done, about ")
+    assert said[3].endswith(" left; started coop on emoji-activities (1 shot, seed 2)")
     assert "Base" in out and "zeroshot" in out and "coop" in out
     assert f"6 evaluations in {tmp_path}/new/results.jsonl" in out and f"Next: gopro report {tmp_path}/new" in out
     code, again, err = gopro(*f"benchmark base-to-new {SMALL} --output {tmp_path / 'new'}".split())
-    assert code == 0 and err == "0 runs to do; 3 are there already\n" and again == out
+    assert code == 0 and err == "0 runs to do, 3 already done\n" and again == out
 
 
 def test_report_writes_a_page_tables_and_plots(results: Path, gopro) -> None:

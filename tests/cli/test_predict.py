@@ -79,7 +79,7 @@ def test_a_folder_is_answered_and_what_cannot_be_read_is_said_at_the_end(pics: P
     ]
     assert all(line.count("%") == 2 for line in lines)
     said = err.splitlines()
-    assert said[0] == "passed over 1 file in the folders, no images by name" and said[1] == "3 could not be read:"
+    assert said[0] == "skipped 1 file without an image suffix" and said[1] == "3 could not be read:"
     for line, (name, reason) in zip(
         said[2:],
         {"deep/broken.jpg": "not an image", "empty.png": "the file is empty", "no.jpg": "no such image"}.items(),

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from gopro import cli
-from gopro.cli.console import Screen, shown
+from gopro.cli.console import Screen, printable
 from gopro.clip.backbone import Backbone
 from gopro.clip.safe_load import safe_load, state_dict
 from gopro.data.image_file import ImageFile
@@ -185,8 +185,8 @@ def test_nor_does_a_member_far_into_the_tar(tmp_path: Path) -> None:
         ("a\rb\0", "a␍b␀"),
     ],
 )
-def test_a_terminal_is_shown_signs_for_what_it_would_obey(text: str, expected: str) -> None:
-    assert shown(text) == expected
+def test_control_characters_are_replaced_before_printing(text: str, expected: str) -> None:
+    assert printable(text) == expected
     screen = Screen(record=True, width=200, force_terminal=True, color_system=None)
     with screen.capture() as got:
         screen.print(text, markup=False, highlight=False)

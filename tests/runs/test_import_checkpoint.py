@@ -380,9 +380,9 @@ def test_the_command_makes_a_run_that_the_others_take(tmp_path: Path, capsys) ->
     cli.main(["import", str(tmp_path / "model.pth.tar-50"), *given, "--position", "middle", "--classes-file",
               str(tmp_path / "names.txt")])  # fmt: skip
     said = capsys.readouterr().out
-    assert "model.pth.tar-50 is of CoOp, epoch 50: a context of 5 vectors, 128 wide, one for each class." in said
+    assert "model.pth.tar-50 is of CoOp, epoch 50: one context per class, 5 vectors of 128." in said
     assert "7 classes: red fox, owl, grand piano, jack-o'-lantern, very slow old train, ..." in said
-    assert "left out" in said and f"Next: gopro predict {tmp_path / 'run'} IMAGES" in said
+    assert "without its buffers of class names" in said and f"Next: gopro predict {tmp_path / 'run'} IMAGES" in said
     cli.main(["predict", str(tmp_path / "run"), str(tmp_path / "a.png"), "--top-k", "7", "--csv"])
     answers = capsys.readouterr().out.splitlines()[1:]
     assert {line.split(",")[2] for line in answers} == {name.replace("_", " ") for name in CLASSNAMES}

@@ -317,7 +317,7 @@ def test_slurm_processes_train_together(tmp_path: Path) -> None:
     ]
     said = [process.communicate(timeout=180)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
-    assert "is trained on 43 classes" in said[0] and said[1] == ""
+    assert "on 43 classes of" in said[0] and said[1] == ""
     one = train(config(tmp_path / "one"))
     many = load_file(tmp_path / "slurm" / LEARNED)
     for key, tensor in one.method.state_dict().items():

@@ -1,4 +1,4 @@
-"""`gopro cache`: what the feature store holds, and making room."""
+"""`gopro cache`: the size of the feature cache, and how to shrink it."""
 
 from __future__ import annotations
 
@@ -7,35 +7,38 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
-from rich.markup import escape
-from rich.table import Table
 
-from gopro.cli.console import DEFAULTS, out
-from gopro.clip.feature_store import ENVIRONMENT, cache_folder
-from gopro.clip.prune_feature_store import DAY, kept, prune
+from gopro.cli.console import out
+from gopro.cli.parameters import DEFAULTS
 from gopro.errors import InputError
 
-cache_app = App(name="cache", help="Show and prune what is kept of images.", default_parameter=DEFAULTS)
+cache_app = App(name="cache", help="Show or prune the cache of image features.", default_parameter=DEFAULTS)
 
 
 @cache_app.default
 def show_command() -> None:
-    """What is kept of images, by backbone: features that runs share, all of which can be made anew."""
+    """Show the cached image features by backbone. All runs share them, and all can be computed again."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from gopro.clip.feature_store import ENVIRONMENT
+    from gopro.clip.prune_feature_store import kept
+
     folder = _folder()
     table = Table(box=None, pad_edge=False)
     for heading in ("backbone", "fingerprint"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("entries", "size", "last use"):
+    for heading in ("entries", "size", "last used"):
         table.add_column(heading, justify="right", no_wrap=True)
-    there = kept(folder)
-    for k in there:
-        entries = sum(file.entries for file in k.files)
-        used = _ago(max(file.used for file in k.files)) if k.files else ""
-        table.add_row(escape(k.backbone), k.folder.name, f"{entries:,}", _size(k.size), used)
-    if there:
+    stores = kept(folder)
+    for store in stores:
+        entries = sum(file.entries for file in store.files)
+        used = _ago(max(file.used for file in store.files)) if store.files else ""
+        table.add_row(escape(store.backbone), store.folder.name, f"{entries:,}", _size(store.size), used)
+    if stores:
         out.print(table)
-    total = _size(sum(k.size for k in there))
-    out.print(f"{total} in {escape(str(folder))}; {ENVIRONMENT} names another folder", highlight=False, soft_wrap=True)
+    total = _size(sum(store.size for store in stores))
+    out.line(f"{total} in {folder}; set {ENVIRONMENT} to use another folder")
 
 
 @cache_app.command(name="prune")
@@ -46,29 +49,32 @@ def prune_command(
     keep_gb: float | None = None,
     everything: Annotated[bool, Parameter(name="--all", negative=())] = False,
 ) -> None:
-    """Delete what is kept of images. Runs that are at work go on, and what they miss later is made anew.
+    """Delete cached image features. Safe while runs are at work: they compute again what they miss.
 
     Parameters
     ----------
     older_than:
-        What was not used for so many days.
+        Delete features not used for this many days.
     backbone:
-        Only of this backbone, by name or fingerprint.
+        Delete features of this backbone only, given by name or fingerprint.
     keep_gb:
-        As much, the longest unused first, as it takes for the rest to fit into so many GB.
+        Delete the least recently used features until the rest fits into this many GB.
     everything:
-        All of it.
+        Delete all of them.
     """
+    from gopro.clip.prune_feature_store import prune
+
     folder = _folder()
     files, size = prune(folder, backbone=backbone, older_than=older_than, keep_gb=keep_gb, everything=everything)
-    what = f"{files} file{'' if files == 1 else 's'}"
-    out.print(f"deleted {what}, {_size(size)}, in {escape(str(folder))}", highlight=False, soft_wrap=True)
+    out.line(f"deleted {files} {'file' if files == 1 else 'files'}, {_size(size)}, in {folder}")
 
 
 def _folder() -> Path:
+    from gopro.clip.feature_store import ENVIRONMENT, cache_folder
+
     folder = cache_folder()
     if folder is None:
-        raise InputError(f"{ENVIRONMENT} is off: nothing is kept; unset it to see what was kept before")
+        raise InputError(f"{ENVIRONMENT} is off, so features are not cached; unset it to see the default cache")
     return folder
 
 
@@ -76,8 +82,6 @@ def _size(size: int) -> str:
     return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
-def _ago(when: float) -> str:
-    days = (time.time() - when) / DAY
-    if days < 1:
-        return "today" if days < 0.5 else "a day ago"
-    return f"{days:.0f} days ago"
+def _ago(timestamp: float) -> str:
+    days = (time.time() - timestamp) / 86400
+    return "today" if days < 0.5 else "a day ago" if days < 1.5 else f"{days:.0f} days ago"

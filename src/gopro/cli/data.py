@@ -9,30 +9,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
-from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-from rich.table import Table
 
-from gopro.cli.console import DEFAULTS, bar, err, out
-from gopro.data.catalog import CATALOG, Benchmark
-from gopro.data.emoji import DEFAULT_STYLE, SETS, STYLES, emoji_dataset
-from gopro.data.example_folder import CLASSES, write_example_folder
-from gopro.data.load_dataset import load_dataset
-from gopro.data.prepare import Preparation
-from gopro.data.sources import SOURCES
-from gopro.data.verify import check
-from gopro.data.verify import images as images_of
+from gopro.cli.console import bar, err, out
+from gopro.cli.parameters import DEFAULTS
 from gopro.errors import InputError
+
+if TYPE_CHECKING:
+    from gopro.data.catalog import Benchmark
 
 data_app = App(
     name="data",
@@ -52,6 +38,13 @@ def list_command(*, root: Path | None = None, sizes: Annotated[bool, Parameter(n
     sizes:
         Also say how much disk each takes, which looks at every file.
     """
+    from rich.markup import escape
+    from rich.table import Table
+
+    from gopro.data.catalog import CATALOG
+    from gopro.data.emoji import DEFAULT_STYLE, SETS, STYLES, emoji_dataset
+    from gopro.data.sources import SOURCES
+
     if sizes and root is None:
         raise InputError("--sizes: give --root, the directory that holds the benchmarks' folders")
     table = Table(box=None, pad_edge=False)
@@ -142,6 +135,13 @@ def check_command(
     json_output:
         One JSON object in place of the lines.
     """
+    from rich.markup import escape
+
+    from gopro.data.catalog import CATALOG
+    from gopro.data.load_dataset import load_dataset
+    from gopro.data.verify import check
+    from gopro.data.verify import images as images_of
+
     if workers is not None and workers < 1:
         raise InputError(f"workers is {workers}: give at least 1")
     dataset = load_dataset(name, root)
@@ -176,6 +176,13 @@ def prepare_command(name: str, *, root: Path) -> None:
     root:
         Directory that is to hold the benchmark's folder.
     """
+    from rich.markup import escape
+
+    from gopro.data.catalog import CATALOG
+    from gopro.data.emoji import SETS
+    from gopro.data.prepare import Preparation
+    from gopro.data.sources import SOURCES
+
     if name not in CATALOG:
         known = ", ".join(CATALOG)
         built_in = "comes with the package" if name.partition(":")[0] in SETS else "is no benchmark"
@@ -207,6 +214,10 @@ def sample_command(folder: Path) -> None:
     folder:
         New folder to write.
     """
+    from rich.markup import escape
+
+    from gopro.data.example_folder import CLASSES, write_example_folder
+
     count = write_example_folder(folder)
     where = escape(str(folder))
     out.print(
@@ -220,6 +231,16 @@ def sample_command(folder: Path) -> None:
 @contextmanager
 def _transferring() -> Iterator[Callable[[str], Callable[[int, int | None], None]]]:
     """A progress bar for one download or unpacking after the other."""
+    from rich.markup import escape
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),

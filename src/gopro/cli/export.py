@@ -1,53 +1,46 @@
-"""`gopro export`: a run as a file that needs no GOPro."""
+"""`gopro export`: a run as a file that does not need GOPro."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
 
-from rich.markup import escape
-
-from gopro.cli.console import ConfigFile, bar, class_names, out
+from gopro.cli.console import bar, out
 from gopro.cli.head import agreement_in_words
-from gopro.inference.export.export import HeadWish, export_run
-from gopro.inference.export.formats import FORMATS, FormatName
-from gopro.inference.taylor_head import Agreement
+from gopro.cli.parameters import Classes, ClassesFile, ConfigFile, RunName, class_names
 
 
 def export_command(
-    run: str,
+    run: RunName,
     *,
-    classes: str | None = None,
-    classes_file: Path | None = None,
-    format: FormatName = "onnx",
-    head: HeadWish = "auto",
+    classes: Classes = None,
+    classes_file: ClassesFile = None,
+    format: Literal["onnx", "torch"] = "onnx",
+    head: Literal["auto", "exact", "first-order"] = "auto",
     preprocess: Literal["outside", "inside"] = "outside",
     output: Path | None = None,
     images: Path | None = None,
     config_file: ConfigFile = None,
 ) -> None:
-    """Write a run with fixed class names to a file that needs no GOPro, and check it against torch on real images.
+    """Export a run with fixed class names to a file that does not need GOPro, and check it on real images.
 
     Parameters
     ----------
-    run:
-        Folder of a trained run, or ORG/NAME of one on the Hugging Face Hub.
-    classes:
-        Names to choose from, separated by commas, any you like, or a .txt file of them; those of the training if not
-        given.
-    classes_file:
-        File of such names, one a line.
     format:
         An ONNX file, or one for torch.export.load.
     head:
-        Exact, or first-order, which encodes no text for an image. Auto takes the exact one where that costs little.
+        Exact, or first-order, which encodes no text at inference. Auto takes the exact one unless it would be slow.
     preprocess:
-        With inside, the graph takes 8-bit images and normalises them itself; they are resized outside in any case.
+        With inside, the file takes 8-bit images and normalises them itself. Resizing is yours to do in both cases.
     output:
-        The file; model.onnx or model.pt2 in the run's folder if not given.
+        File to write. Default: model.onnx or model.pt2 in the run's folder.
     images:
-        Folder of images to check the file on; up to 500 test images of the run's data if not given.
+        Folder of images to compare the file with torch on. Default: up to 500 test images of the run's data set.
     """
+    from gopro.inference.export.export import export_run
+    from gopro.inference.export.formats import FORMATS
+    from gopro.inference.taylor_head import Agreement
+
     names = class_names(classes, classes_file)
     with bar("images compared", None) as advance:
         done = export_run(
@@ -60,18 +53,18 @@ def export_command(
             images=images,
             on_progress=advance,
         )
-    said = done.about["head"]
-    kind = "exact head" if said["kind"] == "exact" else f"first-order head of {said['terms']} terms"
-    size = f"{done.size / 2**20:.1f} MiB"
-    runtime, (of_file, of_torch) = FORMATS[format].runtime, done.milliseconds
-    lines = [
-        f"{done.about['method']} on {len(done.about['classnames'])} classes, {kind}, {size} -> {done.path}",
-        f"Checked on {done.agreement.images} images ({done.about['check']['of']}): likeliest class as torch for "
-        f"{done.agreement.top1:.2f} %, probabilities at most {done.agreement.max:.1e} apart.",
-        f"{runtime} takes {of_file:.2f} ms an image, torch {of_torch:.2f} ms.",
-    ]
-    if said["kind"] == "first-order":
-        agreement = Agreement(**said["agreement"])
-        lines.insert(1, f"This head and the exact one, on {agreement.images} images: {agreement_in_words(agreement)}.")
-    for line in lines:
-        out.print(escape(line), highlight=False, soft_wrap=True)
+    about = done.about["head"]
+    kind = "exact head" if about["kind"] == "exact" else f"first-order head with {about['terms']} terms"
+    file_ms, torch_ms = done.milliseconds
+    out.line(
+        f"Exported {done.about['method']} for {len(done.about['classnames'])} classes to {done.path} "
+        f"({kind}, {done.size / 2**20:.1f} MiB)"
+    )
+    if about["kind"] == "first-order":
+        agreement = Agreement(**about["agreement"])
+        out.line(f"First-order head on {agreement.images} images: {agreement_in_words(agreement)}.")
+    out.line(
+        f"File compared with torch on {done.agreement.images} images ({done.about['check']['of']}): same top class for "
+        f"{done.agreement.top1:.2f} %, probabilities off by at most {done.agreement.max:.1e}."
+    )
+    out.line(f"{FORMATS[format].runtime} takes {file_ms:.2f} ms per image, torch {torch_ms:.2f} ms.")

@@ -2,62 +2,56 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.markup import escape
+from gopro.cli.console import bar, out
+from gopro.cli.parameters import Classes, ClassesFile, ConfigFile, ReaderProcesses, RunName, class_names
 
-from gopro.cli.console import ConfigFile, bar, class_names, out
-from gopro.inference.taylor_head import Agreement
-from gopro.inference.taylor_head_file import DEFAULT_ERROR, build_head, head_path
-from gopro.runs.run import load_run
+if TYPE_CHECKING:
+    from gopro.inference.taylor_head import Agreement
 
 
 def head_command(
-    run: str,
+    run: RunName,
     *,
-    classes: str | None = None,
-    classes_file: Path | None = None,
-    error: float = DEFAULT_ERROR,
-    workers: int = 2,
+    classes: Classes = None,
+    classes_file: ClassesFile = None,
+    error: float = 0.01,
+    workers: ReaderProcesses = 2,
     config_file: ConfigFile = None,
 ) -> None:
     """Build the first-order head of a run, which classifies images without encoding text.
 
     Parameters
     ----------
-    run:
-        Folder of a trained run, or ORG/NAME on the Hugging Face Hub.
-    classes:
-        Names to choose from, separated by commas, any you like; those of the training if not given.
-    classes_file:
-        File of such names, one a line.
     error:
-        Largest difference of a probability from the exact one that 99 of 100 images may have.
-    workers:
-        Processes that read images.
+        Largest probability error to allow, for 99 of 100 images. The head takes as many terms as that needs.
     """
+    from gopro.inference.taylor_head_file import build_head, head_path
+    from gopro.runs.run import load_run
+
     trained = load_run(run)
     names = class_names(classes, classes_file) or trained.method.classnames
     with bar("classes", len(names)) as advance:
         head = build_head(trained, names, error=error, workers=workers, on_progress=advance)
-    made = f"{len(names)} classes, {len(head.expansion)} terms -> {escape(str(head_path(trained, names)))}"
-    said = "exact: the text takes nothing of an image"
-    if head.agreement is not None:
-        said = f"on {head.agreement.images} images that it was not built from, {agreement_in_words(head.agreement)}"
-    out.print(f"First-order head of {escape(run)}, {made}", highlight=False, soft_wrap=True)
-    out.print(said[0].upper() + said[1:] + ".", highlight=False, soft_wrap=True)
-    if head.agreement is not None and head.agreement.p99 > error:
-        out.print(
-            f"That is more than the error asked for, {error:g}: 99 of 100 images keep to {head.agreement.p99:.4f}, "
-            "and more terms would hardly come nearer. Where it matters, use the exact head.",
-            highlight=False,
-            soft_wrap=True,
+    out.line(
+        f"First-order head of {run} for {len(names)} classes, {len(head.expansion)} terms, written to "
+        f"{head_path(trained, names)}"
+    )
+    if head.agreement is None:
+        out.line("It is exact: the text features of this method do not depend on the image.")
+        return
+    out.line(f"On {head.agreement.images} images not used to build it: {agreement_in_words(head.agreement)}.")
+    if head.agreement.p99 > error:
+        out.line(
+            f"The error is larger than the {error:g} you asked for: {head.agreement.p99:.4f} for 99 of 100 images, "
+            "and more terms would hardly reduce it. Use the exact head if that matters to you."
         )
 
 
 def agreement_in_words(agreement: Agreement) -> str:
-    """For a line of output."""
+    """Describe how far an approximate head agrees with the exact one."""
     return (
-        f"likeliest class as exact for {agreement.top1:.2f} %, probabilities at most {agreement.max:.4f} apart, "
-        f"{agreement.mean:.4f} in the mean over images"
+        f"same top class as the exact head for {agreement.top1:.2f} %, probabilities off by at most "
+        f"{agreement.max:.4f}, {agreement.mean:.4f} on average"
     )

@@ -1,67 +1,68 @@
-"""`gopro methods`: which methods there are, what each learns and what can be set of it."""
+"""`gopro methods`: the methods, what each learns, and its settings."""
 
 from __future__ import annotations
 
-import ast
 import inspect
 import sys
-import textwrap
 import time
-from itertools import pairwise
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-import torch
 from cyclopts import Parameter
-from rich.table import Table
 
 from gopro.cli.console import bar, out
-from gopro.clip.backbone import Backbone, load_backbone
-from gopro.methods.base import Method
-from gopro.methods.registry import METHODS, build_method, parse_method
+
+if TYPE_CHECKING:
+    from gopro.clip.backbone import Backbone
+    from gopro.methods.base import Method
 
 CLASSES, SHOTS, BATCH = 50, 16, 16
 
 
 def methods_command(method: str | None = None, *, measure: Annotated[bool, Parameter(negative=())] = False) -> None:
-    """The methods, or one with all its settings.
+    """List the methods, or describe one with all its settings.
 
     Parameters
     ----------
     method:
-        Method to describe, with settings if wanted: gopro[con=0].
+        Method to describe, with settings if you like: gopro[con=0].
     measure:
-        Also time a training step of each against CoOp's, on this machine.
+        Also time a training step of each method on this machine, relative to CoOp's.
     """
     if method is not None:
         _describe(method)
         return
+    from rich.table import Table
+
+    from gopro.clip.backbone import load_backbone
+    from gopro.methods.registry import METHODS
+
     backbone = load_backbone()
     seconds = _step_seconds(backbone) if measure else {}
     table = Table(box=None, pad_edge=False)
     table.add_column("method", no_wrap=True)
     table.add_column("learned", justify="right", no_wrap=True)
-    table.add_column("how", no_wrap=True)
+    table.add_column("trained", no_wrap=True)
     if measure:
         table.add_column("step", justify="right", no_wrap=True)
-    table.add_column("what it is", overflow="fold")
+    table.add_column("description", overflow="fold")
     for name in METHODS:
-        built = _built(name, backbone)
-        row = [name, f"{_learned(built):,}", _how(built)]
+        built = _build(name, backbone)
+        row = [name, f"{_learned(built):,}", _training(built)]
         if measure:
             row.append(f"{seconds[name] / seconds['coop']:.1f} x" if name in seconds else "")
         table.add_row(*row, _summary(type(built)))
     out.print(table, markup=False, highlight=False)
-    notes = [
-        f"learned: parameters on the embedded backbone, for {CLASSES} classes of {SHOTS} images.",
-        "Settings of one: gopro methods NAME",
-    ]
+    out.line(f"learned: parameters on the embedded backbone, for {CLASSES} classes with {SHOTS} images each.")
     if measure:
-        notes.insert(1, f"step: time of a training step of {BATCH} images and {CLASSES} classes, CoOp's being 1.")
-    for note in notes:
-        out.print(note, highlight=False, soft_wrap=True)
+        out.line(f"step: time of a training step of {BATCH} images and {CLASSES} classes, relative to CoOp's.")
+    out.line("Settings of a method: gopro methods NAME")
 
 
 def _describe(spec: str) -> None:
+    from rich.table import Table
+
+    from gopro.methods.registry import parse_method
+
     kind, config = parse_method(spec)
     paragraphs = [" ".join(paragraph.split()) for paragraph in (inspect.getdoc(kind) or "").split("\n\n")]
     out.print("\n\n".join(paragraphs), markup=False, highlight=False)
@@ -69,37 +70,32 @@ def _describe(spec: str) -> None:
         recipe = kind.recipe
         out.print(
             f"\nTrained with {recipe.optimizer}, learning rate {recipe.lr:g}, {recipe.epochs} epochs, batches of "
-            f"{recipe.batch}, weight decay {recipe.weight_decay:g}, unless told otherwise.",
+            f"{recipe.batch}, weight decay {recipe.weight_decay:g} by default.",
             highlight=False,
         )
     table = Table(box=None, pad_edge=False)
-    for heading in ("setting", "value", "may be"):
+    for heading in ("setting", "value", "allowed", "description"):
         table.add_column(heading, overflow="fold")
-    table.add_column("what it is", overflow="fold")
     docs = field_docs(type(config))
     for name, hint in get_type_hints(type(config)).items():
         value = getattr(config, name)
-        said = "the data set's" if name == "template" and value is None else _text(value)
-        table.add_row(name, said, _choices(hint), docs.get(name, ""))
+        text = "the data set's" if name == "template" and value is None else _text(value)
+        table.add_row(name, text, _choices(hint), docs.get(name, ""))
     out.print()
     out.print(table, markup=False, highlight=False)
-    out.print(f"Set them as in: --method '{spec.partition('[')[0]}[key=value,...]'", markup=False, highlight=False)
+    out.line(f"To change them: --method '{spec.partition('[')[0]}[key=value,...]'")
 
 
 def field_docs(config: type) -> dict[str, str]:
-    """The string below each field of a dataclass, its bases' included, in one line."""
-    docs: dict[str, str] = {}
-    for base in reversed(config.__mro__[:-1]):
-        [definition] = ast.parse(textwrap.dedent(inspect.getsource(base))).body
-        body = definition.body if isinstance(definition, ast.ClassDef) else []
-        for field, below in pairwise(body):
-            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
-                docs[field.target.id] = " ".join(str(ast.literal_eval(below.value)).split())
-    return docs
+    """Return the docstring below each field of a dataclass, inherited fields included."""
+    from docstring_parser import parse_from_object
+
+    parsed = [param for base in reversed(config.__mro__[:-1]) for param in parse_from_object(base).params]
+    return {param.arg_name: " ".join((param.description or "").split()) for param in parsed}
 
 
 def _choices(hint: Any) -> str:
-    """A setting's type for a person: `float`, `int or null`, `view or shared`."""
+    """Describe the values that a type hint allows: `float`, `int or null`, `view or shared`."""
     if get_origin(hint) is Literal:
         return " or ".join(map(str, get_args(hint)))
     if get_args(hint):
@@ -109,23 +105,29 @@ def _choices(hint: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    """A value as it is written in a spec."""
+    """Format a value as it is written in a method spec."""
     return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
 
 
 def _summary(kind: type[Method]) -> str:
-    """One line: of the method's file, or where it builds on another method, of its class."""
+    """Return one line about a method: that of its module, or of its class if it builds on another method."""
+    from gopro.methods.registry import METHODS
+
     if kind.__base__ in {other for other, _ in METHODS.values()}:
         return (kind.__doc__ or "").partition("\n")[0].partition(" (")[0].rstrip(".") + "."
     return (sys.modules[kind.__module__].__doc__ or "").partition("\n")[0]
 
 
-def _built(name: str, backbone: Backbone) -> Method:
+def _build(name: str, backbone: Backbone) -> Method:
+    from gopro.methods.registry import build_method
+
     return build_method(name, backbone, [f"thing {i}" for i in range(CLASSES)], "a photo of a {}.")
 
 
 def _learned(method: Method) -> int:
-    """How many parameters it has once it has seen its images, for which one image stands here."""
+    """Count the parameters; a method that solves for some is first given one image in the place of all."""
+    import torch
+
     if method.solves:
         size = method.backbone.preprocess.size
         images = method.encode(torch.zeros(1, 3, size, size))[torch.zeros(CLASSES * SHOTS, dtype=torch.long)]
@@ -133,27 +135,32 @@ def _learned(method: Method) -> int:
     return sum(parameter.numel() for parameter in method.parameters())
 
 
-def _how(method: Method) -> str:
+def _training(method: Method) -> str:
+    """Describe how a method is trained."""
     solved, stepped = method.solves, method.recipe is not None
     return ("at once, then steps" if stepped else "at once") if solved else "in steps" if stepped else "not at all"
 
 
 def _step_seconds(backbone: Backbone) -> dict[str, float]:
-    """The shortest of three training steps of each method that has steps."""
+    """Measure the fastest of three training steps of each method that is trained in steps."""
+    import torch
+
+    from gopro.methods.registry import METHODS
+
     size = backbone.preprocess.size
     stepped = [name for name, (kind, _) in METHODS.items() if kind.recipe is not None]
     seconds = {}
     with bar("methods", len(stepped)) as advance:
         for name in stepped:
-            method = _built(name, backbone)
+            method = _build(name, backbone)
             _learned(method)
             method.train()
             images = torch.randn(len(method.views), BATCH, 3, size, size)
-            took = []
+            times = []
             for _ in range(3):
                 started = time.perf_counter()
                 torch.stack(list(method(method.encode(images), torch.arange(BATCH)).values())).sum().backward()
-                took.append(time.perf_counter() - started)
-            seconds[name] = min(took)
+                times.append(time.perf_counter() - started)
+            seconds[name] = min(times)
             advance(1)
     return seconds

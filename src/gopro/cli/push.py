@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.markup import escape
 
-from gopro.cli.console import ConfigFile, out
-from gopro.runs.push import push
+from gopro.cli.console import out
+from gopro.cli.parameters import ConfigFile
 
 
 def push_command(
@@ -22,26 +21,28 @@ def push_command(
     revision: str | None = None,
     config_file: ConfigFile = None,
 ) -> None:
-    """Put a trained run on the Hugging Face Hub, with a model card made of it.
+    """Upload a trained run to the Hugging Face Hub, with a model card.
 
-    The token is the one that hf auth login keeps, or HF_TOKEN.
+    Log in with hf auth login first, or set HF_TOKEN.
 
     Parameters
     ----------
     run:
         Folder of a trained run.
     repository:
-        ORG/NAME on the Hub, made if there is none.
+        ORG/NAME on the Hub; it is created if it does not exist.
     license:
-        Licence of what was learned, as the Hub calls it: mit, cc-by-4.0, ...
+        Licence of the learned weights, by the Hub's identifier: mit, cc-by-4.0, ...
     results:
-        The results.jsonl of the benchmark that the run is part of; found by itself where the run lies beside it.
+        The results.jsonl of the benchmark the run is part of. Default: the one gopro benchmark wrote next to runs/.
     private:
-        Make the repository one that only those may see whom you let.
+        Create the repository as private.
     revision:
-        Branch to commit to, made if there is none; main if not given.
+        Branch to commit to, created if it does not exist. Default: main.
     """
+    from gopro.runs.push import push
+
     address = push(run, repository, license=license, results=results, private=private, revision=revision)
     name = repository if revision is None else f"{repository}@{revision}"
-    out.print(f"{escape(run)} is on the Hub: {escape(address)}", highlight=False, soft_wrap=True)
-    out.print(f"Next: gopro predict {escape(name)} IMAGES", highlight=False, soft_wrap=True)
+    out.line(f"Uploaded {run} to {address}")
+    out.line(f"Next: gopro predict {name} IMAGES")

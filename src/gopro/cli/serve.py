@@ -7,9 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
-from gopro.cli.console import ConfigFile, Flat, err
+from gopro.cli.console import err
+from gopro.cli.parameters import ConfigFile, Flat
 from gopro.errors import InputError
-from gopro.inference.classifier import load
 from gopro.inference.serve.limits import Limits
 
 EXTRA = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
@@ -51,6 +51,7 @@ def serve_command(
     """
     if missing := [name for name in EXTRA if find_spec(name) is None]:
         raise InputError(f"gopro serve needs more packages ({', '.join(missing)}): pip install '.[serve]'")
+    from gopro.inference.classifier import load
     from gopro.inference.serve.app import make_app
     from gopro.inference.serve.auth import checked_key, read_key
     from gopro.inference.serve.server import bound, run_server

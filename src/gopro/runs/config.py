@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
-from gopro.clip.backbone import EMBEDDED
 from gopro.data.dataset import ClassHalf
 from gopro.errors import InputError
-from gopro.methods.base import Recipe
-from gopro.methods.registry import fits
+
+if TYPE_CHECKING:
+    from gopro.methods.base import Recipe
 
 NonFinite = Literal["stop", "skip"]
 
@@ -80,7 +80,7 @@ class TrainConfig(TrainSettings):
     """Folder that the run is written to."""
     method: str = "gopro"
     """Method, with settings if wanted: gopro[con=0]."""
-    backbone: str = EMBEDDED
+    backbone: str = "emoji"
     """CLIP to build on: emoji, ARCHITECTURE:TAG, ARCHITECTURE:FILE or openai:FILE."""
     shots: int = 16
     """Training images a class."""
@@ -102,6 +102,8 @@ class TrainConfig(TrainSettings):
         Raises:
             KeyError, TypeError: a value is missing, unknown or of another kind.
         """
+        from gopro.methods.registry import fits  # imports torch, which the command line's help must not wait for
+
         paths = {"output": str, "root": str | None}
         for name, hint in get_type_hints(TrainConfig).items():
             if name in values and not fits(values[name], paths.get(name, hint)):

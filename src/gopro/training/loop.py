@@ -12,8 +12,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from gopro.data.dataset import Sample
-from gopro.data.transforms import CROP
+from gopro.data.dataset import CROP, Sample
 from gopro.distributed import SINGLE_PROCESS, Ranks
 from gopro.inference.evaluate import encode_samples, evaluate, evaluate_images
 from gopro.methods.base import Method, Recipe

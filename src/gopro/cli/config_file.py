@@ -1,29 +1,29 @@
-"""A `--config` file: settings as `key: value` lines, and nothing else that YAML can say."""
+"""A `--config` file: `key: value` lines and nothing else that YAML can express."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from gopro.errors import InputError
 
 
-def read_settings(path: Path) -> dict[str, Any]:
-    """The settings in a YAML file, each a value or a list of values.
+def read_config_file(path: Path) -> dict[str, Any]:
+    """Read the settings of a YAML file, each a value or a list of values.
 
-    Objects of Python are refused by the safe loader, and what nests by the rule above, so that aliases of aliases, of
-    which a short file can make billions, come to nothing.
+    The safe loader refuses Python objects. Nested values are refused here, which also disarms aliases of aliases: a
+    few lines of those can expand to billions of values.
 
     Raises:
-        InputError: there is no such file, it is no YAML, or it holds something else.
+        InputError: the file does not exist, is not YAML, or holds something else.
     """
+    import yaml
+
     if not path.is_file():
         raise InputError(f"--config {path}: no such file")
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:  # ValueError: 2026-99-99, or no UTF-8
+    except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:  # ValueError: 2026-99-99, or not UTF-8
         raise InputError(f"--config {path} is not YAML: {' '.join(str(error).split())[:300]}") from error
     if not isinstance(content, dict):
         raise InputError(f"--config {path}: expected settings as `key: value` lines")

@@ -1,0 +1,81 @@
+"""`gopro eval`: the accuracy of a run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Literal
+
+from gopro.cli.console import bar, out
+from gopro.cli.head import agreement_in_words
+from gopro.cli.parameters import ConfigFile, ReaderProcesses, Root, RunName
+from gopro.data.dataset import ClassHalf
+
+
+def eval_command(
+    run: RunName,
+    *,
+    data: str | None = None,
+    root: Root = None,
+    classes: ClassHalf = "all",
+    head: Literal["exact", "first-order"] = "exact",
+    workers: ReaderProcesses = 2,
+    config_file: ConfigFile = None,
+) -> None:
+    """Measure the accuracy of a run on the test images of a data set.
+
+    Parameters
+    ----------
+    data:
+        Data set, as in gopro train. Default: the one the run was trained on.
+    classes:
+        Classes to tell apart: all, or the base or new half.
+    head:
+        With first-order, evaluate the first-order head as well and compare it with the exact one. The head is built
+        first if the run has none for these classes.
+    """
+    from gopro.benchmark.worker import evaluation_figures
+    from gopro.data.load_dataset import load_dataset
+    from gopro.files import slug, write_json
+    from gopro.inference.evaluate import evaluate_images
+    from gopro.inference.taylor_head import Agreement
+    from gopro.inference.taylor_head_file import load_or_build_head
+    from gopro.runs.run import load_run
+
+    trained = load_run(run)
+    dataset = trained.dataset(root) if data is None else load_dataset(data, root or trained.config.root)
+    dataset = dataset.half(classes)
+    with bar("images", len(dataset.test)) as advance:
+        method = trained.method.for_classes(dataset.classnames)
+        result = evaluate_images(method, dataset.test, workers=workers, on_progress=advance)
+    row = {
+        "data": dataset.name,
+        "classes": classes,
+        "method": trained.config.method,
+        **evaluation_figures(result),
+        "per_class": [
+            {"class": name, "accuracy": None if accuracy is None else round(accuracy, 4)}
+            for name, accuracy in zip(dataset.classnames, result.per_class, strict=True)
+        ],
+    }
+    head_line = None
+    if head == "first-order":
+        with bar("classes", len(dataset.classnames)) as advance:
+            first_order = load_or_build_head(trained, dataset.classnames, workers=workers, on_progress=advance)
+        with bar("images", len(dataset.test)) as advance:
+            approximate = evaluate_images(first_order, dataset.test, workers=workers, on_progress=advance)
+        agreement = Agreement.between(result.probabilities, approximate.probabilities)
+        terms = len(first_order.expansion)
+        row["first_order"] = {**evaluation_figures(approximate), "terms": terms, "agreement": asdict(agreement)}
+        head_line = (
+            f"first-order head with {terms} terms: accuracy {approximate.accuracy:.2f} %, per-class mean "
+            f"{approximate.macro_accuracy:.2f} %, {approximate.seconds:.1f} s; {agreement_in_words(agreement)}"
+        )
+    path = trained.made / f"eval-{slug(dataset.name)}-{classes}.json"
+    write_json(path, row)
+    out.line(
+        f"{dataset.name}, {classes} classes: accuracy {result.accuracy:.2f} %, per-class mean "
+        f"{result.macro_accuracy:.2f} % on {result.n} images of {len(dataset.classnames)} classes in "
+        f"{result.seconds:.1f} s; details in {path}"
+    )
+    if head_line is not None:
+        out.line(head_line)

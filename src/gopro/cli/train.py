@@ -1,0 +1,55 @@
+"""`gopro train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from gopro.cli.console import out, steps
+from gopro.cli.parameters import ConfigFile, Flat
+from gopro.errors import InputError
+from gopro.runs.config import TrainConfig
+
+
+def train_command(
+    config: Annotated[TrainConfig | None, Flat] = None,
+    *,
+    resume_from: Annotated[Path | None, Parameter(name="--resume", help="Continue an interrupted run.")] = None,
+    devices: int | None = None,
+    config_file: ConfigFile = None,
+) -> None:
+    """Train a method on a few labelled images per class.
+
+    Parameters
+    ----------
+    devices:
+        Devices of this machine to train on at once, with the same result. Default: one, or under torchrun and SLURM
+        one for each process they started.
+    """
+    from gopro.runs.run import read_cost
+    from gopro.training.devices import started
+    from gopro.training.train import resume, train
+
+    place = None if devices == 1 else started()
+    prints = place is None or place.rank == 0  # one of several processes
+    with steps(visible=prints) as (on_step, on_fill):
+        if resume_from is not None:
+            if config is not None:
+                raise InputError("--resume: the run keeps its settings; give no other flag than --devices")
+            run = resume(resume_from, devices=devices, on_step=on_step, on_fill=on_fill)
+        elif config is None:
+            raise InputError("no data to train on: give --data DATA --output RUN (see gopro train --help)")
+        else:
+            run = train(config, devices=devices, on_step=on_step, on_fill=on_fill)
+    if not prints:
+        return
+    classes = f"{len(run.method.classnames)} classes of {run.data}"
+    if run.method.learns:
+        out.line(f"Trained {run.config.method} on {classes}.")
+    else:
+        out.line(f"{run.config.method} needs no training; it is ready for {classes}.")
+    if skipped := read_cost(run.folder).skipped_steps:
+        out.line(f"Skipped {skipped} steps, whose loss or gradient was not finite.")
+    out.line(f"Next: gopro predict {run.folder} IMAGES")
