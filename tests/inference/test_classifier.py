@@ -1,5 +1,6 @@
-"""Images in, names out, from Python: whatever an image is handed in as, it is the same image."""
+"""The classifier from Python: images in every form, class names out, and refusals in one line."""
 
+import doctest
 import io
 import threading
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from gopro.data.image_file import ImageFile
 from gopro.data.loader import eval_batches
 from gopro.data.prefetch import decode_ahead
 from gopro.errors import InputError
+from gopro.inference import classifier as classifier_module
 from gopro.inference.classifier import Classifier
 from gopro.methods.registry import METHODS, build_method
 
@@ -35,7 +37,7 @@ def classifier(tiny: Backbone) -> Classifier:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         method = build_method("gopro", tiny, NAMES, "a photo of a {}.")
-        for parameter in method.parameters():  # so that it isn't zero-shot CLIP
+        for parameter in method.parameters():  # away from zero-shot CLIP
             torch.nn.init.normal_(parameter, std=0.1)
     return Classifier(method)
 
@@ -50,7 +52,18 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "pics"
 
 
-def test_a_image_is_the_same_in_every_form(classifier: Classifier, tmp_path: Path) -> None:
+def test_the_examples_of_the_docstrings_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    gopro.train(gopro.TrainConfig(data="emoji-activities", method="zeroshot", output=Path("runs/activities")))
+    dataset = gopro.load_dataset("emoji-activities")
+    for name in ("bullseye", "joystick"):
+        label = dataset.classnames.index(name)
+        next(sample for sample in dataset.test if sample.label == label).image.open().save(f"{name}.png")
+    result = doctest.testmod(classifier_module, extraglobs={"gopro": gopro})
+    assert result.attempted > 20 and result.failed == 0
+
+
+def test_an_image_gives_the_same_result_in_every_form(classifier: Classifier, tmp_path: Path) -> None:
     image = scene(1)
     image.save(tmp_path / "p.png")
     array = np.asarray(image)
@@ -75,13 +88,13 @@ def test_a_image_is_the_same_in_every_form(classifier: Classifier, tmp_path: Pat
     assert expected.shape == (4,) and expected.dtype == np.float32 and expected.sum() == pytest.approx(1, abs=1e-5)
     for form in forms:
         np.testing.assert_array_equal(classifier.predict_proba(form), expected)
-    together = [*forms, np.stack([array, array]), (tensor / 255)[None], tmp_path]
-    many = classifier.predict_proba(together, batch=5)
+    mixed = [*forms, np.stack([array, array]), (tensor / 255)[None], tmp_path]
+    many = classifier.predict_proba(mixed, batch=5)
     assert many.shape == (len(forms) + 4, 4)
     np.testing.assert_allclose(many, np.tile(expected, (len(many), 1)), atol=1e-6)
 
 
-def test_grey_images_have_one_channel_or_none(classifier: Classifier) -> None:
+def test_grey_images_may_have_one_channel_or_none(classifier: Classifier) -> None:
     grey = np.asarray(scene(2).convert("L"))
     expected = classifier.predict_proba(Image.fromarray(grey))
     for form in (grey, grey[..., None], torch.tensor(grey), torch.tensor(grey)[None], grey / 255):
@@ -89,17 +102,17 @@ def test_grey_images_have_one_channel_or_none(classifier: Classifier) -> None:
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
-def test_an_opened_image_is_turned_as_its_file_is(classifier: Classifier, tmp_path: Path, orientation: int) -> None:
+def test_an_opened_image_is_rotated_as_its_file_is(classifier: Classifier, tmp_path: Path, orientation: int) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     scene(3).save(tmp_path / "p.png", exif=exif)
     opened = Image.open(tmp_path / "p.png")
     np.testing.assert_array_equal(classifier.predict_proba(opened), classifier.predict_proba(tmp_path / "p.png"))
-    worked_on = Image.open(tmp_path / "p.png").crop((0, 0, 50, 40))  # still has the tag, and stands as it is
-    np.testing.assert_array_equal(classifier.predict_proba(worked_on), classifier.predict_proba(scene(3)))
+    cropped = Image.open(tmp_path / "p.png").crop((0, 0, 50, 40))  # still has the tag, but is taken as it is
+    np.testing.assert_array_equal(classifier.predict_proba(cropped), classifier.predict_proba(scene(3)))
 
 
-def test_sixteen_bits_and_transparency_are_as_in_files(classifier: Classifier, tmp_path: Path) -> None:
+def test_opened_images_of_any_mode_give_the_result_of_their_file(classifier: Classifier, tmp_path: Path) -> None:
     deep = Image.fromarray(np.asarray(scene(4).convert("L")).astype(np.uint16) * 257)
     clear = scene(5).convert("RGBA")
     clear.putalpha(scene(6).convert("L"))
@@ -109,17 +122,17 @@ def test_sixteen_bits_and_transparency_are_as_in_files(classifier: Classifier, t
         np.testing.assert_array_equal(classifier.predict_proba(image), classifier.predict_proba(path))
 
 
-def test_one_gives_one_answer_and_several_a_list(classifier: Classifier, folder: Path) -> None:
+def test_one_image_gives_a_result_and_several_a_list(classifier: Classifier, folder: Path) -> None:
     names = set(NAMES)
     one = classifier.predict(folder / "a.png")
     assert isinstance(one, str) and one in names
     top = classifier.predict(folder / "a.png", top_k=3)
     assert [type(p) for p in top] == [gopro.Prediction] * 3 and top[0].name == one
     assert top[0].probability >= top[1].probability >= top[2].probability
-    assert len(classifier.predict(scene(1), top_k=9)) == 4  # as many as there are
+    assert len(classifier.predict(scene(1), top_k=9)) == 4  # at most the number of classes
     for several in ([folder / "a.png"], (scene(1),), iter([scene(1)]), np.asarray(scene(1))[None]):
-        answers = classifier.predict(several)
-        assert isinstance(answers, list) and len(answers) == 1 and answers[0] in names
+        results = classifier.predict(several)
+        assert isinstance(results, list) and len(results) == 1 and results[0] in names
     assert classifier.predict([scene(1)], top_k=1)[0][0].name in names
 
 
@@ -131,19 +144,19 @@ def test_probabilities_are_in_the_order_of_classes_(classifier: Classifier, fold
         assert {p.name: p.probability for p in ranked} == dict(zip(NAMES, row.tolist(), strict=True))
 
 
-def test_a_folder_is_its_images_in_order(classifier: Classifier, folder: Path) -> None:
-    found = gopro.find_images(folder)
-    assert [path.relative_to(folder).as_posix() for path in found] == [
+def test_a_folder_gives_its_images_in_order(classifier: Classifier, folder: Path) -> None:
+    paths = gopro.find_images(folder)
+    assert [path.relative_to(folder).as_posix() for path in paths] == [
         "a.png",
         "b.png",
         "deep/c.PNG",
         "deep/ünïcode 日本/é.png",
     ]
-    for again in (folder, str(folder), np.array([str(path) for path in found])):
-        np.testing.assert_array_equal(classifier.features(again), classifier.features(found))
+    for images in (folder, str(folder), np.array([str(path) for path in paths])):
+        np.testing.assert_array_equal(classifier.features(images), classifier.features(paths))
 
 
-def test_other_names_score_as_if_they_had_been_there_from_the_start(classifier: Classifier) -> None:
+def test_a_class_has_the_same_logit_among_other_classes(classifier: Classifier) -> None:
     names = ["teapot", "sail", "red fox"]
     other = classifier.for_classes(iter(names))
     assert list(other.classes_) == names and list(classifier.classes_) == NAMES
@@ -154,13 +167,13 @@ def test_other_names_score_as_if_they_had_been_there_from_the_start(classifier: 
 
 
 @pytest.mark.parametrize("spec", sorted(METHODS))
-def test_every_method_has_features_and_they_give_its_probabilities(spec: str, tiny: Backbone) -> None:
-    """Unit length, one image's not depending on the others; with the text features where logits are made of these."""
+def test_the_features_of_every_method_give_its_probabilities(spec: str, tiny: Backbone) -> None:
+    """They have unit length, and those of an image do not depend on the rest of its batch."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        # MMRL predicts trained names by a second feature of an image too, unless told not to
+        # without fuse=false, MMRL uses a second feature of an image to predict trained names
         method = build_method("mmrl[fuse=false]" if spec == "mmrl" else spec, tiny, NAMES, "a photo of a {}.")
-        for parameter in method.parameters():  # so that it isn't zero-shot CLIP
+        for parameter in method.parameters():  # away from zero-shot CLIP
             torch.nn.init.normal_(parameter, std=0.1)
     classifier, images = Classifier(method), [scene(1), scene(2)]
     features = classifier.features(images)
@@ -180,7 +193,7 @@ def test_every_method_has_features_and_they_give_its_probabilities(spec: str, ti
     np.testing.assert_allclose(classifier.predict_proba(images), expected, atol=1e-5)
 
 
-def test_gopros_features_are_not_clips(classifier: Classifier) -> None:
+def test_gopro_transforms_image_features_and_conditions_text_features(classifier: Classifier) -> None:
     embeddings = Classifier(build_method("zeroshot", classifier.method.backbone, NAMES, "a {}.")).features(scene(1))
     assert np.abs(classifier.features(scene(1)) - embeddings).max() > 0.01
     one, other = classifier.text_features([scene(1), scene(2)])
@@ -188,7 +201,7 @@ def test_gopros_features_are_not_clips(classifier: Classifier) -> None:
 
 
 HWC = np.zeros((8, 8, 3), np.uint8)
-WRONG = {
+INVALID = {
     "nothing": ([], "there are none"),
     "an empty batch": (np.zeros((0, 8, 8, 3), np.uint8), "there are none"),
     "a number": (3, "images: a int"),
@@ -213,9 +226,9 @@ WRONG = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("what", WRONG)
-def test_what_is_no_image_is_named(classifier: Classifier, what: str) -> None:
-    images, words = WRONG[what]
+@pytest.mark.parametrize("case", INVALID)
+def test_an_invalid_image_is_named(classifier: Classifier, case: str) -> None:
+    images, words = INVALID[case]
     for method in (classifier.predict, classifier.predict_proba, classifier.features, classifier.text_features):
         with pytest.raises(InputError) as caught:
             method(images)
@@ -229,24 +242,24 @@ def test_what_is_no_image_is_named(classifier: Classifier, what: str) -> None:
     value=st.sampled_from([0, 1, 0.5, 255, -1, float("nan"), float("inf")]),
     torch_like=st.booleans(),
 )
-def test_any_array_is_answered_or_refused_in_one_line(classifier, shape, dtype, value, torch_like) -> None:
+def test_any_array_is_classified_or_refused_in_one_line(classifier, shape, dtype, value, torch_like) -> None:
     with np.errstate(all="ignore"):
         array = np.full(shape, value).astype(dtype)
-    given = torch.from_numpy(array) if torch_like and dtype != "object" else array
+    images = torch.from_numpy(array) if torch_like and dtype != "object" else array
     try:
-        answer = classifier.predict(given)
+        result = classifier.predict(images)
     except InputError as error:
         assert "images" in str(error) and "\n" not in str(error)
     else:
-        assert answer in NAMES if array.ndim < 4 else len(answer) == len(array)
+        assert result in NAMES if array.ndim < 4 else len(result) == len(array)
 
 
-def test_wrong_settings_are_named(classifier: Classifier) -> None:
+def test_invalid_settings_are_named(classifier: Classifier) -> None:
     for call, words in {
         lambda: classifier.predict(scene(1), top_k=0): "top_k is 0",
         lambda: classifier.predict(scene(1), top_k="2"): "top_k is '2'",  # pyright: ignore
         lambda: classifier.predict(scene(1), batch=0): "batch is 0",
-        lambda: classifier.stream([], top_k=0): "top_k is 0",  # at once, not when it is asked
+        lambda: classifier.stream([], top_k=0): "top_k is 0",  # before the first answer is requested
         lambda: classifier.for_classes("red fox"): "give a list of names",
         lambda: classifier.for_classes(["red fox", " "]): "class name ' '",
         lambda: classifier.for_classes([]): "no class names",
@@ -258,7 +271,7 @@ def test_wrong_settings_are_named(classifier: Classifier) -> None:
             call()
 
 
-def test_folders_without_images_and_with_broken_ones_are_errors(classifier: Classifier, tmp_path: Path) -> None:
+def test_an_empty_folder_and_a_broken_image_are_errors(classifier: Classifier, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(InputError, match="no images in this folder"):
         classifier.predict(tmp_path)
@@ -275,10 +288,10 @@ def test_a_damaged_opened_image_is_named(classifier: Classifier) -> None:
         classifier.predict([scene(1), damaged])
 
 
-def test_a_stream_answers_in_order_and_goes_on_after_what_cannot_be_read(classifier: Classifier, folder: Path) -> None:
+def test_a_stream_keeps_the_order_and_skips_unreadable_images(classifier: Classifier, folder: Path) -> None:
     (folder / "a2.png").write_bytes(b"broken")
-    given = [folder, "missing.png", *[folder / "a.png"] * 5]
-    answers = list(classifier.stream(given, top_k=2, batch=3, workers=2))
+    images = [folder, "missing.png", *[folder / "a.png"] * 5]
+    answers = list(classifier.stream(images, top_k=2, batch=3, workers=2))
     expected = [*map(str, gopro.find_images(folder)), "missing.png", *[str(folder / "a.png")] * 5]
     assert [answer.image for answer in answers] == expected
     failed = [answer for answer in answers if answer.error]
@@ -293,33 +306,33 @@ def test_a_stream_answers_in_order_and_goes_on_after_what_cannot_be_read(classif
 
 
 def test_a_stream_reads_no_further_ahead_than_two_batches(classifier: Classifier) -> None:
-    asked = 0
+    requested = 0
 
     def endless() -> Iterator[Image.Image]:
-        nonlocal asked
+        nonlocal requested
         while True:
-            asked += 1
-            yield scene(asked % 7)
+            requested += 1
+            yield scene(requested % 7)
 
-    others = set(threading.enumerate())
+    before = set(threading.enumerate())
     answers = classifier.stream(endless(), batch=4, workers=2)
     for _ in range(40):
         next(answers)
-    assert asked <= 40 + 2 * 4 + 1 + 4
-    own = set(threading.enumerate()) - others
+    assert requested <= 40 + 2 * 4 + 1 + 4
+    own = set(threading.enumerate()) - before
     answers.close()
-    for thread in own:  # the one that reads too
+    for thread in own:
         thread.join(60)
         assert not thread.is_alive(), thread
     assert {thread.name for thread in own} == {"images", "decode_0", "decode_1"}
 
 
-def test_a_source_that_pauses_is_answered_meanwhile(classifier: Classifier) -> None:
+def test_a_stream_answers_while_its_source_pauses(classifier: Classifier) -> None:
     answered = threading.Event()
 
     def slow() -> Iterator[Image.Image]:
         yield scene(1)
-        assert answered.wait(60)  # for the answer to the image before
+        assert answered.wait(60)  # until the first image has been answered
         yield scene(2)
 
     answers = classifier.stream(slow(), batch=64)
@@ -328,7 +341,7 @@ def test_a_source_that_pauses_is_answered_meanwhile(classifier: Classifier) -> N
     assert len(list(answers)) == 1
 
 
-def test_an_error_of_the_source_is_raised_as_it_is(classifier: Classifier) -> None:
+def test_an_error_of_the_source_reaches_the_caller(classifier: Classifier) -> None:
     def faulty() -> Iterator[Image.Image]:
         yield scene(1)
         raise KeyError("mine")
@@ -337,7 +350,7 @@ def test_an_error_of_the_source_is_raised_as_it_is(classifier: Classifier) -> No
         classifier.predict(faulty())
 
 
-def test_decoding_in_threads_changes_nothing(tmp_path: Path, classifier: Classifier) -> None:
+def test_threads_decode_in_order_and_bit_for_bit(tmp_path: Path, classifier: Classifier) -> None:
     paths = []
     for i in range(30):
         paths.append(tmp_path / f"{i}.png")
@@ -350,11 +363,11 @@ def test_decoding_in_threads_changes_nothing(tmp_path: Path, classifier: Classif
             assert isinstance(image, torch.Tensor) and torch.equal(image, expected)
 
 
-def test_real_images_are_answered_as_by_evaluation(shared: Path) -> None:
-    """Caltech101's images of four classes with the embedded CLIP, against the evaluation's own loader."""
+def test_real_images_are_classified_as_in_evaluation(shared: Path) -> None:
+    """Images of four classes of Caltech101, with the embedded CLIP, against the loader of the evaluation."""
     dataset = gopro.load_dataset("caltech101", shared / "datasets")
-    wanted = [dataset.classnames.index(name) for name in ("sunflower", "cup", "stop sign", "grand piano")]
-    samples = [sample for sample in dataset.test if sample.label in wanted]
+    labels = [dataset.classnames.index(name) for name in ("sunflower", "cup", "stop sign", "grand piano")]
+    samples = [sample for sample in dataset.test if sample.label in labels]
     classifier = Classifier(build_method("zeroshot", gopro.load_backbone(), dataset.classnames, "a photo of a {}."))
     batches = eval_batches(samples, classifier.method.backbone.preprocess, 64)
     logits = [classifier.method.logits(classifier.method.encode(views[0])) for views, _, _ in batches]

@@ -1,4 +1,4 @@
-"""A trained method in use: any class names, any images."""
+"""Classify images with a trained run, over any class names."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from gopro.runs.run import Run, load_run
 
 Head = Literal["exact", "first-order"]
 
-NONE = "images: there are none; give at least one"
+NO_IMAGES = "images: there are none; give at least one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +42,12 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What `Classifier.stream` says of an image.
+    """The result of `Classifier.stream` for one image.
 
     Attributes:
-        image: its path; `images[3]` for the fourth of a list, if it has none.
-        predictions: likeliest first; none where the image could not be read.
-        error: why it could not.
+        image: path of the image; `images[3]` for the fourth element of a list, if it has no path.
+        predictions: most likely class first; empty if the image cannot be read.
+        error: the reason why it cannot be read.
     """
 
     image: str
@@ -56,20 +56,31 @@ class Answer:
 
 
 class Classifier:
-    """A method with images in and names out.
+    """A zero-shot or trained classifier: images in, class names out.
 
-    Images are whatever `gopro.data.inputs.ImageLike` says: paths of files and folders, PIL images, numpy arrays
-    [H, W, C] and torch tensors [C, H, W], alone, in batches or in lists of these mixed. One image gives one answer, a
-    list, a batch or a folder a list of answers, also where it holds one image. A folder's images come in the order
-    of `gopro.find_images`. They are decoded in threads and go through the image tower in batches, on the device that
-    the method is on.
+    Make one with `gopro.load`. Images are paths of files or folders, PIL images, numpy arrays [H, W, C], torch tensors
+    [C, H, W], batches of these, or a list that mixes them; see `gopro.data.inputs.ImageLike`. A single image gives a
+    single result. A list, a batch or a folder gives a list of results, even if it holds only one image; images of a
+    folder are in the order of `gopro.find_images`. Images are decoded in threads and encoded in batches on the device
+    of the method.
 
-    As in scikit-learn, `predict` gives names, `predict_proba` probabilities, and `classes_` says what its columns are.
-    Where scikit-learn sorts `classes_`, here the order is that of training or of `for_classes`.
+    As in scikit-learn, `predict` returns names, `predict_proba` probabilities, and `classes_` names their columns.
+    Unlike scikit-learn, `classes_` is not sorted: it has the order of the training or of `for_classes`.
 
     Attributes:
-        method: what makes the logits: the run's method, or its first-order head.
-        run: the run it comes from, if it does; a first-order head needs one.
+        method: the model, either the method of the run or its first-order head.
+        run: the run that the method was loaded from, if any.
+
+    Example:
+        >>> classifier = gopro.load("runs/activities")
+        >>> games = classifier.for_classes(["bullseye", "joystick", "a boomerang"])
+        >>> games.predict("bullseye.png")
+        'bullseye'
+        >>> games.predict(["bullseye.png", "joystick.png"])
+        ['bullseye', 'joystick']
+        >>> [best, *others] = games.predict("bullseye.png", top_k=3)
+        >>> print(f"{best.name}: {best.probability:.0%}")
+        bullseye: 100%
     """
 
     def __init__(self, method: Method, run: Run | None = None):
@@ -78,55 +89,65 @@ class Classifier:
 
     @property
     def head(self) -> Head:
-        """How text features are had: encoded for each image, or by the first-order head."""
+        """`exact`, or `first-order` if text features are approximated instead of encoded for each image."""
         return "first-order" if isinstance(self.method, TaylorHead) else "exact"
 
     @property
     def classes_(self) -> np.ndarray:
-        """The class names that it chooses from, [classes], text."""
+        """Class names to choose from, an array of strings [classes]."""
         return np.array(self.method.classnames)
 
     def for_classes(self, names: Iterable[str]) -> Classifier:
-        """The same classifier over other names, at once and without training. With the first-order head, one for these
-        names is built, if the run has none, as `first_order` says.
+        """Return a classifier over other class names, without training.
+
+        With a first-order head, the run's head for these names is loaded, or built if there is none; see `first_order`.
 
         Raises:
-            InputError: no names, one that is given twice, or one that the method or its text tower cannot take.
+            InputError: no names, a repeated name, or one that the method or its text tower cannot encode.
+
+        Example:
+            >>> classifier = gopro.load("runs/activities").for_classes(["chess pawn", "a boomerang"])
+            >>> classifier.classes_.tolist()
+            ['chess pawn', 'a boomerang']
         """
         if isinstance(names, str):
             raise InputError(f"class names {names!r}: give a list of names, such as [{names!r}]")
         names = list(names)
-        seen = set()
+        unique = set()
         for name in names:
             if not isinstance(name, str) or not name.strip():
                 raise InputError(f"class name {name!r}: give a name in words")
-            if name in seen:
+            if name in unique:
                 raise InputError(f"class name {name!r} is given twice")
-            seen.add(name)
-        names = [str(name) for name in names]
+            unique.add(name)
+        names = [str(name) for name in names]  # plain strings, also from `classes_`
         if self.head == "first-order" and self.run is not None:
             return Classifier(load_or_build_head(self.run, names), self.run)
         return Classifier(self.method.for_classes(names), self.run)
 
     def first_order(self) -> Classifier:
-        """The same over the same names with the run's first-order head, which encodes no text for an image.
+        """Return a faster classifier over the same names that encodes no text per image.
 
-        If the run has none for these names, it is built of the run's training images, which takes some seconds, and
-        kept in the run's folder. `classifier.first_order().method.agreement` says how near it comes to the exact head.
+        It uses the run's first-order head. If the run has none for these names, it is built from the run's training
+        images, which takes seconds, and saved in the run's folder. `classifier.first_order().method.agreement` tells
+        how closely it agrees with the exact head.
 
         Raises:
-            InputError: there is no run that the method comes from; the training images cannot be had, or the run's
-                folder not be written to.
+            InputError: the classifier does not come from a run, the training images are not available, or the run's
+                folder cannot be written to.
+
+        Example:
+            >>> fast = gopro.load("runs/activities").first_order()
+            >>> fast.head, fast.predict("bullseye.png")
+            ('first-order', 'bullseye')
         """
         if self.head == "first-order":
             return self
         if self.run is None:
-            raise InputError(
-                "a first-order head is built of a run's training images: make the classifier by gopro.load"
-            )
+            raise InputError("a first-order head is built from the training images of a run: use gopro.load")
         return Classifier(load_or_build_head(self.run, self.method.classnames), self.run)
 
-    # A path, an array and a tensor may be one image or several, which no type tells: Any.
+    # The type of a path, an array or a tensor does not tell one image from several: Any.
     @overload
     def predict(self, images: Image.Image, top_k: None = None, *, batch: int = 64) -> str: ...
     @overload
@@ -138,166 +159,207 @@ class Classifier:
     @overload
     def predict(self, images: Iterable[ImageLike], top_k: int, *, batch: int = 64) -> list[list[Prediction]]: ...
     def predict(self, images: Images, top_k: int | None = None, *, batch: int = 64) -> Any:
-        """The likeliest class names.
+        """Return the most likely class names.
 
         Args:
-            images: see the class.
-            top_k: how many names an image, with their probabilities; where there are fewer classes, all of them.
-            batch: images that go through the tower at once.
+            images: one image or several; see the class.
+            top_k: number of names per image, with their probabilities; at most the number of classes.
+            batch: images to encode at once.
 
         Returns:
-            Without `top_k` the likeliest name, as in scikit-learn: a str for one image, a list of them for several.
-            With it, also with 1, a list of `Prediction` (`.name`, `.probability`), likeliest first, for one image, a
-            list of such lists for several.
+            Without `top_k`, the most likely name as a str, or a list of these for several images. With `top_k`, even
+            `top_k=1`, a list of `Prediction`, most likely first, or a list of such lists for several images.
 
         Raises:
-            InputError: a file that cannot be read, an array of another shape, dtype or range, no images; or a
+            InputError: a file that cannot be read; an array of an unsupported shape, dtype or range; no images; or
                 `top_k` or `batch` below 1.
+
+        Example:
+            >>> classifier = gopro.load("runs/activities")
+            >>> classifier.predict("bullseye.png")
+            'bullseye'
+            >>> [[first, second]] = classifier.predict(["bullseye.png"], top_k=2)
+            >>> first.probability > second.probability
+            True
         """
-        given, one = as_images(images)
-        answers = []
-        for answer in self._answers(given, 1 if top_k is None else _above_0("top_k", top_k), batch):
+        sources, single = as_images(images)
+        results = []
+        for answer in self._answers(sources, 1 if top_k is None else _at_least_1("top_k", top_k), batch):
             if answer.error is not None:
                 raise answer.error
-            answers.append(answer.predictions[0].name if top_k is None else answer.predictions)
-        if not answers:
-            raise InputError(NONE)
-        return answers[0] if one else answers
+            results.append(answer.predictions[0].name if top_k is None else answer.predictions)
+        if not results:
+            raise InputError(NO_IMAGES)
+        return results[0] if single else results
 
     def predict_proba(self, images: Images, *, batch: int = 64) -> Float[np.ndarray, "*images classes"]:
-        """Probability of each class of `classes_` for each image: float32 [classes] for one, [images, classes] for
-        several.
+        """Return the probability of each class of `classes_` for each image.
+
+        Returns:
+            float32 [classes] for one image, [images, classes] for several.
 
         Raises:
             InputError: as `predict`.
+
+        Example:
+            >>> classifier = gopro.load("runs/activities")
+            >>> probabilities = classifier.predict_proba(["bullseye.png", "joystick.png"])
+            >>> classifier.classes_[probabilities.argmax(axis=1)].tolist()
+            ['bullseye', 'joystick']
         """
         return self._rows(images, lambda encoded: self._logits(encoded).softmax(dim=-1), batch)
 
     def features(self, images: Images, *, batch: int = 64) -> Float[np.ndarray, "*images embed"]:
-        """Unit image features, those that the logits compare with text: float32 [D] for one image, [images, D] for
-        several. A dot product of two is their images' cosine similarity.
+        """Return the unit image features that the logits compare with text features.
+
+        Returns:
+            float32 [D] for one image, [images, D] for several. Dot products are cosine similarities of images.
 
         Raises:
             InputError: as `predict`.
+
+        Example:
+            >>> a, b = gopro.load("runs/activities").features(["bullseye.png", "joystick.png"])
+            >>> bool(a @ b < a @ a)
+            True
         """
         return self._rows(images, self.method.image_features, batch)
 
     def text_features(self, images: Images, *, batch: int = 64) -> Float[np.ndarray, "*images classes embed"]:
-        """Unit text features of each class of `classes_`, those that the logits compare the images' features with:
-        float32 [classes, D] for one image, [images, classes, D] for several.
+        """Return the unit text features of each class of `classes_` that the logits compare image features with.
 
-        Where a method makes its prompts out of the image (GOPro, CoCoOp), they differ from image to image; with
-        the others any one image will do.
+        Methods that generate prompts from the image (GOPro, CoCoOp, StyLIP) have different text features for each
+        image. For all other methods any one image will do.
+
+        Returns:
+            float32 [classes, D] for one image, [images, classes, D] for several.
 
         Raises:
-            InputError: as `predict`; the method compares images with no text (a linear probe).
+            InputError: as `predict`, or the method does not use text (linear probe).
+
+        Example:
+            >>> gopro.load("runs/activities").for_classes(["fan", "kite"]).text_features("bullseye.png").shape
+            (2, 128)
         """
 
-        def of(encoded: Any) -> Tensor:
+        def text_features(encoded: Any) -> Tensor:
             text = self.method.class_features(encoded)
             return text.expand(len(self.method.image_features(encoded)), -1, -1)
 
-        return self._rows(images, of, batch)
+        return self._rows(images, text_features, batch)
 
     def stream(
         self, images: Images, top_k: int = 5, *, batch: int = 64, workers: int | None = None
     ) -> Generator[Answer, None, None]:
-        """Answers one by one, in the order of the images, for more images than one wants to hold in memory.
+        """Yield an answer for each image, in order, for more images than fit in memory.
 
-        A file that cannot be read gets an answer with the reason, and the others go on. Images are asked for no
-        further ahead than two batches, so `images` may be a generator; it is iterated in another thread.
+        A file that cannot be read yields an answer with an error, and the stream goes on. `images` may be a generator:
+        it is read in another thread, no further ahead than two batches.
 
         Args:
-            workers: threads that decode; one for each core, 16 at most, if not given.
+            top_k: number of names per image; at most the number of classes.
+            batch: images to encode at once.
+            workers: threads that decode images; by default one per core, at most 16.
 
         Raises:
-            InputError: `top_k`, `batch` or `workers` below 1. While iterating: an array of another shape, dtype or
-                range, a folder without images.
+            InputError: `top_k`, `batch` or `workers` below 1. While iterating: an array of an unsupported shape, dtype
+                or range, or a folder without images.
+
+        Example:
+            >>> classifier = gopro.load("runs/activities")
+            >>> for answer in classifier.stream(["bullseye.png", "missing.png"], top_k=1):
+            ...     print(answer.image, "cannot be read" if answer.error else answer.predictions[0].name)
+            bullseye.png bullseye
+            missing.png cannot be read
         """
         if workers is not None:
-            _above_0("workers", workers)
-        return self._answers(as_images(images)[0], _above_0("top_k", top_k), _above_0("batch", batch), workers)
+            _at_least_1("workers", workers)
+        return self._answers(as_images(images)[0], _at_least_1("top_k", top_k), _at_least_1("batch", batch), workers)
 
     def _answers(
-        self, given: Iterator[ImageSource], top_k: int, batch: int, workers: int | None = None
+        self, sources: Iterator[ImageSource], top_k: int, batch: int, workers: int | None = None
     ) -> Generator[Answer, None, None]:
         names = self.method.classnames
-        # By hand: in Python 3.12.3 a generator that is closed keeps what it iterates, and so the threads that decode.
-        with closing(self._encoded(given, batch, workers)) as batches:
+        # A generator closed in Python 3.12.3 keeps what it iterates over, and so its decoding threads: close it here.
+        with closing(self._encoded(sources, batch, workers)) as batches:
             for images, errors, encoded in batches:
-                likeliest: Iterator[list[Prediction]] = iter(())
+                predictions: Iterator[list[Prediction]] = iter(())
                 if encoded is not None:
                     top = self._logits(encoded).softmax(dim=-1).topk(min(top_k, len(names)))
-                    likeliest = (
+                    predictions = (
                         [Prediction(names[i], p) for p, i in zip(values, indices, strict=True)]
                         for values, indices in zip(top.values.tolist(), top.indices.tolist(), strict=True)
                     )
                 for image, error in zip(images, errors, strict=True):
-                    yield Answer(image.name, next(likeliest) if error is None else [], error)
+                    yield Answer(image.name, next(predictions) if error is None else [], error)
 
-    def _rows(self, images: Images, of: Callable[[Any], Tensor], batch: int) -> np.ndarray:
-        """A row for each image, made of what the tower says; the row itself for one image."""
-        given, one = as_images(images)
-        rows = []
-        for _, errors, encoded in self._encoded(given, batch):
+    def _rows(self, images: Images, compute: Callable[[Any], Tensor], batch: int) -> np.ndarray:
+        """Compute a row for each image from its encoding; return the row itself for a single image."""
+        sources, single = as_images(images)
+        parts = []
+        for _, errors, encoded in self._encoded(sources, batch):
             for error in errors:
                 if error is not None:
                     raise error
             with torch.no_grad():
-                rows.append(of(encoded).float().cpu())
-        if not rows:
-            raise InputError(NONE)
-        found = torch.cat(rows).numpy()
-        return found[0] if one else found
+                parts.append(compute(encoded).float().cpu())
+        if not parts:
+            raise InputError(NO_IMAGES)
+        rows = torch.cat(parts).numpy()
+        return rows[0] if single else rows
 
     def _encoded(
-        self, given: Iterator[ImageSource], batch: int, workers: int | None = None
+        self, sources: Iterator[ImageSource], batch: int, workers: int | None = None
     ) -> Generator[tuple[list[ImageSource], list[InputError | None], Any], None, None]:
-        """Batches of images; for each why it could not be read; what the tower says of those that could, None if
-        there are none."""
+        """Yield batches: the images, for each of them the error if it cannot be read, and the encoding of the others,
+        None if there are no others."""
         device = self.method.backbone.device
-        with closing(decode_ahead(given, self._view, batch=_above_0("batch", batch), workers=workers)) as parts:
+        with closing(decode_ahead(sources, self._view, batch=_at_least_1("batch", batch), workers=workers)) as parts:
             for part in parts:
-                images = [image for _, image in part if isinstance(image, Tensor)]
+                views = [view for _, view in part if isinstance(view, Tensor)]
+                errors = [view if isinstance(view, InputError) else None for _, view in part]
                 with torch.no_grad():
-                    encoded = self.method.encode(torch.stack(images).to(device)) if images else None
-                yield [p for p, _ in part], [e if isinstance(e, InputError) else None for _, e in part], encoded
+                    encoded = self.method.encode(torch.stack(views).to(device)) if views else None
+                yield [source for source, _ in part], errors, encoded
 
     @torch.no_grad()
     def _logits(self, encoded: Any) -> Float[Tensor, "batch classes"]:
-        """The one place where logits are made."""
-        return self._logits_function(encoded).float().cpu()
+        return self._compute_logits(encoded).float().cpu()
 
     @cached_property
-    def _logits_function(self) -> Callable[[Any], Tensor]:
+    def _compute_logits(self) -> Callable[[Any], Tensor]:
         return logits_function(self.method)
 
 
-def _above_0(what: str, value: Any) -> int:
+def _at_least_1(setting: str, value: Any) -> int:
     try:
         value = operator.index(value)
     except TypeError as error:
-        raise InputError(f"{what} is {value!r}: give a whole number") from error
+        raise InputError(f"{setting} is {value!r}: give a whole number") from error
     if value < 1:
-        raise InputError(f"{what} is {value}: give at least 1")
+        raise InputError(f"{setting} is {value}: give at least 1")
     return value
 
 
 def load(run: str | Path, device: str = "auto", head: Head = "exact") -> Classifier:
-    """The classifier of a trained run.
+    """Load the classifier of a trained run.
 
     Args:
-        run: the folder of a run, or `ORG/NAME` or `ORG/NAME@REVISION` for one on the Hugging Face Hub.
-        device: where to compute: `cpu`, `cuda`, or `auto`, which is a GPU if there is one.
-        head: `first-order` for the head that encodes no text, see `Classifier.first_order`.
+        run: folder of a run, or `ORG/NAME` or `ORG/NAME@REVISION` of one on the Hugging Face Hub.
+        device: `cpu`, `cuda`, or `auto` for a GPU if there is one.
+        head: `exact`, or `first-order` for the faster head; see `Classifier.first_order`.
 
     Raises:
-        InputError: no finished run; cuda where there is none; a head of another name, or one that cannot be had.
+        InputError: not a finished run; cuda without a GPU; an unknown head, or one that cannot be built.
+
+    Example:
+        >>> gopro.load("runs/activities", device="cpu").predict("bullseye.png")
+        'bullseye'
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"device {device}: torch finds none here; use cpu")
+        raise InputError(f"device {device}: torch finds no GPU here; use cpu")
     if head not in get_args(Head):
         raise InputError(f"head {head!r}: give exact or first-order")
     trained = load_run(run, device)
