@@ -35,7 +35,7 @@ lint: $(READY) ## ruff (rules and format), the import contract and the type chec
 	$(BIN)/basedpyright
 
 torture: $(READY) ## the tests that draw random trials (kills, full disks, hostile input), many times (TRIALS=15)
-	$(PYTEST) -q --trials $(TRIALS) tests/training/test_kills.py tests/training/test_full_disk.py tests/data/test_changing_images.py \
+	$(PYTEST) -q --trials $(TRIALS) tests/training/test_kills.py tests/training/test_full_disk.py tests/properties/test_changing_images.py \
 		tests/properties/test_untrusted_files.py tests/properties/test_untrusted_requests.py
 
 docs: $(READY) ## the documentation site, in site/

@@ -176,5 +176,5 @@ def test_make_refuses_an_old_python_in_one_line(tmp_path: Path, clone: Clone) ->
 def test_make_lists_what_it_can_do(clone: Clone) -> None:
     done, asked = clone.make()
     listed = {line.split()[1] for line in done.stdout.splitlines()}
-    assert listed == {"help", "setup", "demo", "test", "repeat", "lint", "torture", "docs", "clean"}
+    assert listed == {"help", "setup", "demo", "test", "test-fast", "repeat", "lint", "torture", "docs", "clean"}
     assert asked == []
