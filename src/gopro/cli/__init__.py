@@ -51,10 +51,10 @@ def main(arguments: list[str] | None = None) -> None:
     except ToldElsewhere:
         sys.exit(2)
     except (InputError, cyclopts.CycloptsError) as error:
-        err.line(f"error: {' '.join(line.strip() for line in str(error).splitlines())}", "red")
+        err.print_line(f"error: {' '.join(line.strip() for line in str(error).splitlines())}", "red")
         sys.exit(2)
     except KeyboardInterrupt:
-        err.line("interrupted: run the same command again, or gopro train --resume RUN, to continue")
+        err.print_line("interrupted: run the same command again, or gopro train --resume RUN, to continue")
         sys.exit(130)
 
 

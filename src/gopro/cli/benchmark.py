@@ -95,20 +95,20 @@ def run_protocol(
         out.print(rich_table(table))
         if table.differences is not None:
             out.print(rich_differences(table.differences))
-    out.line(f"{len(outcome.rows)} evaluations in {config.output}/results.jsonl")
+    out.print_line(f"{len(outcome.rows)} evaluations in {config.output}/results.jsonl")
     if outcome.failures:
         failed = "1 run" if len(outcome.failures) == 1 else f"{len(outcome.failures)} runs"
-        err.line(f"{failed} failed, see {config.output}/failures.jsonl; run the same command to try again", "red")
+        err.print_line(f"{failed} failed, see {config.output}/failures.jsonl; run the same command to try again", "red")
         sys.exit(1)
     if suggest_report:
-        out.line(f"Next: gopro report {config.output}")
+        out.print_line(f"Next: gopro report {config.output}")
 
 
 def _print_event(reported: str, event: SweepEvent) -> None:
     """Print a line for an event of a sweep; of runs that succeed, when they have `started` or `finished`."""
     if event.run is None:
         done = f", {event.already_done} already done" if event.already_done else ""
-        err.line(f"{event.total} runs to do{done}")
+        err.print_line(f"{event.total} runs to do{done}")
         return
     train = event.run.train
     run = f"{train.method} on {train.data}"
@@ -116,9 +116,9 @@ def _print_event(reported: str, event: SweepEvent) -> None:
         run += f" ({train.shots} {'shot' if train.shots == 1 else 'shots'}, seed {train.seed})"
     if event.kind == reported:
         left = "" if event.seconds_left is None else f", {_duration(event.seconds_left)} left"
-        err.line(f"{event.ended} of {event.total} runs done{left}; {reported} {run}")
+        err.print_line(f"{event.ended} of {event.total} runs done{left}; {reported} {run}")
     elif event.kind == "failed":
-        err.line(f"failed {run}: {event.error or ''}", "red")
+        err.print_line(f"failed {run}: {event.error or ''}", "red")
 
 
 def _duration(seconds: float) -> str:

@@ -38,7 +38,7 @@ def show_command() -> None:
     if stores:
         out.print(table)
     total = _size(sum(store.size for store in stores))
-    out.line(f"{total} in {folder}; set {ENVIRONMENT} to use another folder")
+    out.print_line(f"{total} in {folder}; set {ENVIRONMENT} to use another folder")
 
 
 @cache_app.command(name="prune")
@@ -66,7 +66,7 @@ def prune_command(
 
     folder = _folder()
     files, size = prune(folder, backbone=backbone, older_than=older_than, keep_gb=keep_gb, everything=everything)
-    out.line(f"deleted {files} {'file' if files == 1 else 'files'}, {_size(size)}, in {folder}")
+    out.print_line(f"deleted {files} {'file' if files == 1 else 'files'}, {_size(size)}, in {folder}")
 
 
 def _folder() -> Path:

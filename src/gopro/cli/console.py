@@ -39,7 +39,7 @@ class Screen(Console):
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
-    def line(self, text: str, style: str | None = None) -> None:
+    def print_line(self, text: str, style: str | None = None) -> None:
         """Print `text` as it is: brackets are no markup, and long lines are left to the terminal to wrap."""
         self.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 

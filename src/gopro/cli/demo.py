@@ -23,16 +23,16 @@ def demo_command(*, output: Path = CONFIG.output) -> None:
     from gopro.benchmark.report.page import write_report
 
     config = replace(CONFIG, output=output)
-    out.line(
+    out.print_line(
         "Base-to-new on emoji-activities, in a drawing style that the small embedded CLIP never saw in pretraining.\n"
         "Each method learns from 4 images of each base class and is tested on base classes and on new ones."
     )
     run_protocol("base-to-new", config, suggest_report=False)
     suggestions = next_steps(config)
     page = write_report(output, title="GOPro demo: base to new on emoji-activities", next_steps=suggestions)
-    out.line(f"\nReport with images: {page}\n")
+    out.print_line(f"\nReport with images: {page}\n")
     for suggestion in suggestions:
-        out.line(suggestion.replace("`", ""))
+        out.print_line(suggestion.replace("`", ""))
 
 
 def next_steps(config: BenchmarkConfig) -> list[str]:

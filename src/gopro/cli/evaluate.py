@@ -72,10 +72,10 @@ def eval_command(
         )
     path = trained.made / f"eval-{slug(dataset.name)}-{classes}.json"
     write_json(path, row)
-    out.line(
+    out.print_line(
         f"{dataset.name}, {classes} classes: accuracy {result.accuracy:.2f} %, per-class mean "
         f"{result.macro_accuracy:.2f} % on {result.n} images of {len(dataset.classnames)} classes in "
         f"{result.seconds:.1f} s; details in {path}"
     )
     if head_line is not None:
-        out.line(head_line)
+        out.print_line(head_line)

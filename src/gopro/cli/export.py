@@ -56,15 +56,15 @@ def export_command(
     about = done.about["head"]
     kind = "exact head" if about["kind"] == "exact" else f"first-order head with {about['terms']} terms"
     file_ms, torch_ms = done.milliseconds
-    out.line(
+    out.print_line(
         f"Exported {done.about['method']} for {len(done.about['classnames'])} classes to {done.path} "
         f"({kind}, {done.size / 2**20:.1f} MiB)"
     )
     if about["kind"] == "first-order":
         agreement = Agreement(**about["agreement"])
-        out.line(f"First-order head on {agreement.images} images: {agreement_in_words(agreement)}.")
-    out.line(
+        out.print_line(f"First-order head on {agreement.images} images: {agreement_in_words(agreement)}.")
+    out.print_line(
         f"File compared with torch on {done.agreement.images} images ({done.about['check']['of']}): same top class for "
         f"{done.agreement.top1:.2f} %, probabilities off by at most {done.agreement.max:.1e}."
     )
-    out.line(f"{FORMATS[format].runtime} takes {file_ms:.2f} ms per image, torch {torch_ms:.2f} ms.")
+    out.print_line(f"{FORMATS[format].runtime} takes {file_ms:.2f} ms per image, torch {torch_ms:.2f} ms.")

@@ -34,16 +34,16 @@ def head_command(
     names = class_names(classes, classes_file) or trained.method.classnames
     with bar("classes", len(names)) as advance:
         head = build_head(trained, names, error=error, workers=workers, on_progress=advance)
-    out.line(
+    out.print_line(
         f"First-order head of {run} for {len(names)} classes, {len(head.expansion)} terms, written to "
         f"{head_path(trained, names)}"
     )
     if head.agreement is None:
-        out.line("It is exact: the text features of this method do not depend on the image.")
+        out.print_line("It is exact: the text features of this method do not depend on the image.")
         return
-    out.line(f"On {head.agreement.images} images not used to build it: {agreement_in_words(head.agreement)}.")
+    out.print_line(f"On {head.agreement.images} images not used to build it: {agreement_in_words(head.agreement)}.")
     if head.agreement.p99 > error:
-        out.line(
+        out.print_line(
             f"The error is larger than the {error:g} you asked for: {head.agreement.p99:.4f} for 99 of 100 images, "
             "and more terms would hardly reduce it. Use the exact head if that matters to you."
         )

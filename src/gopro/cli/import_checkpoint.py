@@ -71,10 +71,10 @@ def import_command(
     names = run.method.classnames
     epoch = "" if found.epoch is None else f", epoch {found.epoch}"
     context = "one context per class" if found.class_specific else "one context for all classes"
-    out.line(
+    out.print_line(
         f"{checkpoint.name} is from {CODE[found.method]}{epoch}: {found.tokens} vectors of {found.width}, {context}."
     )
-    out.line(f"{len(names)} classes: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}")
+    out.print_line(f"{len(names)} classes: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}")
     left_out = "" if found.names is None else ", without its buffers of class names"
-    out.line(f"Written to {run.folder} as {run.config.method} on {run.config.backbone}{left_out}.")
-    out.line(f"Next: gopro predict {run.folder} IMAGES")
+    out.print_line(f"Written to {run.folder} as {run.config.method} on {run.config.backbone}{left_out}.")
+    out.print_line(f"Next: gopro predict {run.folder} IMAGES")

@@ -52,10 +52,10 @@ def methods_command(method: str | None = None, *, measure: Annotated[bool, Param
             row.append(f"{seconds[name] / seconds['coop']:.1f} x" if name in seconds else "")
         table.add_row(*row, _summary(type(built)))
     out.print(table, markup=False, highlight=False)
-    out.line(f"learned: parameters on the embedded backbone, for {CLASSES} classes with {SHOTS} images each.")
+    out.print_line(f"learned: parameters on the embedded backbone, for {CLASSES} classes with {SHOTS} images each.")
     if measure:
-        out.line(f"step: time of a training step of {BATCH} images and {CLASSES} classes, relative to CoOp's.")
-    out.line("Settings of a method: gopro methods NAME")
+        out.print_line(f"step: time of a training step of {BATCH} images and {CLASSES} classes, relative to CoOp's.")
+    out.print_line("Settings of a method: gopro methods NAME")
 
 
 def _describe(spec: str) -> None:
@@ -83,7 +83,7 @@ def _describe(spec: str) -> None:
         table.add_row(name, text, _choices(hint), docs.get(name, ""))
     out.print()
     out.print(table, markup=False, highlight=False)
-    out.line(f"To change them: --method '{spec.partition('[')[0]}[key=value,...]'")
+    out.print_line(f"To change them: --method '{spec.partition('[')[0]}[key=value,...]'")
 
 
 def field_docs(config: type) -> dict[str, str]:

@@ -99,11 +99,11 @@ def predict_command(
     finally:
         if paths.skipped:
             files = "1 file" if paths.skipped == 1 else f"{paths.skipped} files"
-            err.line(f"skipped {files} without an image suffix")
+            err.print_line(f"skipped {files} without an image suffix")
         if paths.errors:
-            err.line(f"{len(paths.errors)} could not be read:", "red")
+            err.print_line(f"{len(paths.errors)} could not be read:", "red")
             for error in paths.errors:
-                err.line(f"  {error}", "red")
+                err.print_line(f"  {error}", "red")
     if paths.errors:
         sys.exit(1)
 
@@ -173,8 +173,8 @@ def _print_sorted(sorter: Sorter, *, to_stdout: bool) -> None:
 
     screen = out if to_stdout else err
     for folder, count in sorted(sorter.counts.items()):
-        screen.line(
+        screen.print_line(
             f"{count:>7} {folder}/" + (f"  (less than {sorter.min_confidence:.0%} sure)" if folder == UNSURE else "")
         )
     already = f", {sorter.already} of them were there already" if sorter.already else ""
-    screen.line(f"{sorter.counts.total():>7} images in {sorter.root}{already}")
+    screen.print_line(f"{sorter.counts.total():>7} images in {sorter.root}{already}")

@@ -44,5 +44,5 @@ def push_command(
 
     address = push(run, repository, license=license, results=results, private=private, revision=revision)
     name = repository if revision is None else f"{repository}@{revision}"
-    out.line(f"Uploaded {run} to {address}")
-    out.line(f"Next: gopro predict {name} IMAGES")
+    out.print_line(f"Uploaded {run} to {address}")
+    out.print_line(f"Next: gopro predict {name} IMAGES")

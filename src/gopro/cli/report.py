@@ -18,4 +18,4 @@ def report_command(folder: Path, *, against: Against = None) -> None:
     """
     from gopro.benchmark.report.page import write_report
 
-    out.line(f"{write_report(folder, against=against)}, with tables.md, tables.tex and plots/ next to it")
+    out.print_line(f"{write_report(folder, against=against)}, with tables.md, tables.tex and plots/ next to it")

@@ -47,9 +47,9 @@ def train_command(
         return
     classes = f"{len(run.method.classnames)} classes of {run.data}"
     if run.method.learns:
-        out.line(f"Trained {run.config.method} on {classes}.")
+        out.print_line(f"Trained {run.config.method} on {classes}.")
     else:
-        out.line(f"{run.config.method} needs no training; it is ready for {classes}.")
+        out.print_line(f"{run.config.method} needs no training; it is ready for {classes}.")
     if skipped := read_cost(run.folder).skipped_steps:
-        out.line(f"Skipped {skipped} steps, whose loss or gradient was not finite.")
-    out.line(f"Next: gopro predict {run.folder} IMAGES")
+        out.print_line(f"Skipped {skipped} steps, whose loss or gradient was not finite.")
+    out.print_line(f"Next: gopro predict {run.folder} IMAGES")
