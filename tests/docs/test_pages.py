@@ -1,6 +1,6 @@
 """The commands of README and documents run, on a small scale, page by page in the order in which they stand.
 
-`start.md`, `use.md`, the first part of `export.md` (test_readme.py), `serve.md` (test_serve_process.py) and
+`start.md`, `use.md`, the first part of `export.md` (test_readme.py), `serve.md` (inference/serve/test_server.py) and
 `add-a-method.md` (test_methods_command.py) run as they are written.
 """
 

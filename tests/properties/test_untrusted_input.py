@@ -27,7 +27,7 @@ from gopro.data.unpack import unpack
 from gopro.errors import InputError
 from gopro.methods.registry import build_method
 from tests.support import hostile
-from tests.support.serve import serving, untrained
+from tests.support.serve import serve_in_thread, untrained_run
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 
@@ -236,11 +236,11 @@ def test_samples_are_not_what_a_config_names(tmp_path: Path, tiny: Backbone) -> 
         (private / name).mkdir(parents=True)
         for i in range(4):
             Image.new("RGB", (40, 40), "red").save(private / name / f"{i}.png")
-    run = untrained("zeroshot", tiny, ["ant", "bee"], tmp_path / "run", data=str(private))
-    with serving(run) as served:
-        labels = {sample["label"] for sample in served.get("/samples").json()}
+    run = untrained_run("zeroshot", tiny, ["ant", "bee"], tmp_path / "run", data=str(private))
+    with serve_in_thread(run) as server:
+        labels = {sample["label"] for sample in server.get("/samples").json()}
         assert len(labels) == 12 and not labels & {"ant", "bee"}
     assert not (private / "split_gopro.json").exists()
-    with serving(run, samples_of=str(private)) as served:
-        assert [sample["label"] for sample in served.get("/samples").json()] == ["ant", "bee"]
-    assert "no such data set" in refusal(lambda: serving(run, samples_of="nothing").__enter__())
+    with serve_in_thread(run, samples_of=str(private)) as server:
+        assert [sample["label"] for sample in server.get("/samples").json()] == ["ant", "bee"]
+    assert "no such data set" in refusal(lambda: serve_in_thread(run, samples_of="nothing").__enter__())

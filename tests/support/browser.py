@@ -1,15 +1,15 @@
-"""What tests of pages look for in a browser."""
+"""JavaScript with which tests inspect a page in the browser."""
 
-FAINT = """() => {
+LOW_CONTRAST = """() => {
     const parse = colour => colour.match(/[\\d.]+/g).map(Number);
     const luminance = ([r, g, b]) => [r, g, b]
         .map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
         .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-    const behind = element => {
+    const background = element => {
         for (let at = element; at; at = at.parentElement) {
             const colour = parse(getComputedStyle(at).backgroundColor);
             if (colour.length === 3 || colour[3] === 1) {
-                // A shaded cell has its shade over that.
+                // The ::before element of a shaded table cell lies over its background.
                 const cell = element.closest('.shade');
                 if (!cell) return colour;
                 const shade = getComputedStyle(cell, '::before');
@@ -23,9 +23,9 @@ FAINT = """() => {
         .map(e => {
             const style = getComputedStyle(e);
             const colour = parse(e instanceof SVGElement ? style.fill : style.color);
-            const [dark, light] = [luminance(colour), luminance(behind(e))].sort((a, b) => a - b);
+            const [dark, light] = [luminance(colour), luminance(background(e))].sort((a, b) => a - b);
             return [e.outerHTML.slice(0, 100), (light + 0.05) / (dark + 0.05)];
         })
         .filter(([, ratio]) => ratio < 4.5);
 }"""
-"""Elements with text of less than WCAG's 4.5 : 1 between its colour and what lies behind it, as [HTML, ratio]."""
+"""Returns [HTML, ratio] of each text whose contrast with its background is below 4.5 : 1, the minimum of WCAG AA."""

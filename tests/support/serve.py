@@ -1,4 +1,4 @@
-"""A server of `gopro serve` in this process, its torch thread at the test's command, and clients of it."""
+"""A `gopro serve` server in a thread of the test's process, whose torch thread a test can pause, and clients of it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from PIL import Image
 from gopro.clip.backbone import Backbone
 from gopro.inference.serve.app import make_app
 from gopro.inference.serve.limits import Limits
-from gopro.inference.serve.server import bound, configured
+from gopro.inference.serve.server import listen, uvicorn_config
 from gopro.inference.serve.service import Service
 from gopro.methods.registry import build_method
 from gopro.runs.config import TrainConfig
@@ -30,35 +30,44 @@ from gopro.runs.run import Run
 TEMPLATE = "a photo of a {}."
 
 
-def untrained(spec: str, backbone: Backbone, names: Sequence[str], folder: Path, data: str = "emoji-activities") -> Run:
-    """A run that nobody trained."""
+def untrained_run(
+    spec: str, backbone: Backbone, names: Sequence[str], folder: Path, data: str = "emoji-activities"
+) -> Run:
+    """Return a run of a method as it is before training."""
     config = TrainConfig(data=data, method=spec, shots=1, output=folder)
     return Run(folder, config, data, TEMPLATE, build_method(spec, backbone, names, TEMPLATE).eval())
 
 
 def png(seed: int, size: tuple[int, int] = (48, 40)) -> bytes:
-    """An image file; each seed has its own."""
+    """Return a PNG file of random pixels."""
     pixels = np.random.default_rng(seed).integers(0, 256, (6, 5, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).resize(size).save(file, "PNG")
     return file.getvalue()
 
 
-def image(content: bytes) -> Image.Image:
+def open_image(content: bytes) -> Image.Image:
     return Image.open(io.BytesIO(content))
 
 
 @dataclass
-class Served:
-    """A server that answers at `url`."""
+class RunningServer:
+    """A server that answers at `url`.
+
+    Attributes:
+        tower_batches: number of images in each pass through the image tower so far.
+    """
 
     url: str
     service: Service
-    tower: list[int] = field(default_factory=list)
-    """Images of each call of the image tower so far."""
+    tower_batches: list[int] = field(default_factory=list)
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
 
     def predict(
-        self, *images: bytes, classes: Sequence[str] = (), heads: Sequence[str] = (), top_k: int | None = None, **more
+        self, *images: bytes, classes: Sequence[str] = (), heads: Sequence[str] = (), top_k: Any = None, **more
     ) -> requests.Response:
         files = [("images", (f"{i}.png", content)) for i, content in enumerate(images)]
         form: list[tuple[str, Any]] = [*(("classes", name) for name in classes), *(("heads", head) for head in heads)]
@@ -70,44 +79,44 @@ class Served:
         return requests.get(f"{self.url}{path}", timeout=60, **more)
 
     @contextmanager
-    def held_up(self) -> Iterator[Held]:
-        """With the torch thread waiting, as if it had much to do, until the block ends or `go` is called."""
-        held, answer = Held(), self.service.batcher._answer
+    def pause(self) -> Iterator[Pause]:
+        """Make the torch thread wait before its next batch until the block ends or `resume` is called."""
+        pause, run_batch = Pause(), self.service.batcher._run_batch
 
-        def waiting(items, done) -> None:
-            held.there.set()
-            assert held.released.wait(60)
-            answer(items, done)
+        def wait_and_run(images, on_done) -> None:
+            pause.reached.set()
+            assert pause.resumed.wait(60)
+            run_batch(images, on_done)
 
-        self.service.batcher._answer = waiting
+        self.service.batcher._run_batch = wait_and_run
         try:
-            with ThreadPoolExecutor(64) as held.clients:
+            with ThreadPoolExecutor(64) as pause.clients:
                 try:
-                    yield held
+                    yield pause
                 finally:
-                    held.go()
+                    pause.resume()
         finally:
-            self.service.batcher._answer = answer
+            self.service.batcher._run_batch = run_batch
 
 
-class Held:
-    """`there` is set once a batch waits; `clients` are threads to ask from."""
+class Pause:
+    """A paused torch thread: `reached` is set once a batch waits, and `clients` are threads to send requests from."""
 
     clients: ThreadPoolExecutor
 
     def __init__(self) -> None:
-        self.there, self.released = threading.Event(), threading.Event()
+        self.reached, self.resumed = threading.Event(), threading.Event()
 
-    def go(self) -> None:
-        self.released.set()
+    def resume(self) -> None:
+        self.resumed.set()
 
 
-def connected(url: str) -> socket.socket:
+def connect(url: str) -> socket.socket:
     return socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=30)
 
 
-def written(*images: bytes, **fields: str) -> bytes:
-    """A request for predictions as it goes over the wire."""
+def raw_request(*images: bytes, **fields: str) -> bytes:
+    """Return the bytes of a prediction request."""
     files = [("images", ("a.png", image)) for image in images]
     form = requests.Request("POST", "http://x", files=files, data=fields).prepare()
     assert isinstance(form.body, bytes)
@@ -116,50 +125,51 @@ def written(*images: bytes, **fields: str) -> bytes:
 
 
 @contextmanager
-def serving(run: Run, key: str | None = None, samples_of: str | None = None, **limits: int) -> Iterator[Served]:
-    """A server on a free port, for as long as the block lasts."""
+def serve_in_thread(
+    run: Run, key: str | None = None, samples_of: str | None = None, **limits: int
+) -> Iterator[RunningServer]:
+    """Serve a run on a free port while the block runs."""
     app = make_app(run, Limits(**limits), key, samples_of=samples_of)
-    config = configured(app, Limits(**limits))
+    config = uvicorn_config(app)
     config.timeout_graceful_shutdown = 10
-    server = uvicorn.Server(config)
-    with bound("127.0.0.1", 0) as listening:
-        served = Served(f"http://127.0.0.1:{listening.getsockname()[1]}", app.state.service)
-        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+    uvicorn_server = uvicorn.Server(config)
+    with listen("127.0.0.1", 0) as listener:
+        server = RunningServer(f"http://127.0.0.1:{listener.getsockname()[1]}", app.state.service)
+        thread = threading.Thread(target=uvicorn_server.run, args=([listener],), daemon=True)
         thread.start()
         hook = run.method.backbone.model.visual.register_forward_hook(
-            lambda module, arguments, output: served.tower.append(len(arguments[0]))
+            lambda module, arguments, output: server.tower_batches.append(len(arguments[0]))
         )
         try:
-            until(lambda: server.started)
-            yield served
+            wait_until(lambda: uvicorn_server.started)
+            yield server
         finally:
             hook.remove()
-            server.should_exit = True
+            uvicorn_server.should_exit = True
             thread.join()
 
 
-def until(what, seconds: float = 30) -> None:
-    """Waits until it is true."""
-    ends = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < ends
+def wait_until(condition, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
         time.sleep(0.005)
 
 
-def probabilities(answer: requests.Response, names: Sequence[str], head: str = "exact") -> np.ndarray:
-    """[images, names], of an answer with all of them."""
-    assert answer.status_code == 200, answer.text
+def probabilities(response: requests.Response, names: Sequence[str], head: str = "exact") -> np.ndarray:
+    """Return [images, names] of a response that ranks all names."""
+    assert response.status_code == 200, response.text
     rows = []
-    for result in answer.json()["results"]:
-        said = {p["name"]: p["probability"] for p in result["heads"][head]["predictions"]}
-        assert list(said.values()) == sorted(said.values(), reverse=True)
-        rows.append([said[name] for name in names])
+    for result in response.json()["results"]:
+        by_name = {p["name"]: p["probability"] for p in result["heads"][head]["predictions"]}
+        assert list(by_name.values()) == sorted(by_name.values(), reverse=True)
+        rows.append([by_name[name] for name in names])
     return np.array(rows)
 
 
-def refused(answer: requests.Response, status: int, code: str) -> str:
-    """The message of a refusal."""
-    error = answer.json()["error"]
-    assert (answer.status_code, error["code"]) == (status, code), answer.text
+def check_error(response: requests.Response, status: int, code: str) -> str:
+    """Check that a response is this error and return its message."""
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (status, code), response.text
     assert error["message"] and "\n" not in error["message"]
     return error["message"]

@@ -1,4 +1,4 @@
-"""`gopro serve`: a run over HTTP, with a page."""
+"""`gopro serve`: a run over HTTP, with a web page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from gopro.cli.parameters import ConfigFile, Flat
 from gopro.errors import InputError
 from gopro.inference.serve.limits import Limits
 
-EXTRA = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
+EXTRA = ("cachetools", "fastapi", "prometheus_client", "python_multipart", "uvicorn")
+"""Packages of the extra `serve`."""
 KEY = "GOPRO_API_KEY"
 
 
@@ -28,44 +29,41 @@ def serve_command(
     limits: Annotated[Limits | None, Flat] = None,
     config_file: ConfigFile = None,
 ) -> None:
-    """Serve a run over HTTP, with a page to try it on.
+    """Serve a run over HTTP, with a web page to try it on.
 
-    Ctrl-C or SIGTERM stop it, once the requests in flight are answered.
+    Stop it with Ctrl-C or SIGTERM; requests in progress are still answered.
 
     Parameters
     ----------
     run:
         Folder of a trained run, or ORG/NAME on the Hugging Face Hub.
     host:
-        Address to listen at; 0.0.0.0 for all that this machine has.
+        Address to listen on; 0.0.0.0 for all addresses of this machine.
     port:
-        Port to listen at; 0 for any that is free.
+        Port to listen on; 0 for any free port.
     api_key_file:
-        File with a key that requests must carry; the environment variable GOPRO_API_KEY may hold it instead.
+        File with an API key that requests must carry; by default the environment variable GOPRO_API_KEY, if it is set.
     device:
-        Where to compute.
+        Device to compute on; auto is a GPU if there is one.
     samples:
-        Data set, as --data takes it, of whose test images some are shown to everybody; embedded emoji if not given.
+        Data set, as --data takes it, whose test images are shown to everybody as samples; by default embedded emoji.
     root:
-        Directory that holds the benchmarks' folders, for --samples.
+        Directory that holds the folders of the benchmark data sets, for --samples.
     """
     if missing := [name for name in EXTRA if find_spec(name) is None]:
         raise InputError(f"gopro serve needs more packages ({', '.join(missing)}): pip install '.[serve]'")
     from gopro.inference.classifier import load
     from gopro.inference.serve.app import make_app
-    from gopro.inference.serve.auth import checked_key, read_key
-    from gopro.inference.serve.server import bound, run_server
+    from gopro.inference.serve.auth import check_key, read_key
+    from gopro.inference.serve.server import listen, run_server
 
     if api_key_file is not None:
         key = read_key(api_key_file)
     else:
-        key = checked_key(os.environ[KEY], KEY) if KEY in os.environ else None
-    with bound(host, port) as listening:  # before the run is loaded, which takes longer
+        key = check_key(os.environ[KEY], KEY) if KEY in os.environ else None
+    with listen(host, port) as listener:  # before loading the run: a port that is taken is reported at once
         classifier = load(run, device)
         assert classifier.run is not None
-        limits = limits or Limits()
-        app = make_app(classifier.run, limits, key, samples_of=samples, root=root)
-        run_server(
-            app, listening, limits, lambda address: err.print(f"{run} at {address}", markup=False, soft_wrap=True)
-        )
+        app = make_app(classifier.run, limits or Limits(), key, samples_of=samples, root=root)
+        run_server(app, listener, lambda address: err.print(f"{run} at {address}", markup=False, soft_wrap=True))
     err.print("stopped")

@@ -36,7 +36,7 @@ from gopro.data.load_dataset import load_dataset
 from gopro.errors import InputError
 from gopro.files import slug, write_json
 from gopro.runs.config import BenchmarkConfig, TrainConfig
-from tests.support.browser import FAINT
+from tests.support.browser import LOW_CONTRAST
 
 HOSTILE = """<img src=x onerror="alert('1')">&"""
 ACCURACY = {"zeroshot": 0.45, "coop": 0.55, "gopro": 0.6}
@@ -637,7 +637,7 @@ def test_print_shows_all_of_it_on_white(browser: Browser, everything: Path) -> N
 def test_text_can_be_read(browser: Browser, everything: Path, scheme: str) -> None:
     """WCAG's 4.5 : 1 between each text's colour and what lies behind it; text in plots is at least 9 px high."""
     page, _ = opened(browser, everything, 360, scheme)
-    assert page.evaluate(FAINT) == []
+    assert page.evaluate(LOW_CONTRAST) == []
     sizes = page.evaluate(
         """[...document.querySelectorAll('svg text')].map(text => {
             const plot = text.ownerSVGElement;

@@ -1,5 +1,5 @@
-"""`gopro serve`: a trained run over HTTP, with a page to try it on. Needs the extra `serve`.
+"""The HTTP server of `gopro serve`, and the web page that it shows. Needs the extra `serve`.
 
-A request goes app → uploads (its form, within the limits) → service (decodes, puts each image in the queue) → batcher
-(one thread, images of all clients together) → engine (image tower, heads), and back.
+A prediction request passes through app (routes), uploads (reads the form), service (decodes the images and waits for
+the answer), batcher (queues images of all clients for one thread) and batched_inference (image tower and heads).
 """

@@ -1,4 +1,4 @@
-"""The routes."""
+"""The FastAPI app and its routes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 
 from gopro.inference.serve import schemas
-from gopro.inference.serve.auth import KeyNeeded
-from gopro.inference.serve.errors import GONE, Refusal, refuse_in_json
+from gopro.inference.serve.auth import ApiKeyMiddleware
+from gopro.inference.serve.errors import CLIENT_CLOSED_REQUEST, RequestError, add_error_handlers
 from gopro.inference.serve.limits import Limits
 from gopro.inference.serve.metrics import Metrics
-from gopro.inference.serve.middleware import Watched
+from gopro.inference.serve.middleware import MetricsMiddleware
 from gopro.inference.serve.samples import sample_images
 from gopro.inference.serve.service import Service
-from gopro.inference.serve.uploads import asked
+from gopro.inference.serve.uploads import read_form
 from gopro.runs.run import Run
 
 PAGE = Path(__file__).with_name("page")
@@ -30,14 +30,14 @@ PAGE = Path(__file__).with_name("page")
 def make_app(
     run: Run, limits: Limits, key: str | None = None, *, samples_of: str | None = None, root: Path | None = None
 ) -> FastAPI:
-    """The app of a run.
+    """Make the app that serves a run.
 
     Args:
-        key: the API key that requests must carry, if any.
-        samples_of, root: the data set whose test images everybody may see; see `sample_images`.
+        key: API key that requests must carry, if any.
+        samples_of, root: data set whose test images everybody may see; see `sample_images`.
 
     Raises:
-        InputError: these samples cannot be had.
+        InputError: the sample images cannot be loaded.
     """
     metrics = Metrics()
     service = Service(run, limits, metrics)
@@ -49,27 +49,27 @@ def make_app(
         yield
         await asyncio.get_running_loop().run_in_executor(None, service.stop)
 
-    # No pages of documentation: FastAPI's load their scripts from elsewhere.
+    # FastAPI's documentation pages load their scripts from another server: no such pages.
     app = FastAPI(
         title="GOPro",
         version=version("gopro"),
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        responses=schemas.REFUSED,
+        responses=schemas.ERRORS,
     )
     app.state.service = service
-    refuse_in_json(app)
+    add_error_handlers(app)
     if key is not None:
-        app.add_middleware(KeyNeeded, key=key)
-    app.add_middleware(Watched, metrics=metrics)  # outermost
+        app.add_middleware(ApiKeyMiddleware, key=key)
+    app.add_middleware(MetricsMiddleware, metrics=metrics)  # added last, so it also counts requests without a key
 
-    about = {
+    info = {
         "classes": list(service.names),
         "method": run.config.method,
         "data": run.data,
         "backbone": run.method.backbone.name,
-        "heads": list(service.heads.offered),
+        "heads": list(service.heads.available),
         "limits": {
             "images": limits.max_images,
             "names": limits.max_names,
@@ -82,41 +82,41 @@ def make_app(
 
     @app.get("/health", response_model=schemas.Health)
     async def health() -> Response:
-        """Whether the server is there; needs no key."""
+        """Answer once the server is ready. Needs no key."""
         return JSONResponse({"status": "ok"})
 
-    @app.get("/classes", response_model=schemas.About)
+    @app.get("/classes", response_model=schemas.ServerInfo)
     async def classes() -> Response:
-        """What the server answers with, and what it takes."""
-        return JSONResponse(about)
+        """Return the run's class names, the heads and the limits."""
+        return JSONResponse(info)
 
     @app.post(
         "/predict",
-        response_model=schemas.Answer,
-        openapi_extra=schemas.predict_form(limits, list(service.heads.offered)),
+        response_model=schemas.PredictResponse,
+        openapi_extra=schemas.predict_form(limits, list(service.heads.available)),
     )
     async def predict(request: Request) -> Response:
-        """Names for images, with probabilities."""
-        with service.requests.holding():
-            async with asked(request, limits, service.heads.offered) as question:
-                return await _while_there(request, service.answer(question))
+        """Predict the class of each image, with probabilities."""
+        with service.requests.hold():
+            async with read_form(request, limits, service.heads.available) as form:
+                return await _unless_disconnected(request, service.answer(form))
 
-    @app.get("/samples", response_model=list[schemas.SampleName])
+    @app.get("/samples", response_model=list[schemas.SampleInfo])
     async def sample_list() -> Response:
-        """Images to try the server on."""
+        """List the sample images."""
         return JSONResponse([{"name": str(i), "label": sample.label} for i, sample in enumerate(samples)])
 
     @app.get("/samples/{name}", response_class=Response)
     async def sample(name: str) -> Response:
-        """One of them."""
+        """Return a sample image."""
         if not name.isascii() or not name.isdecimal() or len(name) > 3 or int(name) >= len(samples):
-            raise Refusal(404, "not_found", f"there is no sample {name[:80]!r}: /samples lists them")
-        found = samples[int(name)]
-        return Response(found.content, media_type=found.kind)
+            raise RequestError(404, "not_found", f"no sample {name[:80]!r}: /samples lists them")
+        image = samples[int(name)]
+        return Response(image.content, media_type=image.media_type)
 
     @app.get("/metrics", response_class=Response)
     async def metrics_text() -> Response:
-        """What the server has counted, for Prometheus."""
+        """Return the server's metrics in Prometheus's text format."""
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.get("/", include_in_schema=False)
@@ -127,20 +127,20 @@ def make_app(
     return app
 
 
-async def _while_there(request: Request, work: Coroutine[Any, Any, dict[str, Any]]) -> Response:
-    """The answer; given up where the client goes away meanwhile, so that nobody's images keep others waiting."""
+async def _unless_disconnected(request: Request, work: Coroutine[Any, Any, dict[str, Any]]) -> Response:
+    """Await the answer, but cancel the work if the client disconnects, so that nobody waits for its images."""
     task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_gone(request))
+    disconnected = asyncio.ensure_future(_disconnected(request))
     try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        return JSONResponse(task.result()) if task.done() else Response(status_code=GONE)
+        await asyncio.wait((task, disconnected), return_when=asyncio.FIRST_COMPLETED)
+        return JSONResponse(task.result()) if task.done() else Response(status_code=CLIENT_CLOSED_REQUEST)
     finally:
-        gone.cancel()
+        disconnected.cancel()
         if not task.done():
             task.cancel()
-            await asyncio.wait((task,))  # it gives back what it holds
+            await asyncio.wait((task,))  # until it has released its images and requests
 
 
-async def _gone(request: Request) -> None:
+async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass

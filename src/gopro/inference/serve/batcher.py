@@ -1,4 +1,4 @@
-"""The queue in front of the engine: one thread takes what waits, of all clients together, up to a batch."""
+"""The queue of images in front of the torch thread, which takes them in batches."""
 
 from __future__ import annotations
 
@@ -10,85 +10,82 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Thread
 
-from gopro.inference.serve.inference import Item
+from gopro.inference.serve.batched_inference import QueuedImage
 
 log = logging.getLogger("uvicorn.error")
 
-Answer = Callable[[Sequence[Item], Callable[[list[Item]], None]], None]
+RunBatch = Callable[[Sequence[QueuedImage], Callable[[list[QueuedImage]], None]], None]
 
 
 class Batcher:
-    """Batches of whatever has gathered while the batch before was worked on.
+    """Runs batches of whatever images were queued while the previous batch was running.
 
-    An image that comes while nothing is worked on goes at once: nobody waits for a batch to fill. The queue is bounded
-    by the service's gate.
+    An image that arrives while nothing is running starts at once: nobody waits for a batch to fill up. The service's
+    `ConcurrencyLimit` bounds the queue.
     """
 
-    def __init__(self, answer: Answer, batch: int):
+    def __init__(self, run_batch: RunBatch, batch: int):
         """
         Args:
-            answer: see `Engine.answer`; called in the batcher's thread alone.
-            batch: most images of a batch.
+            run_batch: see `BatchedInference.run`; called only in the batcher's thread.
+            batch: images per batch, at most.
         """
-        self._answer, self._batch = answer, batch
-        self._waiting: SimpleQueue[Item | None] = SimpleQueue()
+        self._run_batch, self._batch = run_batch, batch
+        self._queue: SimpleQueue[QueuedImage | None] = SimpleQueue()
         self._thread = Thread(target=self._work, name="torch", daemon=True)
 
     def start(self) -> None:
-        """In the event loop that asks."""
+        """Start the thread; call this in the event loop that will await the images."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the thread once it has done what waits."""
-        self._waiting.put(None)
+        """End the thread once the queue is empty."""
+        self._queue.put(None)
         self._thread.join()
 
-    def put(self, item: Item) -> asyncio.Future[Item]:
-        """The item once it is answered."""
-        item.put = time.perf_counter()
-        self._waiting.put(item)
-        return item.answered
+    def put(self, image: QueuedImage) -> asyncio.Future[QueuedImage]:
+        """Queue an image and return the future of its results."""
+        image.queued_at = time.perf_counter()
+        self._queue.put(image)
+        return image.done
 
     def _work(self) -> None:
-        ended = False
-        while not ended:
-            items, ended = self._gathered()
-            items = [item for item in items if not item.answered.cancelled()]  # whose clients are gone
-            if not items:
+        last = False
+        while not last:
+            images, last = self._next_batch()
+            images = [image for image in images if not image.done.cancelled()]  # clients that have gone away
+            if not images:
                 continue
             try:
-                self._answer(items, self._done)
-            except Exception as error:  # whatever it is, those who wait must hear of it, and the others be served
-                log.exception("a batch of %d images failed", len(items))
-                self._tell(items, error)
+                self._run_batch(images, self._set_done)
+            except Exception as error:  # of any kind: these clients must get it, and the others be served
+                log.exception("a batch of %d images failed", len(images))
+                self._set_done(images, error)
 
-    def _gathered(self) -> tuple[list[Item], bool]:
-        """The next batch, and whether it is the last."""
-        items: list[Item] = []
-        item = self._waiting.get()
-        while item is not None:
-            items.append(item)
-            if len(items) == self._batch:
-                return items, False
+    def _next_batch(self) -> tuple[list[QueuedImage], bool]:
+        """Wait for an image and return it with all others in the queue, and whether this is the last batch."""
+        images: list[QueuedImage] = []
+        image = self._queue.get()
+        while image is not None:
+            images.append(image)
+            if len(images) == self._batch:
+                return images, False
             try:
-                item = self._waiting.get_nowait()
+                image = self._queue.get_nowait()
             except Empty:
-                return items, False
-        return items, True
+                return images, False
+        return images, True
 
-    def _done(self, items: list[Item]) -> None:
-        self._tell(items, None)
-
-    def _tell(self, items: list[Item], error: Exception | None) -> None:
-        def tell() -> None:
-            for item in items:
-                if item.answered.done():
+    def _set_done(self, images: list[QueuedImage], error: Exception | None = None) -> None:
+        def set_done() -> None:
+            for image in images:
+                if image.done.done():
                     continue
                 if error is None:
-                    item.answered.set_result(item)
+                    image.done.set_result(image)
                 else:
-                    item.answered.set_exception(error)
+                    image.done.set_exception(error)
 
-        with suppress(RuntimeError):  # the loop was closed over requests that took too long to stop
-            self._loop.call_soon_threadsafe(tell)
+        with suppress(RuntimeError):  # shutdown closed the event loop before these requests were finished
+            self._loop.call_soon_threadsafe(set_done)

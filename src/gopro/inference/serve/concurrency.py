@@ -1,4 +1,4 @@
-"""How much is in the house at once."""
+"""A limit on how much is in progress at once."""
 
 from __future__ import annotations
 
@@ -8,24 +8,27 @@ from contextlib import contextmanager
 from gopro.inference.serve.errors import busy
 
 
-class Gate:
-    """Lets in no more than so many at once, and sends the others away. For the event loop's thread alone."""
+class ConcurrencyLimit:
+    """A counter of requests or images in progress that refuses more than `limit`.
 
-    def __init__(self, what: str, most: int):
-        self.what, self.most = what, most
-        self.held = 0
+    A semaphore would make clients wait instead. Not locked: for the event loop's thread only.
+    """
+
+    def __init__(self, noun: str, limit: int):
+        self.noun, self.limit = noun, limit
+        self.in_progress = 0
 
     @contextmanager
-    def holding(self, count: int = 1) -> Iterator[None]:
-        """Holds a place for so many.
+    def hold(self, count: int = 1) -> Iterator[None]:
+        """Count `count` more as in progress while the block runs.
 
         Raises:
-            Refusal: 503, there is no room.
+            RequestError: 503, because that would exceed the limit.
         """
-        if self.held + count > self.most:
-            raise busy(f"{self.held} {self.what} are being worked on, and there is room for {self.most}")
-        self.held += count
+        if self.in_progress + count > self.limit:
+            raise busy(f"{self.in_progress} of at most {self.limit} {self.noun} are in progress")
+        self.in_progress += count
         try:
             yield
         finally:
-            self.held -= count
+            self.in_progress -= count

@@ -1,4 +1,4 @@
-"""First-order heads built on the side, while requests are answered."""
+"""First-order heads built in the background while other requests are answered."""
 
 from __future__ import annotations
 
@@ -16,79 +16,79 @@ Names = tuple[str, ...]
 
 
 @dataclass
-class Build:
-    """A head that is being built or waits for it, and how many wait for the head."""
+class PendingHead:
+    """A head that is being built or queued, and the number of requests that wait for it."""
 
     names: Names
-    head: asyncio.Future[TaylorHead]
+    future: asyncio.Future[TaylorHead]
     waiting: int = 0
 
 
-class Builder:
-    """Builds heads one at a time in a thread of its own; who asks for the same names waits for the same head.
+class HeadBuilder:
+    """Builds heads one at a time in its own thread; requests for the same names share one build.
 
-    A head that nobody waits for any more is not begun; one that is begun is finished, and kept by who builds it. The
-    thread is a daemon, so that a server that stops doesn't wait for it.
+    A build that nobody waits for any more is skipped if it has not started, and finished (and cached) if it has. The
+    thread is a daemon, so it does not delay the server's shutdown.
     """
 
-    def __init__(self, build: Callable[[Names], TaylorHead], most: int, seconds: float):
+    def __init__(self, build: Callable[[Names], TaylorHead], max_pending: int, seconds: float):
         """
         Args:
-            build: called in the builder's thread alone.
-            most: heads that are being built or wait for it.
-            seconds: that somebody waits at most.
+            build: called only in the builder's thread.
+            max_pending: heads being built or queued, at most.
+            seconds: longest time that a request waits.
         """
-        self._build, self._most, self._seconds = build, most, seconds
-        self._builds: dict[Names, Build] = {}
-        self._queue: SimpleQueue[Build] = SimpleQueue()
+        self._build, self._max_pending, self._seconds = build, max_pending, seconds
+        self._pending: dict[Names, PendingHead] = {}
+        self._queue: SimpleQueue[PendingHead] = SimpleQueue()
 
     def start(self) -> None:
-        """In the event loop that asks."""
+        """Start the thread; call this in the event loop that will await `head`."""
         self._loop = asyncio.get_running_loop()
         Thread(target=self._work, name="heads", daemon=True).start()
 
     async def head(self, names: Names) -> TaylorHead:
-        """The head over these names, once it is there.
+        """Wait for the head over these class names.
 
         Raises:
-            InputError: as `Heads.built`.
-            Refusal: 503, there is no room, or it takes longer than that.
+            InputError: see `Heads.build_first_order`.
+            RequestError: 503, because too many heads are pending or this one takes too long.
         """
-        build = self._builds.get(names)
-        if build is None:
-            if len(self._builds) >= self._most:
-                raise busy(f"{len(self._builds)} first-order heads are being built, and no more may wait")
-            build = self._builds[names] = Build(names, self._loop.create_future())
-            self._queue.put(build)
-        build.waiting += 1
+        pending = self._pending.get(names)
+        if pending is None:
+            if len(self._pending) >= self._max_pending:
+                raise busy(f"{len(self._pending)} first-order heads are already being built or queued")
+            pending = self._pending[names] = PendingHead(names, self._loop.create_future())
+            self._queue.put(pending)
+        pending.waiting += 1
         try:
             async with asyncio.timeout(self._seconds):
-                return await asyncio.shield(build.head)
+                return await asyncio.shield(pending.future)
         except TimeoutError:
             raise busy(f"the first-order head for these {len(names)} class names is still being built") from None
         finally:
-            build.waiting -= 1
-            if not build.waiting:
-                build.head.cancel()
-                if self._builds.get(names) is build:
-                    del self._builds[names]
+            pending.waiting -= 1
+            if not pending.waiting:
+                pending.future.cancel()
+                if self._pending.get(names) is pending:
+                    del self._pending[names]
 
     def _work(self) -> None:
         while True:
-            build = self._queue.get()
-            if build.head.cancelled():
+            pending = self._queue.get()
+            if pending.future.cancelled():
                 continue
             try:
-                head = self._build(build.names)
-            except Exception as error:  # whatever it is, those who wait must hear of it
-                self._tell(build, build.head.set_exception, error)
+                head = self._build(pending.names)
+            except Exception as error:  # of any kind: the requests that wait must get it
+                self._settle(pending, pending.future.set_exception, error)
             else:
-                self._tell(build, build.head.set_result, head)
+                self._settle(pending, pending.future.set_result, head)
 
-    def _tell(self, build: Build, settle: Callable, outcome: TaylorHead | Exception) -> None:
-        def tell() -> None:
-            if not build.head.done():
-                settle(outcome)
+    def _settle(self, pending: PendingHead, set_outcome: Callable, outcome: TaylorHead | Exception) -> None:
+        def settle() -> None:
+            if not pending.future.done():
+                set_outcome(outcome)
 
-        with suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(tell)
+        with suppress(RuntimeError):  # the event loop is closed already
+            self._loop.call_soon_threadsafe(settle)

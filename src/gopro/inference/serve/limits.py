@@ -1,4 +1,4 @@
-"""What a server takes."""
+"""Limits on what a server accepts and keeps in memory."""
 
 from __future__ import annotations
 
@@ -9,47 +9,47 @@ from gopro.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a server takes. Past any of these a request is refused, and told so.
+    """Limits of a server. A request past one of them is refused with a message that names it.
 
     Raises:
-        InputError: a limit below 1; a queue that a request within the limits would not fit in.
+        InputError: a limit is below 1, or `max_queue` is too small for one full request.
     """
 
     max_images: int = 32
-    """Images a request."""
+    """Images per request, at most."""
     max_names: int = 1000
-    """Class names a request."""
+    """Class names per request, at most."""
     max_name_length: int = 200
-    """Characters of a class name."""
+    """Characters per class name, at most."""
     max_upload_mib: int = 32
-    """MiB of a request."""
+    """Size of a request in MiB, at most."""
     max_megapixels: int = 50
-    """Million pixels of an image; larger ones are not decoded."""
+    """Million pixels per image, at most; larger images are not decoded."""
     max_requests: int = 128
-    """Requests for predictions that are received or worked on at once; more are told to come again."""
+    """Prediction requests in progress, at most; further ones are told to try again later."""
     max_queue: int = 256
-    """Images that wait or are worked on at once; more are told to come again."""
+    """Images waiting or being processed, at most; further requests are told to try again later."""
     upload_seconds: int = 60
-    """Seconds that the head of a request may take to arrive, and then the rest of it."""
+    """Seconds that the body of a request may take to arrive."""
     batch: int = 64
-    """Images that go through the image tower at once."""
+    """Images per pass through the image tower, at most."""
     encodings_mib: int = 64
-    """MiB for what the image tower said of the latest images, so that asking again with other names is cheap."""
+    """MiB of cached image encodings, so that asking again about an image with other class names is cheap."""
     heads_mib: int = 256
-    """MiB for the latest lists of class names: their prompts, text features and first-order heads."""
+    """MiB of cached heads: the prompts, text features and first-order heads of recent lists of class names."""
     head_names: int = 200
-    """Class names that a first-order head is built for when one is asked for."""
+    """Class names of a first-order head that is built on request, at most."""
     head_builds: int = 4
-    """First-order heads that are being built or wait for it."""
+    """First-order heads being built or waiting to be built, at most."""
     head_seconds: int = 20
-    """Seconds that a request waits for a first-order head that is being built."""
+    """Seconds that a request waits for a first-order head to be built."""
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if value < 1:
                 raise InputError(f"{name} is {value}: give at least 1")
         if self.max_queue < self.max_images:
-            raise InputError(f"max_queue is {self.max_queue}: give at least max_images, {self.max_images}")
+            raise InputError(f"max_queue is {self.max_queue}: give at least max_images, which is {self.max_images}")
 
     @property
     def upload_bytes(self) -> int:

@@ -1,4 +1,4 @@
-"""What the server counts, for Prometheus."""
+"""Prometheus metrics of a server."""
 
 from __future__ import annotations
 
@@ -6,57 +6,55 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
-IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+_IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
-    """A registry of one server's own, with the process's memory and processor time."""
+    """The metrics of one server, in a registry of their own, with the memory and CPU time of the process."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
+        registry = self._registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
         self._requests = Counter(
-            "gopro_requests", "Requests answered, by path and status.", ("path", "status"), registry=self.registry
+            "gopro_requests", "Requests by route and status.", ("path", "status"), registry=registry
         )
         self._request_seconds = Histogram(
-            "gopro_request_seconds", "What a request took.", ("path",), buckets=SECONDS, registry=self.registry
+            "gopro_request_seconds", "Duration of a request.", ("path",), buckets=_SECONDS, registry=registry
         )
         self._images = Counter(
-            "gopro_images", "Images asked about: encoded, cached or unreadable.", ("how",), registry=self.registry
+            "gopro_images", "Images by outcome: encoded, cached or unreadable.", ("outcome",), registry=registry
         )
-        self._batch = Histogram(
-            "gopro_tower_images",
-            "Images a call of the image tower.",
-            buckets=IMAGES,
-            registry=self.registry,
+        self._batches = Histogram(
+            "gopro_tower_images", "Images per pass through the image tower.", buckets=_IMAGES, registry=registry
         )
         self._stages = Histogram(
             "gopro_stage_seconds",
-            "What stages take: decode an image, queue an image, tower and each head a batch.",
+            "Duration of a stage: decode and queue per image, tower and each head per batch.",
             ("stage",),
-            buckets=SECONDS,
-            registry=self.registry,
+            buckets=_SECONDS,
+            registry=registry,
         )
 
-    def gauge(self, name: str, what: str, value: Callable[[], float]) -> None:
-        """Something whose value is looked up when it is asked for."""
-        Gauge(name, what, registry=self.registry).set_function(value)
+    def add_gauge(self, name: str, description: str, value: Callable[[], float]) -> None:
+        """Add a metric that is read when Prometheus asks."""
+        Gauge(name, description, registry=self._registry).set_function(value)
 
-    def request(self, path: str, status: int, seconds: float) -> None:
+    def count_request(self, path: str, status: int, seconds: float) -> None:
         self._requests.labels(path, str(status)).inc()
         self._request_seconds.labels(path).observe(seconds)
 
-    def image(self, how: str) -> None:
-        self._images.labels(how).inc()
+    def count_image(self, outcome: str) -> None:
+        self._images.labels(outcome).inc()
 
-    def tower(self, images: int, milliseconds: float) -> None:
-        self._batch.observe(images)
-        self.stage("tower", milliseconds)
+    def count_batch(self, images: int, milliseconds: float) -> None:
+        """Count one pass through the image tower."""
+        self._batches.observe(images)
+        self.count_stage("tower", milliseconds)
 
-    def stage(self, name: str, milliseconds: float) -> None:
+    def count_stage(self, name: str, milliseconds: float) -> None:
         self._stages.labels(name).observe(milliseconds / 1000)
 
     def text(self) -> bytes:
-        """As Prometheus reads it."""
-        return generate_latest(self.registry)
+        """Return all metrics in Prometheus's text format."""
+        return generate_latest(self._registry)

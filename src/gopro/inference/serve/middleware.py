@@ -1,4 +1,4 @@
-"""Around every request: how it is counted, and what a browser may do with the answer."""
+"""Middleware around every request: metrics and security headers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gopro.inference.serve.metrics import Metrics
 
-HEADERS = {
+SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -17,8 +17,8 @@ HEADERS = {
 }
 
 
-class Watched:
-    """Counts requests by route and status, and adds the security headers."""
+class MetricsMiddleware:
+    """Middleware that counts requests by route and status, and adds the security headers to every response."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics):
         self.app, self.metrics = app, metrics
@@ -29,21 +29,21 @@ class Watched:
             return
         started, status = time.perf_counter(), 500
 
-        async def watched(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message).update(HEADERS)
+                MutableHeaders(scope=message).update(SECURITY_HEADERS)
             await send(message)
 
         try:
-            await self.app(scope, receive, watched)
+            await self.app(scope, receive, send_with_headers)
         finally:
-            self.metrics.request(_route(scope), status, time.perf_counter() - started)
+            self.metrics.count_request(_route(scope), status, time.perf_counter() - started)
 
 
 def _route(scope: Scope) -> str:
-    """The path as the app has it, so that there are no more of them than routes."""
+    """Return the path as the app declares it: clients choose paths, so counting those would grow without bound."""
     if scope["path"].startswith("/page/"):
         return "/page"
     return getattr(scope.get("route"), "path", "other")

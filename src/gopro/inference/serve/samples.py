@@ -1,4 +1,4 @@
-"""A few images to try the server on."""
+"""Sample images to try the server on."""
 
 from __future__ import annotations
 
@@ -16,62 +16,62 @@ from gopro.errors import InputError
 from gopro.runs.run import Run
 
 COUNT = 12
-SIDE = 512
-"""Pixels that a sample's longer side has at most."""
-EMBEDDED = "emoji-activities"
+MAX_SIDE = 512
+"""Longer side of a sample in pixels; larger images are scaled down."""
+DEFAULT_DATA = "emoji-activities"
 
 
 @dataclass(frozen=True)
 class SampleImage:
-    """An image as it is sent.
+    """A sample image as it is sent.
 
     Attributes:
-        label: its class name.
-        content: the file.
-        kind: its media type.
+        label: class name.
+        content: bytes of the file.
+        media_type: such as `image/png`.
     """
 
     label: str
     content: bytes
-    kind: str
+    media_type: str
 
 
 def sample_images(run: Run, data: str | None = None, root: Path | None = None) -> list[SampleImage]:
-    """Test images of a data set, each of another class.
+    """Return up to 12 test images of a data set, each of a different class.
 
-    They are shown to whoever can reach the server. So what the run's config names is taken only where it comes with
-    this package: other images are somebody's own, and a config may be a stranger's.
+    Everybody who reaches the server can see them. So the data set in the run's config is used only if it is embedded
+    in this package: otherwise its images are private, and the config may have been written by somebody else.
 
     Args:
-        data: the data set; the run's own if it is embedded, else embedded emoji, if not given.
-        root: directory that holds the benchmarks' folders.
+        data: data set; by default the run's own if it is embedded, else emoji-activities.
+        root: directory that holds the folders of the benchmark data sets.
 
     Raises:
-        InputError: there is no such data, it has no test images, or one cannot be read.
+        InputError: the data set does not exist or has no test images, or an image cannot be read.
     """
     if data is not None:
-        return _some(load_dataset(data, root))
+        return _choose(load_dataset(data, root))
     if run.config.data.partition(":")[0] in SETS:
         try:
-            return _some(load_dataset(run.config.data).half(run.config.classes))
-        except InputError:  # a style of which there is none
+            return _choose(load_dataset(run.config.data).half(run.config.classes))
+        except InputError:  # the config names a style that this version does not have
             pass
-    return _some(load_dataset(EMBEDDED))
+    return _choose(load_dataset(DEFAULT_DATA))
 
 
-def _some(dataset: Dataset) -> list[SampleImage]:
-    one_each = list({sample.label: sample for sample in reversed(dataset.test)}.values())
-    if not one_each:
+def _choose(dataset: Dataset) -> list[SampleImage]:
+    first_of_class = list({sample.label: sample for sample in reversed(dataset.test)}.values())
+    if not first_of_class:
         raise InputError(f"{dataset.name} has no test images to show as samples")
-    one_each.sort(key=lambda sample: sample.label)
-    count = min(COUNT, len(one_each))
-    return [_sent(one_each[i * len(one_each) // count], dataset.classnames) for i in range(count)]
+    first_of_class.sort(key=lambda sample: sample.label)
+    count = min(COUNT, len(first_of_class))
+    return [_to_file(first_of_class[i * len(first_of_class) // count], dataset.classnames) for i in range(count)]
 
 
-def _sent(sample: Sample, names: Sequence[str]) -> SampleImage:
+def _to_file(sample: Sample, names: Sequence[str]) -> SampleImage:
     image = sample.image.open()
-    small = max(image.size) <= 128  # drawings, that JPEG would blur
-    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    small = max(image.size) <= 128  # emoji, which JPEG would blur
+    image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
     file = io.BytesIO()
     image.save(file, "PNG" if small else "JPEG", quality=90)
     return SampleImage(names[sample.label], file.getvalue(), "image/png" if small else "image/jpeg")

@@ -1,4 +1,4 @@
-"""What is sent and what is answered, for /openapi.json."""
+"""Requests and responses as /openapi.json describes them."""
 
 from __future__ import annotations
 
@@ -6,46 +6,46 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from gopro.inference.classifier import Prediction
 from gopro.inference.serve.limits import Limits
 
 
-class Prediction(BaseModel):
-    name: str
-    probability: float
-
-
-class HeadAnswer(BaseModel):
-    """What a head says of an image, or why it says nothing; `milliseconds` is for all images of the batch."""
+class HeadPredictions(BaseModel):
+    """Predictions of one head, likeliest first, or an error; `milliseconds` is its time for the whole batch."""
 
     predictions: list[Prediction] = []
     milliseconds: float | None = None
     error: str | None = None
 
 
-class ImageAnswer(BaseModel):
-    """What is said of an image, or why it cannot be read."""
+class ImagePredictions(BaseModel):
+    """Predictions for one image by each head, or an error if the image cannot be read."""
 
     image: str
-    heads: dict[str, HeadAnswer] = {}
+    heads: dict[str, HeadPredictions] = {}
     error: str | None = None
 
 
 class Milliseconds(BaseModel):
+    """Time spent on a request, by stage."""
+
     decode: float
     queue: float
     encode: float
     total: float
 
 
-class Answer(BaseModel):
-    """`classes` says among how many names was chosen."""
+class PredictResponse(BaseModel):
+    """Results in the order of the images; `classes` is the number of class names they were chosen from."""
 
     classes: int
-    results: list[ImageAnswer]
+    results: list[ImagePredictions]
     milliseconds: Milliseconds
 
 
-class About(BaseModel):
+class ServerInfo(BaseModel):
+    """The run that is served, the heads that can be asked, and the limits of a request."""
+
     classes: list[str]
     method: str
     data: str
@@ -55,7 +55,9 @@ class About(BaseModel):
     key_needed: bool
 
 
-class SampleName(BaseModel):
+class SampleInfo(BaseModel):
+    """A sample image: its `name` in /samples/{name}, and its class."""
+
     name: str
     label: str
 
@@ -65,21 +67,23 @@ class Health(BaseModel):
 
 
 class ErrorDetail(BaseModel):
+    """An error: `code` for programs, `message` for people."""
+
     code: str
     message: str
 
 
-class Error(BaseModel):
+class ErrorResponse(BaseModel):
     error: ErrorDetail
 
 
-REFUSED: dict[int | str, dict[str, Any]] = {
-    status: {"model": Error} for status in (400, 401, 404, 405, 408, 413, 415, 422, 503)
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorResponse} for status in (400, 401, 404, 405, 408, 413, 415, 422, 503)
 }
 
 
 def predict_form(limits: Limits, heads: list[str]) -> dict[str, Any]:
-    """The form of POST /predict, in OpenAPI's words."""
+    """Return the OpenAPI description of the form of POST /predict."""
     text = {"type": "string"}
     properties = {
         "images": {
@@ -87,20 +91,20 @@ def predict_form(limits: Limits, heads: list[str]) -> dict[str, Any]:
             "items": {"type": "string", "format": "binary"},
             "minItems": 1,
             "maxItems": limits.max_images,
-            "description": "ImageSource files, a field for each.",
+            "description": "Image files, one field per file.",
         },
         "classes": {
             "type": "array",
             "items": {**text, "maxLength": limits.max_name_length},
             "maxItems": limits.max_names,
-            "description": "Class names, a field for each; those of the training if there are none.",
+            "description": "Class names to choose from, one field per name; by default those of the run.",
         },
-        "top_k": {"type": "integer", "minimum": 1, "default": 5, "description": "Names an image."},
+        "top_k": {"type": "integer", "minimum": 1, "default": 5, "description": "Predictions per image."},
         "heads": {
             "type": "array",
             "items": {**text, "enum": heads},
             "default": ["exact"],
-            "description": "Who answers, a field for each.",
+            "description": "Heads to ask, one field per head.",
         },
     }
     schema = {"type": "object", "required": ["images"], "properties": properties}

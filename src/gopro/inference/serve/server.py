@@ -1,4 +1,4 @@
-"""The server's process: its socket, and how it stops."""
+"""The server process: its socket, uvicorn, and an orderly shutdown."""
 
 from __future__ import annotations
 
@@ -6,75 +6,65 @@ import signal
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
-from types import FrameType
-from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
 from gopro.errors import InputError
-from gopro.inference.serve.limits import Limits
-from gopro.inference.serve.slow_clients import Connection
 
-PATIENCE = 60
-"""Seconds that requests in flight are given when the server is told to stop."""
+SHUTDOWN_GRACE_SECONDS = 60
+"""Seconds for requests in progress to finish after the server is told to stop."""
 
 
-def bound(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes any that is free.
+def listen(host: str, port: int) -> socket.socket:
+    """Open a listening socket; port 0 means any free port.
 
     Raises:
-        InputError: no such address here, or the port is taken.
+        InputError: this machine has no such address, or the port is taken.
     """
     if not 0 <= port <= 65535:
-        raise InputError(f"port {port}: give one from 0 to 65535")
+        raise InputError(f"port {port}: give a number from 0 to 65535")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=1024)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"cannot serve at {host}, port {port}: {reason}; choose another --host or --port") from error
+        raise InputError(f"cannot listen on {host}, port {port}: {reason}; choose another --host or --port") from error
 
 
-def configured(app: FastAPI, limits: Limits) -> uvicorn.Config:
-    """How uvicorn serves the app."""
-    connection: Any = partial(Connection, seconds=limits.upload_seconds)
+def uvicorn_config(app: FastAPI) -> uvicorn.Config:
+    """Return the settings that uvicorn serves the app with."""
     return uvicorn.Config(
         app,
-        http=connection,
+        http="h11",  # the same on every machine, whether httptools is installed or not
         ws="none",
         log_level="warning",
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=PATIENCE,
+        timeout_graceful_shutdown=SHUTDOWN_GRACE_SECONDS,
     )
 
 
-def run_server(
-    app: FastAPI,
-    listening: socket.socket,
-    limits: Limits,
-    on_ready: Callable[[str], None] = lambda address: None,
-) -> None:
-    """Serves until SIGTERM or SIGINT: then new connections are refused and requests in flight are answered. A second
-    SIGINT stops at once.
+def run_server(app: FastAPI, listener: socket.socket, on_ready: Callable[[str], None] = lambda address: None) -> None:
+    """Serve the app until SIGTERM or SIGINT; then refuse new connections and finish the requests in progress.
+
+    A second SIGINT stops at once.
 
     Args:
-        on_ready: told the address once the server answers.
+        on_ready: called with the server's address once it answers.
     """
-    server = _Server(configured(app, limits), lambda: on_ready(_address(listening)))
-    # When it has stopped, uvicorn raises the signal once more, for whoever handled it before.
-    before = signal.signal(signal.SIGTERM, _nothing)
+    server = _Server(uvicorn_config(app), lambda: on_ready(_address(listener)))
+    # After stopping, uvicorn raises the signal again for the previous handler; the default one would kill the process.
+    previous = signal.signal(signal.SIGTERM, lambda number, frame: None)
     try:
         with suppress(KeyboardInterrupt):
-            server.run(sockets=[listening])
+            server.run(sockets=[listener])
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)
 
 
 class _Server(uvicorn.Server):
-    """Says when it is there."""
+    """A uvicorn server that calls `on_ready` once it answers."""
 
     def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]):
         super().__init__(config)
@@ -86,10 +76,6 @@ class _Server(uvicorn.Server):
             self._on_ready()
 
 
-def _nothing(number: int, frame: FrameType | None) -> None:
-    pass
-
-
-def _address(listening: socket.socket) -> str:
-    host, port = listening.getsockname()[:2]
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"

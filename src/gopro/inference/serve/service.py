@@ -1,4 +1,4 @@
-"""From what a client asks to what it is told: decoding, the cache of encodings, the queue, and the answer."""
+"""The answer to a prediction request: decoding, the cache of encodings, the queue, and the JSON of the results."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from torch import Tensor
 from gopro.data.image_file import decode
 from gopro.data.transforms import make_view
 from gopro.errors import InputError
+from gopro.inference.serve.batched_inference import BatchedInference, HeadResult, QueuedImage
 from gopro.inference.serve.batcher import Batcher
-from gopro.inference.serve.concurrency import Gate
-from gopro.inference.serve.errors import Refusal
-from gopro.inference.serve.head_builder import Builder
-from gopro.inference.serve.heads import Heads, Key
-from gopro.inference.serve.inference import Engine, Item, Said
+from gopro.inference.serve.concurrency import ConcurrencyLimit
+from gopro.inference.serve.errors import RequestError
+from gopro.inference.serve.head_builder import HeadBuilder
+from gopro.inference.serve.heads import HeadKey, Heads
 from gopro.inference.serve.limits import Limits
-from gopro.inference.serve.lru import LRU
+from gopro.inference.serve.lru_cache import SharedLRUCache
 from gopro.inference.serve.metrics import Metrics
-from gopro.inference.serve.uploads import Asked
+from gopro.inference.serve.uploads import PredictRequest
 from gopro.methods.base import Method
 from gopro.runs.run import Run
 
 
 @dataclass
-class Opened:
-    """An image that was sent.
+class UploadedImage:
+    """An image that a client sent.
 
     Attributes:
-        name: as the client calls it.
-        digest: a hash of the file.
-        view, row: see `Item`; both None where it cannot be read.
-        error: why it cannot.
-        milliseconds: what decoding took.
+        name: file name that the client gave.
+        digest: hash of the file.
+        view, row: see `QueuedImage`; both None if the image cannot be read.
+        error: why it cannot be read.
+        milliseconds: time to decode it.
     """
 
     name: str
@@ -52,142 +52,147 @@ class Opened:
 
 
 class Service:
-    """A run that answers.
+    """A run that answers prediction requests.
 
     Attributes:
-        requests, images: what is in the house.
+        requests, images: what is in progress.
     """
 
     def __init__(self, run: Run, limits: Limits, metrics: Metrics):
         self.run, self.limits, self.metrics = run, limits, metrics
         self.names = run.method.classnames
         self.heads = Heads(run, limits.heads_mib << 20, limits.head_names)
-        self.encodings: LRU[bytes, Tensor] = LRU(limits.encodings_mib << 20, lambda row: row.nbytes)
-        self.engine = Engine(self.heads, self.encodings, metrics)
-        self.batcher = Batcher(self.engine.answer, limits.batch)
-        self.builder = Builder(self.heads.built, limits.head_builds, limits.head_seconds)
-        self.requests = Gate("requests", limits.max_requests)
-        self.images = Gate("images", limits.max_queue)
+        self.encodings: SharedLRUCache[bytes, Tensor] = SharedLRUCache(
+            limits.encodings_mib << 20, lambda row: row.nbytes
+        )
+        self.batcher = Batcher(BatchedInference(self.heads, self.encodings, metrics).run, limits.batch)
+        self.builder = HeadBuilder(self.heads.build_first_order, limits.head_builds, limits.head_seconds)
+        self.requests = ConcurrencyLimit("requests", limits.max_requests)
+        self.images = ConcurrencyLimit("images", limits.max_queue)
         self._view = make_view("eval", run.method.backbone.preprocess)
         self._decoders = ThreadPoolExecutor(min(16, os.cpu_count() or 1), "decode")
-        metrics.gauge("gopro_requests_in_house", "Requests for predictions in work.", lambda: self.requests.held)
-        metrics.gauge("gopro_images_in_house", "Images that wait or are in work.", lambda: self.images.held)
-        metrics.gauge("gopro_encodings_bytes", "Kept of the latest images.", lambda: self.encodings.held)
+        metrics.add_gauge(
+            "gopro_requests_in_progress", "Prediction requests in progress.", lambda: self.requests.in_progress
+        )
+        metrics.add_gauge(
+            "gopro_images_in_progress", "Images waiting or being processed.", lambda: self.images.in_progress
+        )
+        metrics.add_gauge("gopro_encodings_bytes", "Size of cached image encodings.", lambda: self.encodings.currsize)
 
     def start(self) -> None:
-        """In the event loop that asks."""
+        """Start the threads; call this in the event loop that will await `answer`."""
         self.batcher.start()
         self.builder.start()
 
     def stop(self) -> None:
-        """Ends the threads once what waits is done; heads that are being built are not waited for."""
+        """End the threads once the queue of images is empty, without waiting for heads that are being built."""
         self.batcher.stop()
         self._decoders.shutdown(cancel_futures=True)
 
-    async def answer(self, asked: Asked) -> dict[str, Any]:
-        """The answer to a request, as JSON.
+    async def answer(self, request: PredictRequest) -> dict[str, Any]:
+        """Answer a request with the JSON that `schemas.PredictResponse` describes.
 
         Raises:
-            Refusal: there is no room, no image can be read, or no head answers.
+            RequestError: too many images are in progress, no image can be read, or no head can answer.
         """
         started = time.perf_counter()
-        keys = tuple(Key(head, asked.names or self.names) for head in asked.heads)
-        built, refused = await self._built(keys)
-        with self.images.holding(len(asked.images)):
-            opened = await asyncio.gather(*(self._opened(image, keys) for image in asked.images))
-            readable = [image for image in opened if image.error is None]
+        names = request.names or self.names
+        keys = tuple(HeadKey(head, names) for head in request.heads)
+        first_order, head_errors = await self._first_order_heads(keys)
+        with self.images.hold(len(request.images)):
+            uploaded = await asyncio.gather(*(self._open(image, keys) for image in request.images))
+            readable = [image for image in uploaded if image.error is None]
             if not readable:
-                raise _unreadable(opened)
-            items = await self._answered(readable, tuple(key for key in keys if key not in refused), built, asked.top_k)
-        _check_any(items, refused)
-        errors = {key: Said(error=InputError(refusal.message)) for key, refusal in refused.items()}
-        said = {id(image): item.said | errors for image, item in zip(readable, items, strict=True)}
-        batches = {item.begun: item.encode_ms for item in items if item.encode_ms}
+                raise _unreadable(uploaded)
+            answering = tuple(key for key in keys if key not in head_errors)
+            queued = await self._predict(readable, answering, first_order, request.top_k)
+        _check_any_answer(queued, head_errors)
+        failed = {key: HeadResult(error=InputError(error.message)) for key, error in head_errors.items()}
+        results = {id(upload): image.results | failed for upload, image in zip(readable, queued, strict=True)}
+        batches = {image.started_at: image.encode_ms for image in queued if image.encode_ms}
         return {
-            "classes": len(asked.names or self.names),
-            "results": [_result(image, said.get(id(image), {})) for image in opened],
+            "classes": len(names),
+            "results": [_image_json(upload, results.get(id(upload), {})) for upload in uploaded],
             "milliseconds": {
-                "decode": _rounded(sum(image.milliseconds for image in opened)),
-                "queue": _rounded(1000 * max((item.begun - item.put for item in items), default=0.0)),
-                "encode": _rounded(sum(batches.values())),
-                "total": _rounded(1000 * (time.perf_counter() - started)),
+                "decode": round(sum(upload.milliseconds for upload in uploaded), 2),
+                "queue": round(1000 * max((i.started_at - i.queued_at for i in queued), default=0.0), 2),
+                "encode": round(sum(batches.values()), 2),
+                "total": round(1000 * (time.perf_counter() - started), 2),
             },
         }
 
-    async def _opened(self, image: UploadFile, keys: tuple[Key, ...]) -> Opened:
-        opened = await asyncio.get_running_loop().run_in_executor(self._decoders, self._open, image, keys)
-        self.metrics.image("unreadable" if opened.error else "encoded" if opened.row is None else "cached")
-        self.metrics.stage("decode", opened.milliseconds)
-        return opened
+    async def _open(self, file: UploadFile, keys: tuple[HeadKey, ...]) -> UploadedImage:
+        upload = await asyncio.get_running_loop().run_in_executor(self._decoders, self._decode, file, keys)
+        self.metrics.count_image("unreadable" if upload.error else "encoded" if upload.row is None else "cached")
+        self.metrics.count_stage("decode", upload.milliseconds)
+        return upload
 
-    def _open(self, image: UploadFile, keys: tuple[Key, ...]) -> Opened:
-        """Decodes an image, unless what the tower said of it is all that is needed, and known."""
-        began = time.perf_counter()
-        content = image.file.read()
-        opened = Opened((image.filename or "image")[:200], hashlib.blake2b(content, digest_size=16).digest())
-        opened.row = self.encodings.get(opened.digest)
+    def _decode(self, file: UploadFile, keys: tuple[HeadKey, ...]) -> UploadedImage:
+        """Decode an image, unless its cached encoding is all that these heads need."""
+        started = time.perf_counter()
+        content = file.file.read()
+        upload = UploadedImage((file.filename or "image")[:200], hashlib.blake2b(content, digest_size=16).digest())
+        upload.row = self.encodings.get(upload.digest)
         needs_view = not self.run.method.frozen_images and any(key.head != "zeroshot" for key in keys)
-        if opened.row is None or needs_view:
+        if upload.row is None or needs_view:
             try:
-                opened.view = self._view(decode(io.BytesIO(content), opened.name, self.limits.pixels))
+                upload.view = self._view(decode(io.BytesIO(content), upload.name, self.limits.pixels))
             except InputError as error:
-                opened.error = error
+                upload.error = error
             except MemoryError:
-                opened.error = InputError(f"{opened.name}: there is not enough memory to decode it; scale it down")
-        opened.milliseconds = 1000 * (time.perf_counter() - began)
-        return opened
+                upload.error = InputError(f"{upload.name}: not enough memory to decode it; scale it down")
+        upload.milliseconds = 1000 * (time.perf_counter() - started)
+        return upload
 
-    async def _built(self, keys: tuple[Key, ...]) -> tuple[dict[Key, Method], dict[Key, Refusal]]:
-        """First-order heads among these, and why others cannot be had."""
-        built: dict[Key, Method] = {}
-        refused: dict[Key, Refusal] = {}
+    async def _first_order_heads(
+        self, keys: tuple[HeadKey, ...]
+    ) -> tuple[dict[HeadKey, Method], dict[HeadKey, RequestError]]:
+        """Return the first-order heads among `keys`, and errors for those that cannot be built."""
+        heads: dict[HeadKey, Method] = {}
+        errors: dict[HeadKey, RequestError] = {}
         for key in keys:
             if key.head == "first-order":
                 try:
-                    built[key] = self.heads.kept(key) or await self.builder.head(key.names)
-                except Refusal as refusal:
-                    refused[key] = refusal
+                    heads[key] = self.heads.cached(key) or await self.builder.head(key.names)
+                except RequestError as error:
+                    errors[key] = error
                 except InputError as error:
-                    refused[key] = Refusal(422, "no_head", str(error))
-        return built, refused
+                    errors[key] = RequestError(422, "no_head", str(error))
+        return heads, errors
 
-    async def _answered(
-        self, images: list[Opened], keys: tuple[Key, ...], built: dict[Key, Method], top_k: int
-    ) -> list[Item]:
-        """The images with what the heads say of them."""
+    async def _predict(
+        self, uploads: list[UploadedImage], keys: tuple[HeadKey, ...], first_order: dict[HeadKey, Method], top_k: int
+    ) -> list[QueuedImage]:
+        """Pass the images through the queue and return them with their results."""
         loop = asyncio.get_running_loop()
-        items = [Item(p.digest, p.view, p.row, keys, top_k, loop.create_future(), built) for p in images]
+        images = [QueuedImage(u.digest, u.view, u.row, keys, top_k, loop.create_future(), first_order) for u in uploads]
         if keys:
-            await asyncio.gather(*map(self.batcher.put, items))
-            for item in items:
-                self.metrics.stage("queue", 1000 * (item.begun - item.put))
-        return items
+            await asyncio.gather(*map(self.batcher.put, images))
+            for image in images:
+                self.metrics.count_stage("queue", 1000 * (image.started_at - image.queued_at))
+        return images
 
 
-def _unreadable(opened: list[Opened]) -> Refusal:
-    reasons = [{"image": image.name, "error": str(image.error)} for image in opened]
-    return Refusal(422, "unreadable", reasons[0]["error"], images=reasons)
+def _unreadable(uploads: list[UploadedImage]) -> RequestError:
+    images = [{"image": upload.name, "error": str(upload.error)} for upload in uploads]
+    return RequestError(422, "unreadable", images[0]["error"], images=images)
 
 
-def _check_any(items: list[Item], refused: dict[Key, Refusal]) -> None:
-    """Raises Refusal where no head answered."""
-    said = [answer for item in items for answer in item.said.values()]
-    if all(answer.error is not None for answer in said):
-        raise next(iter(refused.values()), None) or Refusal(422, "bad_class_names", str(said[0].error))
+def _check_any_answer(images: list[QueuedImage], head_errors: dict[HeadKey, RequestError]) -> None:
+    """Raise RequestError if no head has an answer for any image."""
+    results = [result for image in images for result in image.results.values()]
+    if all(result.error is not None for result in results):
+        raise next(iter(head_errors.values()), None) or RequestError(422, "bad_class_names", str(results[0].error))
 
 
-def _result(image: Opened, said: dict[Key, Said]) -> dict[str, Any]:
-    if image.error is not None:
-        return {"image": image.name, "error": str(image.error)}
-    return {"image": image.name, "heads": {key.head: _head(answer) for key, answer in said.items()}}
+def _image_json(upload: UploadedImage, results: dict[HeadKey, HeadResult]) -> dict[str, Any]:
+    if upload.error is not None:
+        return {"image": upload.name, "error": str(upload.error)}
+    return {"image": upload.name, "heads": {key.head: _head_json(result) for key, result in results.items()}}
 
 
-def _head(said: Said) -> dict[str, Any]:
-    if said.error is not None:
-        return {"error": str(said.error)}
-    predictions = [{"name": name, "probability": round(value, 6)} for name, value in said.likeliest]
-    return {"predictions": predictions, "milliseconds": _rounded(said.milliseconds)}
-
-
-def _rounded(milliseconds: float) -> float:
-    return round(milliseconds, 2)
+def _head_json(result: HeadResult) -> dict[str, Any]:
+    if result.error is not None:
+        return {"error": str(result.error)}
+    predictions = [{"name": name, "probability": round(probability, 6)} for name, probability in result.predictions]
+    return {"predictions": predictions, "milliseconds": round(result.milliseconds, 2)}

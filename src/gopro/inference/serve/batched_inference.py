@@ -1,0 +1,162 @@
+"""Predictions for a batch of images that may come from many requests, each with its own class names and heads."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gopro.clip.backbone import Encoded
+from gopro.errors import InputError
+from gopro.inference.serve.heads import HeadKey, Heads
+from gopro.inference.serve.lru_cache import SharedLRUCache
+from gopro.inference.serve.metrics import Metrics
+from gopro.methods.base import Method
+
+MAX_LOGITS = 4096
+"""Images times class names per call of `Method.logits`. Methods that make prompts per image encode one text for each
+of these pairs, so this bounds memory, whatever clients ask."""
+
+
+@dataclass
+class HeadResult:
+    """Predictions of one head for one image.
+
+    Attributes:
+        predictions: (name, probability) of the `top_k` likeliest classes, likeliest first.
+        error: why there are none.
+        milliseconds: time for all images of the batch that were asked about with the same names.
+    """
+
+    predictions: list[tuple[str, float]] = field(default_factory=list)
+    error: InputError | None = None
+    milliseconds: float = 0.0
+
+
+@dataclass(eq=False)
+class QueuedImage:
+    """An image of a request, from the queue to its results.
+
+    Attributes:
+        digest: hash of the file, by which encodings are cached.
+        view: input of the image tower; None if `row` is all that is needed.
+        row: cached encoding of the frozen image tower (`Encoded.rows`), if there is one.
+        heads: the heads that the client asks.
+        top_k: number of predictions that the client wants.
+        done: future that is set to this object, in the event loop, once `results` is complete.
+        first_order: the first-order heads among `heads`.
+        queued_at, started_at: when it was queued and when its batch was started, in `time.perf_counter` seconds.
+        encode_ms: time of the image tower for its batch; 0 if the encoding was cached.
+        results: one per head.
+    """
+
+    digest: bytes
+    view: Float[Tensor, "3 size size"] | None
+    row: Float[Tensor, " width"] | None
+    heads: tuple[HeadKey, ...]
+    top_k: int
+    done: asyncio.Future[QueuedImage]
+    first_order: dict[HeadKey, Method] = field(default_factory=dict)
+    queued_at: float = 0.0
+    started_at: float = 0.0
+    encode_ms: float = 0.0
+    results: dict[HeadKey, HeadResult] = field(default_factory=dict)
+
+
+class BatchedInference:
+    """Image tower and heads of a run, used by the torch thread alone.
+
+    Attributes:
+        encodings: encodings of recent images by the frozen image tower, by digest.
+    """
+
+    def __init__(self, heads: Heads, encodings: SharedLRUCache[bytes, Tensor], metrics: Metrics):
+        self.heads, self.encodings, self.metrics = heads, encodings, metrics
+        self.backbone = heads.run.method.backbone
+
+    @torch.no_grad()
+    def run(self, images: Sequence[QueuedImage], on_done: Callable[[list[QueuedImage]], None]) -> None:
+        """Fill in the results of a batch, cheap heads first.
+
+        If a head cannot take its class names, only the images that asked for it with these names get an error.
+
+        Args:
+            on_done: called with the images whose results are complete, as soon as they are.
+        """
+        started = time.perf_counter()
+        for image in images:
+            image.started_at = started
+        self._encode([image for image in images if image.row is None and self._needs_row(image)])
+        groups: dict[HeadKey, list[QueuedImage]] = {}
+        for image in images:
+            for key in image.heads:
+                groups.setdefault(key, []).append(image)
+        for key, group in sorted(groups.items(), key=lambda item: _cost(*item)):
+            self._run_head(key, [image for image in group if not image.done.cancelled()])
+            on_done([image for image in group if len(image.results) == len(image.heads)])
+
+    def _needs_row(self, image: QueuedImage) -> bool:
+        return any(key.head == "zeroshot" or self.heads.run.method.frozen_images for key in image.heads)
+
+    def _encode(self, images: Sequence[QueuedImage]) -> None:
+        """Set `row` of each image; copies of the same file pass through the tower once."""
+        views = {image.digest: image.view for image in images if image.view is not None}
+        if not views:
+            return
+        started = time.perf_counter()
+        rows = self.backbone.encode(self._stack(views.values())).rows().cpu()
+        milliseconds = 1000 * (time.perf_counter() - started)
+        by_digest = {digest: row.clone() for digest, row in zip(views, rows, strict=True)}
+        for digest, row in by_digest.items():
+            self.encodings.put(digest, row)
+        for image in images:
+            image.row, image.encode_ms = by_digest[image.digest], milliseconds
+        self.metrics.count_batch(len(views), milliseconds)
+
+    def _run_head(self, key: HeadKey, images: Sequence[QueuedImage]) -> None:
+        """Set `results[key]` of each image."""
+        if not images:
+            return
+        started = time.perf_counter()
+        try:
+            method = images[0].first_order.get(key) or self.heads.make(key)
+            step = max(1, MAX_LOGITS // len(key.names))
+            for i in range(0, len(images), step):
+                self._predict(key, method, images[i : i + step])
+        except InputError as error:
+            for image in images:
+                image.results[key] = HeadResult(error=error)
+        milliseconds = 1000 * (time.perf_counter() - started)
+        for image in images:
+            image.results[key].milliseconds = milliseconds
+        self.metrics.count_stage(key.head, milliseconds)
+
+    def _predict(self, key: HeadKey, method: Method, images: Sequence[QueuedImage]) -> None:
+        probabilities = method.logits(self._encoded(method, images)).float().softmax(dim=-1)
+        largest_k = min(max(image.top_k for image in images), len(key.names))
+        top = probabilities.topk(largest_k)
+        for image, values, indices in zip(images, top.values.tolist(), top.indices.tolist(), strict=True):
+            pairs = zip(indices[: image.top_k], values, strict=False)
+            image.results[key] = HeadResult([(key.names[i], value) for i, value in pairs])
+
+    def _encoded(self, method: Method, images: Sequence[QueuedImage]) -> Any:
+        """Return what `method.encode` would return for the images."""
+        if not method.frozen_images:
+            return self._stack(image.view for image in images if image.view is not None)
+        rows = torch.stack([image.row for image in images if image.row is not None])
+        return Encoded.from_rows(rows, self.backbone.embed_dim).to(self.backbone.device)
+
+    def _stack(self, views: Iterable[Tensor | None]) -> Float[Tensor, "batch 3 size size"]:
+        return torch.stack([view for view in views if view is not None]).to(self.backbone.device)
+
+
+def _cost(key: HeadKey, images: Sequence[QueuedImage]) -> tuple[bool, int]:
+    """Return a sort key by which exact heads, which may encode text per image, come last, the largest of them at the
+    very end."""
+    return key.head == "exact", len(key.names) * len(images)
