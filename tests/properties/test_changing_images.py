@@ -24,6 +24,7 @@ import gopro.training.batches as batches
 from gopro.clip.backbone import Backbone
 from gopro.clip.feature_store import FeatureStore
 from gopro.clip.features import ViewRequest, encode_views
+from gopro.data import image_file
 from gopro.data.dataset import Sample
 from gopro.data.decoded_image import load_into_memory
 from gopro.data.image_file import ImageFile
@@ -303,20 +304,18 @@ def test_a_file_on_a_disk_that_does_not_answer_is_named_and_waited_for(
             time.sleep(1.5)
         return opened(path, *arguments, **settings)
 
-    monkeypatch.setattr(SLOW_READ_SECONDS, 0.4)
+    monkeypatch.setattr(image_file, "SLOW_READ_SECONDS", 0.4)
     monkeypatch.setattr(os, "open", slow)
-    with pytest.warns(UserWarning, match=rf"{victim.name}: not read after"):
+    with pytest.warns(UserWarning, match=rf"{victim.name}: still not read after"):
         found = encode_views(FeatureStore(tiny, None), views)[:].rows()
     assert torch.equal(found, expected)
 
 
 def test_a_disk_that_answers_is_not_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SLOW_READ_SECONDS, 0.2)
+    monkeypatch.setattr(image_file, "SLOW_READ_SECONDS", 0.2)
     Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for _ in range(100):
             ImageFile(tmp_path / "a.png").open()
-
-
-SLOW_READ_SECONDS = "gopro.data.open_guarded.PATIENCE"
+        time.sleep(0.3)

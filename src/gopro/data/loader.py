@@ -147,7 +147,9 @@ class ImageLoader(DataLoader[Any]):
     def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         for batch in super().__iter__():
             if isinstance(batch, InputError):
-                raise batch
+                # A copy: `batch` itself, raised, would refer to this frame and the frame to it, and such a cycle keeps
+                # the workers alive until they are garbage-collected, which then waits for them for 5 s.
+                raise InputError(str(batch))
             yield batch
 
     def set_epoch(self, epoch: int) -> None:
