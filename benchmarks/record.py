@@ -30,6 +30,7 @@ SECTIONS: dict[str, tuple[str, list[str]]] = {  # benchmark: heading, arguments
     "compiled": ("Whether torch.compile pays", []),
     "text_tower": ("Packed text tower against full text", ["--classes", "50"]),
     "serve": ("Serving", []),
+    "startup": ("Start-up", []),
 }
 
 
