@@ -33,7 +33,7 @@ from gopro.methods.base import Method
 from gopro.methods.registry import build_method
 from gopro.runs.config import TrainConfig
 from gopro.runs.results import ResultRow, append_json
-from gopro.training.devices import make_fabric
+from gopro.training.devices import Runtime, make_fabric
 from gopro.training.loop import fit
 
 SET, STYLE, SOURCE = "emoji-objects", "twemoji", "noto"
@@ -89,11 +89,8 @@ class Bench:
         if method.recipe is None:
             return method, 0.0
         with tempfile.TemporaryDirectory() as folder:
-            crop = data.crop if how.crop is None else how.crop
-            recipe, fabric = how.recipe(method.recipe), make_fabric(how)
-            fitted = fit(
-                method, few.train, recipe, fabric, seed=seed, folder=Path(folder), bank=how.bank, crop=crop, workers=0
-            )
+            how = replace(how, output=Path(folder), seed=seed)
+            fitted = fit(method, few, how.recipe(method.recipe), how, Runtime(make_fabric(how)))
         return method, fitted.seconds
 
 

@@ -24,10 +24,12 @@ from gopro.methods.registry import build_method
 from gopro.methods.tip_adapter import TipAdapter
 from gopro.runs.config import BenchmarkConfig, TrainConfig
 from gopro.runs.run import LEARNED, load_run, read_cost
-from gopro.training.devices import make_fabric
-from gopro.training.loop import Step, learning_rate
+from gopro.training.devices import Runtime, make_fabric
+from gopro.training.loop import learning_rate
+from gopro.training.progress import Step
 from gopro.training.resume_state import RESUME
-from gopro.training.train import draws_for_solve, resume, train
+from gopro.training.solve import draws_for_solve
+from gopro.training.train import resume, train
 
 NAMES = ["red fox", "owl", "grand piano", "dog"]
 TEMPLATE = "a photo of a {}."
@@ -229,7 +231,7 @@ def test_every_training_image_is_a_key(tmp_path: Path, tiny: Backbone) -> None:
     keys = {}
     for augment in (0, 3):
         method = build_method(f"tip-adapter[augment={augment}]", tiny, few.classnames, TEMPLATE)
-        draws = list(draws_for_solve(method, few.train, make_fabric(CONFIG), seed=1, workers=0))
+        draws = list(draws_for_solve(method, few, CONFIG, Runtime(make_fabric(CONFIG))))
         assert [len(draw.embedding) for draw in draws] == [65] * max(1, augment)
         method.solve(draws, torch.tensor([sample.label for sample in few.train]))
         assert isinstance(method, TipAdapter)

@@ -14,7 +14,7 @@ from torch import Tensor
 from gopro.clip.backbone import Backbone
 from gopro.errors import InputError
 from gopro.runs.config import TrainConfig
-from gopro.training.loop import Step
+from gopro.training.progress import Step
 from gopro.training.train import resume, train
 from tests.conftest import make_tiny
 

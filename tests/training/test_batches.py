@@ -1,13 +1,12 @@
 """The view bank: what is trained on are the very draws that it promises, and images are opened for it once."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning_fabric import Fabric
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -16,21 +15,22 @@ from gopro import benchmark
 from gopro.clip.backbone import Backbone
 from gopro.clip.feature_store import FeatureStore
 from gopro.clip.features import ViewRequest, encode_views
-from gopro.data.dataset import Sample
+from gopro.data.dataset import Dataset, Sample
 from gopro.data.emoji import Scene
 from gopro.data.load_dataset import load_dataset
 from gopro.data.loader import EpochBatches
 from gopro.data.transforms import draw_view, make_view
 from gopro.errors import InputError
-from gopro.methods.base import Method
+from gopro.methods.base import Method, Recipe
 from gopro.methods.registry import build_method
 from gopro.runs.config import BenchmarkConfig, TrainConfig
 from gopro.runs.run import LEARNED
-from gopro.training import loop as fit_module
-from gopro.training.devices import make_fabric
-from gopro.training.loop import Step
+from gopro.training import loop
+from gopro.training.devices import Runtime, make_fabric
+from gopro.training.progress import Step
 from gopro.training.resume_state import RESUME
-from gopro.training.train import draws_for_solve, resume, train
+from gopro.training.solve import draws_for_solve
+from gopro.training.train import resume, train
 
 CONFIG = TrainConfig(
     data="emoji-activities",
@@ -64,22 +64,13 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 class Direct:
-    """Batches of draws made by their definition, with no store."""
+    """The bank's draws by their definition, without a feature store."""
 
     def __init__(
-        self,
-        method: Method,
-        samples: Sequence[Sample],
-        batch: int,
-        seed: int,
-        fabric: Fabric,
-        *,
-        bank: int,
-        crop: float,
-        **rest: object,
+        self, method: Method, dataset: Dataset, recipe: Recipe, config: TrainConfig, runtime: Runtime, _: object
     ):
-        self.method, self.samples, self.bank, self.crop = method, samples, bank, crop
-        self.batches = EpochBatches(len(samples), batch, seed)
+        self.method, self.samples, self.bank, self.crop = method, dataset.train, config.bank, dataset.crop
+        self.batches = EpochBatches(len(self.samples), recipe.batch, config.seed)
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -105,8 +96,8 @@ def test_training_is_on_the_promised_draws(
 ) -> None:
     """Also of a method that learns inside the tower, and so is given images."""
     learned = []
-    for name, batches in (("bank", fit_module.training_batches), ("direct", Direct)):
-        monkeypatch.setattr(fit_module, "training_batches", batches)
+    for name, batches in (("bank", loop.training_batches), ("direct", Direct)):
+        monkeypatch.setattr(loop, "training_batches", batches)
         train(replace(CONFIG, method=method, output=tmp_path / name), backbone=tiny)
         learned.append(load_file(tmp_path / name / LEARNED))
     start = build_method(method, tiny, ["a", "b"], "a photo of a {}.").state_dict()["context"]
@@ -186,12 +177,13 @@ def test_the_bits_do_not_depend_on_workers_or_on_what_was_there(tmp_path: Path, 
 
 
 def test_solved_methods_are_given_the_banks_draws(tiny: Backbone) -> None:
-    samples = load_dataset("emoji-activities").train[:400:40]
+    dataset = load_dataset("emoji-activities")
+    dataset = replace(dataset, train=dataset.train[:400:40])
     method = build_method("tip-adapter[augment=5]", tiny, ["a", "b"], "a photo of a {}.")
-    draws = list(draws_for_solve(method, samples, make_fabric(CONFIG), seed=1, workers=0, bank=2))
-    view = make_view("base", tiny.preprocess)
+    draws = list(draws_for_solve(method, dataset, CONFIG, Runtime(make_fabric(CONFIG))))
+    view = make_view("base", tiny.preprocess, dataset.crop)
     for number, draw in enumerate(draws):
-        images = [draw_view(view, s.image.open(), s.image.digest(), number % 2, "base") for s in samples]
+        images = [draw_view(view, s.image.open(), s.image.digest(), number % 2, "base") for s in dataset.train]
         torch.testing.assert_close(draw.embedding, tiny.encode(torch.stack(images)).embedding, rtol=0, atol=1e-3)
     assert len(draws) == 5 and not torch.equal(draws[0].embedding, draws[1].embedding)
 

@@ -18,9 +18,9 @@ from gopro.errors import InputError
 from gopro.methods.registry import METHODS
 from gopro.runs.config import TrainConfig
 from gopro.runs.run import LEARNED, read_cost
-from gopro.training import launch as together
-from gopro.training.devices import OURS, Place
-from gopro.training.loop import Step
+from gopro.training.devices import ProcessInfo
+from gopro.training.process_group import process_group
+from gopro.training.progress import Step
 from gopro.training.train import resume, train
 from tests.conftest import make_tiny
 
@@ -51,10 +51,10 @@ def losses_of(config: TrainConfig, backbone: Backbone) -> list[dict[str, float]]
 def test_auto_is_where_the_backbone_is(tmp_path: Path, tiny: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not a card, if there is one."""
 
-    def stop(how: TrainConfig, *_: object) -> None:
-        raise Cut(how.device)
+    def stop(main: object, entry_point: object, settings: TrainConfig, *_: object) -> None:
+        raise Cut(settings.device)
 
-    monkeypatch.setattr(sys.modules["gopro.training.train"], "together", stop)  # `gopro.train` is the function
+    monkeypatch.setattr(sys.modules["gopro.training.train"], "launch", stop)  # `gopro.train` is the function
     for device in ("auto", "cpu"):
         with pytest.raises(Cut, match=r"^cpu$"):
             train(replace(CONFIG, output=tmp_path / "run", device=device), backbone=tiny)
@@ -136,10 +136,10 @@ def test_a_classifier_says_the_same(tmp_path: Path) -> None:
 def test_nccl_joins_the_shares_of_a_batch() -> None:
     """Of one process: NCCL wants a card for each."""
     store = TCPStore("127.0.0.1", 0, 1, is_master=True, wait_for_workers=False)
-    place = Place(0, 1, 0, 1, "127.0.0.1", store.port, OURS)
-    with together._group(replace(CONFIG, device="cuda"), place, store) as fabric:
+    process = ProcessInfo(0, 1, 0, 1, "127.0.0.1", store.port, "gopro")
+    with process_group(replace(CONFIG, device="cuda"), process, store) as runtime:
         assert dist.get_backend() == "nccl"
-        x = torch.randn(5, 3, device=fabric.device, requires_grad=True)
+        x = torch.randn(5, 3, device=runtime.device, requires_grad=True)
         token = ranks._share.set(ranks._Share(0, 5, 5))
         try:
             whole = ranks.gather(x)

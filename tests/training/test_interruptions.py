@@ -23,7 +23,7 @@ from gopro.runs.config import TrainConfig
 from gopro.runs.results import Results, append_json, whole_lines
 from gopro.runs.run import CONFIG, LEARNED, load_run
 from gopro.training.folder_lock import LOCK, leftovers, lock_folder
-from gopro.training.loop import Step
+from gopro.training.progress import Step
 from gopro.training.resume_state import LOG, RESUME
 from gopro.training.train import resume, train
 from tests.support.killable import difference
@@ -66,7 +66,7 @@ def test_what_a_kill_before_the_beginning_leaves_is_in_nobodys_way(tmp_path: Pat
     folder = tmp_path / "run"
     with lock_folder(folder, ()):
         (folder / f".{CONFIG}.123").write_text("{")
-    with pytest.raises(InputError, match="before it began: start it anew, with the same --output"):
+    with pytest.raises(InputError, match="before it began: start it again, with the same --output"):
         resume(folder, backbone=tiny)
     train(config(folder, epochs=1), backbone=tiny)
     assert {path.name for path in folder.iterdir()} == {CONFIG, "cost.json", LEARNED, LOG, LOCK}
@@ -119,7 +119,7 @@ def test_a_run_that_goes_on_is_left_to_its_process(tmp_path: Path, tiny: Backbon
     with lock_folder(tmp_path / "run", ()):
         with pytest.raises(InputError, match="in use by"):
             resume(tmp_path / "run", backbone=tiny)
-        with pytest.raises(InputError, match="not empty: go on with it"):
+        with pytest.raises(InputError, match="not empty: resume it with"):
             train(told, backbone=tiny)
 
 
@@ -152,7 +152,7 @@ def test_a_log_that_is_not_what_it_was_is_named(damage, tmp_path: Path, tiny: Ba
     begun(tmp_path / "run", tiny)
     log = (tmp_path / "run" / LOG).read_bytes()
     (tmp_path / "run" / LOG).write_bytes(damage(log))
-    with pytest.raises(InputError, match=r"log\.csv is not as the last finished epoch left it.*remove it to go on"):
+    with pytest.raises(InputError, match=r"log\.csv has changed since the last finished epoch.*remove it to resume"):
         resume(tmp_path / "run", backbone=tiny)
     (tmp_path / "run" / LOG).unlink()
     resume(tmp_path / "run", backbone=tiny)
@@ -177,10 +177,10 @@ def test_the_state_of_another_run_is_named(tmp_path: Path, tiny: Backbone) -> No
     begun(tmp_path / "other", tiny, seed=2)
     kept = (tmp_path / "run" / RESUME).read_bytes()
     shutil.copy(tmp_path / "other" / RESUME, tmp_path / "run")
-    with pytest.raises(InputError, match=r"resume\.safetensors cannot be gone on from \(it is not of the run"):
+    with pytest.raises(InputError, match=r"resume\.safetensors cannot be resumed from \(it does not belong to the run"):
         resume(tmp_path / "run", backbone=tiny)
     save_file(load_file(tmp_path / "other" / RESUME), tmp_path / "run" / RESUME)  # without what it says of itself
-    with pytest.raises(InputError, match=r"resume\.safetensors cannot be gone on from"):
+    with pytest.raises(InputError, match=r"resume\.safetensors cannot be resumed from"):
         resume(tmp_path / "run", backbone=tiny)
     (tmp_path / "run" / RESUME).write_bytes(kept)
     resume(tmp_path / "run", backbone=tiny)

@@ -27,9 +27,9 @@ from gopro.errors import InputError, ToldElsewhere
 from gopro.methods.registry import METHODS
 from gopro.runs.config import TrainConfig
 from gopro.runs.run import LEARNED
-from gopro.training import launch as together
-from gopro.training.devices import Place, started
-from gopro.training.loop import Step
+from gopro.training.devices import ProcessInfo, find_process
+from gopro.training.launch import SpawnedProcesses
+from gopro.training.progress import Step
 from gopro.training.resume_state import RESUME
 from gopro.training.train import resume, train
 from tests.support.process_pair import Processes, Trained, Wish, follow
@@ -226,7 +226,7 @@ def test_several_devices_from_python(tmp_path: Path) -> None:
         torch.testing.assert_close(many.method.state_dict()[key], tensor, atol=TENSORS, rtol=0)
 
 
-def _closes_all_and_dies_later() -> None:
+def _close_all_files_and_die_later(process: ProcessInfo) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     os.closerange(3, parent.sentinel)
@@ -235,10 +235,11 @@ def _closes_all_and_dies_later() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_how_a_process_ended_is_known_a_moment_after_its_end() -> None:
-    """Its pipe, which tells of its end, is closed first: now and then nobody could say what had happened."""
-    with together._Others(2, _closes_all_and_dies_later) as others:
-        assert others.reason(60) == "process 2 of 2 ended by signal 9"
+def test_the_exit_code_of_a_lost_process_is_waited_for() -> None:
+    """The sentinel closes before the exit code is known; without waiting, nobody could say how the process ended."""
+    with SpawnedProcesses(2, _close_all_files_and_die_later) as others:
+        assert others.wait_for_an_end(60)
+        assert others.describe_lost() == "process 2 of 2 ended by signal 9"
 
 
 def test_the_others_reason_is_told(tmp_path: Path) -> None:
@@ -277,8 +278,8 @@ def test_bad_numbers_of_devices(tmp_path: Path, tiny: Backbone) -> None:
     for devices, changes, message in (
         (0, {}, "--devices 0: give at least 1"),
         (9, {}, "batch is 8: give at least 9"),
-        (2, {"method": "linear-probe"}, "linear-probe is not trained in steps: it takes one device, not 2"),
-        (2, {}, "cannot share a backbone"),
+        (2, {"method": "linear-probe"}, "linear-probe is not trained in steps: it runs on one device, not 2"),
+        (2, {}, "cannot share this one's backbone"),
     ):
         with pytest.raises(InputError, match=message):
             train(config(tmp_path / "run", **changes), devices=devices, backbone=tiny)
@@ -286,9 +287,9 @@ def test_bad_numbers_of_devices(tmp_path: Path, tiny: Backbone) -> None:
 
 
 def test_who_started_this_process() -> None:
-    assert started({}) is None
+    assert find_process({}) is None
     step = {"SLURM_NTASKS": "8", "SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_NODEID": "1"}
-    assert started(step) is None, "a batch script by itself"
+    assert find_process(step) is None, "a batch script by itself"
 
 
 def test_slurm_processes_train_together(tmp_path: Path) -> None:
@@ -334,6 +335,6 @@ def test_the_place_under_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
     monkeypatch.delenv("SLURM_NTASKS_PER_NODE", raising=False)
     with pytest.raises(InputError, match="--ntasks-per-node"):
-        started()
+        find_process()
     monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "4")
-    assert started() == Place(5, 8, 1, 4, "node7", 16234, "SLURM")
+    assert find_process() == ProcessInfo(5, 8, 1, 4, "node7", 16234, "SLURM")

@@ -22,7 +22,8 @@ from gopro.methods.base import Recipe
 from gopro.methods.registry import build_method
 from gopro.runs.config import TrainConfig
 from gopro.runs.run import LEARNED, load_run
-from gopro.training.loop import Step, learning_rate
+from gopro.training.loop import learning_rate
+from gopro.training.progress import Step
 from gopro.training.resume_state import RESUME
 from gopro.training.train import resume, train
 
@@ -182,7 +183,7 @@ def test_a_foreign_resume_file_is_named(tmp_path: Path, tiny: Backbone) -> None:
     with pytest.raises(Cut):
         train(config(tmp_path / "run"), backbone=tiny, on_step=cut)
     (tmp_path / "run" / RESUME).write_bytes(b"not tensors")
-    with pytest.raises(InputError, match=r"resume\.safetensors cannot be gone on from"):
+    with pytest.raises(InputError, match=r"resume\.safetensors cannot be resumed from"):
         resume(tmp_path / "run", backbone=tiny)
 
 

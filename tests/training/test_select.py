@@ -14,7 +14,7 @@ from gopro.errors import InputError
 from gopro.inference.evaluate import encode_samples, evaluate
 from gopro.runs.config import TrainConfig
 from gopro.runs.run import LEARNED, load_run
-from gopro.training.loop import Step
+from gopro.training.progress import Step
 from gopro.training.train import resume, train
 
 CONFIG = TrainConfig(

@@ -19,7 +19,7 @@ from gopro.runs.environment import describe_machine, describe_versions
 from gopro.runs.results import ResultRow, Results, append_json
 from gopro.runs.run import CONFIG, read_config
 from gopro.training.folder_lock import lock_folder
-from gopro.training.loop import Step
+from gopro.training.progress import Step
 
 RESULTS, FAILURES, HISTORY = "results.jsonl", "failures.jsonl", "history.jsonl"
 PREDICTIONS = "runs/*/test-*.safetensors"

@@ -22,7 +22,7 @@ from gopro.runs.config import TrainConfig
 from gopro.runs.results import ResultRow
 from gopro.runs.run import CONFIG, LEARNED, Run, load_run, read_cost
 from gopro.training.devices import make_fabric
-from gopro.training.loop import Step
+from gopro.training.progress import Step
 from gopro.training.resume_state import RESUME
 from gopro.training.train import resume, train
 

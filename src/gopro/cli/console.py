@@ -16,7 +16,7 @@ from rich.segment import Segment
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from gopro.training.loop import Step
+    from gopro.training.progress import Step
 
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 

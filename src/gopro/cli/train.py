@@ -29,11 +29,11 @@ def train_command(
         one for each process they started.
     """
     from gopro.runs.run import read_cost
-    from gopro.training.devices import started
+    from gopro.training.devices import find_process
     from gopro.training.train import resume, train
 
-    place = None if devices == 1 else started()
-    prints = place is None or place.rank == 0  # one of several processes
+    process = None if devices == 1 else find_process()
+    prints = process is None or process.rank == 0  # one of several processes
     with steps(visible=prints) as (on_step, on_fill):
         if resume_from is not None:
             if config is not None:

@@ -1,96 +1,84 @@
-"""What a training run steps on: views drawn anew each epoch, or the view bank, some draws encoded once for all runs."""
+"""The batches a run trains on: views drawn anew in each epoch, or draws from the view bank, encoded once and kept."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from jaxtyping import Int
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from gopro.clip.feature_store import FeatureStore
 from gopro.clip.features import Features, ViewRequest, encode_views
-from gopro.data.dataset import Sample
+from gopro.data.dataset import Dataset
 from gopro.data.decoded_image import load_into_memory
 from gopro.data.loader import EpochBatches, ViewSettings, train_batches
-from gopro.data.transforms import CROP, ViewName
-from gopro.distributed import SINGLE_PROCESS, Ranks
-from gopro.methods.base import Method
+from gopro.data.transforms import ViewName
+from gopro.methods.base import Method, Recipe
+from gopro.runs.config import TrainConfig
+from gopro.training.devices import Runtime
 
-ENCODED_AT_ONCE = 64
-"""Views; several processes take turns by as many, so that they encode the same ones together as one process does."""
+VIEWS_PER_BATCH = 64
+"""Views encoded at a time. Several processes take turns by as many, so that each batch holds the views it would hold in
+one process and rounds the same way."""
 
 
 class TrainingBatches(Protocol):
-    """Batches of encoded views in an order that depends on (seed, epoch) alone."""
+    """Batches of encoded views in an order that depends only on the seed and the epoch."""
 
     def __len__(self) -> int:
-        """Batches an epoch."""
+        """Return the number of batches in an epoch."""
         ...
 
     def size(self, batch: int) -> int:
-        """Images of a batch, those of all processes."""
+        """Return the number of images in a batch, over all processes."""
         ...
 
     def epoch(self, epoch: int) -> Iterator[tuple[Any, Int[Tensor, " batch"]]]:
-        """What the method's `encode` gives for its views, [views, batch], and the labels, on the device; this process's
-        share of them."""
+        """Yield this process's share of each batch, on the device.
+
+        Yields:
+            The result of `Method.encode` for the method's views, [views, batch], and the labels, [batch].
+        """
         ...
 
 
 def training_batches(
     method: Method,
-    samples: Sequence[Sample],
-    batch: int,
-    seed: int,
-    fabric: Fabric,
-    *,
-    ranks: Ranks = SINGLE_PROCESS,
-    bank: int = 0,
-    crop: float = CROP,
-    workers: int = 0,
+    dataset: Dataset,
+    recipe: Recipe,
+    config: TrainConfig,
+    runtime: Runtime,
     on_fill: Callable[[int, int], None] = lambda done, total: None,
 ) -> TrainingBatches:
-    """The batches that a method trains on.
+    """Return the batches of a run.
+
+    `config.bank` is the number of draws K in the view bank, which depend only on the images' content; epoch e uses draw
+    e mod K. A frozen image tower encodes them now, as far as the feature store lacks them, and no image is opened
+    afterwards. A method that learns inside the image tower receives the same draws as images, made when they are
+    needed. With K = 0 each epoch draws new views.
 
     Args:
-        bank: K of the view bank, whose draws depend on the images' content alone; epoch e takes draw e mod K. For
-            a method that leaves the image tower frozen they are encoded now, as far as the feature store lacks them,
-            and no image is opened afterwards. One that learns inside the tower is given the same draws, made when
-            they are needed. 0: views of the run's own, new in each epoch.
-        crop: of the random views, see `gopro.data.transforms.make_view`.
-        on_fill: told how many views of the bank are encoded, and of how many.
+        on_fill: called with the number of encoded views in the bank and the number it will hold.
 
     Raises:
-        InputError: fewer images than a batch needs; one that cannot be read, now or later.
+        InputError: there are fewer images than a batch needs; an image cannot be read, now or in a later epoch.
     """
-    if bank and method.frozen_images:
-        return CachedBatches(method, samples, batch, seed, fabric, ranks, bank, crop, workers, on_fill)
-    return DrawnBatches(method, samples, batch, seed, fabric, ranks, bank, crop, workers)
+    if config.bank and method.frozen_images:
+        return CachedBatches(method, dataset, recipe, config, runtime, on_fill)
+    return DrawnBatches(method, dataset, recipe, config, runtime)
 
 
 class DrawnBatches:
-    """Views made by worker processes and encoded a batch at a time."""
+    """Views that worker processes make and the image tower encodes, a batch at a time."""
 
-    def __init__(
-        self,
-        method: Method,
-        samples: Sequence[Sample],
-        batch: int,
-        seed: int,
-        fabric: Fabric,
-        ranks: Ranks,
-        bank: int,
-        crop: float,
-        workers: int,
-    ):
-        self.method, self.fabric = method, fabric
-        preprocess = method.backbone.preprocess
-        images = load_into_memory(samples, preprocess)
-        settings = ViewSettings(preprocess, crop, bank, workers)
-        self.loader = train_batches(images, method.views, settings, batch, seed, ranks=ranks)
+    def __init__(self, method: Method, dataset: Dataset, recipe: Recipe, config: TrainConfig, runtime: Runtime):
+        self.method, self.fabric = method, runtime.fabric
+        samples = load_into_memory(dataset.train, method.backbone.preprocess)
+        views = view_settings(method, dataset, config, bank=min(config.bank, recipe.epochs))
+        self.loader = train_batches(samples, method.views, views, recipe.batch, config.seed, ranks=runtime.ranks)
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -107,26 +95,22 @@ class DrawnBatches:
 
 
 class CachedBatches:
-    """Views that are encoded already, in the same order of images."""
+    """Views of the bank, encoded in advance, in the same order of images."""
 
     def __init__(
         self,
         method: Method,
-        samples: Sequence[Sample],
-        batch: int,
-        seed: int,
-        fabric: Fabric,
-        ranks: Ranks,
-        bank: int,
-        crop: float,
-        workers: int,
+        dataset: Dataset,
+        recipe: Recipe,
+        config: TrainConfig,
+        runtime: Runtime,
         on_fill: Callable[[int, int], None],
     ):
-        self.batches = EpochBatches(len(samples), batch, seed, ranks=ranks)
-        self.fabric, self.bank = fabric, bank
-        self.labels = torch.tensor([sample.label for sample in samples])
-        self.views = len(method.views)
-        self.features = encode_drawn_views(method, method.views, samples, fabric, ranks, bank, crop, workers, on_fill)
+        self.batches = EpochBatches(len(dataset.train), recipe.batch, config.seed, ranks=runtime.ranks)
+        self.fabric, self.views = runtime.fabric, len(method.views)
+        self.labels = torch.tensor([sample.label for sample in dataset.train])
+        self.draws = min(config.bank, recipe.epochs)  # draws that no epoch reaches are not encoded
+        self.features = encode_bank(method, method.views, self.draws, dataset, config, runtime, on_fill)
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -139,38 +123,49 @@ class CachedBatches:
         views = torch.arange(self.views)[:, None]
         for keys in self.batches:
             images = torch.tensor([index for _, index in keys])
-            encoded = self.features[(images * self.bank + epoch % self.bank) * self.views + views]
+            # The bank's rows are ordered [images, draws, views]; this gathers [views, batch] of one draw.
+            encoded = self.features[(images * self.draws + epoch % self.draws) * self.views + views]
             yield encoded.to(self.fabric.device), self.fabric.to_device(self.labels[images])
 
 
-def encode_drawn_views(
+def encode_bank(
     method: Method,
     views: Sequence[ViewName],
-    samples: Sequence[Sample],
-    fabric: Fabric,
-    ranks: Ranks,
-    bank: int,
-    crop: float,
-    workers: int,
+    draws: int,
+    dataset: Dataset,
+    config: TrainConfig,
+    runtime: Runtime,
     on_fill: Callable[[int, int], None] = lambda done, total: None,
 ) -> Features:
-    """All draws of the views of all images, image by image: [images x bank x views].
+    """Encode all draws of the views of all training images.
 
-    Several processes first encode a part each, and then find those of the others in the feature store; what cannot be
-    found there, as where nothing is kept, each encodes for itself.
+    Several processes first encode a part each and then read the others' from the feature store. What the store does not
+    keep, each process encodes for itself.
+
+    Returns:
+        Features in the order [images, draws, views], flattened.
     """
-    wanted = [ViewRequest(sample.image, view, draw) for sample in samples for draw in range(bank) for view in views]
-    there = 0
+    requests = [
+        ViewRequest(sample.image, view, draw) for sample in dataset.train for draw in range(draws) for view in views
+    ]
+    ranks, total, encoded = runtime.ranks, len(requests), 0
 
-    def more(done: int) -> None:
-        nonlocal there
-        there = min(there + done * ranks.count, len(wanted))
-        on_fill(there, len(wanted))
+    def count(more: int) -> None:
+        nonlocal encoded
+        encoded = min(encoded + more * ranks.count, total)  # the other processes are assumed to be as far
+        on_fill(encoded, total)
 
     store = FeatureStore.default(method.backbone)
-    with fabric.autocast():
+    crop = view_settings(method, dataset, config).crop
+    encode = partial(encode_views, store, crop=crop, batch=VIEWS_PER_BATCH, workers=config.workers, on_progress=count)
+    with runtime.fabric.autocast():
         if ranks.count > 1 and store.folder is not None:
-            own = [want for i, want in enumerate(wanted) if i // ENCODED_AT_ONCE % ranks.count == ranks.rank]
-            encode_views(store, own, crop=crop, batch=ENCODED_AT_ONCE, workers=workers, on_progress=more)
+            encode([want for i, want in enumerate(requests) if i // VIEWS_PER_BATCH % ranks.count == ranks.rank])
             ranks.barrier()
-        return encode_views(store, wanted, crop=crop, batch=ENCODED_AT_ONCE, workers=workers, on_progress=more)
+        return encode(requests)
+
+
+def view_settings(method: Method, dataset: Dataset, config: TrainConfig, bank: int = 0) -> ViewSettings:
+    """Return the settings of a run's random views. A data set has a crop of its own for runs that set none."""
+    crop = dataset.crop if config.crop is None else config.crop
+    return ViewSettings(method.backbone.preprocess, crop, bank, config.workers)

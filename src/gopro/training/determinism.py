@@ -1,4 +1,4 @@
-"""The same bits each time on the same machine."""
+"""Bit-for-bit repeatable computation on one machine."""
 
 from __future__ import annotations
 
@@ -10,23 +10,30 @@ import torch
 
 
 @contextmanager
-def deterministic(on: bool) -> Iterator[None]:
-    """Within it torch computes nothing whose bits depend on which of a device's threads comes first.
+def deterministic(enabled: bool) -> Iterator[None]:
+    """Let torch use only operations whose bits do not depend on the order in which a device's threads finish.
 
-    An operation of which torch knows no other form raises torch's own error. What was set before is set again
-    afterwards, apart from cuBLAS's workspace, which is read once a process.
+    An operation without such a variant raises torch's own error. On exit the earlier settings are restored, save the
+    size of cuBLAS's workspace, which a process reads only once.
+
+    Example:
+        >>> with deterministic(True):
+        ...     torch.are_deterministic_algorithms_enabled()
+        True
     """
-    if not on:
+    if not enabled:
         yield
         return
     cudnn = torch.backends.cudnn
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    before_cudnn = cudnn.benchmark, cudnn.deterministic
+    enabled_before = torch.are_deterministic_algorithms_enabled()
+    warn_only_before = torch.is_deterministic_algorithms_warn_only_enabled()
+    cudnn_before = cudnn.benchmark, cudnn.deterministic
+    # cuBLAS is only deterministic with a fixed workspace: 8 buffers of 4096 KiB, as torch's documentation asks for.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     cudnn.benchmark, cudnn.deterministic = False, True
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        cudnn.benchmark, cudnn.deterministic = before_cudnn
+        torch.use_deterministic_algorithms(enabled_before, warn_only=warn_only_before)
+        cudnn.benchmark, cudnn.deterministic = cudnn_before

@@ -1,4 +1,9 @@
-"""The processes of one run: started here, or found started by torchrun or SLURM, connected, and ended together."""
+"""The launcher: runs a training run on one device, or on several with a process for each.
+
+Fabric's own launcher is not used. It runs every rank in a child process, so that a progress bar or a backbone of the
+caller could not be used, prints one traceback per process where one line is wanted, and cannot say how a process that
+was lost has ended. docs/devices.md describes the behaviour that this module provides instead.
+"""
 
 from __future__ import annotations
 
@@ -8,183 +13,163 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from functools import partial
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
-from typing import Any
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from lightning_fabric import Fabric
 from torch.distributed import PrefixStore, TCPStore  # pyright: ignore[reportPrivateImportUsage]
-from torch.distributed.rendezvous import rendezvous
 
-from gopro.distributed import SINGLE_PROCESS, Ranks
-from gopro.errors import InputError, ToldElsewhere
+from gopro.errors import InputError
 from gopro.runs.config import TrainSettings
-from gopro.training.devices import OURS, Place, check_cards, make_fabric, own_place, started
+from gopro.training.devices import ProcessInfo, Runtime, check_gpus, find_process, make_fabric
+from gopro.training.process_group import (
+    ARRIVED,
+    FAILURE_GRACE_SECONDS,
+    FailureRelay,
+    is_lost_process,
+    open_store,
+    process_group,
+    share_cores,
+)
 
-FAILURE_GRACE_SECONDS = 10.0
-"""Seconds that a process whose run has failed waits to hear why, or that the others have heard."""
-
-_CAME, _WHY, _SAID, _HEARD = "came", "why", "said", "heard"
-"""What the processes' common store says: how many have come, and of a failure why, and how many have said or heard."""
-
-TIMEOUT = timedelta(minutes=30)
-"""For which a process waits for the others at most: they are equally busy, but one may have more to encode."""
+T = TypeVar("T")
 
 
-@contextmanager
-def together(
-    how: TrainSettings, devices: int | None, again: Callable[[], object], advice: str
-) -> Iterator[tuple[Fabric, Ranks]]:
-    """The device of a run. Where this process is one of several, all of them are inside at the same time, each with its
-    own, and where one fails all do, with its reason.
+def count_processes(devices: int | None) -> int:
+    """Return how many processes `launch` will run on."""
+    process = None if devices == 1 else find_process()
+    return process.count if process is not None else devices or 1
+
+
+def launch(
+    main: Callable[[Runtime], T],
+    entry_point: Callable[[Runtime], object],
+    settings: TrainSettings,
+    devices: int | None,
+    advice: str,
+) -> T:
+    """Call `main` on the device of this process, together with the other processes of the run if there are several.
+
+    If one process fails, all of them end, and one reports the reason.
 
     Args:
-        devices: of this machine. None: as many as torchrun or SLURM started processes for, or one; above 1 the other
-            processes are started here and end with the block. 1: this process alone, whoever started it.
-        again: what those call to come by here too; it must pickle.
-        advice: what to do where a process was lost, behind the fact that it was.
+        main: what this process does.
+        entry_point: picklable function that each process started here calls in place of `main` to join the run.
+        settings: device and precision.
+        devices: devices of this machine to use. Above 1, this process is rank 0 and starts the others. 1: only this
+            process, whoever started it. None: one device, or all processes that torchrun or SLURM started.
+        advice: how to resume the run, added to a message that a process was lost.
+
+    Returns:
+        The result of `main`.
 
     Raises:
-        InputError: fewer cards than devices, or other devices than processes; what the others' was, or that one of them
-            was lost. In a process that torchrun or SLURM started it is a `ToldElsewhere` if another one has said so.
+        InputError: there are fewer GPUs than devices; torchrun or SLURM started another number of processes; another
+            process failed or was lost. `ToldElsewhere` if that process has printed the reason itself.
     """
     if devices is not None and devices < 1:
         raise InputError(f"--devices {devices}: give at least 1")
-    place = None if devices == 1 else started()
-    if (place is None and (devices or 1) == 1) or (place is not None and place.count == 1):
-        yield make_fabric(how), SINGLE_PROCESS
-    elif place is None:
-        assert devices is not None
-        if how.device != "cpu" and torch.cuda.is_available():
-            check_cards(devices, torch.cuda.device_count())
-        with _threads(how, devices), _Others(devices, again) as others:
-            try:
-                others.arrive()
-                with _group(how, others.place, others.store) as fabric:
-                    yield fabric, others.place.ranks
-            except RuntimeError as error:
-                if reason := others.reason(FAILURE_GRACE_SECONDS if _is_lost(error) else 0):
-                    raise InputError(reason if others.why() else f"{reason}; {advice}") from error
-                raise
-            others.end()
-    elif devices not in (None, place.here):
+    process = None if devices == 1 else find_process()
+    if process is None and devices is not None and devices > 1:
+        return _run_as_first(main, entry_point, settings, devices, advice)
+    if process is None or process.count == 1:
+        return main(Runtime(make_fabric(settings)))
+    if devices not in (None, process.local_count):
         raise InputError(
-            f"--devices {devices}: {place.by} has started {place.here} processes on this machine; leave it out"
+            f"--devices {devices}: {process.launcher} has started {process.local_count} processes on this machine; "
+            "leave --devices out"
         )
-    else:
-        store = _store(place)
+    return _run_as(process, main, settings, advice)
+
+
+def _run_as(process: ProcessInfo, main: Callable[[Runtime], T], settings: TrainSettings, advice: str) -> T:
+    """Call `main` as one of several processes that are running already."""
+    relay = FailureRelay(process, open_store(process), advice)
+    cores_shared_by = process.local_count if process.is_ours else 1  # torchrun and SLURM have divided the cores
+    try:
+        with (
+            share_cores(settings, cores_shared_by),
+            process_group(settings, process, relay.store) as runtime,
+        ):
+            try:
+                return main(runtime)
+            except BaseException as error:  # reported before the group closes and the others see this process gone
+                reported = relay.report(error)
+                if reported is not error:
+                    raise reported from error
+                raise
+    except BaseException:
+        relay.wait_for_readers()
+        raise
+
+
+def _run_as_first(
+    main: Callable[[Runtime], T],
+    entry_point: Callable[[Runtime], object],
+    settings: TrainSettings,
+    devices: int,
+    advice: str,
+) -> T:
+    """Start the other processes on this machine and call `main` as rank 0."""
+    if settings.device != "cpu" and torch.cuda.is_available():
+        check_gpus(devices, torch.cuda.device_count())
+    child = partial(_run_as_child, entry_point=entry_point, settings=settings, advice=advice)
+    with share_cores(settings, devices), SpawnedProcesses(devices, child) as others:
         try:
-            with _threads(how, place.here if place.by == OURS else 1), _group(how, place, store) as fabric:
-                try:
-                    yield fabric, place.ranks
-                except BaseException as error:  # said before the others see that this one has gone
-                    if (said := _said(error, place, store, advice)) is not error:
-                        raise said from error
-                    raise
-        except BaseException:
-            _wait_for_hearers(place, store)
+            others.wait_for_arrival()
+            with process_group(settings, others.first, others.store) as runtime:
+                result = main(runtime)
+        except RuntimeError as error:
+            if is_lost_process(error):
+                others.wait_for_an_end(FAILURE_GRACE_SECONDS)
+            if reason := FailureRelay(others.first, others.store, advice).reason():
+                raise InputError(reason) from error
+            if lost := others.describe_lost():
+                raise InputError(f"{lost}; {advice}") from error
             raise
+        others.join()
+        return result
 
 
-@contextmanager
-def _threads(how: TrainSettings, share: int) -> Iterator[None]:
-    """The machine's cores divided among the processes that compute on them."""
-    threads = torch.get_num_threads()
-    if how.device == "cpu" or not torch.cuda.is_available():
-        torch.set_num_threads(max(1, threads // share))
+def _run_as_child(
+    process: ProcessInfo, entry_point: Callable[[Runtime], object], settings: TrainSettings, advice: str
+) -> None:
+    """Run a process that `SpawnedProcesses` has started."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; rank 0 ends the others
+    threading.Thread(target=end_with_parent, daemon=True).start()
     try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+        _run_as(process, entry_point, settings, advice)
+    except InputError:  # rank 0 prints the reason
+        sys.exit(2)
 
 
-@contextmanager
-def _group(how: TrainSettings, place: Place, store: Any) -> Iterator[Fabric]:
-    """This process's Fabric, connected to the others."""
-    fabric = make_fabric(how, place)
-    cuda = fabric.device.type == "cuda"
-    if cuda:
-        torch.cuda.set_device(fabric.device)
-    backend, device = ("nccl", fabric.device) if cuda else ("gloo", None)
-    try:
-        dist.init_process_group(
-            backend, store=store, rank=place.rank, world_size=place.count, timeout=TIMEOUT, device_id=device
-        )
-    except RuntimeError as error:
-        raise InputError(f"the {place.count} processes of this run did not all come: {_in_words(error)}") from error
-    try:
-        yield fabric
-    finally:
-        dist.destroy_process_group()
+class SpawnedProcesses:
+    """Ranks 1 and above of a run on this machine, started by rank 0. They are killed when the block ends.
 
+    Args:
+        count: number of processes, this one included.
+        target: picklable function that each of them calls with its own `ProcessInfo`.
+    """
 
-def _store(place: Place) -> Any:
-    """What the processes know each other by, kept by the first one or by torchrun."""
-    url = f"tcp://{place.address}:{place.port}?rank={place.rank}&world_size={place.count}"
-    store, _, _ = next(rendezvous(url))
-    run = (store.add(_CAME, 1) - 1) // place.count  # torchrun's store outlives a run
-    return PrefixStore(f"run {run}", store)
-
-
-def _said(error: BaseException, place: Place, store: Any, advice: str) -> BaseException:
-    """What a process that torchrun or SLURM started fails with: the first to fail says why, the others know it."""
-    if isinstance(error, KeyboardInterrupt):
-        return error if place.rank == 0 else ToldElsewhere("stopped")
-    lost = _is_lost(error)
-    if lost and place.by == OURS:  # the first one sees it too, and how they ended
-        return ToldElsewhere(advice)
-    reason = f"another process of this run was lost; {advice}" if lost else _in_words(error)
-    with suppress(RuntimeError):  # the one that kept the store is gone
-        if lost and store.check([_WHY]):
-            return ToldElsewhere(store.get(_WHY).decode())
-        if store.add(_SAID, 1) > 1:
-            return ToldElsewhere(reason)
-        store.set(_WHY, reason)
-    return InputError(reason) if lost else error
-
-
-def _wait_for_hearers(place: Place, store: Any) -> None:
-    """Lets the others ask why, where this process keeps what they ask."""
-    with suppress(RuntimeError):
-        if place.rank > 0:
-            store.add(_HEARD, 1)
-        deadline = time.monotonic() + FAILURE_GRACE_SECONDS
-        while place.rank == 0 and store.add(_HEARD, 0) < place.count - 1 and time.monotonic() < deadline:
-            time.sleep(0.05)
-
-
-def _in_words(error: BaseException) -> str:
-    return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}".splitlines()[0]
-
-
-def _is_lost(error: BaseException) -> bool:
-    """Whether a collective operation failed because another process has gone."""
-    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error).lower())
-
-
-class _Others:
-    """The other processes of a run that this one, the first, has started on its machine. They end with it."""
-
-    def __init__(self, devices: int, again: Callable[[], object]) -> None:
-        self._all = TCPStore("127.0.0.1", 0, devices, is_master=True, wait_for_workers=False)
-        self.store = PrefixStore("run 0", self._all)
-        self.place = Place(0, devices, 0, devices, "127.0.0.1", self._all.port, OURS)
+    def __init__(self, count: int, target: Callable[[ProcessInfo], object]) -> None:
+        self._tcp_store = TCPStore("127.0.0.1", 0, count, is_master=True, wait_for_workers=False)
+        self.store = PrefixStore("run 0", self._tcp_store)  # the prefix that `open_store` gives the children
+        self.first = ProcessInfo(0, count, 0, count, "127.0.0.1", self._tcp_store.port, "gopro")
         context = multiprocessing.get_context("spawn")
         self.processes: list[SpawnProcess] = []
-        for rank in range(1, devices):
-            place = replace(self.place, rank=rank, local_rank=rank)
-            self.processes.append(context.Process(target=_be, args=(place, again)))
+        for rank in range(1, count):
+            process = replace(self.first, rank=rank, local_rank=rank)
+            self.processes.append(context.Process(target=target, args=(process,)))
 
-    def __enter__(self) -> _Others:
+    def __enter__(self) -> SpawnedProcesses:
         for process in self.processes:
             process.start()
-        self._all.add(_CAME, 1)
+        self._tcp_store.add(ARRIVED, 1)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -192,50 +177,43 @@ class _Others:
             process.kill()
             process.join()
 
-    def arrive(self) -> None:
-        """Waits until all are there. Raises DistError where one has ended before."""
-        while self._all.add(_CAME, 0) < self.place.count:
-            if wait([process.sentinel for process in self.processes], timeout=0.1):
-                raise dist.DistError("a process ended before it began")
+    def wait_for_arrival(self) -> None:
+        """Wait until all processes have opened the store.
 
-    def end(self) -> None:
-        """Waits until all have ended, for what they have still to do."""
+        Raises:
+            DistError: a process has ended before that.
+        """
+        while self._tcp_store.add(ARRIVED, 0) < self.first.count:
+            if self.wait_for_an_end(0.1):
+                raise dist.DistError("a process ended before it connected")
+
+    def wait_for_an_end(self, seconds: float) -> bool:
+        """Wait until a process ends, at most so many seconds. Return whether one has."""
+        return bool(wait([process.sentinel for process in self.processes], seconds))
+
+    def join(self) -> None:
+        """Give the processes `FAILURE_GRACE_SECONDS` to end by themselves."""
         deadline = time.monotonic() + FAILURE_GRACE_SECONDS
         for process in self.processes:
             process.join(max(0.0, deadline - time.monotonic()))
 
-    def reason(self, patience: float) -> str | None:
-        """Why another one has failed, if one does within so many seconds."""
-        ended = wait([process.sentinel for process in self.processes], patience)
-        if why := self.why():
-            return why
+    def describe_lost(self) -> str | None:
+        """Say which process has failed and how, for example `process 2 of 2 ended by signal 9`."""
+        ended = wait([process.sentinel for process in self.processes], 0)
         for number, process in enumerate(self.processes, start=2):
             if process.sentinel in ended:
-                process.join()  # what tells of its end is closed a moment before how it ended is known
+                process.join()  # the sentinel closes a moment before the exit code is known
             if (code := process.exitcode) is not None and code != 0:
                 end = f"by signal {-code}" if code < 0 else f"with exit code {code}"
-                return f"process {number} of {self.place.count} ended {end}"
+                return f"process {number} of {self.first.count} ended {end}"
         return None
-
-    def why(self) -> str | None:
-        """What one of the others has said."""
-        return self.store.get(_WHY).decode() if self.store.check([_WHY]) else None
-
-
-def _be(place: Place, again: Callable[[], object]) -> None:
-    """What each of the other processes does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first one sees to it
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    own_place.set(place)
-    try:
-        again()
-    except InputError:  # the first one says it
-        sys.exit(2)
 
 
 def end_with_parent() -> None:
-    """Ends this process when the one that started it ends: what a killed one leaves must not go on writing to a folder
-    that the next takes up."""
+    """End this process when the one that started it ends.
+
+    Otherwise the children of a killed process would go on writing to a folder that the next process works in.
+    """
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

@@ -1,158 +1,158 @@
-"""The training loop, and the choice of the epoch to keep."""
+"""The training loop."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
-from gopro.data.dataset import CROP, Sample
-from gopro.distributed import SINGLE_PROCESS, Ranks
+from gopro.data.dataset import Dataset, Sample
 from gopro.inference.evaluate import encode_samples, evaluate, evaluate_images
 from gopro.methods.base import Method, Recipe
-from gopro.runs.config import NonFinite
+from gopro.runs.config import TrainConfig
 from gopro.training.batches import training_batches
+from gopro.training.devices import Runtime
 from gopro.training.non_finite import NonFiniteGuard
-from gopro.training.resume_state import LOG, RESUME, Best, Seen, load_state, log_epoch, save_state
+from gopro.training.progress import NO_PROGRESS, Progress, Step
+from gopro.training.resume_state import LOG, RESUME, BestEpoch, EpochLog, ResumeState
 
 WARMUP_LR = 1e-5
 
 
-@dataclass(frozen=True)
-class Step:
-    """What a step of training says of itself; `terms` are the weighted losses, still on the device."""
-
-    step: int
-    steps: int
-    epoch: int
-    lr: float
-    terms: dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """What training took: seconds, those before a cut included, and how many steps were skipped."""
+class FitResult(NamedTuple):
+    """How long training took, in seconds, interrupted runs included, and how many steps were skipped."""
 
     seconds: float
     skipped: int
 
 
+def fit(
+    method: Method,
+    dataset: Dataset,
+    recipe: Recipe,
+    config: TrainConfig,
+    runtime: Runtime,
+    progress: Progress = NO_PROGRESS,
+) -> FitResult:
+    """Train a method in place, from where an interrupted run in `config.output` left off.
+
+    After each epoch, `resume.safetensors` holds what was learned and the optimiser's state, and `log.csv` the losses.
+    The order of the images and their views depend only on the seed, the epoch and the image, so that a resumed run ends
+    with the same bits as one that was never interrupted. Each of several processes trains on its share of every batch;
+    rank 0 writes.
+
+    With `config.select == "val"` the method ends as it was after the epoch with the highest accuracy on the validation
+    images, the latest of equal ones.
+
+    Args:
+        dataset: its training images are trained on, all of them.
+        recipe: epochs, batch size and optimiser.
+        config: output folder, seed, view bank, and what to do about steps that are not finite.
+
+    Raises:
+        InputError: a loss or gradient is not finite; an image cannot be read; the folder cannot be written.
+    """
+    started, ranks = time.perf_counter(), runtime.ranks
+    val = dataset.val if config.select == "val" else ()
+    parameters = [parameter for parameter in method.parameters() if parameter.requires_grad]
+    module, optimizer = runtime.fabric.setup(method, make_optimizer(parameters, recipe))
+    state = ResumeState.open(config.output, method, optimizer, [*dataset.train, *val], ranks)  # empty for a new run
+    started -= state.seconds
+    batches = training_batches(method, dataset, recipe, config, runtime, progress.fill)
+    validation = Validation(method, val, config.workers) if val and ranks.is_first else None
+    guard = NonFiniteGuard(parameters, config.non_finite, config.output / RESUME, state.skipped)
+    total = recipe.epochs * len(batches)
+    for epoch in range(state.epochs, recipe.epochs):
+        log, lr = EpochLog(epoch), 0.0
+        module.train()
+        for i, (encoded, labels) in enumerate(batches.epoch(epoch)):
+            position = i % config.accumulate  # of the batch within its optimiser step
+            step_size = min(config.accumulate, len(batches) - i + position)  # the last step of an epoch may be smaller
+            number = epoch * len(batches) + i + 1
+            if position == 0:
+                lr = learning_rate(recipe, epoch + i / len(batches))
+                for group in optimizer.param_groups:
+                    group["lr"] = lr
+                optimizer.zero_grad()
+            with ranks.batch(batches.size(i)) as weight:
+                losses = backward(module, encoded, labels, runtime.fabric, weight, step_size)
+            losses = ranks.mean(losses, weight)
+            if position == step_size - 1:
+                ranks.average_gradients(parameters)
+                if guard.allows(number, losses):
+                    optimizer.step()
+            log.add(lr, losses)
+            progress.step(Step(number, total, epoch, lr, losses))
+        guard.end_epoch(epoch)
+        method.end_epoch(epoch, recipe.epochs)
+        accuracy = ranks.broadcast(validation.accuracy() if validation is not None else None)
+        if accuracy is not None and (state.best is None or accuracy >= state.best.accuracy):
+            state.best = BestEpoch(accuracy, {key: tensor.clone() for key, tensor in method.state_dict().items()})
+        if ranks.is_first:
+            state.epochs, state.seconds, state.skipped = epoch + 1, time.perf_counter() - started, guard.skipped
+            log.append_to(config.output / LOG, state.seconds, accuracy)
+            state.save(method, optimizer)
+    module.eval()
+    if state.best is not None:
+        method.load_state_dict(state.best.learned)
+    return FitResult(time.perf_counter() - started, guard.skipped)
+
+
+def make_optimizer(parameters: Sequence[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+    """Return the recipe's optimiser."""
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(parameters, recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+    return torch.optim.AdamW(parameters, recipe.lr, weight_decay=recipe.weight_decay)
+
+
 def learning_rate(recipe: Recipe, epoch: float) -> float:
-    """The learning rate at a fractional epoch: constant and small for the warm-up, then a cosine down to 0."""
+    """Return the learning rate at a fractional epoch: constant during the warm-up, then a cosine down to 0.
+
+    This is CoOp's schedule (Dassl's constant warm-up, then torch's CosineAnnealingLR), evaluated at every step rather
+    than once per epoch.
+
+    Example:
+        >>> recipe = Recipe(lr=0.1, epochs=10, warmup=1)
+        >>> learning_rate(recipe, 0.5), learning_rate(recipe, 5)
+        (1e-05, 0.05)
+    """
     if epoch < recipe.warmup:
         return min(WARMUP_LR, recipe.lr)
     return recipe.lr * (1 + math.cos(math.pi * epoch / recipe.epochs)) / 2
 
 
-def fit(
-    method: Method,
-    samples: Sequence[Sample],
-    recipe: Recipe,
-    fabric: Fabric,
-    *,
-    seed: int,
-    folder: Path,
-    ranks: Ranks = SINGLE_PROCESS,
-    val: Sequence[Sample] = (),
-    accumulate: int = 1,
-    non_finite: NonFinite = "stop",
-    bank: int = 0,
-    crop: float = CROP,
-    workers: int = 0,
-    on_fill: Callable[[int, int], None] = lambda done, total: None,
-    on_step: Callable[[Step], None] = lambda step: None,
-) -> FitResult:
-    """Trains a method in place, going on where `folder` says that an earlier call was cut off.
-
-    After every epoch the learned tensors and the optimiser's state are in `folder/resume.safetensors` and the losses
-    in `folder/log.csv`. Order and views depend on (seed, epoch, image) alone, so a run that was cut ends as one that
-    was not. Of several processes each takes its share of every batch, and the first one writes.
+def backward(
+    module: nn.Module, encoded: Any, labels: Tensor, fabric: Fabric, weight: float, step_size: int
+) -> dict[str, Tensor]:
+    """Add a batch's gradients to those of its optimiser step.
 
     Args:
-        val: where given, the method ends as it was after the epoch with the highest accuracy on these images, the
-            latest of equals; each epoch's is in the log.
-        accumulate: batches whose gradients are averaged for one step of the optimiser.
-        non_finite: whether a step whose loss or gradient is not finite stops the run, or is left out and counted.
-        bank: K of the view bank; see `gopro.training.batches.training_batches`.
-        crop: of the random views, see `gopro.data.transforms.make_view`.
-        on_fill: told how many of the bank's views are there, and of how many.
+        weight: of this process's losses, see `gopro.distributed.Ranks.batch`.
+        step_size: batches whose gradients are averaged.
 
-    Raises:
-        InputError: a loss or gradient that is not finite, or with `skip` those of a whole epoch; an image that cannot
-            be read; a folder that cannot be written.
+    Returns:
+        This process's losses by name and their sum as `total`, without the weight.
     """
-    parameters = [p for p in method.parameters() if p.requires_grad]
-    if recipe.optimizer == "sgd":
-        plain = torch.optim.SGD(parameters, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
-    else:
-        plain = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
-    module, optimizer = fabric.setup(method, plain)
-    started = time.perf_counter()
-    seen = Seen.of([*samples, *val]) if ranks.is_first else None
-    first, earlier, skipped, best = load_state(folder, method, optimizer, ranks, seen)
-    started -= earlier
-    bank = min(bank, recipe.epochs)  # draws that no epoch comes to are not encoded
-    batches = training_batches(
-        method,
-        samples,
-        recipe.batch,
-        seed,
-        fabric,
-        ranks=ranks,
-        bank=bank,
-        crop=crop,
-        workers=workers,
-        on_fill=on_fill,
-    )
-    steps = len(batches)
-    finite = NonFiniteGuard(parameters, non_finite, folder / RESUME, skipped)
-    chooses = bool(val) and ranks.is_first
-    held_out = encode_samples(method, val, workers=workers) if chooses and method.frozen_images else None
-    for epoch in range(first, recipe.epochs):
-        module.train()
-        lrs, losses = [], []
-        for i, (encoded, labels) in enumerate(batches.epoch(epoch)):
-            start = i - i % accumulate
-            together = min(accumulate, steps - start)
-            if i == start:
-                lr = learning_rate(recipe, epoch + i / steps)
-                for group in optimizer.param_groups:
-                    group["lr"] = lr
-                optimizer.zero_grad()
-            with ranks.batch(batches.size(i)) as weight:
-                terms = module(encoded, labels)
-                total = torch.stack(list(terms.values())).sum()
-                fabric.backward(total * weight / together)
-            terms = {"total": total.detach(), **{name: term.detach() for name, term in terms.items()}}
-            terms = ranks.mean(terms, weight)
-            if i == start + together - 1:
-                ranks.average_gradients(parameters)
-                if finite.allows(epoch * steps + i + 1, terms):
-                    optimizer.step()
-            lrs.append(lr)
-            losses.append(terms)
-            on_step(Step(epoch * steps + i + 1, recipe.epochs * steps, epoch, lr, terms))
-        finite.end_epoch(epoch)
-        method.end_epoch(epoch, recipe.epochs)
-        accuracy = None
-        if held_out is not None:
-            accuracy = evaluate(method, held_out).accuracy
-        elif chooses:
-            accuracy = evaluate_images(method, val, workers=workers).accuracy
-        accuracy = ranks.broadcast(accuracy)
-        if accuracy is not None and (best is None or accuracy >= best.accuracy):
-            best = Best(accuracy, {key: tensor.clone() for key, tensor in method.state_dict().items()})
-        if ranks.is_first:
-            seconds = time.perf_counter() - started
-            log_epoch(folder / LOG, epoch, steps, lrs, losses, seconds, accuracy)
-            save_state(folder, method, optimizer, epoch + 1, seconds, finite.skipped, best, seen)
-    module.eval()
-    if best is not None:
-        method.load_state_dict(best.learned)
-    return FitResult(time.perf_counter() - started, finite.skipped)
+    terms = module(encoded, labels)
+    total = torch.stack(list(terms.values())).sum()
+    fabric.backward(total * weight / step_size)
+    return {"total": total.detach(), **{name: term.detach() for name, term in terms.items()}}
+
+
+class Validation:
+    """The validation images of a run, encoded once where the image tower is frozen."""
+
+    def __init__(self, method: Method, samples: Sequence[Sample], workers: int):
+        self.method, self.samples, self.workers = method, samples, workers
+        self.encoded = encode_samples(method, samples, workers=workers) if method.frozen_images else None
+
+    def accuracy(self) -> float:
+        """Return the method's accuracy in percent."""
+        if self.encoded is not None:
+            return evaluate(self.method, self.encoded).accuracy
+        return evaluate_images(self.method, self.samples, workers=self.workers).accuracy

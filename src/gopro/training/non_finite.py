@@ -1,9 +1,10 @@
-"""Losses and gradients that are not finite: they are named, and nothing is learned from them."""
+"""The guard against losses and gradients that are NaN or infinite."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,87 +13,97 @@ from torch.nn.utils import get_total_norm
 from gopro.errors import InputError
 from gopro.runs.config import NonFinite
 
-EVERY = 32  # steps between two looks at what a device has computed, each of which waits for it
+CHECK_EVERY = 32
+"""Steps between two checks. Reading a loss makes the host wait for the GPU, so a check in each step would leave the GPU
+idle between steps."""
+
+
+class _Step(NamedTuple):
+    number: int
+    terms: Mapping[str, Tensor]
+    gradient_norm: Tensor
+
+    def figures(self) -> Tensor:
+        return torch.stack([self.terms["total"].to(self.gradient_norm), self.gradient_norm])
 
 
 class NonFiniteGuard:
-    """Watches the steps of a run for losses and gradients that are not finite.
+    """Stops a run at a loss or gradient that is not finite, or skips the step.
 
-    To stop, it looks at the steps of a run a few at a time, so that no step waits for the device; what the steps in
-    between have made of the weights is lost with the run, never saved. To skip, it must look at each step before the
-    optimiser takes it.
+    With `stop`, steps are checked `CHECK_EVERY` at a time and at the end of an epoch. Nothing is saved in between, so
+    that the damage an unchecked step does to the weights is lost with the run. With `skip`, each step is checked before
+    the optimiser takes it.
 
     Args:
-        last: the file of the last good state, and how to say so where there is none yet.
+        parameters: the trained parameters.
+        action: `stop` or `skip`.
+        resume_file: where the state after the last finished epoch is saved, to name it in messages.
+        skipped: steps skipped before the run was resumed.
 
     Attributes:
-        skipped: steps so far that were not taken.
+        skipped: steps skipped so far.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], how: NonFinite, last: Path, skipped: int = 0):
-        self.parameters, self.how, self.last, self.skipped = parameters, how, last, skipped
-        self._seen: list[tuple[int, Mapping[str, Tensor], Tensor]] = []
-        self._taken = False
+    def __init__(self, parameters: Sequence[nn.Parameter], action: NonFinite, resume_file: Path, skipped: int = 0):
+        self.parameters, self.action, self.resume_file, self.skipped = parameters, action, resume_file, skipped
+        self._unchecked: list[_Step] = []
+        self._epoch_has_step = False
 
     def allows(self, step: int, terms: Mapping[str, Tensor]) -> bool:
-        """Whether the optimiser may take this step, whose gradients are there.
+        """Return whether the optimiser may take this step, whose gradients have been computed.
 
         Args:
-            step: counted from 1.
-            terms: the losses of the step, their total among them.
+            step: its number, from 1.
+            terms: its losses, `total` among them.
 
         Raises:
-            InputError: this step or one shortly before it is not finite, and such steps are not skipped.
+            InputError: this step or a recent one is not finite and the action is `stop`.
         """
-        gradient = get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        if self.how == "skip":
-            finite = bool(_figures(terms, gradient).isfinite().all())
+        taken = _Step(step, terms, get_total_norm([p.grad for p in self.parameters if p.grad is not None]))
+        if self.action == "skip":
+            finite = bool(taken.figures().isfinite().all())
             self.skipped += not finite
-            self._taken |= finite
+            self._epoch_has_step |= finite
             return finite
-        self._seen.append((step, terms, gradient))
-        if len(self._seen) == EVERY:
-            self._look()
+        self._unchecked.append(taken)
+        if len(self._unchecked) == CHECK_EVERY:
+            self._check()
         return True
 
     def end_epoch(self, epoch: int) -> None:
-        """To be called before anything of an epoch is saved or judged.
+        """Check the remaining steps of an epoch. Call this before the epoch is evaluated or saved.
 
         Raises:
-            InputError: a step of it is not finite; where such steps are skipped, all of them were.
+            InputError: a step is not finite and the action is `stop`; all steps of the epoch were skipped.
         """
-        if self.how == "skip" and not self._taken:
-            raise InputError(f"no step of epoch {epoch} was finite, all were skipped; {self._kept()}: use a lower --lr")
-        self._taken = False
-        if self._seen:
-            self._look()
-
-    def _look(self) -> None:
-        figures = torch.stack([_figures(terms, gradient) for _, terms, gradient in self._seen])
-        finite = figures.isfinite().all(dim=1)
-        if not finite.all():
-            step, terms, gradient = self._seen[int((~finite).nonzero()[0])]
-            said = ", ".join(f"{name} {value.item():.3g}" for name, value in {**terms, "gradient": gradient}.items())
+        if self.action == "skip" and not self._epoch_has_step:
             raise InputError(
-                f"the loss or its gradient is not finite at step {step} ({said}); {self._kept()}: use a lower --lr, or "
-                "--non-finite skip to leave such steps out"
+                f"all steps of epoch {epoch} were skipped, none was finite; {self._last_state()}: use a lower --lr"
             )
-        self._seen.clear()
+        self._epoch_has_step = False
+        if self._unchecked:
+            self._check()
 
-    def _kept(self) -> str:
-        return f"the last good state is {self.last}" if self.last.is_file() else "no epoch was finished before"
+    def _check(self) -> None:
+        finite = torch.stack([step.figures() for step in self._unchecked]).isfinite().all(dim=1)
+        if not finite.all():
+            step = self._unchecked[int((~finite).nonzero()[0])]
+            figures = {**step.terms, "gradient": step.gradient_norm}
+            values = ", ".join(f"{name} {value.item():.3g}" for name, value in figures.items())
+            raise InputError(
+                f"the loss or its gradient is not finite at step {step.number} ({values}); {self._last_state()}: use a "
+                "lower --lr, or --non-finite skip to skip such steps"
+            )
+        self._unchecked.clear()
 
-
-def _figures(terms: Mapping[str, Tensor], gradient: Tensor) -> Tensor:
-    return torch.stack([terms["total"].to(gradient), gradient])
+    def _last_state(self) -> str:
+        if self.resume_file.is_file():
+            return f"the state after the last finished epoch is in {self.resume_file}"
+        return "no epoch was finished before"
 
 
 def check_learned(method: nn.Module) -> None:
-    """That all of a method's tensors are finite.
-
-    Raises:
-        InputError: one is not; names it.
-    """
+    """Raise InputError, naming the tensor, if a learned tensor is not finite."""
     for name, tensor in method.state_dict().items():
         if not tensor.isfinite().all():
-            raise InputError(f"what was learned is not finite ({name}), and is not saved: use a lower --lr")
+            raise InputError(f"the learned tensor {name} is not finite and is not saved: use a lower --lr")

@@ -1,4 +1,4 @@
-"""What a run that was cut off goes on from: its state after the last finished epoch, and the log up to there."""
+"""The state from which an interrupted run resumes: `resume.safetensors` and `log.csv` after the last finished epoch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,156 +25,187 @@ from gopro.runs.run import CONFIG
 RESUME, LOG = "resume.safetensors", "log.csv"
 
 
-@dataclass
-class Best:
-    """The epoch that was best on the validation images: their accuracy in percent, and what was learned by then."""
+class BestEpoch(NamedTuple):
+    """The epoch with the highest accuracy, in percent, on the validation images, and what was learned by then."""
 
     accuracy: float
     learned: dict[str, Tensor]
 
 
-class Seen(NamedTuple):
-    """The images of a run: their names, and what their content is known by.
+class ImageDigests(NamedTuple):
+    """The names of a run's images and digests of their content.
 
     Attributes:
-        digests: [images, 16], uint8.
+        digests: uint8 [images, 16].
     """
 
     names: tuple[str, ...]
     digests: Tensor
 
     @staticmethod
-    def of(samples: Sequence[Sample]) -> Seen:
-        """Those of samples. Raises InputError naming one that cannot be read."""
+    def of(samples: Sequence[Sample]) -> ImageDigests:
+        """Read the images and compute their digests. Raises InputError naming an image that cannot be read."""
         digests = b"".join(bytes.fromhex(sample.image.digest()) for sample in samples)
         names = tuple(sample.image.name for sample in samples)
-        return Seen(names, torch.frombuffer(bytearray(digests), dtype=torch.uint8).view(len(samples), -1))
+        return ImageDigests(names, torch.frombuffer(bytearray(digests), dtype=torch.uint8).view(len(samples), -1))
 
     def check(self, earlier: Tensor, path: Path) -> None:
-        """That they are those of an earlier part of the run, whose state is in `path`.
+        """Check that the run began with the same images.
+
+        Args:
+            earlier: the digests at that time, uint8 [images, 16].
+            path: the file they were read from.
 
         Raises:
-            InputError: naming the first image that is another.
+            InputError: names the first image that has changed.
         """
-        again = f"put the images back as they were, or remove {path} to start anew"
+        advice = f"put the images back as they were, or remove {path} to start from the first epoch"
         if earlier.shape != self.digests.shape:
-            raise InputError(f"the run began with {len(earlier)} images and now has {len(self.names)}: {again}")
-        others = (earlier != self.digests).any(dim=1).nonzero()
-        if len(others):
-            raise InputError(f"{self.names[int(others[0])]}: the run began with another image here: {again}")
+            raise InputError(f"the run began with {len(earlier)} images and now has {len(self.names)}: {advice}")
+        changed = (earlier != self.digests).any(dim=1).nonzero()
+        if len(changed):
+            raise InputError(f"{self.names[int(changed[0])]}: the run began with another image here: {advice}")
 
 
-def log_epoch(
-    path: Path,
-    epoch: int,
-    steps: int,
-    lrs: list[float],
-    losses: list[dict[str, Tensor]],
-    seconds: float,
-    accuracy: float | None,
-) -> None:
-    """Appends an epoch's steps, one row each, validation on its last; the one place where losses leave the device."""
-    names = list(losses[0])
-    values = torch.stack([torch.stack([loss[name].float() for name in names]) for loss in losses]).cpu()
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    if not path.exists():
-        writer.writerow(["epoch", "step", "lr", *names, "seconds", *(["val"] if accuracy is not None else [])])
-    for i, (lr, row) in enumerate(zip(lrs, values.tolist(), strict=True)):
-        val = [] if accuracy is None else ["" if i + 1 < len(lrs) else f"{accuracy:.4f}"]
-        figures = [f"{lr:.6g}", *(f"{v:.6g}" for v in row), f"{seconds:.1f}", *val]
-        writer.writerow([epoch, epoch * steps + i + 1, *figures])
-    append(path, text.getvalue().encode())
+@dataclass
+class EpochLog:
+    """The batches of an epoch: learning rates and losses, which stay on the device until they are written.
 
-
-def save_state(
-    folder: Path,
-    method: Method,
-    optimizer: torch.optim.Optimizer,
-    epochs: int,
-    seconds: float,
-    skipped: int,
-    best: Best | None,
-    seen: Seen | None,
-) -> None:
-    """Writes what a run goes on from after so many epochs, for the log as it is then."""
-    tensors = {f"learned.{key}": tensor for key, tensor in method.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{key}": t for key, t in state.items() if isinstance(t, Tensor)}
-    log = (folder / LOG).read_bytes()
-    said = {"epochs": str(epochs), "seconds": str(seconds), "skipped": str(skipped)}
-    said |= {"run": _run(folder), "log": _digest(log), "log_bytes": str(len(log))}
-    if best is not None:
-        tensors |= {f"best.{key}": tensor for key, tensor in best.learned.items()}
-        said["best"] = str(best.accuracy)
-    if seen is not None:
-        tensors["pictures"] = seen.digests
-    save_tensors(folder / RESUME, tensors, said)
-
-
-def load_state(
-    folder: Path, method: Method, optimizer: torch.optim.Optimizer, ranks: Ranks, seen: Seen | None
-) -> tuple[int, float, int, Best | None]:
-    """Puts the last saved state back, and the log to where it was then.
-
-    Returns: the epochs that are done, the seconds they took, the steps skipped in them, the best of them where one was
-    chosen.
-
-    Raises:
-        InputError: the state cannot be gone on from, or its images are not those given.
+    Attributes:
+        epoch: from 0.
     """
-    path = folder / RESUME
-    if not path.exists():
+
+    epoch: int
+    lrs: list[float] = field(default_factory=list)
+    losses: list[dict[str, Tensor]] = field(default_factory=list)
+
+    def add(self, lr: float, losses: dict[str, Tensor]) -> None:
+        """Add a batch."""
+        self.lrs.append(lr)
+        self.losses.append(losses)
+
+    def append_to(self, path: Path, seconds: float, accuracy: float | None) -> None:
+        """Append a row per batch to a CSV file. The accuracy on the validation images stands in the last row."""
+        names, batches = list(self.losses[0]), len(self.losses)
+        values = torch.stack([torch.stack([loss[name].float() for name in names]) for loss in self.losses]).cpu()
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        if not path.exists():
+            writer.writerow(["epoch", "step", "lr", *names, "seconds", *(["val"] if accuracy is not None else [])])
+        for i, (lr, row) in enumerate(zip(self.lrs, values.tolist(), strict=True)):
+            val = [] if accuracy is None else ["" if i + 1 < batches else f"{accuracy:.4f}"]
+            figures = [f"{lr:.6g}", *(f"{value:.6g}" for value in row), f"{seconds:.1f}", *val]
+            writer.writerow([self.epoch, self.epoch * batches + i + 1, *figures])
+        append(path, text.getvalue().encode())
+
+
+@dataclass
+class ResumeState:
+    """The progress of a run, saved after each epoch.
+
+    Attributes:
+        folder: the run's folder.
+        images: the run's images; None in processes other than the first, which do not save.
+        epochs: how many are finished.
+        seconds: how long they took.
+        skipped: how many of their steps were skipped.
+        best: the best epoch so far, if one is chosen by validation images.
+    """
+
+    folder: Path
+    images: ImageDigests | None
+    epochs: int = 0
+    seconds: float = 0.0
+    skipped: int = 0
+    best: BestEpoch | None = None
+
+    @staticmethod
+    def open(
+        folder: Path, method: Method, optimizer: torch.optim.Optimizer, samples: Sequence[Sample], ranks: Ranks
+    ) -> ResumeState:
+        """Restore the last saved state into the method and its optimiser; for a new run, return an empty state.
+
+        The log is cut to its length when the state was saved.
+
+        Args:
+            samples: the images that the run depends on.
+
+        Raises:
+            InputError: the state cannot be read or is another run's; an image has changed; the log was edited.
+        """
+        state = ResumeState(folder, ImageDigests.of(samples) if ranks.is_first else None)
+        path, log_bytes, log_digest = folder / RESUME, 0, _digest(b"")
+        if path.exists():
+            try:
+                log_bytes, log_digest, earlier = state._restore(path, method, optimizer)
+            except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+                first = str(error).strip().splitlines()[0]
+                raise InputError(
+                    f"{path} cannot be resumed from ({first}): remove it to start from the first epoch"
+                ) from error
+            if state.images is not None:
+                state.images.check(earlier, path)
         if ranks.is_first:
-            _cut_log(folder / LOG, 0, _digest(b""))
-        return 0, 0.0, 0, None
-    try:
+            _cut_log(folder / LOG, log_bytes, log_digest)
+        return state
+
+    def _restore(self, path: Path, method: Method, optimizer: torch.optim.Optimizer) -> tuple[int, str, Tensor]:
+        """Read the file. Return the log's length in bytes and digest and the images' digests at that time."""
         with safe_open(path, framework="pt", device=str(method.backbone.device)) as file:
-            said = file.metadata() or {}
-            if said.get("run") != _run(folder):
-                raise ValueError(f"it is not of the run that {CONFIG} beside it describes")
-            epochs, seconds, skipped = int(said["epochs"]), float(said["seconds"]), int(said["skipped"])
+            metadata = file.metadata() or {}
+            if metadata.get("run") != _run_digest(self.folder):
+                raise ValueError(f"it does not belong to the run that {CONFIG} beside it describes")
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-            best = Best(float(said["best"]), _under("best.", tensors)) if "best" in said else None
-        method.load_state_dict(_under("learned.", tensors))
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, tensor in tensors.items():
-            if key.startswith("optimizer."):
-                _, index, name = key.split(".", 2)
-                state.setdefault(int(index), {})[name] = tensor
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-        log_bytes, log, images = int(said["log_bytes"]), said["log"], tensors["pictures"].cpu()
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise InputError(f"{path} cannot be gone on from ({first}): remove it to start anew") from error
-    if seen is not None:
-        seen.check(images, path)
-    if ranks.is_first:
-        _cut_log(folder / LOG, log_bytes, log)
-    return epochs, seconds, skipped, best
+        self.epochs, self.seconds = int(metadata["epochs"]), float(metadata["seconds"])
+        self.skipped = int(metadata["skipped"])
+        if "best" in metadata:
+            self.best = BestEpoch(float(metadata["best"]), _with_prefix("best.", tensors))
+        method.load_state_dict(_with_prefix("learned.", tensors))
+        optimizer_state: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in _with_prefix("optimizer.", tensors).items():
+            index, name = key.split(".", 1)
+            optimizer_state.setdefault(int(index), {})[name] = tensor
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": optimizer_state, "param_groups": groups})
+        return int(metadata["log_bytes"]), metadata["log"], tensors["pictures"].cpu()
+
+    def save(self, method: Method, optimizer: torch.optim.Optimizer) -> None:
+        """Write the state, which belongs to the log as it is now."""
+        tensors = {f"learned.{key}": tensor for key, tensor in method.state_dict().items()}
+        for index, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{key}": t for key, t in state.items() if isinstance(t, Tensor)}
+        log = (self.folder / LOG).read_bytes()
+        metadata = {"epochs": str(self.epochs), "seconds": str(self.seconds), "skipped": str(self.skipped)}
+        metadata |= {"run": _run_digest(self.folder), "log": _digest(log), "log_bytes": str(len(log))}
+        if self.best is not None:
+            tensors |= {f"best.{key}": tensor for key, tensor in self.best.learned.items()}
+            metadata["best"] = str(self.best.accuracy)
+        if self.images is not None:
+            tensors["pictures"] = self.images.digests
+        save_tensors(self.folder / RESUME, tensors, metadata)
 
 
 def _cut_log(path: Path, size: int, digest: str) -> None:
-    """Takes from the log what came after the state that is gone on from.
+    """Remove from the log what was written after the state.
 
     Raises:
-        InputError: it is not what it was then, or cannot be written.
+        InputError: its first `size` bytes have changed, or it cannot be written.
     """
     try:
         if not path.exists():
             return
         if _digest(path.read_bytes()[:size]) != digest:
-            raise InputError(f"{path} is not as the last finished epoch left it: put it back, or remove it to go on")
+            raise InputError(f"{path} has changed since the last finished epoch: restore it, or remove it to resume")
         if size:
             os.truncate(path, size)
         else:
             path.unlink()
     except OSError as error:
-        raise InputError(f"{path} cannot be gone on with: {error.strerror}") from error
+        raise InputError(f"{path} cannot be written: {error.strerror}") from error
 
 
-def _run(folder: Path) -> str:
-    """What tells a run from others."""
+def _run_digest(folder: Path) -> str:
+    """Return the digest of the run's config, which identifies the run."""
     path = folder / CONFIG
     return _digest(path.read_bytes() if path.is_file() else b"")
 
@@ -183,5 +214,6 @@ def _digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose keys begin with the prefix, without it."""
     return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}

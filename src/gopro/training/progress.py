@@ -1,0 +1,50 @@
+"""Progress reports of a training run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the command line imports this module before it knows that it needs torch
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Step:
+    """One batch that a run has trained on.
+
+    Attributes:
+        step: number of the batch in the whole run, from 1.
+        steps: batches of the whole run.
+        epoch: from 0.
+        lr: learning rate.
+        terms: the weighted losses by name, and their sum as `total`. They are still on the device, and reading one
+            waits for it.
+    """
+
+    step: int
+    steps: int
+    epoch: int
+    lr: float
+    terms: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Two functions that a run calls as it proceeds; neither does anything by default.
+
+    Attributes:
+        step: called after every batch.
+        fill: called with the number of views in the view bank so far and the number it will hold.
+
+    Example:
+        >>> Progress(fill=lambda done, total: print(f"{done} of {total} views")).fill(64, 430)
+        64 of 430 views
+    """
+
+    step: Callable[[Step], None] = lambda step: None
+    fill: Callable[[int, int], None] = lambda done, total: None
+
+
+NO_PROGRESS = Progress()

@@ -1,0 +1,63 @@
+"""Methods that are solved in closed form from all training images at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import torch
+
+from gopro.clip.backbone import Encoded
+from gopro.data.dataset import Dataset
+from gopro.data.decoded_image import load_into_memory
+from gopro.data.loader import train_batches
+from gopro.inference.evaluate import encode_samples
+from gopro.methods.base import Method
+from gopro.runs.config import TrainConfig
+from gopro.training.batches import encode_bank, view_settings
+from gopro.training.devices import Runtime
+
+
+def solve(method: Method, dataset: Dataset, config: TrainConfig, runtime: Runtime) -> float:
+    """Call `Method.solve` with the training and validation images. Return the seconds it took."""
+    started = time.perf_counter()
+    val = None
+    if dataset.val:
+        with runtime.fabric.autocast():
+            samples = encode_samples(method, dataset.val, workers=config.workers)
+        val = samples.encoded[:].to(runtime.device), samples.labels.to(runtime.device)
+    labels = torch.tensor([sample.label for sample in dataset.train], device=runtime.device)
+    method.solve(draws_for_solve(method, dataset, config, runtime), labels, val)
+    return time.perf_counter() - started
+
+
+def draws_for_solve(method: Method, dataset: Dataset, config: TrainConfig, runtime: Runtime) -> Iterator[Encoded]:
+    """Yield all training images in their order, [n], once for each of the draws that `Method.solve` asks for.
+
+    One draw at a time is in memory. With a view bank of K draws, draw d is the bank's draw d mod K.
+    """
+    device, samples = runtime.device, dataset.train
+    if not method.draws:
+        with runtime.fabric.autocast():
+            encoded = encode_samples(method, samples, workers=config.workers).encoded
+        yield encoded[:].to(device)
+        return
+    if config.bank:
+        draws = min(config.bank, method.draws)
+        features = encode_bank(method, method.views[:1], draws, dataset, config, runtime)
+        first_draw = torch.arange(len(samples)) * draws
+        for draw in range(method.draws):
+            yield features[first_draw + draw % draws].to(device)
+        return
+    # The loader leaves out a last batch of one image, so take the largest batch size that leaves no such batch.
+    size = next(size for size in range(64, 1, -1) if len(samples) % size != 1)
+    images = load_into_memory(samples, method.backbone.preprocess)
+    loader = train_batches(images, method.views[:1], view_settings(method, dataset, config), size, config.seed)
+    for draw in range(method.draws):
+        loader.set_epoch(draw)
+        parts, indices = [], []
+        for batch in loader:
+            with runtime.fabric.autocast():
+                parts.append(method.encode(batch.views[0].to(device)))
+            indices.append(batch.indices)
+        yield Encoded.cat(parts)[torch.cat(indices).argsort().to(device)]  # shuffled batches, back in order
