@@ -30,6 +30,7 @@ from gopro.data.load_dataset import load_dataset
 from gopro.data.transforms import stable_seed
 from gopro.inference.evaluate import evaluate_images
 from gopro.methods.base import Method
+from gopro.methods.recipe import Training
 from gopro.methods.registry import build_method
 from gopro.runs.config import TrainConfig
 from gopro.runs.results import ResultRow, append_json
@@ -86,7 +87,7 @@ class Bench:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stable_seed(seed, "start"))
             method = build_method(name, self.backbone, data.classnames, data.template)
-        if method.recipe is None:
+        if Training.STEPS not in method.trained_by:
             return method, 0.0
         with tempfile.TemporaryDirectory() as folder:
             how = replace(how, output=Path(folder), seed=seed)

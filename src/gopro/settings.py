@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import types
-from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
 
+import pydantic.dataclasses
 from annotated_types import Ge, Gt, Le
 from pydantic import ConfigDict, Strict, ValidationError
-from pydantic.dataclasses import dataclass
 
 from gopro.errors import InputError
 
@@ -57,17 +57,18 @@ def settings(cls: type[T]) -> type[T]:
     Raises (when an instance is made):
         InputError: a setting that is unknown, missing, of another type or out of range, with what to give instead.
     """
-    made: Any = dataclass(cls, frozen=True, kw_only=True, config=_CONFIG)
-    init: Callable[..., None] = made.__init__
+    made: Any = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+    # A subclass checks, so that `made` is no pydantic dataclass: cyclopts would bypass its __init__ and these messages.
+    checker: Any = pydantic.dataclasses.dataclass(made, frozen=True, kw_only=True, config=_CONFIG)
 
-    @wraps(init)
-    def checked(self: Any, **values: Any) -> None:
+    @wraps(made.__init__)
+    def init(self: Any, **values: Any) -> None:
         try:
-            init(self, **values)
+            self.__dict__.update(vars(checker(**values)))
         except ValidationError as error:
             raise InputError(_message(made, error)) from None
 
-    made.__init__ = checked
+    made.__init__ = init
     return made
 
 
@@ -98,16 +99,16 @@ def _describe_bound(bound: Ge | Gt | Le) -> str:
     return f"at least {bound.ge:g}" if isinstance(bound, Ge) else f"at most {bound.le:g}"
 
 
-def _message(cls: type, error: ValidationError) -> str:
-    """Say in one line what is wrong with the first wrong setting."""
+def explain(name: str, error: ValidationError, hint: Any = None) -> str:
+    """Say in one line what is wrong with the first value that pydantic refused, and what to give.
+
+    Args:
+        name: the setting, as it is called where the value comes from.
+        hint: its type, for values of another type.
+    """
     first = error.errors(include_url=False)[0]
-    name, context = str(first["loc"][0]), first.get("ctx", {})
-    hints = get_type_hints(cls, include_extras=True)
+    context = first.get("ctx", {})
     match first["type"]:
-        case "unexpected_keyword_argument":
-            return f"no setting {name!r}; there are {', '.join(hints)}"
-        case "missing" | "missing_keyword_only_argument":
-            return f"{name} is missing"
         case "greater_than_equal":
             expected = f"at least {context['ge']:g}"
         case "less_than_equal":
@@ -117,6 +118,17 @@ def _message(cls: type, error: ValidationError) -> str:
         case "tuple_type":
             expected = "a list"
         case _:
-            expected = describe_type(hints[name])
+            expected = describe_type(hint)
     value = repr(first["input"])
     return f"{name} is {value if len(value) <= 80 else value[:79] + '…'}: give {expected}"
+
+
+def _message(cls: type, error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    name, hints = str(first["loc"][0]), get_type_hints(cls, include_extras=True)
+    match first["type"]:
+        case "unexpected_keyword_argument":
+            return f"no setting {name!r}; there are {', '.join(hints)}"
+        case "missing" | "missing_keyword_only_argument":
+            return f"{name} is missing"
+    return explain(name, error, hints[name])

@@ -142,7 +142,6 @@ def test_planned_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ("base-to-new", BenchmarkConfig(output=OUT, data=("emoji-food", "emoji-foo")), "emoji-foo"),
         ("base-to-new", BenchmarkConfig(output=OUT, data=("emoji-food",), shots=(99,)), "fewer than 99 shots"),
         ("few-shot", BenchmarkConfig(output=OUT, seeds=(1, 1)), "seeds 1 1: .* each only once"),
-        ("few-shot", BenchmarkConfig(output=OUT, jobs=0), "jobs is 0"),
         ("base-to-new", BenchmarkConfig(output=OUT, data=("emoji-food", "emoji-food:twemoji")), "are both called"),
         ("base-to-new", BenchmarkConfig(output=OUT, data=("emoji-food", "emoji-food")), "name each data set once"),
         ("cross-dataset", TransferConfig(output=OUT, source="emoji-food"), "targets none"),

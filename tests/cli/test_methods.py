@@ -67,7 +67,7 @@ def test_one_method_is_described_with_its_settings(gopro) -> None:
 
 @pytest.mark.parametrize("name", list(METHODS))
 def test_every_method_names_its_paper_and_every_setting_is_said(name: str) -> None:
-    kind, config = METHODS[name]
+    kind, config = METHODS[name], METHODS[name].config
     texts = " ".join(base.__doc__ or "" for base in kind.__mro__[:-1])
     assert "arXiv" in texts and "repository" in texts
     docs = field_docs(type(config))

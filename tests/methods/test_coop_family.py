@@ -249,7 +249,7 @@ def test_kgcoop_is_held_at_the_data_sets_prompt_and_predicts_by_its_own(tiny: Ba
 
 
 def test_recipes_are_the_authors() -> None:
-    recipes = {name: METHODS[name][0].recipe for name in ("cocoop", "kgcoop")}
+    recipes = {name: METHODS[name].recipe for name in ("cocoop", "kgcoop")}
     assert {name: (r.optimizer, r.lr, r.epochs, r.batch, r.warmup) for name, r in recipes.items() if r} == {
         "cocoop": ("sgd", 2e-3, 10, 1, 1.0),
         "kgcoop": ("sgd", 2e-3, 100, 128, 1.0),

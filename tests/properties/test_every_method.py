@@ -268,10 +268,10 @@ def test_contexts_against_a_plain_sum(tiny: Backbone) -> None:
         ("gopro[", "no such method"),
         ("gopro[sen=1]", "no setting 'sen'"),
         ("gopro[sem]", "no setting 'sem'"),
-        ("gopro[sem=much]", "sem is 'much', expected float"),
-        ("gopro[sem=nan]", "sem is 'nan', expected float"),
-        ("gopro[rank=true]", "rank is 'true', expected int or null"),
-        ("gopro[rho=each]", "expected view or shared"),
+        ("gopro[sem=much]", "sem is 'much': give a number"),
+        ("gopro[sem=nan]", "sem is nan: give a number"),
+        ("gopro[rank=true]", "rank is True: give a whole number, at least 1, or null"),
+        ("gopro[rho=each]", "give view or shared"),
         ('gopro[template="a photo]', "closing quotation"),
     ],
 )
@@ -282,7 +282,7 @@ def test_wrong_specs_are_named(spec: str, words: str) -> None:
 
 
 def test_settings_are_read_as_their_types() -> None:
-    _, config = parse_method('gopro[sem=2, con=1e-3, rank=null, rho=shared, template="an icon, of {}."]')
+    config = parse_method('gopro[sem=2, con=1e-3, rank=null, rho=shared, template="an icon, of {}."]').config
     assert config == GOProConfig(sem=2.0, con=0.001, rank=None, rho="shared", template="an icon, of {}.")
 
 

@@ -15,6 +15,7 @@ import gopro
 from gopro import distributed as ranks
 from gopro.clip.backbone import Backbone
 from gopro.errors import InputError
+from gopro.methods.recipe import Training
 from gopro.methods.registry import METHODS
 from gopro.runs.config import TrainConfig
 from gopro.runs.run import LEARNED, read_cost
@@ -27,7 +28,7 @@ from tests.conftest import make_tiny
 CONFIG = TrainConfig(
     data="emoji-activities", output=Path(), method="gopro", shots=1, epochs=2, batch=16, classes="base", workers=0
 )
-TRAINED = [name for name, (kind, _) in METHODS.items() if kind.learns]
+TRAINED = [name for name, kind in METHODS.items() if kind.trained_by]
 
 card = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no graphics card here")
 
@@ -78,7 +79,7 @@ def test_a_backbone_that_is_elsewhere_is_refused(tmp_path: Path, tiny: Backbone,
 def test_it_trains_as_the_cpu_does(method: str, tmp_path: Path, tiny: Backbone, tiny_on_card: Backbone) -> None:
     """Plain descent, as Adam makes much of the rounding in small gradients."""
     config = replace(CONFIG, method=method)
-    if METHODS[method][0].recipe is not None:
+    if Training.STEPS in METHODS[method].trained_by:
         config = replace(config, optimizer="sgd", lr=0.01)
     here = losses_of(replace(config, output=tmp_path / "cpu"), tiny)
     there = losses_of(replace(config, output=tmp_path / "cuda"), tiny_on_card)
@@ -97,7 +98,7 @@ def test_the_same_bits_twice_and_after_a_cut(method: str, tmp_path: Path, tiny_o
     for turn in ("one", "two"):
         train(replace(config, output=tmp_path / turn), backbone=tiny_on_card)
         learned.append(load_file(tmp_path / turn / LEARNED))
-    if METHODS[method][0].recipe is not None:
+    if Training.STEPS in METHODS[method].trained_by:
         with pytest.raises(Cut):
             train(replace(config, output=tmp_path / "cut"), backbone=tiny_on_card, on_step=cut)
         resume(tmp_path / "cut", backbone=tiny_on_card)

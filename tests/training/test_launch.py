@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from gopro.clip.backbone import Backbone
 from gopro.distributed import SINGLE_PROCESS, Ranks, gather
 from gopro.errors import InputError, ToldElsewhere
+from gopro.methods.recipe import Training
 from gopro.methods.registry import METHODS
 from gopro.runs.config import TrainConfig
 from gopro.runs.run import LEARNED
@@ -108,7 +109,7 @@ def test_a_single_process_gathers_nothing() -> None:
     SINGLE_PROCESS.average_gradients([nn.Parameter(x)])
 
 
-STEPPED = [name for name, (kind, _) in METHODS.items() if kind.recipe is not None]
+STEPPED = [name for name, kind in METHODS.items() if Training.STEPS in kind.trained_by]
 SETTINGS = [
     "gopro[con_form=supervised,sem_classes=7,fade=2]",
     "gopro[projectors=outside,con=1]",  # whose batch norm sees the whole batch

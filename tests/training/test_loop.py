@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from gopro.clip.backbone import Backbone, load_backbone
 from gopro.errors import InputError
 from gopro.inference.evaluate import EncodedSamples, evaluate
-from gopro.methods.base import Recipe
+from gopro.methods.recipe import Recipe
 from gopro.methods.registry import build_method
 from gopro.runs.config import TrainConfig
 from gopro.runs.run import LEARNED, load_run

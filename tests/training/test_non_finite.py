@@ -21,6 +21,7 @@ from gopro.inference.evaluate import EncodedSamples, evaluate
 from gopro.methods.base import Method
 from gopro.methods.coop import CoOp
 from gopro.methods.losses import nt_xent, prompt_consistency
+from gopro.methods.recipe import Training
 from gopro.methods.registry import METHODS, build_method
 from gopro.runs.config import TrainConfig
 from gopro.runs.run import LEARNED, read_cost
@@ -31,7 +32,7 @@ CONFIG = TrainConfig(
     data="emoji-activities", output=Path(), method="coop", shots=1, epochs=3, batch=16, classes="base", workers=0
 )
 STEPS = 3  # of an epoch: 43 classes in batches of 16
-TRAINED = [name for name, (kind, _) in METHODS.items() if kind.recipe is not None]
+TRAINED = [name for name, kind in METHODS.items() if Training.STEPS in kind.trained_by]
 
 
 class Cut(Exception):
@@ -168,7 +169,7 @@ def test_losses_and_gradients_are_finite_at_the_edges(name: str, precision: str,
 
 def check(method: Method, fabric: Fabric, images: Tensor, labels: Tensor) -> None:
     method.train()
-    if method.solves:
+    if Training.CLOSED_FORM in method.trained_by:
         with fabric.autocast():
             encoded = method.encode(images)
         method.solve(iter([encoded] * max(method.draws, 1)), labels)
@@ -193,7 +194,7 @@ def test_bf16_keeps_losses_in_fp32(name: str, tiny: Backbone) -> None:
     method = build_method(name, tiny, CLASSES["some"], "a photo of a {}.").train()
     images, labels = torch.rand(4, 3, 32, 32), torch.tensor([0, 1, 2, 0])
     with fabric.autocast():
-        if method.solves:
+        if Training.CLOSED_FORM in method.trained_by:
             method.solve(iter([method.encode(images)] * max(method.draws, 1)), labels)
         terms = method(method.encode(images.expand(len(method.views), *images.shape)), labels)
         logits = method.eval().logits(method.encode(images))

@@ -10,6 +10,7 @@ from gopro.data.dataset import ClassHalf, Dataset
 from gopro.data.load_dataset import find_folder, load_dataset
 from gopro.errors import InputError
 from gopro.files import slug
+from gopro.methods.recipe import Training
 from gopro.methods.registry import parse_method
 from gopro.runs.config import BenchmarkConfig, SweepConfig, TrainConfig, TransferConfig
 from gopro.runs.results import RunKey
@@ -118,7 +119,7 @@ class _Planner:
         # Absolute paths, as a run may be resumed or reported on from another folder or machine of the same file system.
         root = None if config.root is None else config.root.expanduser().resolve()
         self.protocol, self.config = protocol, replace(config, output=config.output.resolve(), root=root)
-        self.methods = {method: parse_method(method)[0] for method in config.methods or self.suite.methods}
+        self.methods = {method: parse_method(method).kind for method in config.methods or self.suite.methods}
         self.seeds = config.seeds or self.suite.seeds
         self.runs: list[PlannedRun] = []
         self._configs: dict[str, TrainConfig] = {}
@@ -127,8 +128,6 @@ class _Planner:
             values = getattr(config, name)
             if values is not None and (not values or len(set(values)) < len(values)):
                 raise InputError(f"{name} {' '.join(map(str, values))}: give at least one, and each only once")
-        if config.jobs < 1:
-            raise InputError(f"jobs is {config.jobs}: give at least 1")
 
     def sources(self, data: Sequence[str]) -> list[tuple[str, str]]:
         """Return each pair of a backbone and a data set to train on, backbone by backbone."""
@@ -142,7 +141,7 @@ class _Planner:
         A method that learns from no images is run once per tested data set, with that data set's own prompt.
         """
         for method, kind in self.methods.items():
-            if kind.learns:
+            if kind.trained_by:
                 for count in self.config.shots or shots:
                     for seed in self.seeds:
                         self._add_run(training, training.source, method, (count, seed), tests)
@@ -183,11 +182,11 @@ class _Planner:
     def _training_work(self, train: TrainConfig, data: str) -> float:
         """Estimate the cost of training in images through the image tower, and check that there are enough images."""
         kind = self.methods[train.method]
-        if not kind.learns:
+        if not kind.trained_by:
             return 0.0
         part = self._load(data).half(train.classes)
         part.few_shot(train.shots, train.seed)
-        if kind.recipe is None:
+        if Training.STEPS not in kind.trained_by:
             return 0.0
         images = train.recipe(kind.recipe).epochs * train.shots * len(part.classnames)
         return images * (len(kind.views) + len(part.classnames) / CLASSES_PER_IMAGE)

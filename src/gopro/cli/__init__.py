@@ -11,11 +11,13 @@ import warnings
 from pathlib import Path
 
 import cyclopts
+import pydantic
 
 from gopro.cli.config_file import read_config_file
 from gopro.cli.console import err, printable
 from gopro.cli.parameters import DEFAULTS
 from gopro.errors import InputError, ToldElsewhere
+from gopro.settings import explain
 
 app = cyclopts.App(
     name="gopro",
@@ -51,11 +53,18 @@ def main(arguments: list[str] | None = None) -> None:
     except ToldElsewhere:
         sys.exit(2)
     except (InputError, cyclopts.CycloptsError) as error:
-        err.print_line(f"error: {' '.join(line.strip() for line in str(error).splitlines())}", "red")
+        err.print_line(f"error: {_describe(error)}", "red")
         sys.exit(2)
     except KeyboardInterrupt:
         err.print_line("interrupted: run the same command again, or gopro train --resume RUN, to continue")
         sys.exit(130)
+
+
+def _describe(error: Exception) -> str:
+    """Say in one line what is wrong; for a number out of range in the words of `gopro.settings`."""
+    if isinstance(error, cyclopts.ValidationError) and isinstance(error.__cause__, pydantic.ValidationError):
+        return explain(error.argument.name, error.__cause__) if error.argument else str(error.__cause__)
+    return " ".join(line.strip() for line in str(error).splitlines())
 
 
 def _use_config_file(tokens: list[str]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin,
 from cyclopts import Parameter
 
 from gopro.cli.console import bar, out
+from gopro.methods.recipe import Training
 
 if TYPE_CHECKING:
     from gopro.clip.backbone import Backbone
@@ -63,10 +64,11 @@ def _describe(spec: str) -> None:
 
     from gopro.methods.registry import parse_method
 
-    kind, config = parse_method(spec)
+    method = parse_method(spec)
+    kind, config = method.kind, method.config
     paragraphs = [" ".join(paragraph.split()) for paragraph in (inspect.getdoc(kind) or "").split("\n\n")]
     out.print("\n\n".join(paragraphs), markup=False, highlight=False)
-    if kind.recipe is not None:
+    if Training.STEPS in kind.trained_by:
         recipe = kind.recipe
         out.print(
             f"\nTrained with {recipe.optimizer}, learning rate {recipe.lr:g}, {recipe.epochs} epochs, batches of "
@@ -113,7 +115,7 @@ def _summary(kind: type[Method]) -> str:
     """Return one line about a method: that of its module, or of its class if it builds on another method."""
     from gopro.methods.registry import METHODS
 
-    if kind.__base__ in {other for other, _ in METHODS.values()}:
+    if kind.__base__ in METHODS.values():
         return (kind.__doc__ or "").partition("\n")[0].partition(" (")[0].rstrip(".") + "."
     return (sys.modules[kind.__module__].__doc__ or "").partition("\n")[0]
 
@@ -128,7 +130,7 @@ def _learned(method: Method) -> int:
     """Count the parameters; a method that solves for some is first given one image in the place of all."""
     import torch
 
-    if method.solves:
+    if Training.CLOSED_FORM in method.trained_by:
         size = method.backbone.preprocess.size
         images = method.encode(torch.zeros(1, 3, size, size))[torch.zeros(CLASSES * SHOTS, dtype=torch.long)]
         method.solve([images] * max(1, method.draws), torch.arange(CLASSES * SHOTS) % CLASSES)
@@ -137,8 +139,12 @@ def _learned(method: Method) -> int:
 
 def _training(method: Method) -> str:
     """Describe how a method is trained."""
-    solved, stepped = method.solves, method.recipe is not None
-    return ("at once, then steps" if stepped else "at once") if solved else "in steps" if stepped else "not at all"
+    return {
+        Training.NONE: "not at all",
+        Training.STEPS: "in steps",
+        Training.CLOSED_FORM: "at once",
+        Training.CLOSED_FORM_THEN_STEPS: "at once, then in steps",
+    }[method.trained_by]
 
 
 def _step_seconds(backbone: Backbone) -> dict[str, float]:
@@ -148,7 +154,7 @@ def _step_seconds(backbone: Backbone) -> dict[str, float]:
     from gopro.methods.registry import METHODS
 
     size = backbone.preprocess.size
-    stepped = [name for name, (kind, _) in METHODS.items() if kind.recipe is not None]
+    stepped = [name for name, kind in METHODS.items() if Training.STEPS in kind.trained_by]
     seconds = {}
     with bar("methods", len(stepped)) as advance:
         for name in stepped:

@@ -46,7 +46,7 @@ def train_command(
     if not prints:
         return
     classes = f"{len(run.method.classnames)} classes of {run.data}"
-    if run.method.learns:
+    if run.method.trained_by:
         out.print_line(f"Trained {run.config.method} on {classes}.")
     else:
         out.print_line(f"{run.config.method} needs no training; it is ready for {classes}.")

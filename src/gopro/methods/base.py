@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -15,23 +14,7 @@ from gopro.clip.similarity import similarity
 from gopro.clip.text_tower import TextTower
 from gopro.data.transforms import ViewName
 from gopro.errors import InputError
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a method is trained unless told otherwise."""
-
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: float = 2e-3
-    """Learning rate at its highest; it falls to 0 over the epochs as a cosine."""
-    epochs: int = 50
-    batch: int = 4
-    """Images a step."""
-    warmup: float = 1.0
-    """Epochs at the start with a constant learning rate of 1e-5."""
-    weight_decay: float = 5e-4
-    momentum: float = 0.9
-    """Of SGD; AdamW keeps its usual betas."""
+from gopro.methods.recipe import Recipe, Training
 
 
 class Method(nn.Module):
@@ -41,20 +24,20 @@ class Method(nn.Module):
     out of them, so that a state dict is small and fits any class names.
 
     Attributes:
-        learns: whether it takes anything from training images.
+        config: its settings; on the class, the defaults.
+        trained_by: gradient steps on `losses`, one call of `solve`, both, or nothing.
+        recipe: optimiser and schedule of the steps, unless a run's settings say otherwise.
         frozen_images: whether the image tower is as it was, so that what it says of an image can be kept. A method
             that learns inside the tower has no such part: its `encode` gives the images themselves.
         views: which views of an image a training step needs, the plain one first.
-        recipe: how it is trained in steps unless told otherwise; None where nothing is.
-        solves: whether `solve` comes before the first step, or in the place of steps.
         draws: how many random draws of its first view `solve` is given; 0 for the evaluation view alone.
     """
 
-    learns: ClassVar[bool] = True
+    config: Any
+    trained_by: ClassVar[Training] = Training.STEPS
+    recipe: ClassVar[Recipe] = Recipe()
     frozen_images: bool = True
     views: tuple[ViewName, ...] = ("base",)
-    recipe: Recipe | None = None
-    solves: ClassVar[bool] = False
     draws: int = 0
 
     def __init__(self, backbone: Backbone, classnames: Sequence[str], config: Any):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -12,10 +11,12 @@ from torch import Tensor, nn
 
 from gopro.clip.backbone import Backbone, Encoded
 from gopro.clip.encode_text import make_prompts
-from gopro.methods.base import Method, Recipe, split_context_template
+from gopro.methods.base import Method, split_context_template
+from gopro.methods.recipe import Recipe
+from gopro.settings import settings
 
 
-@dataclass(frozen=True)
+@settings
 class CoCoOpConfig:
     """Settings of `cocoop`."""
 
@@ -36,7 +37,7 @@ class CoCoOp(Method):
     """
 
     recipe = Recipe(optimizer="sgd", lr=2e-3, epochs=10, batch=1)
-    config: CoCoOpConfig
+    config: CoCoOpConfig = CoCoOpConfig()
 
     def __init__(self, backbone: Backbone, classnames: Sequence[str], config: CoCoOpConfig):
         super().__init__(backbone, classnames, config)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, Self
 
 import torch
@@ -14,16 +13,18 @@ from torch import Tensor, nn
 from gopro.clip.backbone import Backbone, Encoded
 from gopro.clip.encode_text import make_prompts
 from gopro.errors import InputError
-from gopro.methods.base import Method, Recipe, split_context_template, split_template
+from gopro.methods.base import Method, split_context_template, split_template
+from gopro.methods.recipe import Recipe
+from gopro.settings import PositiveInt, settings
 
 
-@dataclass(frozen=True)
+@settings
 class CoOpConfig:
     """Settings of `coop`."""
 
     template: str = "a photo of a {}."
     """The words before {} are the context to start from; what follows {} stays fixed."""
-    tokens: int | None = None
+    tokens: PositiveInt | None = None
     """Length of a context that starts from random vectors instead of the template's words."""
     csc: bool = False
     """A context of each class's own; it holds for no class name that was not trained on."""
@@ -45,7 +46,7 @@ class CoOp(Method):
     """
 
     recipe = Recipe(optimizer="sgd", lr=2e-3, epochs=50, batch=32)
-    config: CoOpConfig
+    config: CoOpConfig = CoOpConfig()
 
     def __init__(self, backbone: Backbone, classnames: Sequence[str], config: CoOpConfig):
         super().__init__(backbone, classnames, config)
@@ -65,10 +66,8 @@ class CoOp(Method):
         if config.tokens is None:
             words, tail = split_context_template(config.template)
             length = len(text.tokens(words))
-        elif config.tokens > 0:
-            length, (_, tail) = config.tokens, split_template(config.template)
         else:
-            raise InputError(f"tokens is {config.tokens}: give a context at least 1")
+            length, (_, tail) = config.tokens, split_template(config.template)
         self.before = {"end": length, "middle": length // 2, "front": 0}[config.position]
         self.prompts = make_prompts(text, classnames, before=self.before, after=length - self.before, tail=tail)
 

@@ -44,8 +44,6 @@ class DeepPrompts(Method):
     config: DeepConfig
 
     def __init__(self, backbone: Backbone, classnames: Sequence[str], config: DeepConfig):
-        if config.depth < 1:
-            raise InputError(f"depth is {config.depth}: give at least 1 layer")
         super().__init__(backbone, classnames, config)
         self.image_tower = PromptedImageTower(backbone)
         words, _, _ = split_context_tokens(config.template, config.tokens, backbone.text)

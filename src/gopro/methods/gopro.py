@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -17,13 +16,15 @@ from gopro.clip.prompts import Prompts
 from gopro.clip.similarity import similarity
 from gopro.distributed import gather
 from gopro.errors import InputError
-from gopro.methods.base import Method, Recipe, split_context_template
+from gopro.methods.base import Method, split_context_template
 from gopro.methods.kernel_residual import KernelResidual
 from gopro.methods.losses import nt_xent, prompt_consistency
 from gopro.methods.ood_gate import OODGate
+from gopro.methods.recipe import Recipe
+from gopro.settings import NonNegativeFloat, PositiveFloat, PositiveInt, settings
 
 
-@dataclass(frozen=True)
+@settings
 class GOProConfig:
     """Settings of `gopro`; the defaults are the preset of that name."""
 
@@ -32,17 +33,17 @@ class GOProConfig:
     statistics: Literal["both", "style", "content", "none", "release"] = "both"
     """What shifts the context: style (sigma) and content (mu) of the layers, one of them, nothing, or as released
     (mu + sigma) / 2 and mu, averaged."""
-    layers: int | None = None
+    layers: PositiveInt | None = None
     """Layers of the image tower whose statistics are taken, counted from the last; all if none."""
     shift: Literal["token", "shared"] = "token"
     """One shift for each context token, or one for all."""
     rho: Literal["view", "shared"] = "view"
     """Layer weights of each view's own (the paper's figure), or one set for all views."""
-    rank: int | None = 8
+    rank: PositiveInt | None = 8
     """Rank of the style and content maps; full maps if none."""
     projectors: Literal["inside", "image", "text", "outside"] = "inside"
     """Residual image and text projectors that the logits use, one of them, or one image projector beside the logits."""
-    projector_rank: int | None = None
+    projector_rank: PositiveInt | None = None
     """Rank of the linear residual projectors; full maps if none."""
     text_projector: Literal["kernel", "linear"] = "kernel"
     """A correction of each trained class that fades with distance from it, or one linear map of all text features."""
@@ -54,13 +55,13 @@ class GOProConfig:
     """Weight of the prompt consistency loss."""
     sem_form: Literal["cosine", "mse"] = "cosine"
     """1 - cos, or the released element-wise mean of squares."""
-    sem_classes: int | None = 8
+    sem_classes: PositiveInt | None = 8
     """Classes, taking turns, whose prompts the views are compared in at a step; all at each step if none."""
     con: float = 0.3
     """Weight of the visual contrastive loss."""
     con_form: Literal["nt-xent", "supervised"] = "nt-xent"
     """An image's other view against all else, or with the images of its class on its side."""
-    temperature: float = 0.1
+    temperature: PositiveFloat = 0.1
     """Of the visual contrastive loss."""
     ce_views: float = 0.3
     """Weight of the cross-entropy of the other views' image features, against the texts of the plain view."""
@@ -68,7 +69,7 @@ class GOProConfig:
     """Weight of the image features' distance to frozen CLIP's, 1 - cos."""
     anchor_text: float = 128.0
     """Weight of the text features' distance to frozen CLIP's, 1 - cos."""
-    fade: float = 3.0
+    fade: NonNegativeFloat = 3.0
     """How fast predictions go over to frozen CLIP's where images are unlike those trained on: the exponent of a
     image's familiarity, 0 to 1, by which it is left to what was learned. 0: never."""
 
@@ -114,12 +115,9 @@ class GOPro(Method):
 
     views = ("base", "moco", "augmix")
     recipe = Recipe(optimizer="adamw", lr=1e-3, epochs=5, batch=4, warmup=0.25)
-    config: GOProConfig
+    config: GOProConfig = GOProConfig()
 
     def __init__(self, backbone: Backbone, classnames: Sequence[str], config: GOProConfig):
-        for name in ("layers", "rank", "projector_rank", "sem_classes"):
-            if (value := getattr(config, name)) is not None and value < 1:
-                raise InputError(f"{name} is {value}: give at least 1")
         super().__init__(backbone, classnames, config)
         self.views = ("base", "moco", "augmix") if config.compare == "both" else ("base", config.compare)
         words, _ = split_context_template(config.template)
@@ -296,6 +294,7 @@ class GOProRelease(GOPro):
     """GOPro with the released code's settings and training recipe."""
 
     recipe = Recipe(optimizer="sgd", lr=2e-3, epochs=50, batch=4)
+    config = RELEASE
 
 
 def _map(inputs: int, outputs: int, rank: int | None, *, at_zero: bool) -> nn.Module:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -12,10 +11,12 @@ from torch import Tensor, nn
 from gopro.clip.backbone import Backbone, Encoded
 from gopro.clip.encode_text import encode_texts, make_prompts
 from gopro.clip.similarity import similarity
-from gopro.methods.base import Method, Recipe, split_context_template, split_template
+from gopro.methods.base import Method, split_context_template, split_template
+from gopro.methods.recipe import Recipe
+from gopro.settings import settings
 
 
-@dataclass(frozen=True)
+@settings
 class KgCoOpConfig:
     """Settings of `kgcoop`."""
 
@@ -40,7 +41,7 @@ class KgCoOp(Method):
     """
 
     recipe = Recipe(optimizer="sgd", lr=2e-3, epochs=100, batch=128)
-    config: KgCoOpConfig
+    config: KgCoOpConfig = KgCoOpConfig()
 
     def __init__(self, backbone: Backbone, classnames: Sequence[str], config: KgCoOpConfig):
         super().__init__(backbone, classnames, config)

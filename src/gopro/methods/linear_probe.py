@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -14,18 +13,20 @@ from torch import Tensor, nn
 from gopro.clip.backbone import Backbone, Encoded
 from gopro.errors import InputError
 from gopro.methods.base import Method
+from gopro.methods.recipe import Training
+from gopro.settings import PositiveFloat, settings
 
 DEFAULT_C = 31.6
 """The 0.316 of CLIP's example, whose features are about 10 long where ours are 1: C goes with 1 / length squared."""
 
 
-@dataclass(frozen=True)
+@settings
 class LinearProbeConfig:
     """Settings of `linear-probe`."""
 
     template: str | None = None
     """No text is read: it is here because every method has one."""
-    c: float | None = None
+    c: PositiveFloat | None = None
     """Inverse strength of the L2 penalty, as scikit-learn has it; if not given the best on the validation images,
     or 31.6 where there are none."""
 
@@ -44,12 +45,10 @@ class LinearProbe(Method):
     taken.
     """
 
-    solves = True
-    config: LinearProbeConfig
+    trained_by = Training.CLOSED_FORM
+    config: LinearProbeConfig = LinearProbeConfig()
 
     def __init__(self, backbone: Backbone, classnames: Sequence[str], config: LinearProbeConfig):
-        if config.c is not None and config.c <= 0:
-            raise InputError(f"c is {config.c}: give a number above 0")
         super().__init__(backbone, classnames, config)
         self.weight = nn.Parameter(torch.zeros(len(classnames), backbone.embed_dim))
         self.bias = nn.Parameter(torch.zeros(len(classnames)))

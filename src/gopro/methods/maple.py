@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gopro.clip.backbone import Backbone
-from gopro.methods.base import Recipe
 from gopro.methods.deep_prompts import DeepPrompts
+from gopro.methods.recipe import Recipe
+from gopro.settings import PositiveInt, settings
 
 
-@dataclass(frozen=True)
+@settings
 class MaPLeConfig:
     """Settings of `maple`."""
 
     template: str = "a photo of a {}."
     """The first words are the context to start from; those behind the learned tokens stay fixed."""
-    tokens: int = 2
+    tokens: PositiveInt = 2
     """Learned tokens a layer, in each tower."""
-    depth: int = 9
+    depth: PositiveInt = 9
     """Layers with learned tokens of their own, at most as many as the shallower tower has."""
 
 
@@ -44,6 +44,7 @@ class MaPLe(DeepPrompts):
     """
 
     recipe = Recipe(optimizer="sgd", lr=3.5e-3, epochs=5, batch=4)
+    config: MaPLeConfig = MaPLeConfig()
 
     def __init__(self, backbone: Backbone, classnames: Sequence[str], config: MaPLeConfig):
         super().__init__(backbone, classnames, config)

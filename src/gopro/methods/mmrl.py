@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -16,22 +15,23 @@ from gopro.clip.backbone import Backbone
 from gopro.clip.encode_text import make_prompts
 from gopro.clip.prompted_image_tower import PromptedImageTower
 from gopro.clip.similarity import similarity
-from gopro.errors import InputError
-from gopro.methods.base import Method, Recipe, split_template
+from gopro.methods.base import Method, split_template
+from gopro.methods.recipe import Recipe
 from gopro.methods.zero_shot_text import template_features
+from gopro.settings import PositiveInt, settings
 
 
-@dataclass(frozen=True)
+@settings
 class MMRLConfig:
     """Settings of `mmrl`."""
 
     template: str | None = None
     """The hand-written prompt, with {} for the class name; the data set's own if not given."""
-    tokens: int = 5
+    tokens: PositiveInt = 5
     """Representation tokens."""
-    dim: int = 512
+    dim: PositiveInt = 512
     """Size of the space that both towers' tokens are made from."""
-    depth: int | None = None
+    depth: PositiveInt | None = None
     """Last layers of each tower with representation tokens, at most as many as it has; 7 of 12 if not given."""
     alpha: float = 0.7
     """Share of the class token's feature, beside the representation tokens', in loss and prediction."""
@@ -69,12 +69,9 @@ class MMRL(Method):
 
     frozen_images = False
     recipe = Recipe(optimizer="adamw", lr=1e-3, epochs=10, batch=4)
-    config: MMRLConfig
+    config: MMRLConfig = MMRLConfig()
 
     def __init__(self, backbone: Backbone, classnames: Sequence[str], config: MMRLConfig):
-        for name in ("tokens", "dim", "depth"):
-            if (value := getattr(config, name)) is not None and value < 1:
-                raise InputError(f"{name} is {value}: give at least 1")
         super().__init__(backbone, classnames, config)
         self.trained = frozenset(classnames)
         self.image_tower = PromptedImageTower(backbone)

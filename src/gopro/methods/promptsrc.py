@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -16,23 +15,23 @@ from gopro.clip.backbone import Backbone
 from gopro.clip.encode_text import encode_texts
 from gopro.clip.similarity import similarity
 from gopro.clip.text_tower import TextTower
-from gopro.errors import InputError
-from gopro.methods.base import Recipe
 from gopro.methods.deep_prompts import STD, DeepPrompts
+from gopro.methods.recipe import Recipe
+from gopro.settings import PositiveFloat, PositiveInt, settings
 
 TEMPLATES = OPENAI_IMAGENET_TEMPLATES[:60]
 """The authors' templates: of OpenAI's 80 for ImageNet the first 60."""
 
 
-@dataclass(frozen=True)
+@settings
 class PromptSRCConfig:
     """Settings of `promptsrc`."""
 
     template: str = "a photo of a {}."
     """The first words are the context to start from; those behind the learned tokens stay fixed."""
-    tokens: int = 4
+    tokens: PositiveInt = 4
     """Learned tokens a layer, in each tower."""
-    depth: int = 9
+    depth: PositiveInt = 9
     """Layers with learned tokens of their own, at most as many as a tower has."""
     text_weight: float = 25.0
     """Of the distance between text features and frozen CLIP's."""
@@ -40,7 +39,7 @@ class PromptSRCConfig:
     """Of the distance between image features and frozen CLIP's."""
     gpa_mean: float = 15.0
     """The epoch, counted from 1, that weighs most in the average."""
-    gpa_std: float = 1.0
+    gpa_std: PositiveFloat = 1.0
     """Standard deviation of the weights over the epochs."""
 
 
@@ -60,11 +59,9 @@ class PromptSRC(DeepPrompts):
     """
 
     recipe = Recipe(optimizer="sgd", lr=2.5e-3, epochs=20, batch=4)
-    config: PromptSRCConfig
+    config: PromptSRCConfig = PromptSRCConfig()
 
     def __init__(self, backbone: Backbone, classnames: Sequence[str], config: PromptSRCConfig):
-        if config.gpa_std <= 0:
-            raise InputError(f"gpa_std is {config.gpa_std}: give a number above 0")
         super().__init__(backbone, classnames, config)
         self.image = nn.Parameter(STD * torch.randn(self.image_depth(), config.tokens, self.image_tower.width))
         self.average: Tensor

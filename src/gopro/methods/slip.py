@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -12,23 +11,24 @@ from torch import Tensor, nn
 from gopro.clip.backbone import Backbone, Encoded
 from gopro.clip.similarity import similarity
 from gopro.distributed import gather
-from gopro.errors import InputError
-from gopro.methods.base import Method, Recipe
+from gopro.methods.base import Method
 from gopro.methods.losses import nt_xent
+from gopro.methods.recipe import Recipe
 from gopro.methods.zero_shot_text import template_features
+from gopro.settings import PositiveFloat, PositiveInt, settings
 
 
-@dataclass(frozen=True)
+@settings
 class SLIPConfig:
     """Settings of `slip`."""
 
     template: str | None = None
     """The prompt, with {} for the class name; the data set's own if not given."""
-    rank: int = 8
+    rank: PositiveInt = 8
     """Rank of the projection."""
     ssl: float = 1.0
     """Weight of the self-supervised loss."""
-    temperature: float = 0.1
+    temperature: PositiveFloat = 0.1
     """Of the self-supervised loss."""
 
 
@@ -47,11 +47,9 @@ class SLIP(Method):
 
     views = ("base", "moco", "augmix")
     recipe = Recipe(optimizer="adamw", lr=1e-3, epochs=10, batch=32)
-    config: SLIPConfig
+    config: SLIPConfig = SLIPConfig()
 
     def __init__(self, backbone: Backbone, classnames: Sequence[str], config: SLIPConfig):
-        if config.rank < 1:
-            raise InputError(f"rank is {config.rank}: give at least 1")
         super().__init__(backbone, classnames, config)
         down = nn.Linear(backbone.embed_dim, config.rank, bias=False)
         up = nn.Linear(config.rank, backbone.embed_dim, bias=False)

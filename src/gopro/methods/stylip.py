@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -12,17 +11,18 @@ from torch import Tensor, nn
 
 from gopro.clip.backbone import Backbone, Encoded
 from gopro.clip.encode_text import make_prompts
-from gopro.errors import InputError
-from gopro.methods.base import Method, Recipe, split_context_template
+from gopro.methods.base import Method, split_context_template
+from gopro.methods.recipe import Recipe
+from gopro.settings import PositiveInt, settings
 
 
-@dataclass(frozen=True)
+@settings
 class StyLIPConfig:
     """Settings of `stylip`."""
 
     template: str = "a photo of a {}."
     """The style tokens start from the words before {}; what follows {} stays fixed."""
-    hidden: int = 16
+    hidden: PositiveInt = 16
     """What a layer's style, and its content, is brought down to before the layers are joined."""
 
 
@@ -44,11 +44,9 @@ class StyLIP(Method):
     """
 
     recipe = Recipe(optimizer="adamw", lr=1e-3, epochs=10, batch=32)
-    config: StyLIPConfig
+    config: StyLIPConfig = StyLIPConfig()
 
     def __init__(self, backbone: Backbone, classnames: Sequence[str], config: StyLIPConfig):
-        if config.hidden < 1:
-            raise InputError(f"hidden is {config.hidden}: give at least 1")
         super().__init__(backbone, classnames, config)
         words = backbone.text.embed(split_context_template(config.template)[0])  # [M, d]
         widths, joined = backbone.layer_widths, config.hidden * len(backbone.layer_widths)

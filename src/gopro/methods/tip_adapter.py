@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
@@ -14,8 +13,10 @@ from torch import Tensor, nn
 from gopro.clip.backbone import Backbone, Encoded
 from gopro.clip.similarity import similarity
 from gopro.errors import InputError
-from gopro.methods.base import Method, Recipe
+from gopro.methods.base import Method
+from gopro.methods.recipe import Recipe, Training
 from gopro.methods.zero_shot_text import Ensemble, template_features
+from gopro.settings import NonNegativeInt, settings
 
 BETAS = [0.1 + i * 11.9 / 200 for i in range(200)]
 ALPHAS = [0.1 + i * 9.9 / 20 for i in range(20)]
@@ -23,7 +24,7 @@ ALPHAS = [0.1 + i * 9.9 / 20 for i in range(20)]
 to 50 and at 3 to 50."""
 
 
-@dataclass(frozen=True)
+@settings
 class TipAdapterFConfig:
     """Settings of `tip-adapter-f`."""
 
@@ -35,11 +36,11 @@ class TipAdapterFConfig:
     """Weight of the cache beside zero-shot CLIP."""
     beta: float = 5.5
     """How fast a training image's weight falls with its distance."""
-    augment: int = 10
+    augment: NonNegativeInt = 10
     """Random views of a training image whose mean is its key; 0 for its evaluation view."""
 
 
-@dataclass(frozen=True)
+@settings
 class TipAdapterConfig(TipAdapterFConfig):
     """Settings of `tip-adapter`."""
 
@@ -63,20 +64,18 @@ class TipAdapter(Method):
     it, theirs by 100. The prompt is the data set's template, theirs on ImageNet the mean of seven (`ensemble=7`).
     """
 
-    solves = True
-    config: TipAdapterFConfig
+    trained_by = Training.CLOSED_FORM
+    config: TipAdapterFConfig = TipAdapterConfig()
     keys: Float[Tensor, "n embed"]
     labels: Int[Tensor, " n"]
     alpha: Float[Tensor, ""]
     beta: Float[Tensor, ""]
 
     def __init__(self, backbone: Backbone, classnames: Sequence[str], config: TipAdapterFConfig):
-        if config.augment < 0:
-            raise InputError(f"augment is {config.augment}: give a number of views, or 0 for the evaluation view")
         super().__init__(backbone, classnames, config)
         self.draws = config.augment
         keys = torch.empty(0, backbone.embed_dim)
-        if self.recipe is None:
+        if self.trained_by is Training.CLOSED_FORM:
             self.register_buffer("keys", keys)
         else:
             self.keys = nn.Parameter(keys)
@@ -162,4 +161,6 @@ class TipAdapterF(TipAdapter):
     torch's 1e-8, theirs 1e-4. Their recipe has 100 epochs on EuroSAT.
     """
 
+    trained_by = Training.CLOSED_FORM_THEN_STEPS
     recipe = Recipe(optimizer="adamw", lr=1e-3, epochs=20, batch=256, warmup=0.0, weight_decay=0.01)
+    config = TipAdapterFConfig()

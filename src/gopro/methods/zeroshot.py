@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor
 
 from gopro.methods.base import Method
+from gopro.methods.recipe import Training
 from gopro.methods.zero_shot_text import Ensemble, template_features
+from gopro.settings import settings
 
 
-@dataclass(frozen=True)
+@settings
 class ZeroShotConfig:
     """Settings of `zeroshot`."""
 
@@ -29,8 +30,8 @@ class ZeroShot(Method):
     69.34/74.22/71.70. The ensembles are published for ImageNet alone.
     """
 
-    learns = False
-    config: ZeroShotConfig
+    trained_by = Training.NONE
+    config: ZeroShotConfig = ZeroShotConfig()
 
     def set_classes(self, classnames: Sequence[str]) -> None:
         super().set_classes(classnames)

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_type_hints
+from typing import Any, Literal
 
 from gopro.data.dataset import ClassHalf
-from gopro.errors import InputError
-
-if TYPE_CHECKING:
-    from gopro.methods.base import Recipe
+from gopro.methods.recipe import Recipe
+from gopro.settings import AnyPath, Ints, NonNegativeInt, PositiveFloat, PositiveInt, PositiveInts, Texts, settings
 
 NonFinite = Literal["stop", "skip"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class TrainSettings:
     """What training runs and benchmarks share. Where epochs, batch, lr or optimizer are not given, the method's own
     recipe holds."""
 
-    root: Path | None = None
+    root: AnyPath | None = None
     """Directory that holds the benchmarks' folders in CoOp's layout."""
-    epochs: int | None = None
+    epochs: PositiveInt | None = None
     """Passes over the training images."""
-    batch: int | None = None
+    batch: PositiveInt | None = None
     """Images a step, on all devices together."""
-    accumulate: int = 1
+    accumulate: PositiveInt = 1
     """Batches whose gradients are averaged for one step of the optimiser: as larger batches, in the memory of one.
     Losses that compare images with one another, as gopro's con, do so within a batch."""
-    lr: float | None = None
+    lr: PositiveFloat | None = None
     """Learning rate at its highest."""
     optimizer: Literal["sgd", "adamw"] | None = None
     """Optimiser."""
@@ -43,46 +41,37 @@ class TrainSettings:
     """Number format of the towers; losses and norms stay in fp32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
-    workers: int = 2
+    workers: NonNegativeInt = 2
     """Processes that make the views."""
     crop: float | None = None
     """Least share of an image's area that a random view shows; the data set's own if not given."""
-    bank: int = 0
+    bank: NonNegativeInt = 0
     """Random views of each training image that are encoded once and kept for all epochs and runs; 0 draws new ones
     each epoch."""
 
     def recipe(self, own: Recipe) -> Recipe:
-        """The method's own recipe with what was given put over it.
-
-        Raises:
-            InputError: a number that makes no sense.
-        """
-        given = {
+        """Return the method's own recipe with these settings in place of its values."""
+        given: dict[str, Any] = {
             name: value for name in ("epochs", "batch", "lr", "optimizer") if (value := getattr(self, name)) is not None
         }
-        if self.accumulate < 1:
-            raise InputError(f"accumulate is {self.accumulate}: give at least 1")
-        for name in ("epochs", "batch", "lr"):
-            if name in given and given[name] <= 0:
-                raise InputError(f"{name} is {given[name]}: give a number above 0")
         if "epochs" in given:  # a short run is not all warm-up
             given["warmup"] = min(own.warmup, given["epochs"] / 10)
         return replace(own, **given)
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class TrainConfig(TrainSettings):
     """One training run."""
 
     data: str
     """Data set: emoji-animals, caltech101, ..., or the path of a folder of class-named folders."""
-    output: Path
+    output: AnyPath
     """Folder that the run is written to."""
     method: str = "gopro"
     """Method, with settings if wanted: gopro[con=0]."""
     backbone: str = "emoji"
     """CLIP to build on: emoji, ARCHITECTURE:TAG, ARCHITECTURE:FILE or openai:FILE."""
-    shots: int = 16
+    shots: NonNegativeInt = 16
     """Training images a class."""
     seed: int = 1
     """Decides the training images, their order, their views and the start."""
@@ -97,38 +86,31 @@ class TrainConfig(TrainSettings):
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> TrainConfig:
-        """From what `to_json` gave.
+        """Read what `to_json` wrote.
 
         Raises:
-            KeyError, TypeError: a value is missing, unknown or of another kind.
+            InputError: a value is missing, unknown, of another type or out of range.
         """
-        from gopro.methods.registry import fits  # imports torch, which the command line's help must not wait for
-
-        paths = {"output": str, "root": str | None}
-        for name, hint in get_type_hints(TrainConfig).items():
-            if name in values and not fits(values[name], paths.get(name, hint)):
-                raise TypeError(f"{name} is {str(values[name])[:80]!r}")
-        root = values["root"]
-        return TrainConfig(**{**values, "output": Path(values["output"]), "root": None if root is None else Path(root)})
+        return TrainConfig(**values)
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class SweepConfig(TrainSettings):
     """What the sweeps of all protocols share. What is not given comes from the suite."""
 
-    output: Path
+    output: AnyPath
     """Folder for results.jsonl and the runs; what is already in it is not run again."""
     suite: Literal["emoji", "paper"] | None = None
     """Settings where none are given: the embedded benchmark's (which hold where no data are named), or the paper's."""
-    methods: tuple[str, ...] | None = None
+    methods: Texts | None = None
     """Methods, with settings if wanted: gopro[con=0]."""
-    backbones: tuple[str, ...] | None = None
+    backbones: Texts | None = None
     """CLIPs to build on: emoji, ARCHITECTURE:TAG, ARCHITECTURE:FILE or openai:FILE."""
-    shots: tuple[int, ...] | None = None
+    shots: PositiveInts | None = None
     """Training images a class; each number is run."""
-    seeds: tuple[int, ...] | None = None
+    seeds: Ints | None = None
     """Seeds."""
-    jobs: int = 1
+    jobs: PositiveInt = 1
     """Runs at once on this machine, a process each."""
     ray: str | None = None
     """Address of a Ray cluster to run on, such as auto or 10.0.0.1:6379; its machines share the output folder."""
@@ -150,19 +132,19 @@ class SweepConfig(TrainSettings):
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class BenchmarkConfig(SweepConfig):
     """A sweep within data sets, each trained and tested on its own."""
 
-    data: tuple[str, ...] | None = None
+    data: Texts | None = None
     """Data sets: emoji-animals, caltech101, ..., or the paths of folders of class-named folders."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class TransferConfig(SweepConfig):
     """A sweep from one data set to others."""
 
     source: str | None = None
     """Data set to train on, all its classes."""
-    targets: tuple[str, ...] | None = None
+    targets: Texts | None = None
     """Data sets to test on as they are."""

@@ -63,10 +63,10 @@ def model_card(
 def _summary(content: dict[str, Any]) -> str:
     """The method in the words of its docstring's first paragraph, and what it learned from."""
     config = content["config"]
-    kind, _ = parse_method(config["method"])
+    kind = parse_method(config["method"]).kind
     title = " ".join(inspect.cleandoc(kind.__doc__ or config["method"]).split("\n\n")[0].split()).rstrip(".")
     said = f"A classifier of images, on a frozen CLIP: {title}."
-    if not kind.learns:
+    if not kind.trained_by:
         return said
     if config["data"] == UNKNOWN:
         return f"{said} What it was trained on is not known here."

@@ -16,7 +16,8 @@ from gopro.data.dataset import Dataset
 from gopro.data.decoded_image import load_into_memory
 from gopro.data.loader import EpochBatches, ViewSettings, train_batches
 from gopro.data.transforms import ViewName
-from gopro.methods.base import Method, Recipe
+from gopro.methods.base import Method
+from gopro.methods.recipe import Recipe
 from gopro.runs.config import TrainConfig
 from gopro.training.devices import Runtime
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from gopro.data.dataset import Dataset, Sample
 from gopro.inference.evaluate import encode_samples, evaluate, evaluate_images
-from gopro.methods.base import Method, Recipe
+from gopro.methods.base import Method
+from gopro.methods.recipe import Recipe
 from gopro.runs.config import TrainConfig
 from gopro.training.batches import training_batches
 from gopro.training.devices import Runtime

@@ -17,7 +17,8 @@ from gopro.data.transforms import stable_seed
 from gopro.errors import InputError
 from gopro.files import save_tensors, write_json
 from gopro.methods.base import Method
-from gopro.methods.registry import build_method, parse_method
+from gopro.methods.recipe import Training
+from gopro.methods.registry import parse_method
 from gopro.runs.config import TrainConfig
 from gopro.runs.environment import PeakMemory
 from gopro.runs.run import CONFIG, COST, LEARNED, Run, TrainingCost, describe, load_run, read_config
@@ -95,8 +96,8 @@ def _launch(
     progress: Progress,
 ) -> Run:
     """Check that the settings agree with each other, then call `entry_point` in each process of the run."""
-    kind, _ = parse_method(config.method)
-    recipe = None if kind.recipe is None else config.recipe(kind.recipe)
+    kind = parse_method(config.method).kind
+    recipe = config.recipe(kind.recipe) if Training.STEPS in kind.trained_by else None
     if recipe is None and config.profile:
         raise InputError(f"--profile: {config.method} is not trained in steps, so there is nothing to trace")
     count = count_processes(devices)
@@ -181,10 +182,10 @@ def _finish(folder: Path, backbone: Backbone | None) -> Run:
 
 def _prepare(config: TrainConfig, backbone: Backbone | None, runtime: Runtime) -> tuple[Dataset, Method]:
     """Load the training and validation images and build the untrained method, before anything is written."""
-    kind, _ = parse_method(config.method)
+    spec = parse_method(config.method)
     dataset = load_dataset(config.data, config.root).half(config.classes)
     dataset = replace(dataset, test=())  # out of reach of training
-    if kind.learns:
+    if spec.kind.trained_by:
         dataset = dataset.few_shot(config.shots, config.seed)
         if config.select == "val" and not dataset.val:
             raise InputError(f"{dataset.name} has no validation images to choose an epoch by: use --select last")
@@ -197,7 +198,7 @@ def _prepare(config: TrainConfig, backbone: Backbone | None, runtime: Runtime) -
         raise InputError(f"device {config.device}: the backbone is on {backbone.device}; load it on {runtime.device}")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(stable_seed(config.seed, "start"))
-        method = build_method(config.method, backbone, dataset.classnames, dataset.template)
+        method = spec.build(backbone, dataset.classnames, dataset.template)
     return dataset, method.to(runtime.device)
 
 
@@ -205,9 +206,9 @@ def _train(config: TrainConfig, dataset: Dataset, method: Method, runtime: Runti
     """Solve the method, train it in steps, or both, and save what it has learned."""
     memory, seconds, fitted = PeakMemory(runtime.device), 0.0, FitResult(0.0, 0)
     with deterministic(config.deterministic):
-        if method.solves:
+        if Training.CLOSED_FORM in method.trained_by:
             seconds = solve(method, dataset, config, runtime)
-        if method.recipe is not None:
+        if Training.STEPS in method.trained_by:
             recipe = config.recipe(method.recipe)
             trace = config.profile and runtime.ranks.is_first
             with profiled(progress, config.output) if trace else nullcontext(progress) as progress:

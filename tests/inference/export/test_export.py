@@ -32,6 +32,7 @@ from gopro.inference.export.formats import FORMATS
 from gopro.inference.export.graph import Graph
 from gopro.inference.taylor_head import TaylorHead, constant_head, fit_taylor_head
 from gopro.methods.base import Method
+from gopro.methods.recipe import Training
 from gopro.methods.registry import METHODS, build_method
 from tests.conftest import make_tiny
 
@@ -49,7 +50,7 @@ def learned(spec: str, backbone: Backbone) -> Method:
     """A method in the state that training could leave it in."""
     torch.manual_seed(2)  # with which one of the two hidden units of CoCoOp's meta net is above zero, as one must be
     method = build_method(spec, backbone, NAMES, TEMPLATE)
-    if method.solves:
+    if Training.CLOSED_FORM in method.trained_by:
         labels = torch.arange(10) % len(NAMES)
         method.solve([backbone.encode(images(10, seed=i)) for i in range(max(1, method.draws))], labels)
     with torch.no_grad():

@@ -55,7 +55,7 @@ class Heads:
 
     def _is_available(self, head: HeadName) -> bool:
         if head == "zeroshot":
-            return parse_method(self.run.config.method)[0] is not ZeroShot
+            return parse_method(self.run.config.method).kind is not ZeroShot
         if head == "first-order":
             if self._fixed_text:
                 return False
