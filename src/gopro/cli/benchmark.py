@@ -76,7 +76,7 @@ def run_protocol(
     from gopro.benchmark.protocols import PROTOCOLS
     from gopro.benchmark.report.bootstrap import reference
     from gopro.benchmark.report.tables import tables
-    from gopro.benchmark.report.terminal import rich_differences, rich_table
+    from gopro.benchmark.report.terminal import rich_table
     from gopro.benchmark.runner import sweep
 
     runs = PROTOCOLS[protocol](config)
@@ -93,8 +93,6 @@ def run_protocol(
         )
     for table in tables(outcome.rows, against):
         out.print(rich_table(table))
-        if table.differences is not None:
-            out.print(rich_differences(table.differences))
     out.print_line(f"{len(outcome.rows)} evaluations in {config.output}/results.jsonl")
     if outcome.failures:
         failed = "1 run" if len(outcome.failures) == 1 else f"{len(outcome.failures)} runs"

@@ -1,4 +1,4 @@
-"""Paired differences to one method: against every resample there is, closed cases, and what is written of them."""
+"""Paired differences to one method, compared with every possible resample and closed cases, and their renderings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gopro.benchmark.report.latex import latex
 from gopro.benchmark.report.markdown import markdown
 from gopro.benchmark.report.table import AVERAGE, Difference, Differences, Table
 from gopro.benchmark.report.tables import tables
-from gopro.benchmark.report.terminal import rich_differences
+from gopro.benchmark.report.terminal import rich_table
 from gopro.errors import InputError
 
 Row = dict[str, Any]
@@ -59,7 +59,7 @@ def halves(method: str, figures: Mapping[str, Sequence[tuple[float, float]]]) ->
 
 
 def compared(rows: Sequence[Row], against: str = "gopro") -> Differences:
-    """The differences of the one table that the rows make."""
+    """Return the differences of the one table that the rows give."""
     [table] = tables(rows, against)
     assert table.differences is not None
     return table.differences
@@ -71,7 +71,7 @@ def interval(difference: Difference | None) -> tuple[float, float]:
     return difference.interval
 
 
-# The numbers
+# Intervals
 
 
 def test_intervals_are_the_quantiles_of_every_resample_of_data_sets_and_of_seeds() -> None:
@@ -116,36 +116,36 @@ def test_a_constant_difference_has_an_interval_without_width() -> None:
     assert base is not None and new is not None
     assert (base.mean, *interval(base)) == pytest.approx((-2, -2, -2))
     assert (new.mean, *interval(new)) == pytest.approx((5, 5, 5))
-    assert base.clear and new.clear
+    assert base.excludes_zero and new.excludes_zero
 
 
-def test_a_method_equal_to_the_other_is_not_clear() -> None:
+def test_equal_methods_have_an_interval_of_0() -> None:
     figures = {"a": [50.1, 60.3, 70.7], "b": [33.3, 44.4, 55.5]}
     [same] = compared(grid("coop", figures) + grid("gopro", figures)).lines["coop"]
     assert same is not None
-    assert (same.mean, same.interval, same.clear) == (0, (0, 0), False)
+    assert (same.mean, same.interval, same.excludes_zero) == (0, (0, 0), False)
 
 
-def test_what_prints_as_0_is_not_clear() -> None:
-    assert not Difference(0.1, (0.004, 0.2), 2).clear
-    assert Difference(0.1, (0.006, 0.2), 2).clear
-    assert not Difference(-0.1, (-0.2, -0.004), 2).clear
-    assert Difference(-0.1, (-0.2, -0.006), 2).clear
-    assert not Difference(5.0, None, 2).clear
+def test_an_end_that_prints_as_0_does_not_exclude_0() -> None:
+    assert not Difference(0.1, (0.004, 0.2), 2).excludes_zero
+    assert Difference(0.1, (0.006, 0.2), 2).excludes_zero
+    assert not Difference(-0.1, (-0.2, -0.004), 2).excludes_zero
+    assert Difference(-0.1, (-0.2, -0.006), 2).excludes_zero
+    assert not Difference(5.0, None, 2).excludes_zero
 
 
 def test_symmetrical_noise_gives_a_symmetrical_interval_about_0() -> None:
     [noise] = compared(
         grid("coop", {"a": [51, 49], "b": [49, 51]}) + grid("gopro", {"a": [50, 50], "b": [50, 50]})
     ).lines["coop"]
-    assert noise is not None and not noise.clear
+    assert noise is not None and not noise.excludes_zero
     assert noise.mean == pytest.approx(0)
     assert interval(noise) == pytest.approx((-1, 1))  # both data sets and both seeds alike: 1 of 8 resamples each
 
 
 @given(st.tuples(*[st.floats(1, 99)] * 8))
 @settings(max_examples=20)
-def test_the_other_way_round_everything_is_mirrored(drawn: tuple[float, ...]) -> None:
+def test_swapping_the_methods_mirrors_differences_and_intervals(drawn: tuple[float, ...]) -> None:
     rows = halves("coop", {"a": [drawn[0:2], drawn[2:4]]}) + halves("gopro", {"a": [drawn[4:6], drawn[6:8]]})
     for one, other in zip(compared(rows).lines["coop"], compared(rows, "coop").lines["gopro"], strict=True):
         assert one is not None and other is not None
@@ -193,8 +193,8 @@ def test_order_of_rows_changes_nothing(seed: int) -> None:
         assert (one.lines, one.columns, set(one.notes)) == (other.lines, other.columns, set(other.notes))
 
 
-def test_intervals_hold_the_truth_about_as_often_as_they_say_and_far_oftener_than_those_of_cells() -> None:
-    """Methods that differ from gopro by 0 on average, more or less on each data set and under each seed."""
+def test_coverage_of_intervals_is_near_nominal_and_far_above_that_of_resampled_cells() -> None:
+    """Each method differs from gopro by 0 on average, with random effects of data set and seed."""
     drawn = np.random.default_rng(5)
     rounds, datasets, seeds = 100, 5, 5
     rows = grid("gopro", {f"d{data}": [50.0] * seeds for data in range(datasets)})
@@ -206,12 +206,12 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say_and_far_oftener_tha
         cells = drawn.choice(differs.ravel(), (1000, differs.size)).mean(axis=1)
         low, high = np.percentile(cells, [2.5, 97.5])
         by_cells += low <= 0 <= high
-    held = sum(not line[0].clear for line in compared(rows).lines.values() if line[0])
+    held = sum(not line[0].excludes_zero for line in compared(rows).lines.values() if line[0])
     assert 0.8 < held / rounds < 0.97
     assert by_cells / rounds < 0.7
 
 
-# What is paired with what
+# Pairing
 
 
 def test_a_method_that_learns_from_no_images_is_paired_with_every_seed() -> None:
@@ -220,7 +220,7 @@ def test_a_method_that_learns_from_no_images_is_paired_with_every_seed() -> None
     repeated = grid("coop", {"a": [50.0] * 3, "b": [30.0] * 3})
     found = compared(grid("gopro", gopro) + unlearned + repeated)
     assert found.lines["zeroshot"] == found.lines["coop"]
-    assert not [note for note in found.notes if "left out" in note]
+    assert not [note for note in found.notes if "without" in note]
     other = compared(grid("gopro", gopro) + unlearned, "zeroshot")
     assert interval(other.lines["gopro"][0]) == pytest.approx([-x for x in reversed(interval(found.lines["coop"][0]))])
 
@@ -233,34 +233,34 @@ def test_two_methods_that_learn_from_no_images_differ_without_an_interval() -> N
     ]
     found = compared(rows, "zeroshot")
     assert found.lines == {"zeroshot[x=1]": (Difference(1, None, 2),)}
-    assert found.notes == ("from one seed there is no interval",)
+    assert found.notes == ("with one seed there is no interval",)
 
 
-def test_one_seed_has_no_interval_and_that_is_said() -> None:
+def test_one_seed_gives_no_interval_with_a_note() -> None:
     found = compared(grid("coop", {"a": [50], "b": [60]}) + grid("gopro", {"a": [55, 0], "b": [61, 0]}))
     assert found.lines["coop"] == (Difference(-3, None, 2),)
     assert found.notes == (
-        "from one seed there is no interval",
-        "coop: seed 2 left out, not every data set has it of both",
+        "with one seed there is no interval",
+        "coop: without seed 2, as not every data set has it for both methods",
     )
 
 
-def test_one_data_set_has_an_interval_over_seeds_and_that_is_said() -> None:
+def test_one_data_set_gives_an_interval_over_seeds_with_a_note() -> None:
     found = compared(grid("coop", {"a": [50, 52]}) + grid("gopro", {"a": [51, 50]}))
     assert interval(found.lines["coop"][0]) == pytest.approx((-1, 2))
-    assert found.notes[1:] == ("on one data set an interval is over the seeds alone",)
+    assert found.notes[1:] == ("with one data set, the interval covers seeds alone",)
 
 
-def test_cells_that_one_of_the_two_lacks_are_left_out_of_both_and_said() -> None:
+def test_results_that_one_method_lacks_are_left_out_of_both_with_a_note() -> None:
     gopro = {"a": [60.0, 70.0, 10.0], "b": [40.0, 44.0, 36.0], "c": [1.0, 1.0, 1.0]}
     coop = {"a": [61.0, 71.0, 99.0], "b": [42.0, 46.0], "d": [99.0]}
     found = compared(grid("gopro", gopro) + grid("coop", coop) + grid("maple", coop))
-    kept = compared(grid("gopro", {"a": [60, 70], "b": [40, 44]}) + grid("coop", {"a": [61, 71], "b": [42, 46]}))
-    assert found.lines["coop"] == found.lines["maple"] == kept.lines["coop"]
+    without = compared(grid("gopro", {"a": [60, 70], "b": [40, 44]}) + grid("coop", {"a": [61, 71], "b": [42, 46]}))
+    assert found.lines["coop"] == found.lines["maple"] == without.lines["coop"]
     assert found.notes[1:] == (
-        "coop; maple: c left out, the two have no seed of it in common",
-        "coop; maple: d left out, the two have no seed of it in common",
-        "coop; maple: seed 3 left out, not every data set has it of both",
+        "coop; maple: without c, on which the two methods share no seed",
+        "coop; maple: without d, on which the two methods share no seed",
+        "coop; maple: without seed 3, as not every data set has it for both methods",
     )
 
 
@@ -269,7 +269,7 @@ def test_a_cell_with_one_half_is_left_out() -> None:
     rows = halves("gopro", gopro) + halves("coop", {"a": [(61.0, 52.0)]}) + [result("coop", "a", 2, 99, "base")]
     found = compared(rows)
     assert [cell and cell.mean for cell in found.lines["coop"][:2]] == [1, 2]
-    assert "coop: seed 2 left out, not every data set has it of both" in found.notes
+    assert "coop: without seed 2, as not every data set has it for both methods" in found.notes
 
 
 def test_nothing_in_common_is_no_difference() -> None:
@@ -281,7 +281,7 @@ def test_nothing_in_common_is_no_difference() -> None:
         [*grid("gopro", {"a": [60, 61], "b": [60, 61]}), result("coop", "a", 1, 5), result("coop", "b", 2, 5)]
     )
     assert apart.lines["coop"] == (None,)
-    assert apart.notes == ("coop: seed 1, 2 left out, not every data set has it of both",)
+    assert apart.notes == ("coop: without seed 1, 2, as not every data set has it for both methods",)
 
 
 def test_no_differences_without_the_method_or_without_others() -> None:
@@ -311,7 +311,7 @@ def test_transfer_averages_over_the_targets_and_has_a_column_for_each_source() -
     two = compared(rows("a", a=40, b=1, c=3) + rows("b", b=40, a=5)[:-1])
     assert two.columns == ("from a", "from b")
     assert [cell and cell.mean for cell in two.lines["coop"]] == [2, 5]
-    assert "coop, from b: seed 2 left out, not every data set has it of both" in two.notes
+    assert "coop, from b: without seed 2, as not every data set has it for both methods" in two.notes
     assert [table.differences for table in tables(rows("a", a=40), "gopro")] == [None]
 
 
@@ -332,11 +332,11 @@ def test_the_method_to_compare_with() -> None:
         reference(iter(["coop", "gopro", "coop"]), "maple")
 
 
-# What is written
+# Renderings
 
 
 def ablation() -> list[Row]:
-    """Each loss earns its place on new classes, or not."""
+    """Base to new of gopro, of a variant that is worse on new classes, and of one that is equal."""
     gopro = {data: [(70.0 + seed, 50.0) for seed in range(3)] for data in ("pets", "cars")}
     rows = halves("gopro", gopro)
     for method, cost in (("gopro[con=0]", 1.5), ("gopro[anchor=0;sem=0]", 0.0)):
@@ -350,16 +350,16 @@ def test_markdown_by_hand() -> None:
     assert text.partition("\n### ")[2].splitlines() == [
         "Difference to gopro",
         "",
-        "Each method's average minus that of gopro, in percentage points, paired by data set and seed: above 0 the "
-        "method is better.",
+        "Each method's average minus that of gopro, in percentage points, paired by data set and seed. Above 0 "
+        "the method is better than gopro.",
         "",
         "| Method | Base | New | HM |",
         "|---|--:|--:|--:|",
         "| gopro[con=0] | 0.00 [0.00, 0.00] | **−1.50 [−1.50, −1.50]** | **−1.05 [−1.06, −1.03]** |",
         "| gopro[anchor=0;sem=0] | 0.00 [0.00, 0.00] | 0.00 [0.00, 0.00] | 0.00 [0.00, 0.00] |",
         "",
-        "- in brackets the 95 % interval over 10,000 resamples of the data sets and, apart from them, of the seeds; "
-        "bold where it does not contain 0",
+        "- in brackets: the 95 % bootstrap interval over 10,000 resamples of data sets and, independently, of seeds; "
+        "bold if it excludes 0",
     ]
 
 
@@ -369,7 +369,7 @@ def test_latex_is_a_table_of_its_own() -> None:
     own = text.split(r"\begin{table}")[-1]
     assert r"\caption{Base to new: emoji, 16 shots. Difference to gopro{[}con=0]. " in own
     assert r"\begin{tabular}{@{}lrrr@{}}" in own
-    line = r"gopro & 0.00{\tiny\enspace{[}0.00, 0.00]} & \textbf{+1.50}{\tiny\enspace{[}+1.50, +1.50]} & "
+    line = r"gopro & 0.00{\tiny\enspace {[}0.00, 0.00]} & \textbf{+1.50}{\tiny\enspace {[}+1.50, +1.50]} & "
     assert line in own
     assert own.count(r"\midrule") == 1
     assert text.isascii()
@@ -382,17 +382,18 @@ def test_latex_of_many_columns_has_intervals_below() -> None:
         row for shots in (1, 2, 4, 8, 16) for m in ("gopro", "coop") for row in grid(m, {"a": [10, 20]}, shots=shots)
     ]
     own = latex(tables(rows, "gopro")).split(r"\begin{table*}")[-1]
-    assert own.count(r"0.00 \\ {\tiny\enspace{[}0.00, 0.00]}\end{tabular}") == 5
+    assert own.count(r"0.00 \\ {\tiny\enspace {[}0.00, 0.00]}\end{tabular}") == 5
 
 
 def test_terminal_fits_base_to_new_into_80_columns_and_marks_by_weight_and_sign() -> None:
-    def shown(differences: Differences) -> str:
+    def shown(rows: Sequence[Row]) -> str:
         console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system="standard", highlight=False)
-        console.print(rich_differences(differences))
+        [table] = tables(rows, "gopro")
+        console.print(rich_table(table))
         assert isinstance(console.file, io.StringIO)
         return console.file.getvalue()
 
-    text = shown(compared(ablation()))
+    text = shown(ablation())
     assert "…" not in text
     assert "\x1b[1m−1.50 [−1.50, −1.50]\x1b[0m" in text
     assert "gopro[con=0]" in text and "gopro[anchor=0;" in text
@@ -400,6 +401,6 @@ def test_terminal_fits_base_to_new_into_80_columns_and_marks_by_weight_and_sign(
     rows = [
         row for shots in (1, 2, 4, 8, 16) for m in ("gopro", "coop") for row in grid(m, {"a": [10, 20]}, shots=shots)
     ]
-    text = shown(compared(rows))
+    text = shown(rows)
     assert "…" not in text
     assert re.search(r"(\[0\.00, 0\.00\] *){5}", text)

@@ -1,4 +1,4 @@
-"""The report of a results folder: what it says, what it does without, and the page in a real browser."""
+"""The report on a results folder: its content, missing parts, and the page in a real browser."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from PIL import Image
 from playwright.sync_api import Browser, Page
 
 from gopro.benchmark.predictions import Predictions
-from gopro.benchmark.report import classes as by_class
+from gopro.benchmark.report import per_class
 from gopro.benchmark.report.accuracy import shot_curves
 from gopro.benchmark.report.experiment import Experiment
 from gopro.benchmark.report.mean_std import MeanStd
 from gopro.benchmark.report.page import write_report
 from gopro.benchmark.report.palette import LIGHT, marks
-from gopro.benchmark.report.plots import Panel, inline, tip
+from gopro.benchmark.report.plots import Panel, inline, tooltip
 from gopro.benchmark.report.summary import Headline
-from gopro.benchmark.report.training_curves import POINTS, learning_plots
+from gopro.benchmark.report.training_curves import POINTS, training_plots
 from gopro.benchmark.runner import benchmark
 from gopro.data.dataset import ClassHalf, Dataset
 from gopro.data.load_dataset import load_dataset
@@ -43,8 +43,8 @@ ACCURACY = {"zeroshot": 0.45, "coop": 0.55, "gopro": 0.6}
 NEXT = ["Put them into one folder a class.", "Train:\n`gopro train --data folder --root " + "x" * 99 + "`"]
 
 
-class Made:
-    """A results folder with made-up predictions of real data sets; rows and files are as a sweep writes them."""
+class FakeSweep:
+    """A results folder with made-up predictions on real data sets, in the files that a sweep writes."""
 
     def __init__(self, folder: Path, methods: dict[str, float] = ACCURACY, seeds: Sequence[int] = (1, 2, 3)):
         self.folder, self.methods, self.seeds = folder, methods, seeds
@@ -54,7 +54,7 @@ class Made:
     def runs(
         self, protocol: str, source: str, tests: Sequence[tuple[Dataset, str, ClassHalf]], shots: int, backbone="emoji"
     ) -> None:
-        """Each method's runs on `source`; `tests` are data set, what it is asked for as, and classes."""
+        """Add each method's runs on `source`; `tests` are a data set, the name that loads it, and classes."""
         for place, (method, skill) in enumerate(self.methods.items()):
             learns = method.split("[")[0] != "zeroshot"
             known = {(row["protocol"], row["source"], row["method"], row["backbone"]) for row in self.rows}
@@ -74,16 +74,16 @@ class Made:
                 for dataset, asked, classes in tests:
                     part = dataset.half(classes)
                     gain = (skill - 0.45) * (1 + shots / 16) / 2 * (0.2 if classes == "new" else 1)
-                    said = made_up(part, asked, classes, 0.45 + gain, f"{method}{seed}{shots}", method)
-                    said.save(run / f"test-{slug(dataset.name)}-{classes}.safetensors")
-                    right = (said.top[:, 0] == said.labels).float().mean().item()
+                    predictions = made_up(part, asked, classes, 0.45 + gain, f"{method}{seed}{shots}", method)
+                    predictions.save(run / f"test-{slug(dataset.name)}-{classes}.safetensors")
+                    right = (predictions.top[:, 0] == predictions.labels).float().mean().item()
                     key = {"protocol": protocol, "source": source, "data": dataset.name, "method": method}
                     key |= {"backbone": backbone, "shots": shots * learns, "seed": seed, "classes": classes}
-                    row = {**key, "accuracy": 100 * right, "macro_accuracy": 100 * right, "n": len(said.labels)}
+                    row = {**key, "accuracy": 100 * right, "macro_accuracy": 100 * right, "n": len(predictions.labels)}
                     self.rows.append({**row, **cost})
 
     def write(self, **files: list[dict[str, Any]]) -> Path:
-        """Writes the rows and other JSON lines."""
+        """Write the rows, and other files of JSON lines."""
         for name, lines in {"results": self.rows, **files}.items():
             text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
             (self.folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
@@ -91,7 +91,7 @@ class Made:
 
 
 def log(path: Path, seed: int, terms: int) -> None:
-    """A log of 4 epochs of 25 steps with the first of the loss terms."""
+    """Write a log of 4 epochs of 25 steps with the first `terms` loss terms."""
     rng = random.Random(seed)
     names = ["ce", "con", "sem"][:terms]
     with path.open("w", newline="") as file:
@@ -104,7 +104,7 @@ def log(path: Path, seed: int, terms: int) -> None:
 
 
 def made_up(part: Dataset, asked: str, classes: str, accuracy: float, seed: str, method: str) -> Predictions:
-    """Predictions that are right as often as said, some classes more than others; wrong ones are of classes nearby."""
+    """Predict with about this accuracy, higher on some classes than on others; wrong labels are nearby classes."""
     rng = random.Random(seed)
     count = len(part.classnames)
     ease = [min(1.0, max(0.0, accuracy + random.Random(f"{name}{method}").gauss(0, 0.2))) for name in part.classnames]
@@ -120,7 +120,7 @@ def made_up(part: Dataset, asked: str, classes: str, accuracy: float, seed: str,
 
 
 def own_images(folder: Path, names: Sequence[str] = ("apple", "bicycle", "cat", "dog", "elephant", "fig tree")) -> str:
-    """A folder of classes of two training and four test images, wide ones; as its path."""
+    """Write a folder of classes with two training and four test images each, 640 by 400 pixels; return its path."""
     for number, name in enumerate(names):
         for split, count in {"train": 2, "test": 4}.items():
             (folder / split / name).mkdir(parents=True)
@@ -131,33 +131,33 @@ def own_images(folder: Path, names: Sequence[str] = ("apple", "bicycle", "cat", 
 
 
 def all_protocols(folder: Path, methods: dict[str, float] = ACCURACY) -> Path:
-    """A results folder of all four protocols, on embedded data sets and on a folder of images."""
-    made = Made(folder / "results", methods)
+    """Write a results folder of all four protocols, on embedded data sets and on a folder of images."""
+    sweep = FakeSweep(folder / "results", methods)
     own = own_images(folder / "own")
     sets = {name: load_dataset(name) for name in ("emoji-activities", "emoji-food:noto", own)}
     for name, dataset in sets.items():
-        made.runs("base-to-new", dataset.name, [(dataset, name, "base"), (dataset, name, "new")], 16)
+        sweep.runs("base-to-new", dataset.name, [(dataset, name, "base"), (dataset, name, "new")], 16)
         for shots in (1, 4, 16):
-            made.runs("few-shot", dataset.name, [(dataset, name, "all")], shots)
+            sweep.runs("few-shot", dataset.name, [(dataset, name, "all")], shots)
     tests: list[tuple[Dataset, str, ClassHalf]] = [(dataset, name, "all") for name, dataset in sets.items()]
-    made.runs("cross-dataset", tests[0][0].name, tests, 16)
+    sweep.runs("cross-dataset", tests[0][0].name, tests, 16)
     styles = [f"emoji-activities:{style}" for style in ("noto", "openmoji", "high-contrast")]
-    made.runs("domain-generalization", styles[0], [(load_dataset(style), style, "all") for style in styles], 16)
+    sweep.runs("domain-generalization", styles[0], [(load_dataset(style), style, "all") for style in styles], 16)
     like = {"protocol": "base-to-new", "source": "own", "backbone": "emoji", "shots": 16, "seed": 4, "method": "maple"}
     failures = [
         {**like, "run": "emoji-own-base-maple", "error": "the loss is not finite: use a lower --lr"},
-        {**made.rows[-1], "error": "it has succeeded since"},
+        {**sweep.rows[-1], "error": "it has succeeded since"},
     ]
     call = {"machine": "a processor, 2 cores", "versions": "gopro 0.1.0, torch 2.6.0"}
     calls = [
         {**call, "when": f"2026-01-0{day}T10:00:00+00:00", "command": f"gopro benchmark few-shot --seeds {day}"}
         for day in (1, 2)
     ]
-    return made.write(failures=failures, history=calls)
+    return sweep.write(failures=failures, history=calls)
 
 
-class Tags(html.parser.HTMLParser):
-    """Elements with their attributes, and the text of each section (by its id) and of the whole."""
+class ParsedPage(html.parser.HTMLParser):
+    """The elements of a page with their attributes, the text of each section by its id, and all text."""
 
     def __init__(self, page: Path) -> None:
         super().__init__()
@@ -177,24 +177,24 @@ class Tags(html.parser.HTMLParser):
             self.sections[list(self.sections)[-1]] += data
 
 
-def words(text: str) -> str:
-    """The text with each run of white space as one blank."""
+def collapsed(text: str) -> str:
+    """Return the text with each run of white space as one space."""
     return re.sub(r"\s+", " ", text)
 
 
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of all protocols."""
+    """Path of a report on all protocols."""
     methods = {**ACCURACY, "gopro[con=0.1;sem=2;projectors=none]": 0.5}
     return write_report(all_protocols(tmp_path_factory.mktemp("all"), methods), next_steps=NEXT)
 
 
-SECTIONS = ["summary", "results", "shots", "learning", "gains", "confusions", "images", "cost", "failures"]
+SECTIONS = ["summary", "results", "shots", "training", "gains", "confusions", "images", "cost", "failures"]
 SECTIONS += ["next", "made"]
 
 
-def test_every_section_is_there_and_nothing_is_amiss(everything: Path) -> None:
-    page = Tags(everything)
+def test_a_complete_report_has_every_section_and_no_notes(everything: Path) -> None:
+    page = ParsedPage(everything)
     assert list(page.sections) == SECTIONS
     links = [attributes["href"] for tag, attributes in page.elements if tag == "a"]
     assert links == [f"#{section}" for section in SECTIONS]
@@ -203,8 +203,8 @@ def test_every_section_is_there_and_nothing_is_amiss(everything: Path) -> None:
             assert title in page.sections[section], (title, section)
 
 
-def test_page_asks_for_nothing_outside_itself(everything: Path) -> None:
-    page = Tags(everything)
+def test_page_loads_nothing_from_elsewhere(everything: Path) -> None:
+    page = ParsedPage(everything)
     assert {tag for tag, _ in page.elements}.isdisjoint({"script", "iframe", "object", "embed", "base"})
     for tag, attributes in page.elements:
         for name in ("src", "srcset", "poster", "data", *(["href"] if tag != "a" else [])):
@@ -216,12 +216,12 @@ def test_page_asks_for_nothing_outside_itself(everything: Path) -> None:
     assert len(text) < 1_000_000
 
 
-def test_tables_and_plots_are_files_too(everything: Path) -> None:
+def test_tables_and_plots_are_saved_as_files(everything: Path) -> None:
     assert (everything.parent / "tables.md").is_file()
     assert (everything.parent / "tables.tex").is_file()
     stems = {path.stem for path in (everything.parent / "plots").iterdir()}
     assert {stem.partition("-emoji")[0] for stem in stems} >= {
-        *("base-to-new", "cross-dataset", "domain-generalization", "few-shot", "learning"),
+        *("base-to-new", "cross-dataset", "domain-generalization", "few-shot", "training"),
         *("gains-base-to-new", "cost-few-shot"),
     }
     for stem in stems:
@@ -233,24 +233,24 @@ def test_tables_and_plots_are_files_too(everything: Path) -> None:
     assert named <= stems
 
 
-def test_the_same_folder_makes_the_same_page(everything: Path) -> None:
+def test_the_same_folder_gives_the_same_page(everything: Path) -> None:
     before = everything.read_bytes()
     assert write_report(everything.parent, next_steps=NEXT).read_bytes() == before
 
 
-def test_all_that_comes_from_files_is_escaped(tmp_path: Path) -> None:
+def test_all_text_from_files_is_escaped(tmp_path: Path) -> None:
     own = load_dataset(own_images(tmp_path / "own", [HOSTILE, "bee", f"c{HOSTILE}", "$d$"]))
     asked, own = str(tmp_path / "own"), replace(own, name=HOSTILE)
-    made = Made(tmp_path / "results", {"zeroshot": 0.4, f"gopro[{HOSTILE}]": 0.6, "$x^": 0.5})
-    made.runs("few-shot", HOSTILE, [(own, asked, "all")], 2, HOSTILE)
-    made.runs("base-to-new", HOSTILE, [(own, asked, "base"), (own, asked, "new")], 2, HOSTILE)
-    made.runs("cross-dataset", HOSTILE, [(own, asked, "all"), (replace(own, name="b"), asked, "all")], 2, HOSTILE)
+    sweep = FakeSweep(tmp_path / "results", {"zeroshot": 0.4, f"gopro[{HOSTILE}]": 0.6, "$x^": 0.5})
+    sweep.runs("few-shot", HOSTILE, [(own, asked, "all")], 2, HOSTILE)
+    sweep.runs("base-to-new", HOSTILE, [(own, asked, "base"), (own, asked, "new")], 2, HOSTILE)
+    sweep.runs("cross-dataset", HOSTILE, [(own, asked, "all"), (replace(own, name="b"), asked, "all")], 2, HOSTILE)
     failure = {"run": HOSTILE, "protocol": HOSTILE, "source": HOSTILE, "method": HOSTILE, "backbone": HOSTILE}
     failure |= {"shots": 1, "seed": 1, "error": HOSTILE, "traceback": HOSTILE, "when": HOSTILE}
     call = dict.fromkeys(("when", "command", "machine", "versions"), HOSTILE)
-    folder = made.write(failures=[failure], history=[call])
+    folder = sweep.write(failures=[failure], history=[call])
     steps = [HOSTILE, f"{HOSTILE}\n`{HOSTILE}`"]
-    page = Tags(write_report(folder, against=f"gopro[{HOSTILE}]", title=HOSTILE, next_steps=steps))
+    page = ParsedPage(write_report(folder, against=f"gopro[{HOSTILE}]", title=HOSTILE, next_steps=steps))
     assert page.sections["results"].count(f"Difference to gopro[{HOSTILE}]") == 3
     assert not [attributes for _, attributes in page.elements if "onerror" in attributes]
     sources = [str(attributes["src"]) for tag, attributes in page.elements if tag == "img"]
@@ -272,7 +272,7 @@ def test_a_real_sweep_is_reported(tmp_path: Path) -> None:
         workers=0,
     )
     outcome = benchmark("base-to-new", config, command="gopro benchmark base-to-new")
-    page = Tags(write_report(config.output))
+    page = ParsedPage(write_report(config.output))
     assert set(SECTIONS) - set(page.sections) == {"shots", "failures", "next"}
     assert "notes" not in page.sections
     assert "gopro benchmark base-to-new" in page.sections["made"]
@@ -281,61 +281,68 @@ def test_a_real_sweep_is_reported(tmp_path: Path) -> None:
             assert f"{row['accuracy']:.2f}" in page.sections["results"]
 
 
-def ranked(*methods: tuple[str, MeanStd]) -> str:
-    return Headline("HM", methods).sentence()
+def sentence(*methods: tuple[str, MeanStd]) -> str:
+    return Headline("harmonic mean", "my-photos", methods).sentence()
 
 
-def test_summary_says_who_is_best_and_by_how_much() -> None:
+def test_summary_names_the_best_method_and_its_lead() -> None:
     zeroshot = ("zeroshot", MeanStd(50, None, 1))
-    clear = ranked(("gopro", MeanStd(70, 1, 3)), ("coop", MeanStd(65.5, 1, 3)), zeroshot)
+    clear = sentence(("gopro", MeanStd(70, 1, 3)), ("coop", MeanStd(65.5, 1, 3)), zeroshot)
     assert clear == (
-        "HM: `gopro` is best with 70.00 ± 1.00, 4.50 above `coop` (65.50 ± 1.00). Zero-shot CLIP has 50.00, 20.00 less."
+        "`gopro` is best on my-photos: 70.0 % harmonic mean, 4.5 points above `coop`. Zero-shot CLIP has 50.0 %, 20.0 "
+        "points less."
     )
-    # The difference of two means that each spread by 1 spreads by the root of 2.
-    assert "no clear winner" in ranked(("gopro", MeanStd(70, 1, 3)), ("coop", MeanStd(68.6, 1, 3)))
-    assert "no clear winner" not in ranked(("gopro", MeanStd(70, 1, 3)), ("coop", MeanStd(68.5, 1, 3)))
-    assert "One seed each" in ranked(("gopro", MeanStd(70, None, 1)), ("coop", MeanStd(60, None, 1)))
-    assert "level" in ranked(("gopro", MeanStd(70.001, 1, 3)), ("coop", MeanStd(70.0, 1, 3)))
-    assert "Nothing that learned does better" in ranked(zeroshot, ("coop", MeanStd(40, 1, 3)))
-    # the plain prompt is what one means by zero-shot CLIP, and it is said once
+    # The difference of two means with standard deviations of 1 has one of √2.
+    assert "no clear winner" in sentence(("gopro", MeanStd(70, 1, 3)), ("coop", MeanStd(68.6, 1, 3)))
+    assert "no clear winner" not in sentence(("gopro", MeanStd(70, 1, 3)), ("coop", MeanStd(68.5, 1, 3)))
+    assert "This is one seed each" in sentence(("gopro", MeanStd(70, None, 1)), ("coop", MeanStd(60, None, 1)))
+    assert "level" in sentence(("gopro", MeanStd(70.001, 1, 3)), ("coop", MeanStd(70.0, 1, 3)))
+    assert "No trained method is better than zero-shot CLIP" in sentence(zeroshot, ("coop", MeanStd(40, 1, 3)))
+    # Zero-shot CLIP is the one with the plain prompt, and it is named once.
     ensemble = ("zeroshot[ensemble=80]", MeanStd(55, None, 1))
-    assert "Zero-shot CLIP has 50.00" in ranked(
+    assert "Zero-shot CLIP has 50.0 %" in sentence(
         ("gopro", MeanStd(70, 1, 3)), ("coop", MeanStd(60, 1, 3)), ensemble, zeroshot
     )
-    assert "Zero-shot CLIP has" not in ranked(ensemble, zeroshot, ("coop", MeanStd(40, 1, 3)))
-    assert "Zero-shot CLIP has" not in ranked(ensemble, ("coop", MeanStd(52, 1, 3)), zeroshot)
-    assert "nothing else was run" in ranked(zeroshot)
+    assert "Zero-shot CLIP has" not in sentence(ensemble, zeroshot, ("coop", MeanStd(40, 1, 3)))
+    assert "Zero-shot CLIP has" not in sentence(ensemble, ("coop", MeanStd(52, 1, 3)), zeroshot)
+    assert "the only method that was run" in sentence(zeroshot)
 
 
-def test_summary_ranks_what_each_protocol_is_judged_by(everything: Path) -> None:
-    said = words(Tags(everything).sections["summary"])
-    assert "HM, average of 3 data sets: " in said
-    assert said.count("Average of the targets: ") == 2
-    assert "Accuracy with 16 shots, average of 3 data sets: " in said
+def test_summary_ranks_by_the_measure_of_each_protocol(everything: Path) -> None:
+    text = collapsed(ParsedPage(everything).sections["summary"])
+    measures = re.findall(
+        r"is best on (average over [^:]*): [\d.]+ % (harmonic mean \(base|accuracy(?: with 16 shots)?)", text
+    )
+    assert measures == [
+        ("average over 3 data sets", "harmonic mean (base"),
+        ("average over the targets", "accuracy"),
+        ("average over the targets", "accuracy"),
+        ("average over 3 data sets", "accuracy with 16 shots"),
+    ]
 
 
-def test_differences_to_one_method_stand_below_each_table(everything: Path) -> None:
-    page = Tags(everything)
-    said = words(page.sections["results"])
-    assert said.count("Difference to gopro Each method's average minus that of gopro") == 4
+def test_differences_to_one_method_are_below_each_table(everything: Path) -> None:
+    page = ParsedPage(everything)
+    text = collapsed(page.sections["results"])
+    assert text.count("Difference to gopro Each method's average minus that of gopro") == 4
     figure = r"[+−]\d+\.\d\d \[[+−]\d+\.\d\d, [+−]\d+\.\d\d\] "
     for method in ("zeroshot", "coop", r"gopro\[con=0\.1;sem=2;projectors=none\]"):
-        assert len(re.findall(rf"{method} ({figure}){{3}}", said)) == 2  # base, new, HM; 1, 4 and 16 shots
-        assert len(re.findall(rf"{method} {figure}", said)) == 4
+        assert len(re.findall(rf"{method} ({figure}){{3}}", text)) == 2  # base, new, HM; 1, 4 and 16 shots
+        assert len(re.findall(rf"{method} {figure}", text)) == 4
     text = everything.read_text(encoding="utf-8")
-    clear = re.findall(r"<strong>([+−])\d+\.\d\d</strong> <small>\[([+−])[^,]+, ([+−])", text)
-    assert clear and all(len(set(signs)) == 1 for signs in clear)
+    significant = re.findall(r"<strong>([+−])\d+\.\d\d</strong> <small>\[([+−])[^,]+, ([+−])", text)
+    assert significant and all(len(set(signs)) == 1 for signs in significant)
 
 
-def test_the_method_to_compare_with_can_be_chosen_among_those_that_were_run(tmp_path: Path) -> None:
-    made, _ = small(tmp_path)
-    text = words(Tags(write_report(made.write(), against="zeroshot")).sections["results"])
+def test_the_method_to_compare_with_can_be_chosen(tmp_path: Path) -> None:
+    sweep, _ = few_shot_sweep(tmp_path)
+    text = collapsed(ParsedPage(write_report(sweep.write(), against="zeroshot")).sections["results"])
     assert "Difference to zeroshot" in text
-    assert "Difference to zeroshot" in (made.folder / "tables.tex").read_text(encoding="utf-8")
-    before = (made.folder / "report.html").read_bytes()
+    assert "Difference to zeroshot" in (sweep.folder / "tables.tex").read_text(encoding="utf-8")
+    before = (sweep.folder / "report.html").read_bytes()
     with pytest.raises(InputError, match=r"against maple: it is not among the methods, zeroshot, coop, gopro;"):
-        write_report(made.folder, against="maple")
-    assert (made.folder / "report.html").read_bytes() == before
+        write_report(sweep.folder, against="maple")
+    assert (sweep.folder / "report.html").read_bytes() == before
 
 
 def row(data: str, method: str, classes: str, accuracy: float, **other: Any) -> dict[str, Any]:
@@ -353,21 +360,21 @@ def written(folder: Path, rows: Sequence[dict[str, Any]]) -> Path:
 
 def test_published_figures_stand_beside_ours(tmp_path: Path) -> None:
     rows = [row("eurosat", "coop", "base", 93.19), row("eurosat", "coop", "new", 50.0)]
-    page = Tags(write_report(written(tmp_path, rows)))
-    said = words(page.sections["results"])
-    assert re.search(r"93\.19 ?paper 92\.19 \+1\.00", said)  # CoOp's Base on EuroSAT, as published
-    assert re.search(r"50\.00 ?paper 54\.74 −4\.74", said)
-    assert re.search(r"GOPro published", said)
+    page = ParsedPage(write_report(written(tmp_path, rows)))
+    text = collapsed(page.sections["results"])
+    assert re.search(r"93\.19 ?paper 92\.19 \+1\.00", text)  # CoOp's Base on EuroSAT, as published
+    assert re.search(r"50\.00 ?paper 54\.74 −4\.74", text)
+    assert re.search(r"GOPro published", text)
     assert ("tr", {"class": "published"}) in page.elements
     assert ("span", {"class": "up"}) in page.elements
     assert ("span", {"class": "down"}) in page.elements
 
 
-def test_rows_alone_make_a_page_without_what_they_have_not(tmp_path: Path) -> None:
+def test_rows_without_runs_give_summary_and_results_alone(tmp_path: Path) -> None:
     rows = [row("pets", method, half, 50) for method in ("zeroshot", "coop") for half in ("base", "new")]
-    assert list(Tags(write_report(written(tmp_path, rows))).sections) == ["summary", "results"]
-    assert list(Tags(write_report(written(tmp_path, rows[:2]))).sections) == ["summary", "results"]
-    assert list(Tags(write_report(written(tmp_path, []))).sections) == []
+    assert list(ParsedPage(write_report(written(tmp_path, rows))).sections) == ["summary", "results"]
+    assert list(ParsedPage(write_report(written(tmp_path, rows[:2]))).sections) == ["summary", "results"]
+    assert list(ParsedPage(write_report(written(tmp_path, []))).sections) == []
 
 
 def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
@@ -385,63 +392,63 @@ def test_a_broken_file_is_named(tmp_path: Path, name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def small(folder: Path) -> tuple[Made, Dataset]:
-    """Few-shot on a folder of images."""
+def few_shot_sweep(folder: Path) -> tuple[FakeSweep, Dataset]:
+    """Return a few-shot sweep on a folder of images, and the data set."""
     asked = own_images(folder / "own")
-    made, own = Made(folder / "results"), load_dataset(asked)
-    made.runs("few-shot", own.name, [(own, asked, "all")], 2)
-    return made, own
+    sweep, own = FakeSweep(folder / "results"), load_dataset(asked)
+    sweep.runs("few-shot", own.name, [(own, asked, "all")], 2)
+    return sweep, own
 
 
 def test_page_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    made, _ = small(tmp_path)
-    path = write_report(made.write())
+    sweep, _ = few_shot_sweep(tmp_path)
+    path = write_report(sweep.write())
     before = path.read_bytes()
-    broken = next((made.folder / "runs").glob("*gopro*/test-*"))
+    broken = next((sweep.folder / "runs").glob("*gopro*/test-*"))
     broken.write_bytes(b"no predictions")
     with pytest.raises(InputError, match=re.escape(str(broken))):
-        write_report(made.folder)
+        write_report(sweep.folder)
     assert path.read_bytes() == before
-    assert not [entry.name for entry in made.folder.iterdir() if entry.name.startswith(".")]
+    assert not [entry.name for entry in sweep.folder.iterdir() if entry.name.startswith(".")]
 
 
-def test_missing_predictions_are_said(tmp_path: Path) -> None:
-    made, _ = small(tmp_path)
-    for path in (made.folder / "runs").glob("*coop*/test-*"):
+def test_missing_predictions_are_noted(tmp_path: Path) -> None:
+    sweep, _ = few_shot_sweep(tmp_path)
+    for path in (sweep.folder / "runs").glob("*coop*/test-*"):
         path.unlink()
-    page = Tags(write_report(made.write()))
-    assert "3 of 7 files of predictions are not there" in words(page.sections["notes"])
+    page = ParsedPage(write_report(sweep.write()))
+    assert "3 of 7 prediction files are missing" in collapsed(page.sections["notes"])
     assert "coop" not in page.sections["gains"]
     assert "coop" in page.sections["results"]
 
 
-def test_images_that_are_gone_or_others_are_said(tmp_path: Path) -> None:
-    made, own = small(tmp_path)
-    assert "images" in Tags(write_report(made.write())).sections
+def test_changed_and_missing_images_are_noted(tmp_path: Path) -> None:
+    sweep, own = few_shot_sweep(tmp_path)
+    assert "images" in ParsedPage(write_report(sweep.write())).sections
     (tmp_path / "own" / "test" / "apple" / "0.png").unlink()
-    page = Tags(write_report(made.folder))
+    page = ParsedPage(write_report(sweep.folder))
     assert "images" not in page.sections
-    assert f"{own.name} is not what it was" in words(page.sections["notes"])
+    assert f"{own.name} has changed since" in collapsed(page.sections["notes"])
     shutil.rmtree(tmp_path / "own")
-    page = Tags(write_report(made.folder))
+    page = ParsedPage(write_report(sweep.folder))
     assert "images" not in page.sections
-    assert f"No images of {own.name} are shown" in words(page.sections["notes"])
+    assert f"No images of {own.name} are shown" in collapsed(page.sections["notes"])
     assert "gains" in page.sections
 
 
-def test_images_show_what_their_reason_says(everything: Path) -> None:
-    said = words(everything.read_text(encoding="utf-8"))
-    found = re.findall(r'<p class="why">(.*?)</p>(.*?)</article>', said)
-    assert len({why for why, _ in found}) >= 6
-    for why, card in found:
+def test_example_images_fit_their_reason(everything: Path) -> None:
+    text = collapsed(everything.read_text(encoding="utf-8"))
+    found = re.findall(r'<p class="reason">(.*?)</p>(.*?)</article>', text)
+    assert len({reason for reason, _ in found}) >= 6
+    for reason, card in found:
         verdicts = dict(re.findall(r'</span>([^<]+)</h5> <div class="guess (right|wrong)">', card))
-        for part in re.split(r", ", why):
+        for part in re.split(r", ", reason):
             method, verdict = part.rsplit(" ", 1)
-            own = verdicts.values() if method == "every method" else [verdicts[method]]
-            assert set(own) == {verdict}, (why, verdicts)
+            own = verdicts.values() if method == "all methods" else [verdicts[method]]
+            assert set(own) == {verdict}, (reason, verdicts)
 
 
-def test_failures_that_have_succeeded_since_are_not_shown(tmp_path: Path) -> None:
+def test_failures_that_have_succeeded_since_are_left_out(tmp_path: Path) -> None:
     rows = [row("pets", "coop", half, 50, seed=seed, run=f"run{seed}") for seed in (1, 2) for half in ("base", "new")]
     names = ("protocol", "source", "method", "backbone", "shots", "seed", "run")
     failures = [{**{name: entry[name] for name in names}, "error": "out of memory"} for entry in rows]
@@ -449,25 +456,25 @@ def test_failures_that_have_succeeded_since_are_not_shown(tmp_path: Path) -> Non
     text = "".join(json.dumps(failure) + "\n" for failure in failures)
     (tmp_path / "failures.jsonl").write_text(text, encoding="utf-8")
     assert [failure["run"] for failure in Experiment(tmp_path).failures] == ["run2"]
-    assert "run2" in Tags(write_report(tmp_path)).sections["failures"]
-    assert "run1" not in Tags(write_report(tmp_path)).sections["failures"]
+    assert "run2" in ParsedPage(write_report(tmp_path)).sections["failures"]
+    assert "run1" not in ParsedPage(write_report(tmp_path)).sections["failures"]
     assert Experiment(written(tmp_path, rows)).failures == []
-    assert "failures" not in Tags(write_report(tmp_path)).sections
+    assert "failures" not in ParsedPage(write_report(tmp_path)).sections
 
 
-def said(labels: Sequence[int], called: Sequence[int]) -> Predictions:
-    top = torch.tensor(called)[:, None]
+def predicted(labels: Sequence[int], classes: Sequence[int]) -> Predictions:
+    top = torch.tensor(classes)[:, None]
     return Predictions("pets", "all", ("ant", "bee", "cat", "dog"), torch.tensor(labels), top, torch.ones(len(top), 1))
 
 
 def test_gains_and_confusions_by_hand() -> None:
     labels = [0, 0, 0, 0, 1, 1, 2]  # no image of a dog
     methods = {
-        "zeroshot": [said(labels, [0, 1, 1, 1, 1, 1, 0])],
-        "coop": [said(labels, [0, 0, 0, 1, 0, 1, 0]), said(labels, [0, 0, 0, 0, 0, 1, 0])],
+        "zeroshot": [predicted(labels, [0, 1, 1, 1, 1, 1, 0])],
+        "coop": [predicted(labels, [0, 0, 0, 1, 0, 1, 0]), predicted(labels, [0, 0, 0, 0, 0, 1, 0])],
     }
-    test = by_class.Test("pets", ("ant", "bee", "cat", "dog"), torch.tensor(labels), methods)
-    [gained] = by_class.gains([test], "zeroshot")
+    test = per_class.PairedPredictions("pets", ("ant", "bee", "cat", "dog"), torch.tensor(labels), methods)
+    [gained] = per_class.gains([test], "zeroshot")
     # Ants: 25 % to the mean of 75 % and 100 %; bees: 100 % to 50 %; the cat is never right.
     assert [(entry.name, entry.gain, entry.images) for entry in gained.classes] == [
         ("ant", 62.5, 4),
@@ -476,16 +483,16 @@ def test_gains_and_confusions_by_hand() -> None:
     ]
     assert gained.mean == pytest.approx(12.5 / 3)
     assert [gained.share(sign) for sign in (1, 0, -1)] == pytest.approx([100 / 3] * 3)
-    assert [entry.name for entry in gained.most] == ["ant"]
-    assert [entry.name for entry in gained.least] == ["bee"]
-    assert by_class.gains([test], None) == []
-    found = [(entry.truth, entry.called, entry.images, entry.counts) for entry in by_class.confusions([test])]
+    assert [entry.name for entry in gained.largest_gains] == ["ant"]
+    assert [entry.name for entry in gained.largest_losses] == ["bee"]
+    assert per_class.gains([test], None) == []
+    found = [(entry.truth, entry.label, entry.images, entry.counts) for entry in per_class.confusions([test])]
     assert found == [
         ("cat", "ant", 1, {"zeroshot": 1, "coop": 1}),
         ("ant", "bee", 4, {"zeroshot": 3, "coop": 0.5}),
         ("bee", "ant", 2, {"zeroshot": 0, "coop": 1}),
     ]
-    [matrix] = by_class.matrices([test])
+    [matrix] = per_class.matrices([test])
     assert matrix.methods["coop"].tolist() == [[87.5, 12.5, 0, 0], [50, 50, 0, 0], [100, 0, 0, 0], [0, 0, 0, 0]]
 
 
@@ -513,19 +520,19 @@ def test_curves_over_shots_are_means_over_seeds_and_data_sets() -> None:
     assert ([1.0, 4.0], [45.0, 60.0]) in lines(plots.panels[1])
 
 
-def test_learning_curves_are_means_over_seeds(tmp_path: Path) -> None:
+def test_training_curves_are_means_over_seeds(tmp_path: Path) -> None:
     rows = [row("pets", "coop", "all", 50, protocol="few-shot", seed=seed, run=f"run{seed}") for seed in (1, 2, 3)]
     for seed in (1, 2, 3):
         folder = tmp_path / "runs" / f"run{seed}"
         folder.mkdir(parents=True)
-        steps = 4 if seed < 3 else 2  # the third was told otherwise: its steps are not the others'
+        steps = 4 if seed < 3 else 2  # the third has other settings and so fewer steps
         log = [f"0,{step},0.1,{step * seed},{step * seed},{50 if step == 4 else ''},1" for step in range(1, steps + 1)]
         (folder / "log.csv").write_text("\n".join(["epoch,step,lr,total,ce,val,seconds", *log]), encoding="utf-8")
     experiment = Experiment(written(tmp_path, rows))
-    [plots], unshown = learning_plots(experiment, marks(["coop"]))
+    [plots], unshown = training_plots(experiment, marks(["coop"]))
     assert unshown == 0
-    assert experiment.notes == ["run3 took other steps than run1: it is left out of the learning curves."]
-    # One loss term alone is the total, which is not drawn twice.
+    assert experiment.notes == ["run3 has another number of steps than run1, so it is left out of the training curves."]
+    # A single loss term is the total, which is not drawn twice.
     assert [panel.title for panel in plots.panels] == ["Cross-entropy", "Validation accuracy, %"]
     assert lines(plots.panels[0]) == [([1, 2, 3, 4], [1.5, 3, 4.5, 6])]
     assert lines(plots.panels[1]) == [([4], [50])]
@@ -534,18 +541,18 @@ def test_learning_curves_are_means_over_seeds(tmp_path: Path) -> None:
         write_report(tmp_path)
 
 
-def test_learning_curves_are_few_and_short(everything: Path) -> None:
+def test_training_curves_are_few_and_short(everything: Path) -> None:
     experiment = Experiment(everything.parent)
-    found, unshown = learning_plots(experiment, marks(entry["method"] for entry in experiment.rows))
+    found, unshown = training_plots(experiment, marks(entry["method"] for entry in experiment.rows))
     assert (len(found), unshown) == (3, 10)  # of 3 base-to-new, 9 few-shot, and 1 more of domain generalization
     assert {"base", "all"} <= {word for plots in found for word in plots.title.replace(",", "").split()}
     assert all(len(xs) <= POINTS for plots in found for panel in plots.panels for xs, _ in lines(panel))
 
 
-def test_a_plot_on_the_page_has_the_pages_colours_and_tooltips() -> None:
+def test_an_inline_plot_has_the_colours_of_the_page_and_tooltips() -> None:
     def draw(axes: Any) -> None:
         [line] = axes.plot([0, 1], [0.00125, 0.0025], color=LIGHT["m2"])
-        line.set_gid(tip(HOSTILE))
+        line.set_gid(tooltip(HOSTILE))
         axes.set_yticks([0.00125, 0.0025], ["0.00125", "#3446c4"])
 
     svg = str(inline(Panel(HOSTILE, draw), "a"))
@@ -561,7 +568,7 @@ def test_a_plot_on_the_page_has_the_pages_colours_and_tooltips() -> None:
     assert not set(ids) & set(re.findall(r' id="([^"]+)"', str(inline(Panel("", draw), "b"))))
 
 
-def test_methods_are_told_apart_by_colour_and_shape() -> None:
+def test_methods_differ_in_colour_and_shape() -> None:
     methods = ["coop", "zeroshot", *(f"gopro[con={index}]" for index in range(40))]
     found = marks(iter(methods))
     assert len(set(found.values())) == len(methods)
@@ -571,7 +578,7 @@ def test_methods_are_told_apart_by_colour_and_shape() -> None:
 
 
 def opened(browser: Browser, path: Path, width: int, scheme: Any) -> tuple[Page, list[str]]:
-    """The page with all its details open, and whatever it complained of or asked for."""
+    """Return the page with all details open, and its console messages, errors and requests."""
     page = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)
     trouble: list[str] = []
     page.on("console", lambda message: trouble.append(message.text))
@@ -590,10 +597,10 @@ def test_page_in_a_browser(browser: Browser, everything: Path, width: int, schem
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
     assert page.evaluate("document.images.length") >= 15
-    # Right and wrong are told by a mark and in words, not by colour alone.
+    # Right and wrong are shown by a mark and by words, not by colour alone.
     assert page.locator(".guess.wrong .mark").first.inner_text() == "✗"
     assert page.locator(".guess.right .name").first.text_content().endswith(", right")  # type: ignore[union-attr]
-    # A box that is too wide scrolls in itself, its first column stays; nothing else is cut off.
+    # A table that is too wide scrolls within its box and keeps its first column in view; nothing else is cut off.
     assert page.evaluate("[...document.querySelectorAll('td')].every(cell => cell.scrollWidth <= cell.clientWidth)")
     cut = page.evaluate(
         """[...document.querySelectorAll('h1, h2, h3, h4, h5, p, li, summary, dd, article, figure')]
@@ -607,7 +614,7 @@ def test_page_in_a_browser(browser: Browser, everything: Path, width: int, schem
             Math.abs(box.querySelector('tbody th[scope=row]').getBoundingClientRect().left
                 - box.getBoundingClientRect().left) < 1 || box.scrollLeft === 0)"""
     )
-    # No mark or name in a plot leaves its frame.
+    # No mark or label of a plot is outside its frame.
     outside = page.evaluate(
         """[...document.querySelectorAll('svg')].flatMap(plot => {
             const frame = plot.closest('figure, article').getBoundingClientRect();
@@ -621,7 +628,7 @@ def test_page_in_a_browser(browser: Browser, everything: Path, width: int, schem
     page.close()
 
 
-def test_print_shows_all_of_it_on_white(browser: Browser, everything: Path) -> None:
+def test_print_shows_everything_on_white(browser: Browser, everything: Path) -> None:
     page = browser.new_page(viewport={"width": 700, "height": 1000}, color_scheme="dark")
     page.goto(everything.as_uri())
     page.emulate_media(media="print")
@@ -634,8 +641,8 @@ def test_print_shows_all_of_it_on_white(browser: Browser, everything: Path) -> N
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_can_be_read(browser: Browser, everything: Path, scheme: str) -> None:
-    """WCAG's 4.5 : 1 between each text's colour and what lies behind it; text in plots is at least 9 px high."""
+def test_text_has_enough_contrast_and_size(browser: Browser, everything: Path, scheme: str) -> None:
+    """Each text has WCAG's contrast of 4.5 : 1 with its background, and text in plots is at least 9 px high."""
     page, _ = opened(browser, everything, 360, scheme)
     assert page.evaluate(LOW_CONTRAST) == []
     sizes = page.evaluate(

@@ -1,4 +1,4 @@
-"""The tables against numbers worked out by hand and published ones, and what is written of them."""
+"""Tables compared with numbers worked out by hand and with published ones, and how they are rendered."""
 
 import csv
 import io
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
 
+from gopro.benchmark.report.grid import signed
 from gopro.benchmark.report.latex import latex
 from gopro.benchmark.report.markdown import markdown
 from gopro.benchmark.report.mean_std import MeanStd
@@ -121,27 +122,27 @@ def test_one_data_set_has_no_average() -> None:
     assert [block.title for block in table.blocks] == ["pets"]
 
 
-def test_a_seed_with_one_half_is_left_out_and_said() -> None:
+def test_a_seed_with_one_half_is_left_out_with_a_note() -> None:
     rows = halves("pets", "coop", (80, 40), (60, 60)) + halves("cars", "coop", (80, 40))
     [table] = tables([*rows, result("base-to-new", "pets", "coop", 10, "base", seed=3)])
     assert find(table, "pets", "coop").cells[0].measured == MeanStd(70, pytest.approx(200**0.5), 2)
     assert find(table, AVERAGE, "coop").cells[0].measured == MeanStd(80, None, 1)
     assert table.notes == (
-        "pets, coop: seed 3 left out, its new half is missing",
-        "average, coop: seed 2 left out, not every data set has it",
+        "pets, coop: without seed 3, as its result on the new classes is missing",
+        "average, coop: without seed 2, as not every data set has it",
     )
 
 
-def test_a_method_that_lacks_a_data_set_has_no_average() -> None:
+def test_a_method_without_results_on_a_data_set_has_no_average() -> None:
     rows = halves("pets", "coop", (80, 40)) + halves("cars", "coop", (80, 40)) + halves("pets", "gopro", (99, 99))
     [table] = tables([*rows, result("base-to-new", "cars", "gopro", 99, "new")])
     assert [cell.measured.count for cell in find(table, "cars", "gopro").cells] == [0, 0, 0]
     assert [cell.measured.count for cell in find(table, AVERAGE, "gopro").cells] == [0, 0, 0]
-    assert "average, gopro: no average, cars missing" in table.notes
+    assert "average, gopro: no average, as results on cars are missing" in table.notes
     assert "| average | gopro | – | – | – |" in markdown([table])
 
 
-def test_best_is_what_prints_the_highest_and_nothing_among_one() -> None:
+def test_best_is_the_highest_printed_figure_among_several_methods() -> None:
     rows = halves("pets", "coop", (50, 50)) + halves("pets", "gopro", (50.001, 20)) + halves("cars", "coop", (9, 9))
     [table] = tables(rows)
     assert [cell.best for cell in find(table, "pets", "coop").cells] == [True, True, True]
@@ -218,14 +219,14 @@ def test_transfer_puts_the_source_first_and_averages_over_the_targets() -> None:
     assert "objects" in table.lead
 
 
-def test_transfer_leaves_out_of_the_average_what_is_not_everywhere() -> None:
+def test_transfer_averages_only_seeds_that_every_target_has() -> None:
     rows = transfer("coop", food=[40, 60], travel=[20]) + transfer("gopro", food=[50])
     [table] = tables(rows)
     assert find(table, "", "coop").cells[-1].measured == MeanStd(30, None, 1)
     assert str(find(table, "", "gopro").cells[-1].measured) == "–"
     assert table.notes == (
-        "coop: seed 2 left out, not every data set has it",
-        "gopro: no average, travel missing",
+        "coop: without seed 2, as not every data set has it",
+        "gopro: no average, as results on travel are missing",
     )
 
 
@@ -274,8 +275,8 @@ def test_few_shot_has_a_column_for_each_number_of_shots() -> None:
     assert [cell.best for cell in find(table, "pets", "coop").cells] == [False, True]
     assert str(find(table, "pets", "gopro").cells[1].measured) == "–"
     assert table.notes == (
-        "average, coop, 16 shots: seed 2 left out, not every data set has it",
-        "average, gopro, 2 shots: no average, cars missing",
+        "average, coop, 16 shots: without seed 2, as not every data set has it",
+        "average, gopro, 2 shots: no average, as results on cars are missing",
     )
 
 
@@ -321,14 +322,14 @@ def test_published_figures_stand_beside_ours_and_close_the_block() -> None:
     ]
 
 
-def test_the_release_is_beside_the_same_figures_and_a_variant_beside_none() -> None:
+def test_gopro_release_has_the_published_figures_and_a_variant_has_none() -> None:
     rows = halves("dtd", "gopro-release", (80, 60), **PAPER) + halves("dtd", "gopro[con=0]", (80, 60), **PAPER)
     [table] = tables(rows)
     assert find(table, "dtd", "gopro-release").cells[0].published == 82.41
     assert find(table, "dtd", "gopro[con=0]").cells[0].published is None
     assert "GOPro" not in [line.label for line in table.blocks[0].lines]
-    [alone] = tables(halves("dtd", "gopro[con=0]", (80, 60), **PAPER))
-    assert find(alone, "dtd", "GOPro").published
+    [variant] = tables(halves("dtd", "gopro[con=0]", (80, 60), **PAPER))
+    assert find(variant, "dtd", "GOPro").published
 
 
 @pytest.mark.parametrize("other", [{"backbone": "ViT-B-32:openai"}, {"shots": 4}])
@@ -346,7 +347,7 @@ def test_published_zeroshot_holds_for_any_shots() -> None:
     assert [line.label for line in table.blocks[0].lines] == ["zeroshot", "coop"]
 
 
-def test_published_average_is_only_beside_the_same_data_sets() -> None:
+def test_the_published_average_is_shown_only_for_the_same_data_sets() -> None:
     [every] = tables(published_base_to_new())
     assert [cell.published for cell in find(every, AVERAGE, "gopro").cells] == [84.21, 77.32, 80.62]
     assert find(every, AVERAGE, "gopro").cells[0].difference == pytest.approx(-1, abs=0.01)
@@ -360,7 +361,7 @@ def test_published_average_is_only_beside_the_same_data_sets() -> None:
     assert find(other, AVERAGE, "gopro").cells[0].published is None
 
 
-def test_the_faulty_published_figure_is_shown_as_printed_and_noted() -> None:
+def test_the_faulty_published_figure_is_shown_as_printed_with_a_note() -> None:
     [table] = tables(published_base_to_new("oxford_flowers", methods=("CoOp",)))
     assert find(table, "oxford_flowers", "CoCoOp").cells[1].published == 71.15
     assert [note for note in table.notes if "71.75" in note and "CoCoOp" in note]
@@ -395,7 +396,7 @@ def test_published_domain_generalization_has_no_average() -> None:
 
 
 def every_protocol() -> list[Row]:
-    """Rows of all protocols, uneven ones among them, over names that have to be escaped."""
+    """Rows of all protocols, some of them incomplete, with names that have to be escaped."""
     rows = halves("my_pets 100% #1", "gopro[con=0]", (80, 40), (60.5, 61), **PAPER)
     rows += halves("my_pets 100% #1", "zeroshot", (55, 44), **PAPER)
     rows += published_base_to_new("dtd", "oxford_flowers", methods=("CLIP", "CoOp"))
@@ -409,7 +410,7 @@ def every_protocol() -> list[Row]:
 
 
 def values(found: list[Table]) -> set[tuple[Any, ...]]:
-    """Every figure with its place, rounded, since the order of summands is free."""
+    """Return every figure with its place, rounded because the order of summands may differ."""
     return {
         (table.protocol, table.setting, block.title, line.label, column, str(cell.measured), cell.best, cell.published)
         for table in found
@@ -431,12 +432,12 @@ def test_order_of_rows_changes_no_value(seed: int) -> None:
     )
 
 
-def test_nothing_makes_no_tables() -> None:
+def test_no_rows_give_no_tables() -> None:
     assert tables([]) == []
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"seed": 1}, "twice"),
         ({"accuracy": float("nan")}, "accuracy is nan"),
@@ -453,9 +454,9 @@ def test_nothing_makes_no_tables() -> None:
         ({"data": ["pets"], "source": ["pets"]}, "source is \\['pets'\\]"),
     ],
 )
-def test_what_would_make_a_wrong_table_is_refused(change: Row, says: str) -> None:
+def test_a_faulty_row_is_refused(change: Row, message: str) -> None:
     rows = [*halves("pets", "coop", (80, 40)), {**result("base-to-new", "pets", "coop", 70, "base", seed=2), **change}]
-    with pytest.raises(InputError, match=says) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         tables(rows)
     assert "result 3" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -476,8 +477,8 @@ def test_markdown_by_hand() -> None:
     rows = halves("pets", "a|b", (80, 40), (80, 40)) + halves("pets", "my_own", (70, 60), (74, 60))
     assert markdown(tables(rows)) == (
         "## Base to new: emoji, 16 shots\n\n"
-        "Trained on the base classes of a data set, tested on its base and on its new classes, each among themselves; "
-        "HM is the harmonic mean of the two. Accuracy in percent, mean ± standard deviation over 2 seeds.\n\n"
+        "Trained on the base classes of a data set; tested on its base classes and on its new classes separately. HM "
+        "is the harmonic mean of the two. Accuracy in percent, mean ± standard deviation over 2 seeds.\n\n"
         "| Data | Method | Base | New | HM |\n"
         "|---|---|--:|--:|--:|\n"
         "| pets | a\\|b | **80.00 ± 0.00** | 40.00 ± 0.00 | 53.33 ± 0.00 |\n"
@@ -487,13 +488,13 @@ def test_markdown_by_hand() -> None:
 
 def test_markdown_shows_differences_published_lines_and_notes() -> None:
     text = markdown(tables(published_base_to_new("oxford_flowers", methods=("CLIP", "CoOp"))))
-    assert "| oxford_flowers | coop | **96.60** (-1.00) | 59.67 (+0.00) |" in text
+    assert "| oxford_flowers | coop | **96.60** (−1.00) | 59.67 (0.00) |" in text
     assert "| oxford_flowers | CoCoOp † | 94.87 | 71.15 | 81.71 |" in text
     assert "- † not run here" in text
     assert "- oxford_flowers, CoCoOp: the published New of 71.15" in text
 
 
-def test_markdown_escapes_names_and_keeps_every_row_as_wide_as_the_head() -> None:
+def test_markdown_escapes_names_and_gives_every_row_the_same_columns() -> None:
     text = markdown(tables(every_protocol()))
     assert "\\[" not in text.replace("\\[c]", "")
     assert "| ~^".replace("~", "\\~") in text
@@ -503,7 +504,7 @@ def test_markdown_escapes_names_and_keeps_every_row_as_wide_as_the_head() -> Non
 
 
 def shown(table: Table, width: int) -> tuple[str, str]:
-    """What a terminal shows: the plain text, and with its escape codes."""
+    """Return the terminal's plain text, and the same with escape codes."""
     console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system="standard", highlight=False)
     console.print(rich_table(table))
     assert isinstance(console.file, io.StringIO)
@@ -511,16 +512,18 @@ def shown(table: Table, width: int) -> tuple[str, str]:
     return Text.from_ansi(coloured).plain, coloured
 
 
-def test_terminal_prints_names_as_they_are_the_best_bold_and_differences_coloured() -> None:
+def test_terminal_prints_names_unescaped_the_best_bold_and_differences_coloured() -> None:
     plain, coloured = shown(tables(every_protocol())[0], 100)
     assert "gopro[con=0]" in plain
-    assert "96.60 (-1.00)" in plain
-    assert "\x1b[1m96.60\x1b[0m (\x1b[31m-1.00\x1b[0m)" in coloured
-    assert "\x1b[32m+0.00\x1b[0m" in coloured
+    assert "96.60 (−1.00)" in plain
+    assert "\x1b[1m96.60\x1b[0m (\x1b[31m−1.00\x1b[0m)" in coloured
+    assert "59.67 (0.00)" in plain
+    _, better = shown(tables(halves("dtd", "coop", (80, 41), **PAPER))[0], 100)
+    assert "\x1b[32m+0.56\x1b[0m" in better
     assert "StyLIP †" in plain
 
 
-def test_terminal_fits_base_to_new_into_100_columns_and_eleven_data_sets_into_120() -> None:
+def test_terminal_fits_base_to_new_into_100_characters_and_eleven_data_sets_into_120() -> None:
     rows = [
         row | {"seed": seed, "accuracy": min(100, row["accuracy"] + seed)}
         for row in published_base_to_new()
@@ -535,13 +538,13 @@ def test_terminal_fits_base_to_new_into_100_columns_and_eleven_data_sets_into_12
         figures = [cell for block in part.blocks for line in block.lines for cell in line.cells if not line.published]
         for cell in figures:
             assert f"{cell.measured.mean:.2f}" in plain
-            assert f"({cell.difference:+z.2f})" in plain
+            assert f"({signed(cell.difference)})" in plain
         labels = {f"{line.label} †" if line.published else line.label for block in part.blocks for line in block.lines}
         assert all(f" {label} " in plain for label in labels)
     assert len(shown(wide, 120)[0].splitlines()) < 40
 
 
-def test_terminal_breaks_long_titles_into_80_columns() -> None:
+def test_terminal_breaks_long_titles_to_fit_80_characters() -> None:
     styles = ("fluent", "openmoji", "twemoji", "high-contrast")
     figures = {f"emoji-objects:{style}": [70, 71, 72] for style in styles}
     rows = transfer("gopro", "domain-generalization", "emoji-objects:noto", **figures, **{"emoji-objects:noto": [9.5]})
@@ -550,11 +553,11 @@ def test_terminal_breaks_long_titles_into_80_columns() -> None:
     assert "…" not in plain
     assert re.search(r"contrast +average *\n", plain)
     assert plain.count("71.00") == 5
-    assert plain.count("±1.00") == 5
+    assert plain.count("± 1.00") == 5
 
 
 def latex_rows(text: str) -> list[tuple[int, list[list[str]]]]:
-    """By tabular that is not in another: how many columns it declares, and its rows of cells."""
+    """Return the declared number of columns and the rows of cells of each outermost tabular."""
     found = []
     for body in re.findall(r"\\begin\{tabular\}(\{@\{\}[lr]+@\{\}\}.*?)\n\\end\{tabular\}", text, flags=re.DOTALL):
         body = re.sub(r"\\begin\{tabular\}\[.\].*?\\end\{tabular\}", "STACK", body)
@@ -565,7 +568,7 @@ def latex_rows(text: str) -> list[tuple[int, list[list[str]]]]:
     return found
 
 
-def test_latex_is_balanced_and_every_row_has_the_columns_that_are_declared() -> None:
+def test_latex_is_balanced_and_every_row_has_the_declared_columns() -> None:
     made = tables(every_protocol())
     text = latex(made)
     depth = 0
@@ -574,8 +577,8 @@ def test_latex_is_balanced_and_every_row_has_the_columns_that_are_declared() -> 
         assert depth >= 0
     assert depth == 0
     open_environments: list[str] = []
-    for what, name in re.findall(r"\\(begin|end)\{([a-z]+\*?)\}", text):
-        if what == "begin":
+    for action, name in re.findall(r"\\(begin|end)\{([a-z]+\*?)\}", text):
+        if action == "begin":
             open_environments.append(name)
         else:
             assert open_environments.pop() == name
@@ -586,19 +589,21 @@ def test_latex_is_balanced_and_every_row_has_the_columns_that_are_declared() -> 
         assert columns == len(table.heads) + len(table.columns)
         assert {len(row) for row in rows} == {columns}
         assert len(rows) == 1 + sum(len(block.lines) for block in table.blocks)
-    # Nothing of a name is left to LaTeX: no comment, parameter, math, or argument of the \\ before it.
+    # No name is read as LaTeX: not as a comment, parameter, math, or argument of the \\ before it.
     body = text.partition("\n")[2]
     assert not re.search(r"(?<!\\)[%#]|[~^|<>]", re.sub(r"\\text[a-z]+\{\}", "", body))
     assert not re.search(r"(\\\\|rule)\s*[\[*]", body)
-    assert set(re.findall(r"\$[^$]*\$", body)) <= {r"$\pm$"} | set(re.findall(r"\$[+-]\d+\.\d\d\$", body))
+    assert set(re.findall(r"\$[^$]*\$", body)) <= {r"$\pm$", "$-$"}
     assert r"my\_pets 100\% \#1" in body
     assert text.isascii()
 
 
-def test_latex_marks_the_best_and_continues_what_is_longer_than_a_page() -> None:
+def test_latex_marks_the_best_and_continues_a_table_longer_than_a_page() -> None:
     [table] = tables(published_base_to_new(methods=("CLIP", "CoOp")))
     text = latex([table])
-    assert r"oxford\_flowers & zeroshot & 71.08{\tiny($-1.00$)} & \textbf{77.80}{\tiny($+0.00$)} &" in text
+    assert (
+        r"oxford\_flowers & zeroshot & 71.08{\tiny\enspace ($-$1.00)} & \textbf{77.80}{\tiny\enspace (0.00)} &" in text
+    )
     assert r" & StyLIP \dag{} & 83.22 & 75.94 & 79.41 \\" in text
     parts = latex_rows(text)
     assert len(parts) == 3
@@ -608,12 +613,12 @@ def test_latex_marks_the_best_and_continues_what_is_longer_than_a_page() -> None
     assert text.count("not run here") == 1
 
 
-def test_figures_are_rendered_once_and_the_same_everywhere() -> None:
+def test_all_renderings_show_the_same_figures() -> None:
     line = Line("coop", (Cell(MeanStd(99.996, 0.004, 3), published=100.0), Cell(MeanStd.of([]), published=50.0)))
     table = Table("base-to-new", "Base to new", "emoji", "Lead.", ("Base", "New"), (Block("pets", (line,)),), ())
-    assert "| pets | coop | 100.00 ± 0.00 (+0.00) | – |" in markdown([table])
-    assert r"100.00{\tiny$\pm$0.00}{\tiny($+0.00$)} & -- \\" in latex([table])
-    assert "100.00 ± 0.00 (+0.00)" in shown(table, 100)[0]
+    assert "| pets | coop | 100.00 ± 0.00 (0.00) | – |" in markdown([table])
+    assert r"100.00{\tiny\enspace $\pm$ 0.00}{\tiny\enspace (0.00)} & -- \\" in latex([table])
+    assert "100.00 ± 0.00 (0.00)" in shown(table, 100)[0]
 
 
 def test_tables_are_written_whole_beside_the_results(tmp_path: Path) -> None:

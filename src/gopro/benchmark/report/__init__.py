@@ -1,1 +1,1 @@
-"""Tables, plots and the HTML report of a benchmark's results."""
+"""The report on a benchmark's results: tables, plots and one HTML page."""

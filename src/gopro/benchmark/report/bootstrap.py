@@ -1,4 +1,4 @@
-"""Each method's average minus that of one method, paired by data set and seed, with bootstrap intervals."""
+"""Difference of each method's average to that of a reference method, paired, with bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -14,75 +14,76 @@ from gopro.benchmark.report.table import AVERAGE, Difference, Differences
 from gopro.errors import InputError
 
 REFERENCE = "gopro"
-"""The method that others are compared with where none is named."""
+"""The method that others are compared with by default."""
 
-RESAMPLES, SEED = 10_000, 0
-LEVEL = 95
-"""Percent of the resamples that an interval holds, as many left out below as above."""
+RESAMPLES, RANDOM_SEED = 10_000, 0
+CONFIDENCE = 95
+"""Percent of the resamples within an interval; the rest is split evenly between both tails."""
 
 _Cells = Mapping[tuple[str, int | None], tuple[float, ...]]
-"""What a method reached by data set and seed: one accuracy, or base and new. A method that learns from no images has
-no seed."""
+"""One method's accuracy, or those of base and new, by data set and seed (None if it learns from no images)."""
 
 
 def reference(methods: Iterable[str], against: str | None) -> str | None:
-    """The method that the others are compared with: the one asked for, else `REFERENCE`, or None where that lacks.
+    """Return the method to compare with: `against`, else `REFERENCE`, or None if that was not run.
 
     Raises:
-        InputError: the one asked for is not among the methods.
+        InputError: `against` is not among the methods.
     """
-    there = dict.fromkeys(methods)
+    names = dict.fromkeys(methods)
     if against is None:
-        return REFERENCE if REFERENCE in there else None
-    if against not in there:
-        raise InputError(f"against {against}: it is not among the methods, {', '.join(there)}; choose one of these")
+        return REFERENCE if REFERENCE in names else None
+    if against not in names:
+        raise InputError(f"against {against}: it is not among the methods, {', '.join(names)}; choose one of these")
     return against
 
 
 def differences(scores: Sequence[Score], methods: Sequence[str], against: str) -> Differences | None:
-    """What a table averages, of each method minus that of `against`; None where there is nothing to compare.
+    """Compare the averages of a table with those of the method `against`; None if there is nothing to compare.
 
-    A method that learns from no images, run once, is paired with every seed of the other. What one of the two lacks
-    is left out of both and said: data sets of which they have no seed in common, then seeds that not all of the other
-    data sets have of both.
+    A method that learns from no images is run once, so it is paired with every seed of the other method. Results that
+    only one of the two methods has are left out, with a note: first data sets on which they share no seed, then seeds
+    that not all remaining data sets have for both.
 
-    Results of one data set resemble one another, and in the transfer protocols so do those of one seed, which one
-    trained model gives; so an interval is over data sets and seeds drawn each for itself (the pigeonhole bootstrap,
-    Owen 2007, Annals of Applied Statistics 1, p. 386). Cells drawn one by one would count as independent, and their
-    intervals, where data sets differ, would be far too narrow.
+    Results on the same data set are correlated, and so are results of one seed in the transfer protocols, where they
+    come from one trained model. Data sets and seeds are therefore resampled independently of each other (the pigeonhole
+    bootstrap, Owen 2007, Annals of Applied Statistics 1, p. 386). Resampling single results would treat them as
+    independent and give intervals that are far too narrow where data sets differ.
+
+    `scipy.stats.bootstrap` draws the same resamples, but refuses a sample of one data set.
 
     Args:
         scores: of one protocol and backbone, and of one number of shots unless the protocol is few-shot.
-        methods: those of the scores, in the order of their lines.
+        methods: the methods of the scores, in the order of their lines.
     """
     others = [method for method in methods if method != against]
-    groups = _groups(scores)
-    if against not in methods or not others or not groups:
+    columns = _columns(scores)
+    if against not in methods or not others or not columns:
         return None
     lines: dict[str, list[Difference | None]] = {method: [] for method in others}
     left_out: dict[str, list[str]] = {}
-    for titles, own in groups.items():
+    for titles, own in columns.items():
         cells = _cells(own)
         for method in others:
-            figures, said = _compare(cells.get(method, {}), cells.get(against, {}), len(titles))
+            figures, notes = _compare(cells.get(method, {}), cells.get(against, {}), len(titles))
             lines[method] += figures
-            for text in said:
-                left_out.setdefault(text, []).append(f"{method}, {titles[0]}" if len(groups) > 1 else method)
+            for note in notes:
+                left_out.setdefault(note, []).append(f"{method}, {titles[0]}" if len(columns) > 1 else method)
     return Differences(
         against=against,
-        lead=f"Each method's average minus that of {against}, in percentage points, paired by data set and seed: above "
-        "0 the method is better.",
-        columns=tuple(title for titles in groups for title in titles),
+        lead=f"Each method's average minus that of {against}, in percentage points, paired by data set and seed. Above "
+        f"0 the method is better than {against}.",
+        columns=tuple(title for titles in columns for title in titles),
         lines={method: tuple(line) for method, line in lines.items()},
         notes=(
             *_how_to_read([figure for line in lines.values() for figure in line if figure is not None]),
-            *(f"{'; '.join(sorted(where))}: {text}" for text, where in left_out.items()),
+            *(f"{'; '.join(sorted(methods))}: {note}" for note, methods in left_out.items()),
         ),
     )
 
 
-def _groups(scores: Sequence[Score]) -> dict[tuple[str, ...], list[Score]]:
-    """The scores that each column, or base, new and HM together, is made of, by the columns' titles."""
+def _columns(scores: Sequence[Score]) -> dict[tuple[str, ...], list[Score]]:
+    """Return the scores behind each column by its title; base, new and HM share theirs."""
     protocol = scores[0].protocol
     if protocol == "base-to-new":
         return {("Base", "New", "HM"): list(scores)}
@@ -92,18 +93,18 @@ def _groups(scores: Sequence[Score]) -> dict[tuple[str, ...], list[Score]]:
             ("1 shot" if count == 1 else f"{count} shots",): [score for score in scores if score.shots in (0, count)]
             for count in shots
         }
-    found: dict[str, list[Score]] = {}
+    by_source: dict[str, list[Score]] = {}
     for score in scores:
         if score.data != score.source:
-            found.setdefault(score.source, []).append(score)
-    targets = {score.data for own in found.values() for score in own}
-    if len(found) == 1:
-        return {(AVERAGE if len(targets) > 1 else targets.pop(),): own for own in found.values()}
-    return {(f"from {source}",): own for source, own in found.items()}
+            by_source.setdefault(score.source, []).append(score)
+    targets = {score.data for own in by_source.values() for score in own}
+    if len(by_source) == 1:
+        return {(AVERAGE if len(targets) > 1 else targets.pop(),): own for own in by_source.values()}
+    return {(f"from {source}",): own for source, own in by_source.items()}
 
 
 def _cells(scores: Iterable[Score]) -> dict[str, _Cells]:
-    """By method. A cell that lacks its base or new half is left out."""
+    """Return the cells of each method. A cell without its base or new half is left out."""
     halves: dict[str, dict[tuple[str, int | None], dict[str, float]]] = {}
     for score in scores:
         key = score.data, score.seed if score.shots else None
@@ -118,54 +119,60 @@ def _cells(scores: Iterable[Score]) -> dict[str, _Cells]:
     }
 
 
-def _compare(mine: _Cells, theirs: _Cells, columns: int) -> tuple[list[Difference | None], list[str]]:
-    """The differences, one a column, and what was left out."""
-    mine, theirs = _at_seeds_of(theirs, mine), _at_seeds_of(mine, theirs)
-    both, either = mine.keys() & theirs.keys(), mine.keys() | theirs.keys()
+def _compare(ours: _Cells, theirs: _Cells, columns: int) -> tuple[list[Difference | None], list[str]]:
+    """Return the differences, one per column, and notes on what was left out."""
+    ours, theirs = _with_seeds_of(theirs, ours), _with_seeds_of(ours, theirs)
+    both, either = ours.keys() & theirs.keys(), ours.keys() | theirs.keys()
     datasets = sorted({data for data, _ in both})
-    found = sorted({seed for data, seed in either if data in datasets}, key=lambda seed: seed or 0)
-    seeds = [seed for seed in found if all((data, seed) in both for data in datasets)]
-    said = [
-        f"{data} left out, the two have no seed of it in common"
+    any_seed = sorted({seed for data, seed in either if data in datasets}, key=lambda seed: seed or 0)
+    seeds = [seed for seed in any_seed if all((data, seed) in both for data in datasets)]
+    notes = [
+        f"without {data}, on which the two methods share no seed"
         for data in sorted({data for data, _ in either} - set(datasets))
     ]
-    if partly := [str(seed) for seed in found if seed not in seeds]:
-        said.append(f"seed {', '.join(partly)} left out, not every data set has it of both")
+    if left_out := [str(seed) for seed in any_seed if seed not in seeds]:
+        notes.append(f"without seed {', '.join(left_out)}, as not every data set has it for both methods")
     if not seeds:
-        return [None] * columns, said
-    ours, reference = (
-        _averages(np.array([[cells[data, seed] for seed in seeds] for data in datasets])) for cells in (mine, theirs)
+        return [None] * columns, notes
+    our_draws, their_draws = (
+        _averages(np.array([[cells[data, seed] for seed in seeds] for data in datasets])) for cells in (ours, theirs)
     )
-    draws = ours - reference
-    ends = np.percentile(draws[1:], [50 - LEVEL / 2, 50 + LEVEL / 2], axis=0).T
+    draws = our_draws - their_draws
+    ends = np.percentile(draws[1:], [50 - CONFIDENCE / 2, 50 + CONFIDENCE / 2], axis=0).T
     return [
-        Difference(float(value), (float(low), float(high)) if len(seeds) > 1 else None, len(datasets))
-        for value, (low, high) in zip(draws[0], ends, strict=True)
-    ], said
+        Difference(float(mean), (float(low), float(high)) if len(seeds) > 1 else None, len(datasets))
+        for mean, (low, high) in zip(draws[0], ends, strict=True)
+    ], notes
 
 
-def _at_seeds_of(other: _Cells, cells: _Cells) -> _Cells:
-    """The cells, those without a seed at each seed that the other method has of their data set."""
-    found: dict[tuple[str, int | None], tuple[float, ...]] = {}
+def _with_seeds_of(other: _Cells, cells: _Cells) -> _Cells:
+    """Repeat each cell without a seed for every seed that the other method has on its data set."""
+    repeated: dict[tuple[str, int | None], tuple[float, ...]] = {}
     for (data, seed), figures in cells.items():
-        seeds = {there for tested, there in other if tested == data} if seed is None else {seed}
-        found |= {(data, own): figures for own in seeds or {None}}
-    return found
+        seeds = {other_seed for other_data, other_seed in other if other_data == data} if seed is None else {seed}
+        repeated |= {(data, own): figures for own in seeds or {None}}
+    return repeated
 
 
 def _averages(cells: Float[np.ndarray, "datasets seeds halves"]) -> Float[np.ndarray, "draws columns"]:
-    """As the tables average: over data sets seed by seed, then base and new to their HM, then over seeds."""
+    """Average as the tables do: over data sets for each seed, then base and new to their HM, then over seeds.
+
+    Draw 0 is the data as measured; the others are resamples, the same ones in every call.
+    """
     datasets, seeds = _weights(*cells.shape[:2])
-    each = np.tensordot(datasets, cells, axes=1)
-    if each.shape[-1] == 2:
-        each = np.concatenate([each, harmonic_mean(each[..., :1], each[..., 1:])], axis=-1)
-    return np.einsum("rs,rsc->rc", seeds, each)
+    per_seed = np.tensordot(datasets, cells, axes=1)  # [draws, seeds, halves]
+    if per_seed.shape[-1] == 2:
+        per_seed = np.concatenate([per_seed, harmonic_mean(per_seed[..., :1], per_seed[..., 1:])], axis=-1)
+    return np.einsum("rs,rsc->rc", seeds, per_seed)
 
 
 @lru_cache(maxsize=8)
 def _weights(*counts: int) -> tuple[Float[np.ndarray, "draws count"], ...]:
-    """The share of each of so many data sets, and of seeds, in an average: all alike first, then in each resample."""
-    random = np.random.default_rng(SEED)
+    """Return the weight of each data set, and of each seed, in each draw; they are equal in draw 0.
+
+    In a resample the weight of an item is the number of times it was drawn, divided by the number of items.
+    """
+    random = np.random.default_rng(RANDOM_SEED)
     drawn = [random.integers(count, size=(RESAMPLES, count, 1)) for count in counts]
     times = [(own == np.arange(count)).sum(axis=1) for own, count in zip(drawn, counts, strict=True)]
     return tuple(np.vstack([np.ones(own.shape[1]), own]) / own.shape[1] for own in times)
@@ -175,10 +182,10 @@ def _how_to_read(figures: Collection[Difference]) -> Iterable[str]:
     intervals = [figure for figure in figures if figure.interval is not None]
     if intervals:
         yield (
-            f"in brackets the {LEVEL} % interval over {RESAMPLES:,} resamples of the data sets and, apart from them, "
-            "of the seeds; bold where it does not contain 0"
+            f"in brackets: the {CONFIDENCE} % bootstrap interval over {RESAMPLES:,} resamples of data sets and, "
+            "independently, of seeds; bold if it excludes 0"
         )
     if any(figure.datasets == 1 for figure in intervals):
-        yield "on one data set an interval is over the seeds alone"
+        yield "with one data set, the interval covers seeds alone"
     if len(intervals) < len(figures):
-        yield "from one seed there is no interval"
+        yield "with one seed there is no interval"

@@ -1,4 +1,4 @@
-"""What a results folder holds, as the report's sections ask for it; what is missing becomes a note."""
+"""The contents of a results folder; what is missing becomes a note in the report."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from typing import Any
 
 from gopro.benchmark.predictions import Predictions
 from gopro.benchmark.report.palette import is_zeroshot
-from gopro.benchmark.report.rows import PROTOCOLS, TRANSFER
+from gopro.benchmark.report.rows import PROTOCOL_TITLES, TRANSFER
 from gopro.errors import InputError
 from gopro.files import slug
 from gopro.runs.results import ResultRow, Results, whole_lines
 from gopro.runs.run import read_config
 
-_RUN = ("protocol", "source", "backbone")
+_SETTING = ("protocol", "source", "backbone")
 
 
 @dataclass(frozen=True)
-class Group:
-    """Evaluations that compare: one protocol on one backbone, in a transfer protocol from one source.
+class Comparison:
+    """Evaluations that can be compared: one protocol on one backbone, in a transfer protocol from one source.
 
     Attributes:
-        shots: the most there are; the group's rows have these, or learn from none.
+        shots: the largest number of shots; the rows have this number, or 0.
     """
 
     protocol: str
@@ -37,14 +37,14 @@ class Group:
 
     @property
     def title(self) -> str:
-        """Protocol, source, backbone and shots in words."""
+        """Protocol, source, backbone and shots in prose."""
         source = f"from {self.source}, " if self.source else ""
         shots = "1 shot" if self.shots == 1 else f"{self.shots} shots" if self.shots else "no training images"
-        return f"{PROTOCOLS[self.protocol]}: {source}{self.backbone}, {shots}"
+        return f"{PROTOCOL_TITLES[self.protocol]}: {source}{self.backbone}, {shots}"
 
     @property
     def slug(self) -> str:
-        """The same as the stem of a file's name."""
+        """Protocol, source, backbone and shots as part of a file's name."""
         parts = [self.protocol, *([self.source] if self.source else []), self.backbone, f"{self.shots}shots"]
         return slug("-".join(parts))
 
@@ -55,30 +55,30 @@ class Group:
 
     @property
     def zeroshot(self) -> str | None:
-        """Zero-shot CLIP, under the settings that come first."""
+        """Zero-shot CLIP, with the settings that appear first."""
         return next(filter(is_zeroshot, self.methods), None)
 
     def tests(self) -> dict[tuple[str, str], dict[str, list[ResultRow]]]:
-        """The rows by what was tested on, (data, classes), and method; what several methods were tested on."""
+        """Return the rows by (data, classes) and method, of tests that several methods have."""
         tests: dict[tuple[str, str], dict[str, list[ResultRow]]] = {}
         for row in self.rows:
             tests.setdefault((row["data"], row["classes"]), {}).setdefault(row["method"], []).append(row)
         return {key: methods for key, methods in tests.items() if len(methods) > 1}
 
 
-def groups(rows: Iterable[ResultRow]) -> list[Group]:
-    """The rows as groups, in the order of PROTOCOLS."""
-    parts: dict[tuple[str, str | None, str], list[ResultRow]] = {}
+def comparisons(rows: Iterable[ResultRow]) -> list[Comparison]:
+    """Group the rows into comparisons, in the order of `PROTOCOL_TITLES`."""
+    groups: dict[tuple[str, str | None, str], list[ResultRow]] = {}
     for row in rows:
         source = row["source"] if row["protocol"] in TRANSFER else None
-        parts.setdefault((row["protocol"], source, row["backbone"]), []).append(row)
-    found = []
-    for (protocol, source, backbone), own in parts.items():
+        groups.setdefault((row["protocol"], source, row["backbone"]), []).append(row)
+    unsorted = []
+    for (protocol, source, backbone), own in groups.items():
         shots = max(row["shots"] for row in own)
-        kept = tuple(row for row in own if row["shots"] in (0, shots))
-        found.append(Group(protocol, source, backbone, shots, kept))
-    order = list(PROTOCOLS)
-    return sorted(found, key=lambda group: order.index(group.protocol))
+        most_shots = tuple(row for row in own if row["shots"] in (0, shots))
+        unsorted.append(Comparison(protocol, source, backbone, shots, most_shots))
+    order = list(PROTOCOL_TITLES)
+    return sorted(unsorted, key=lambda comparison: order.index(comparison.protocol))
 
 
 class Experiment:
@@ -86,9 +86,9 @@ class Experiment:
 
     Attributes:
         rows: all results.
-        failures: failed runs that have no result since, the latest of each.
-        history: the calls that made the folder.
-        notes: what the report's makers found missing or unlike, a sentence each.
+        failures: the latest failure of each run that has no complete results since.
+        history: the commands that wrote the folder.
+        notes: what the report found missing or inconsistent, one sentence each.
 
     Raises:
         InputError: the folder has no results, or one of its JSON files is broken.
@@ -100,23 +100,24 @@ class Experiment:
         if not path.is_file():
             raise InputError(f"{folder} has no results.jsonl: give the --output folder of gopro benchmark")
         self.rows: list[ResultRow] = Results(path).rows
-        self.history = _lines(folder / "history.jsonl", ("when", "command", "machine", "versions"))
-        failed = _lines(folder / "failures.jsonl", ("run", "method", "shots", "seed", "error", *_RUN))
-        self.failures = list({(f["protocol"], f["run"]): f for f in failed if not self._succeeded(f)}.values())
+        self.history = _read_lines(folder / "history.jsonl", ("when", "command", "machine", "versions"))
+        failures = _read_lines(folder / "failures.jsonl", ("run", "method", "shots", "seed", "error", *_SETTING))
+        latest = {(failure["protocol"], failure["run"]): failure for failure in failures}
+        self.failures = [failure for failure in latest.values() if not self._succeeded_since(failure)]
         self.notes: list[str] = []
         self._predictions: dict[Path, Predictions | None] = {}
 
-    def _succeeded(self, failure: ResultRow) -> bool:
-        """Whether the run has by now as many results as others like it."""
-        like = Counter(
+    def _succeeded_since(self, failure: ResultRow) -> bool:
+        """Return True if the run has as many results as the most complete run of its setting."""
+        counts = Counter(
             row.get("run")
             for row in self.rows
-            if all(row[name] == failure[name] for name in _RUN) and bool(row["shots"]) == bool(failure["shots"])
+            if all(row[name] == failure[name] for name in _SETTING) and bool(row["shots"]) == bool(failure["shots"])
         )
-        return 0 < like[failure["run"]] == max(like.values())
+        return 0 < counts[failure["run"]] == max(counts.values())
 
     def predictions(self, row: ResultRow) -> Predictions | None:
-        """What an evaluation says of each test image, None where its file is not there."""
+        """Load the predictions of an evaluation; None if their file is missing."""
         run = row.get("run")
         if run is None:
             return None
@@ -125,18 +126,18 @@ class Experiment:
             self._predictions[path] = Predictions.load(path) if path.is_file() else None
         return self._predictions[path]
 
-    def root(self, row: ResultRow) -> Path | None:
-        """Where the benchmarks' folders were when the row's run was made."""
+    def data_root(self, row: ResultRow) -> Path | None:
+        """Return the folder of data sets (`--root`) that the row's run was made with."""
         try:
             return read_config(self.folder / "runs" / Path(row["run"]).name)["config"].root
         except InputError:
             return None
 
     def log(self, run: str) -> list[dict[str, float]]:
-        """A run's log, a step each; empty where there is none. Columns without a value at a step are left out.
+        """Read a run's log, one dict per step without the columns that have no value; empty without a log.
 
         Raises:
-            InputError: a value that is no number.
+            InputError: a value is not a number.
         """
         path = self.folder / "runs" / Path(run).name / "log.csv"
         if not path.is_file():
@@ -147,27 +148,27 @@ class Experiment:
             except (ValueError, TypeError) as error:
                 raise InputError(f"{path} is not the log of a run ({error}): remove it") from error
 
-    def note_missing(self) -> None:
-        """Adds a note on the evaluations whose predictions are not there."""
-        asked = list(self._predictions.values())
-        if missing := asked.count(None):
+    def note_missing_predictions(self) -> None:
+        """Add a note if prediction files that the report asked for are missing."""
+        missing = list(self._predictions.values()).count(None)
+        if missing:
             self.notes.append(
-                f"{missing} of {len(asked)} files of predictions are not there; gains, confusions and images are "
+                f"{missing} of {len(self._predictions)} prediction files are missing. Gains, confusions and images are "
                 "those of the others."
             )
 
 
-def _lines(path: Path, keys: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The objects of a file of JSON lines, which may be absent."""
+def _read_lines(path: Path, keys: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Read a file of JSON objects that have these keys, one per line; empty if there is no such file."""
     if not path.exists():
         return []
-    found = []
+    values = []
     for number, line in enumerate(whole_lines(path), 1):
         try:
             value = json.loads(line)
             for key in keys:
                 value[key]
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path}, line {number} is not an entry: mend or remove the line") from error
-        found.append(value)
-    return found
+            raise InputError(f"{path}, line {number} is not an entry: repair or remove the line") from error
+        values.append(value)
+    return values

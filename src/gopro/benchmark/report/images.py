@@ -1,4 +1,4 @@
-"""Test images with what each method says of them: where methods agree, and above all where they don't."""
+"""Example test images with each method's predictions, chosen above all where methods disagree."""
 
 from __future__ import annotations
 
@@ -12,153 +12,157 @@ import torch
 from PIL import Image
 
 from gopro.benchmark.predictions import Predictions
-from gopro.benchmark.report.experiment import Experiment, Group
+from gopro.benchmark.report.experiment import Comparison, Experiment
 from gopro.benchmark.report.palette import is_zeroshot
 from gopro.data.dataset import ClassHalf, Dataset
 from gopro.data.load_dataset import load_dataset
 from gopro.errors import InputError
 from gopro.runs.results import ResultRow
 
-LARGEST_SIDE = 224
-"""Of an embedded image, in pixels; larger ones are scaled down, so that the page stays small."""
-IMAGES = 6
-"""A group."""
-GUESSES = 3
+MAX_SIDE = 224
+"""Longest side of an embedded image in pixels; larger images are scaled down to keep the page small."""
+CARDS_PER_COMPARISON = 6
+CLASSES_PER_CARD = 3
 
-Right = Mapping[str, torch.Tensor]
-"""[n] a method: whether its likeliest class is the true one."""
+Correct = Mapping[str, torch.Tensor]
+"""By method, a mask [n] of the images that it classifies correctly."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """An image, and each method's likeliest classes with their probabilities, best first.
+    """An example image with each method's likeliest classes and their probabilities, best first.
 
     Attributes:
-        why: the reason why it is shown.
-        url: the image, as a data: URL.
-        where: data set and half of its classes, where there are several.
+        reason: why the image is shown: `gopro right, coop wrong`.
+        url: the image as a data: URL.
+        truth: name of its class.
+        test: data set and half of its classes, if the comparison has several.
     """
 
-    why: str
+    reason: str
     url: str
     truth: str
-    where: str
+    test: str
     predictions: Mapping[str, Sequence[tuple[str, float]]]
 
 
-def cards(experiment: Experiment, group: Group, loaded: dict[str, Dataset | None]) -> list[Card]:
-    """A group's images, of as many of its tests as can be; a note where a data set is not what it was.
+def cards(experiment: Experiment, comparison: Comparison, loaded: dict[str, Dataset | None]) -> list[Card]:
+    """Choose the example images of a comparison from as many of its tests as possible.
+
+    A data set that has changed or is missing is skipped, with a note.
 
     Args:
-        loaded: data sets opened so far, by what they were asked for as, None where that failed.
+        loaded: data sets loaded so far by name or path, None where loading failed; this call adds to it.
     """
-    sources = list(_sources(experiment, group, loaded))
-    found: list[Card] = []
+    sources = list(_sources(experiment, comparison, loaded))
+    chosen: list[Card] = []
     taken: set[tuple[int, int]] = set()
-    several = len({row["data"] for row in group.rows}) > 1
-    for turn, (why, choose) in enumerate(_reasons(group.methods)):
-        for place in range(len(sources)):
-            at = (turn + place) % len(sources)
-            dataset, said = sources[at]
-            right = {method: own.top[:, 0] == own.labels for method, own in said.items()}
-            fits = [i for i in choose(right).nonzero()[:, 0].tolist() if (at, i) not in taken]
-            if fits:
-                # The middle one: the first of each set is the same class over and over.
-                index = fits[len(fits) // 2]
-                taken.add((at, index))
-                first = next(iter(said.values()))
-                where = [*([dataset.name] if several else []), *([first.classes] if first.classes != "all" else [])]
-                try:
-                    url = data_url(dataset.test[index].image.open())
-                except InputError as error:
-                    experiment.notes.append(f"An image is not shown: {error}")
-                    continue
-                guesses = {method: _guesses(own, index) for method, own in said.items()}
-                found.append(Card(why, url, dataset.classnames[first.labels[index]], ", ".join(where), guesses))
-                break
-        if len(found) == IMAGES:
+    several = len({row["data"] for row in comparison.rows}) > 1
+    for turn, (reason, choose) in enumerate(_reasons(comparison.methods)):
+        for offset in range(len(sources)):
+            number = (turn + offset) % len(sources)
+            dataset, by_method = sources[number]
+            correct = {method: own.top[:, 0] == own.labels for method, own in by_method.items()}
+            candidates = [i for i in choose(correct).nonzero()[:, 0].tolist() if (number, i) not in taken]
+            if not candidates:
+                continue
+            # Take the middle one; the first of each test would be the same class over and over.
+            index = candidates[len(candidates) // 2]
+            taken.add((number, index))
+            first = next(iter(by_method.values()))
+            test = [*([dataset.name] if several else []), *([first.classes] if first.classes != "all" else [])]
+            try:
+                url = data_url(dataset.test[index].image.open())
+            except InputError as error:
+                experiment.notes.append(f"An image is not shown: {error}")
+                continue
+            top = {method: _top_classes(own, index) for method, own in by_method.items()}
+            chosen.append(Card(reason, url, dataset.classnames[first.labels[index]], ", ".join(test), top))
             break
-    return found
+        if len(chosen) == CARDS_PER_COMPARISON:
+            break
+    return chosen
 
 
-def _reasons(methods: Sequence[str]) -> list[tuple[str, Callable[[Right], torch.Tensor]]]:
-    """Why an image may be shown, in order of preference, and the [n] mask of such images."""
-    learned = [method for method in methods if not is_zeroshot(method)]
+def _reasons(methods: Sequence[str]) -> list[tuple[str, Callable[[Correct], torch.Tensor]]]:
+    """Return the reasons to show an image, in order of preference, each with the [n] mask of such images."""
+    trained = [method for method in methods if not is_zeroshot(method)]
     zeroshot = [method for method in methods if is_zeroshot(method)][:1]
-    lead = next((method for method in learned if method.split("[")[0] == "gopro"), learned[-1] if learned else None)
-    found: list[tuple[str, Callable[[Right], torch.Tensor]]] = []
+    lead = next((method for method in trained if method.split("[")[0] == "gopro"), trained[-1] if trained else None)
+    reasons: list[tuple[str, Callable[[Correct], torch.Tensor]]] = []
 
-    def differ(right_one: str, wrong_one: str) -> None:
-        def choose(right: Right) -> torch.Tensor:
-            if right_one in right and wrong_one in right:
-                return right[right_one] & ~right[wrong_one]
+    def add_difference(right: str, wrong: str) -> None:
+        def choose(correct: Correct) -> torch.Tensor:
+            if right in correct and wrong in correct:
+                return correct[right] & ~correct[wrong]
             return torch.zeros(0)
 
-        found.append((f"{right_one} right, {wrong_one} wrong", choose))
+        reasons.append((f"{right} right, {wrong} wrong", choose))
 
-    rivals = [method for method in learned if method != lead]
+    rivals = [method for method in trained if method != lead]
     for other in [*zeroshot, *rivals[:1]]:
         if lead is not None:
-            differ(lead, other)
-            differ(other, lead)
-    everyone = "every method" if len(methods) > 1 else methods[0]
-    found.append((f"{everyone} right", lambda right: torch.stack(list(right.values())).all(dim=0)))
-    found.append((f"{everyone} wrong", lambda right: ~torch.stack(list(right.values())).any(dim=0)))
-    return found + found[:1] + found[-1:]
+            add_difference(lead, other)
+            add_difference(other, lead)
+    everyone = "all methods" if len(methods) > 1 else methods[0]
+    reasons.append((f"{everyone} right", lambda correct: torch.stack(list(correct.values())).all(dim=0)))
+    reasons.append((f"{everyone} wrong", lambda correct: ~torch.stack(list(correct.values())).any(dim=0)))
+    return reasons + reasons[:1] + reasons[-1:]
 
 
 def _sources(
-    experiment: Experiment, group: Group, loaded: dict[str, Dataset | None]
+    experiment: Experiment, comparison: Comparison, loaded: dict[str, Dataset | None]
 ) -> Iterator[tuple[Dataset, dict[str, Predictions]]]:
-    """Data sets, as the tests had them, with each method's predictions under its first seed."""
-    for methods in group.tests().values():
-        said: dict[str, Predictions] = {}
+    """Yield the data set of each test with the predictions of each method's first seed."""
+    for methods in comparison.tests().values():
+        by_method: dict[str, Predictions] = {}
         rows: list[ResultRow] = []
-        for method in group.methods:
+        for method in comparison.methods:
             for row in methods.get(method, [])[:1]:
-                if own := experiment.predictions(row):
-                    said[method] = own
+                if predictions := experiment.predictions(row):
+                    by_method[method] = predictions
                     rows.append(row)
-        if said and (dataset := _dataset(experiment, rows[0], next(iter(said.values())), loaded)):
+        if by_method and (dataset := _dataset(experiment, rows[0], next(iter(by_method.values())), loaded)):
             labels = torch.tensor([sample.label for sample in dataset.test])
-            same = {
+            unchanged = {
                 method: own
-                for method, own in said.items()
+                for method, own in by_method.items()
                 if own.classnames == dataset.classnames and torch.equal(own.labels, labels)
             }
-            if same:
-                yield dataset, same
-            if len(same) < len(said):
+            if unchanged:
+                yield dataset, unchanged
+            if len(unchanged) < len(by_method):
                 experiment.notes.append(
-                    f"{rows[0]['data']} is not what it was when {', '.join(said.keys() - same.keys())} was tested: "
-                    "no images of that are shown."
+                    f"{rows[0]['data']} has changed since {', '.join(by_method.keys() - unchanged.keys())} was tested "
+                    "on it, so no example images are shown of that test."
                 )
 
 
 def _dataset(
-    experiment: Experiment, row: ResultRow, said: Predictions, loaded: dict[str, Dataset | None]
+    experiment: Experiment, row: ResultRow, predictions: Predictions, loaded: dict[str, Dataset | None]
 ) -> Dataset | None:
-    if said.data not in loaded:
+    if predictions.data not in loaded:
         try:
-            loaded[said.data] = load_dataset(said.data, experiment.root(row))
+            loaded[predictions.data] = load_dataset(predictions.data, experiment.data_root(row))
         except InputError as error:
-            loaded[said.data] = None
+            loaded[predictions.data] = None
             experiment.notes.append(f"No images of {row['data']} are shown: {error}")
-    dataset = loaded[said.data]
-    if dataset is None or said.classes not in get_args(ClassHalf):
+    dataset = loaded[predictions.data]
+    if dataset is None or predictions.classes not in get_args(ClassHalf):
         return None
-    return dataset.half(said.classes)  # pyright: ignore[reportArgumentType]
+    return dataset.half(predictions.classes)  # pyright: ignore[reportArgumentType]
 
 
-def _guesses(said: Predictions, index: int) -> list[tuple[str, float]]:
-    pairs = zip(said.top[index, :GUESSES].tolist(), said.probability[index, :GUESSES].tolist(), strict=True)
-    return [(said.classnames[place], probability) for place, probability in pairs]
+def _top_classes(predictions: Predictions, index: int) -> list[tuple[str, float]]:
+    classes = predictions.top[index, :CLASSES_PER_CARD].tolist()
+    probabilities = predictions.probability[index, :CLASSES_PER_CARD].tolist()
+    return [(predictions.classnames[c], probability) for c, probability in zip(classes, probabilities, strict=True)]
 
 
 def data_url(image: Image.Image) -> str:
-    """The image as a data: URL, WebP, at most LARGEST_SIDE pixels a side."""
+    """Encode the image as WebP with sides of at most `MAX_SIDE` pixels, in a data: URL."""
     small = image.convert("RGB")
-    small.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
+    small.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     small.save(buffer, format="WEBP", quality=85)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

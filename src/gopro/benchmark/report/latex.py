@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from gopro.benchmark.report.cells import compared, figure, heading, is_wide, label, notes, one_line, pieces
-from gopro.benchmark.report.table import Block, Cell, Difference, Line, Table
+from gopro.benchmark.report.grid import Grid, GridCell, GridRow, breakable_parts, grids, named_rows
+from gopro.benchmark.report.table import Table
 
-PAGE = 40
-"""Lines of methods that fit a page."""
+ROWS_PER_PAGE = 40
+"""Rows of methods that fit on a page."""
 
-_BREAK = r" \\ "
+_LINE_BREAK = r" \\ "
 
 _ESCAPES = {
     **{character: f"\\{character}" for character in "#$%&_{}"},
@@ -21,7 +21,7 @@ _ESCAPES = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    # In front of a line these would be read as arguments of the \\ before it.
+    # At the start of a row, LaTeX would read these as arguments of the \\ before it.
     "[": "{[}",
     "*": "{*}",
     "±": r"$\pm$",
@@ -32,72 +32,49 @@ _ESCAPES = {
 
 
 def latex(tables: Iterable[Table]) -> str:
-    r"""`table` environments, best means in \textbf, each with its setting in the caption and its notes below.
+    r"""Render each table as a `table` environment, with the setting in the caption and the notes below.
 
-    The document needs \usepackage{booktabs} and nothing else. A table too wide for one line a figure goes over both
-    columns, with deviation and difference below the mean; one longer than a page goes on in another environment. The
-    differences to one method are an environment of their own.
+    The document needs \usepackage{booktabs} and no other package. The best means are in \textbf. A table too wide for
+    one column spans both and stacks the parts of each figure; one longer than a page continues in another environment.
+    Differences to one method get an environment of their own.
     """
-    return "\n".join(["% \\usepackage{booktabs}", *(part for table in tables for part in _environments(table))])
+    environments = [part for table in tables for grid in grids(table) for part in _environments(grid)]
+    return "\n".join(["% \\usepackage{booktabs}", *environments])
 
 
-def _environments(table: Table) -> Iterator[str]:
-    pages: list[list[Block]] = [[]]
-    for block in table.blocks:
-        if pages[-1] and sum(len(there.lines) for there in pages[-1]) + len(block.lines) > PAGE:
+def _environments(grid: Grid) -> Iterator[str]:
+    pages: list[list[Sequence[GridRow]]] = [[]]
+    for block in grid.blocks:
+        if pages[-1] and sum(map(len, pages[-1])) + len(block) > ROWS_PER_PAGE:
             pages.append([])
         pages[-1].append(block)
-    lines = [line for block in table.blocks for line in block.lines]
-    wide = is_wide(table.columns, ([one_line(line, cell) for cell in line.cells] for line in lines))
+    title = f"{grid.title}. {grid.subtitle}" if grid.subtitle else grid.title
     for page in pages:
-        caption = f"{heading(table)}, continued." if page is not pages[0] else f"{heading(table)}. {table.lead}"
-        bodies = [_body(block, len(table.heads) > 1, wide) for block in page]
-        said = notes(table) if page is pages[-1] else ()
-        yield _environment(caption, table.heads, table.columns, bodies, said, wide)
-    if (compare := table.differences) is not None:
-        texts = [[" ".join(compared(cell)) for cell in line] for line in compare.lines.values()]
-        wide = is_wide(compare.columns, texts)
-        body = [
-            _row([_escaped(method), *(_difference(cell, wide) for cell in line)])
-            for method, line in compare.lines.items()
-        ]
-        caption = f"{heading(table)}. {compare.title}. {compare.lead}"
-        yield _environment(caption, ("Method",), compare.columns, [body], compare.notes, wide)
+        caption = f"{title}. {grid.lead}" if page is pages[0] else f"{title}, continued."
+        yield _environment(grid, caption, page, grid.notes if page is pages[-1] else ())
 
 
-def _body(block: Block, titled: bool, wide: bool) -> list[str]:
-    rows = []
-    for line in block.lines:
-        title = [_escaped(block.title) if line is block.lines[0] else ""] if titled else []
-        rows.append(_row([*title, _escaped(label(line)), *(_figure(line, cell, wide) for cell in line.cells)]))
-    return rows
-
-
-def _environment(
-    caption: str,
-    heads: Sequence[str],
-    columns: Sequence[str],
-    bodies: Iterable[Sequence[str]],
-    said: Iterable[str],
-    wide: bool,
-) -> str:
+def _environment(grid: Grid, caption: str, blocks: Iterable[Sequence[GridRow]], notes: Iterable[str]) -> str:
+    wide = grid.is_wide
     kind = "table*" if wide else "table"
-    titles = [_stacked("b", map(_escaped, pieces(name))) if wide else _escaped(name) for name in columns]
+    titles = [_stacked("b", map(_escaped, breakable_parts(name))) if wide else _escaped(name) for name in grid.columns]
     lines = [
         f"\\begin{{{kind}}}",
         "\\centering",
         f"\\caption{{{_escaped(caption)}}}",
         "\\scriptsize\\setlength{\\tabcolsep}{2pt}" if wide else "\\small",
-        f"\\begin{{tabular}}{{@{{}}{'l' * len(heads)}{'r' * len(columns)}@{{}}}}",
+        f"\\begin{{tabular}}{{@{{}}{'l' * len(grid.heads)}{'r' * len(grid.columns)}@{{}}}}",
         "\\toprule",
-        _row([*heads, *titles]),
-        *(line for body in bodies for line in ("\\midrule", *body)),
-        "\\bottomrule",
-        "\\end{tabular}",
+        _row([*grid.heads, *titles]),
     ]
-    if sentences := [f"{_escaped(note)}." for note in said]:
+    for block in blocks:
+        lines.append("\\midrule")
+        for names, row in named_rows(block):
+            lines.append(_row([*map(_escaped, names), *(_figure(cell, wide) for cell in row.cells)]))
+    lines += ["\\bottomrule", "\\end{tabular}"]
+    if sentences := [f"{_escaped(note)}." for note in notes]:
         lines += ["\\par\\smallskip", "\\begin{minipage}{\\linewidth}\\footnotesize"]
-        lines += [f"{_BREAK}\n".join(sentences), "\\end{minipage}"]
+        lines += [f"{_LINE_BREAK}\n".join(sentences), "\\end{minipage}"]
     return "\n".join([*lines, f"\\end{{{kind}}}"]) + "\n"
 
 
@@ -105,30 +82,17 @@ def _row(cells: Iterable[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
-def _figure(line: Line, cell: Cell, wide: bool) -> str:
-    mean, std, difference = figure(line, cell)
-    mean = _escaped(mean)
-    parts = [
-        f"\\textbf{{{mean}}}" if cell.best else mean,
-        *([f"{{\\tiny$\\pm${std}}}"] if std else []),
-        *([f"{{\\tiny(${difference}$)}}"] if difference else []),
-    ]
-    return _stacked("t", parts) if wide and len(parts) > 1 else "".join(parts)
-
-
-def _difference(cell: Difference | None, wide: bool) -> str:
-    mean, interval = map(_escaped, compared(cell))
-    parts = [
-        f"\\textbf{{{mean}}}" if cell and cell.clear else mean,
-        *([f"{{\\tiny\\enspace{interval}}}"] if interval else []),
-    ]
-    return _stacked("t", parts) if wide and interval else "".join(parts)
+def _figure(cell: GridCell, wide: bool) -> str:
+    value, *small = map(_escaped, cell.parts)
+    value = f"\\textbf{{{value}}}" if cell.bold else value
+    parts = [value, *(f"{{\\tiny\\enspace {part}}}" for part in small)]
+    return _stacked("t", parts) if wide and small else "".join(parts)
 
 
 def _stacked(position: str, parts: Iterable[str]) -> str:
-    return rf"\begin{{tabular}}[{position}]{{@{{}}r@{{}}}}{_BREAK.join(parts)}\end{{tabular}}"
+    return rf"\begin{{tabular}}[{position}]{{@{{}}r@{{}}}}{_LINE_BREAK.join(parts)}\end{{tabular}}"
 
 
 def _escaped(text: str) -> str:
-    """The text on one line, with what LaTeX would take for its own."""
-    return re.sub(r".", lambda found: _ESCAPES.get(found[0], found[0]), " ".join(text.split()))
+    """Return the text on one line with LaTeX's special characters escaped."""
+    return re.sub(r".", lambda match: _ESCAPES.get(match[0], match[0]), " ".join(text.split()))

@@ -1,75 +1,42 @@
-"""Tables in Markdown, as GitHub reads it."""
+"""Tables in GitHub's Markdown."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
 
-from gopro.benchmark.report.cells import compared, figure, heading, label, notes
-from gopro.benchmark.report.table import Cell, Difference, Differences, Line, Table
+from gopro.benchmark.report.grid import Grid, GridCell, grids
+from gopro.benchmark.report.table import Table
 
 
 def markdown(tables: Iterable[Table]) -> str:
-    """The tables below one another, each with its setting and notes, best means bold. Ends with a newline."""
-    return "\n".join(map(_section, tables))
+    """Render the tables one below the other, each with its setting and notes; the best means are bold."""
+    return "\n".join(_section(grid) for table in tables for grid in grids(table))
 
 
-def _section(table: Table) -> str:
-    rows = [
-        [block.title, label(line), *(_figure(line, cell) for cell in line.cells)]
-        for block in table.blocks
-        for line in block.lines
-    ]
-    titles = len(table.heads)
+def _section(grid: Grid) -> str:
+    heading = f"### {_escaped(grid.subtitle)}" if grid.subtitle else f"## {_escaped(grid.title)}"
+    rows = [[*map(_escaped, row.names), *map(_figure, row.cells)] for block in grid.blocks for row in block]
     lines = [
-        f"## {_escaped(heading(table))}",
-        "",
-        _escaped(table.lead),
-        "",
-        *_grid(table.heads, table.columns, ([*map(_escaped, row[2 - titles : 2]), *row[2:]] for row in rows)),
-        *_list(notes(table)),
-        *(_compared(table.differences) if table.differences else []),
+        *(heading, "", _escaped(grid.lead), ""),
+        _row([*grid.heads, *map(_escaped, grid.columns)]),
+        f"|{'---|' * len(grid.heads)}{'--:|' * len(grid.columns)}",
+        *map(_row, rows),
+        *([""] if grid.notes else []),
+        *(f"- {_escaped(note)}" for note in grid.notes),
     ]
     return "\n".join(lines) + "\n"
-
-
-def _compared(differences: Differences) -> list[str]:
-    rows = ([_escaped(method), *map(_difference, figures)] for method, figures in differences.lines.items())
-    return [
-        "",
-        f"### {_escaped(differences.title)}",
-        "",
-        _escaped(differences.lead),
-        "",
-        *_grid(["Method"], differences.columns, rows),
-        *_list(differences.notes),
-    ]
-
-
-def _grid(heads: Sequence[str], columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    rule = f"|{'---|' * len(heads)}{'--:|' * len(columns)}"
-    return [_row([*heads, *map(_escaped, columns)]), rule, *map(_row, rows)]
 
 
 def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _list(said: Sequence[str]) -> list[str]:
-    return ["", *(f"- {_escaped(note)}" for note in said)] if said else []
-
-
-def _figure(line: Line, cell: Cell) -> str:
-    mean, std, difference = figure(line, cell)
-    mean_std = f"{mean} ± {std}" if std else mean
-    return (f"**{mean_std}**" if cell.best else mean_std) + (f" ({difference})" if difference else "")
-
-
-def _difference(cell: Difference | None) -> str:
-    text = " ".join(filter(None, compared(cell)))
-    return f"**{text}**" if cell and cell.clear else text
+def _figure(cell: GridCell) -> str:
+    text = f"{cell.value} {cell.detail}".rstrip()
+    return (f"**{text}**" if cell.bold else text) + (f" ({cell.change})" if cell.change else "")
 
 
 def _escaped(text: str) -> str:
-    """The text on one line, with what Markdown would take for its own; an underscore within a word is left alone."""
+    """Return the text on one line with Markdown's special characters escaped, except underscores within words."""
     return re.sub(r"[\\`*<>|~]|(?<![^\W_])_|_(?![^\W_])|\[(?=[^]]*\]\()", r"\\\g<0>", " ".join(text.split()))

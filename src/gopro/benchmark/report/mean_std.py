@@ -1,4 +1,4 @@
-"""Figures over seeds, mean ± standard deviation, and of base and new."""
+"""Mean and standard deviation over seeds, and the harmonic mean of base and new."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from jaxtyping import Float
 
 
 def harmonic_mean(base: Float[np.ndarray, "*any"], new: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
-    """2·B·N / (B + N), the single figure of base-to-new generalization (Xian et al., CVPR 2017); 0 if both are 0."""
+    """Return 2·B·N / (B + N), the summary of base-to-new generalization (Xian et al., CVPR 2017); 0 if both are 0."""
     total = base + new
     return 2 * base * new / np.where(total, total, 1)
 
 
 @dataclass(frozen=True, slots=True)
 class MeanStd:
-    """A figure over seeds, in percent.
+    """An accuracy over seeds, in percent.
 
     Attributes:
-        mean: over the seeds; NaN where there is none.
-        std: the standard deviation of a sample (n − 1), None below two seeds.
-        count: how many seeds.
+        mean: over seeds; NaN without any.
+        std: sample standard deviation (n − 1), None for fewer than two seeds.
+        count: number of seeds.
     """
 
     mean: float
@@ -33,13 +33,13 @@ class MeanStd:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> MeanStd:
-        """The spread of one value a seed; with no values the mean is NaN and the count 0."""
+        """Summarise one value per seed; without values the mean is NaN and the count 0."""
         if not values:
             return cls(math.nan, None, 0)
         return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
 
     def __str__(self) -> str:
-        """`72.41 ± 0.83`, `72.41` from one seed, `–` from none."""
+        """Return `72.41 ± 0.83`, `72.41` for one seed, or `–` for none."""
         if not self.count:
             return "–"
         return f"{self.mean:.2f}" if self.std is None else f"{self.mean:.2f} ± {self.std:.2f}"

@@ -1,4 +1,4 @@
-"""The report: one HTML page that needs nothing but itself, and the tables and plots as files beside it."""
+"""The report: one self-contained HTML page, with the tables and plots as files beside it."""
 
 from __future__ import annotations
 
@@ -12,100 +12,123 @@ import jinja2
 from markupsafe import Markup, escape
 
 from gopro.benchmark.report import plots
-from gopro.benchmark.report.accuracy import Cost, average_or, cost_plots, costs, dots, shot_curves
+from gopro.benchmark.report.accuracy import (
+    MethodCost,
+    cost_plots,
+    display_title,
+    dot_plots,
+    method_costs,
+    shot_curves,
+)
 from gopro.benchmark.report.bootstrap import reference
-from gopro.benchmark.report.cells import compared, pieces, signed
-from gopro.benchmark.report.classes import Confusion, Gains, Matrix, confusions, gain_plots, gains, matrices, tests
-from gopro.benchmark.report.experiment import Experiment, Group, groups
+from gopro.benchmark.report.experiment import Comparison, Experiment, comparisons
+from gopro.benchmark.report.grid import breakable_parts, difference_text, signed
 from gopro.benchmark.report.images import Card, cards
 from gopro.benchmark.report.palette import DARK, LIGHT, Mark, marks
+from gopro.benchmark.report.per_class import (
+    Confusion,
+    ConfusionMatrix,
+    Gains,
+    confusions,
+    gain_plots,
+    gains,
+    matrices,
+    paired_predictions,
+)
 from gopro.benchmark.report.plots import Plots
-from gopro.benchmark.report.summary import Headline, headlines
-from gopro.benchmark.report.table import AVERAGE, Table
+from gopro.benchmark.report.summary import headlines
+from gopro.benchmark.report.table import AVERAGE
 from gopro.benchmark.report.tables import tables
-from gopro.benchmark.report.training_curves import learning_plots
+from gopro.benchmark.report.training_curves import training_plots
 from gopro.benchmark.report.write import write_tables
 from gopro.data.dataset import Dataset
 from gopro.files import write_atomically
 
-NARROW = 4
+NARROW_COLUMNS = 4
 """Columns of figures up to which a table leaves room for a plot beside it."""
 
 
 @dataclass(frozen=True)
-class GroupView:
-    """What the page shows of a group of evaluations; each part may be empty."""
+class ComparisonView:
+    """The page's content on a comparison; each part may be empty."""
 
     title: str
     methods: Sequence[str]
     gains: Sequence[Gains]
     gain_plots: Plots | None
     confusions: Sequence[Confusion]
-    matrices: Sequence[Matrix]
+    matrices: Sequence[ConfusionMatrix]
     cards: Sequence[Card]
-    figure: str
-    costs: Sequence[Cost]
+    cost_title: str
+    costs: Sequence[MethodCost]
     cost_plots: Plots | None
 
 
 def write_report(
     folder: Path, *, against: str | None = None, title: str | None = None, next_steps: Sequence[str] = ()
 ) -> Path:
-    """Makes `report.html`, `tables.md`, `tables.tex` and `plots/` of a results folder, in it.
+    """Write `report.html`, `tables.md`, `tables.tex` and `plots/` into a results folder.
 
-    The page has no script and asks for nothing outside itself. It appears whole or not at all. All text is escaped;
-    what stands between backticks in `next_steps` is set as code, as a block where it is a line of its own among
-    several. What there are no data for takes no room; what is missing or unlike is said at the page's end.
+    The page has no script, loads nothing from elsewhere, and is written atomically. All text is escaped; text between
+    backticks in `next_steps` becomes code, and a code block if it is one of several lines. Sections without data are
+    left out, and notes at the end of the page name what is missing or inconsistent.
 
     Args:
-        folder: what `gopro benchmark` wrote.
-        against: the method that the others are compared with; by default `gopro`, where it was run.
-        title: of the page; by default the protocols' names.
+        folder: the `--output` folder of `gopro benchmark`.
+        against: the method to compare the others with; by default `gopro`, if it was run.
+        title: title of the page; by default the protocols' names.
         next_steps: one sentence or command each.
 
-    Returns: path of the page.
+    Returns:
+        Path of the page.
 
     Raises:
-        InputError: the folder has no results or none of `against`, a file in it is broken, or it cannot be written to.
+        InputError: the folder has no results or none of `against`, a file in it is broken, or it is not writable.
+
+    Example:
+        >>> from gopro.benchmark.report.page import write_report
+        >>> write_report(Path("runs/compare"), against="coop")  # doctest: +SKIP
+        PosixPath('runs/compare/report.html')
     """
     experiment = Experiment(folder)
     against = reference((row["method"] for row in experiment.rows), against)
-    made = tables(experiment.rows, against)
+    built = tables(experiment.rows, against)
     write_tables(folder, experiment.rows, against)
-    mark = marks(row["method"] for row in experiment.rows)
+    mark_of = marks(row["method"] for row in experiment.rows)
     loaded: dict[str, Dataset | None] = {}
-    views = [_view(experiment, group, mark, loaded) for group in groups(experiment.rows)]
-    dotted = [None if table.protocol == "few-shot" else dots(table, mark) for table in made]
-    curves = shot_curves(experiment.rows, mark)
-    learning, unshown = learning_plots(experiment, mark)
-    for part in (*dotted, *curves, *learning, *(v.gain_plots for v in views), *(v.cost_plots for v in views)):
-        if part is not None:
-            plots.save(part, folder / "plots")
-    experiment.note_missing()
-    salts = count()
-    environment = _environment()
-    environment.filters["inline"] = lambda panel: plots.inline(panel, f"p{next(salts)}")
-    protocols = dict.fromkeys(table.title for table in made)
-    html = environment.get_template("page.html").render(
-        title=title or ("GOPro: " + ", ".join(name.lower() for name in protocols) if protocols else "GOPro"),
-        summary=_summary(made),
-        datasets=list(dict.fromkeys(row["data"] for row in experiment.rows)),
-        backbones=list(dict.fromkeys(row["backbone"] for row in experiment.rows)),
-        facts=_facts(experiment),
-        tables=list(zip(made, dotted, strict=True)),
-        curves=curves,
-        learning=learning,
-        unshown=unshown,
-        views=views,
-        failures=experiment.failures,
-        history=experiment.history,
-        notes=dict.fromkeys(experiment.notes),
-        next_steps=next_steps,
-        marks=mark,
-        light=LIGHT,
-        dark=DARK,
-        AVERAGE=AVERAGE,
-        NARROW=NARROW,
+    views = [_view(experiment, comparison, mark_of, loaded) for comparison in comparisons(experiment.rows)]
+    dots = [None if table.protocol == "few-shot" else dot_plots(table, mark_of) for table in built]
+    curves = shot_curves(experiment.rows, mark_of)
+    trainings, hidden_trainings = training_plots(experiment, mark_of)
+    all_plots = (*dots, *curves, *trainings, *(v.gain_plots for v in views), *(v.cost_plots for v in views))
+    for part in filter(None, all_plots):
+        plots.save(part, folder / "plots")
+    experiment.note_missing_predictions()
+    protocols = dict.fromkeys(table.title for table in built)
+    html = (
+        _environment()
+        .get_template("page.html")
+        .render(
+            title=title or ("GOPro: " + ", ".join(name.lower() for name in protocols) if protocols else "GOPro"),
+            summary=[(f"{table.title}, {table.setting}", ranked) for table in built if (ranked := headlines(table))],
+            datasets=list(dict.fromkeys(row["data"] for row in experiment.rows)),
+            backbones=list(dict.fromkeys(row["backbone"] for row in experiment.rows)),
+            facts=_facts(experiment),
+            tables=list(zip(built, dots, strict=True)),
+            curves=curves,
+            trainings=trainings,
+            hidden_trainings=hidden_trainings,
+            views=views,
+            failures=experiment.failures,
+            history=experiment.history,
+            notes=dict.fromkeys(experiment.notes),
+            next_steps=next_steps,
+            marks=mark_of,
+            light=LIGHT,
+            dark=DARK,
+            AVERAGE=AVERAGE,
+            NARROW_COLUMNS=NARROW_COLUMNS,
+        )
     )
     path = folder / "report.html"
     write_atomically(path, html.encode())
@@ -113,44 +136,38 @@ def write_report(
 
 
 def _view(
-    experiment: Experiment, group: Group, mark: Mapping[str, Mark], loaded: dict[str, Dataset | None]
-) -> GroupView:
-    tested = tests(experiment, group)
-    gained = gains(tested, group.zeroshot)
-    figure, cost = costs(group)
-    return GroupView(
-        title=group.title,
-        methods=group.methods,
-        gains=gained,
-        gain_plots=gain_plots(group, gained, mark) if gained else None,
-        confusions=confusions(tested),
-        matrices=matrices(tested),
-        cards=cards(experiment, group, loaded),
-        figure=figure,
-        costs=cost,
-        cost_plots=cost_plots(group, figure, cost, mark) if cost else None,
+    experiment: Experiment, comparison: Comparison, mark_of: Mapping[str, Mark], loaded: dict[str, Dataset | None]
+) -> ComparisonView:
+    pairs = paired_predictions(experiment, comparison)
+    entries = gains(pairs, comparison.zeroshot)
+    cost_title, costs = method_costs(comparison)
+    return ComparisonView(
+        title=comparison.title,
+        methods=comparison.methods,
+        gains=entries,
+        gain_plots=gain_plots(comparison, entries, mark_of) if entries else None,
+        confusions=confusions(pairs),
+        matrices=matrices(pairs),
+        cards=cards(experiment, comparison, loaded),
+        cost_title=cost_title,
+        costs=costs,
+        cost_plots=cost_plots(comparison, costs, mark_of) if costs else None,
     )
 
 
-def _summary(made: Sequence[Table]) -> list[tuple[str, list[Headline]]]:
-    """By protocol and setting."""
-    return [(f"{table.title}, {table.setting}", found) for table in made if (found := headlines(table))]
-
-
 def _facts(experiment: Experiment) -> dict[str, str]:
-    """What was run, in figures."""
+    """Count what was run, for the page's header."""
     rows = experiment.rows
 
-    def distinct(key: str) -> list:
-        return list(dict.fromkeys(row[key] for row in rows))
+    def distinct(key: str) -> int:
+        return len({row[key] for row in rows})
 
-    seeds = [seed for seed in distinct("seed") if seed]
     facts = {
-        "protocols": len(distinct("protocol")),
-        "data sets": len(distinct("data")),
-        "methods": len(distinct("method")),
-        "backbones": len(distinct("backbone")),
-        "seeds": len(seeds),
+        "protocols": distinct("protocol"),
+        "data sets": distinct("data"),
+        "methods": distinct("method"),
+        "backbones": distinct("backbone"),
+        "seeds": len({row["seed"] for row in rows} - {0}),  # 0 stands for methods that are not trained
         "runs": len({row.get("run") for row in rows}),
         "evaluations": len(rows),
     }
@@ -165,29 +182,26 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    salts = count()
     environment.filters |= {
+        "breakable": lambda name: Markup("<wbr>").join(breakable_parts(name)),
         "code_spans": code_spans,
-        "average_or": average_or,
+        "difference_text": difference_text,
+        "display_title": display_title,
+        "inline": lambda panel: plots.inline(panel, f"p{next(salts)}"),
+        "minutes": lambda iso: str(iso)[:16].replace("T", " "),  # an ISO time without its seconds
         "signed": signed,
-        "compared": compared,
-        "when": _when,
     }
-    environment.filters["breakable"] = lambda name: Markup("<wbr>").join(pieces(name))
     return environment
 
 
-def _when(iso: str) -> str:
-    """An ISO time as far as its minutes."""
-    return str(iso)[:16].replace("T", " ")
-
-
 def code_spans(text: str) -> Markup:
-    """The text escaped, with `…` as <code>, in a block where it is a line of its own among several."""
+    """Escape the text and set `…` as <code>, in a block if it is one of several lines."""
     lines = text.splitlines()
     html = Markup()
     for line in lines:
-        if len(lines) > 1 and (alone := re.fullmatch(r"\s*`([^`]+)`\s*", line)):
-            html += Markup("<pre><code>{}</code></pre>").format(alone[1])
+        if len(lines) > 1 and (code := re.fullmatch(r"\s*`([^`]+)`\s*", line)):
+            html += Markup("<pre><code>{}</code></pre>").format(code[1])
         else:
             for index, part in enumerate(re.split(r"`([^`]+)`", line)):
                 html += Markup("<code>{}</code>").format(part) if index % 2 else escape(part)

@@ -1,4 +1,4 @@
-"""Colours and marks, one place for the page and for the plots' files."""
+"""Colours and marks of the page and of plot files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LIGHT = {
     "m6": "#0f7ea6",
     "m7": "#a3472f",
 }
-"""Colour names and values of the light scheme, which plot files use too. No two are equal: `plots` looks them up."""
+"""Colours of the light scheme by name, also used in plot files. They all differ: `plots` maps them back to names."""
 
 DARK = {
     "paper": "#15161a",
@@ -57,49 +57,53 @@ DARK = {
     "m6": "#62bfe6",
     "m7": "#e59680",
 }
-"""The same names in the dark scheme."""
+"""Colours of the dark scheme, under the same names."""
 
 SHAPES = ("o", "s", "D", "^", "v", "P", "X")
-"""Matplotlib's markers; the page draws the same."""
+"""Matplotlib's markers; the page's style sheet draws the same shapes."""
 COLOURS = 8
+"""Colours of methods; the first is for zero-shot CLIP."""
 ZEROSHOT = "zeroshot"
 
 
 @dataclass(frozen=True)
 class Mark:
-    """What tells a method from others in every plot and table: one of COLOURS colours and one of SHAPES."""
+    """Colour and shape of a method in all plots and tables, as indices into the colours `m0`, `m1`, ... and SHAPES."""
 
     colour: int
     shape: int
 
     @property
     def hex(self) -> str:
-        """The colour in the light scheme."""
+        """Colour in the light scheme."""
         return LIGHT[f"m{self.colour}"]
 
     @property
     def marker(self) -> str:
-        """Matplotlib's name of the shape."""
+        """Shape as a marker of matplotlib."""
         return SHAPES[self.shape]
 
     @property
     def css(self) -> str:
-        """The page's classes."""
+        """CSS classes of the page."""
         return f"m{self.colour} s{self.shape}"
 
 
 def is_zeroshot(method: str) -> bool:
-    """Whether a method, settings or not, is zero-shot CLIP."""
+    """Return True for zero-shot CLIP with any settings, such as `zeroshot[ensemble=80]`."""
     return method.split("[")[0] == ZEROSHOT
 
 
 def marks(methods: Iterable[str]) -> dict[str, Mark]:
-    """A mark for each method: grey for zero-shot CLIP; the others take turns, no two alike below 43 of them."""
+    """Assign a mark to each method, grey to zero-shot CLIP.
+
+    The others cycle through the 7 remaining colours with shifted shapes: the first 49 marks differ.
+    """
     distinct = dict.fromkeys(methods)
-    learned = (method for method in distinct if not is_zeroshot(method))
+    trained = (method for method in distinct if not is_zeroshot(method))
     zeroshot = (method for method in distinct if is_zeroshot(method))
-    of = {method: Mark(0, index % len(SHAPES)) for index, method in enumerate(zeroshot)}
-    for index, method in enumerate(learned):
+    assigned = {method: Mark(0, index % len(SHAPES)) for index, method in enumerate(zeroshot)}
+    for index, method in enumerate(trained):
         rounds, colour = divmod(index, COLOURS - 1)
-        of[method] = Mark(1 + colour, (colour + rounds) % len(SHAPES))
-    return of
+        assigned[method] = Mark(1 + colour, (colour + rounds) % len(SHAPES))
+    return assigned

@@ -1,4 +1,4 @@
-"""Small plots, drawn once by matplotlib: inline SVG in the page's own colours, and files for elsewhere."""
+"""Small matplotlib plots, as inline SVG in the page's own colours and as files."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ from gopro.benchmark.report.palette import LIGHT, Mark
 from gopro.files import slug, write_atomically
 
 SIZE = (2.8, 1.9)
-"""Of a panel, in inches: about as wide as a card of the page, so that its text keeps its size."""
-TIP = "tip:"
-ACROSS = 4
-"""Panels in a row of a file."""
+"""Width and height of a panel in inches, about as wide as a card of the page, so text is not scaled."""
+TOOLTIP = "tooltip:"
+"""Prefix of an artist's gid that holds a tooltip."""
+PANELS_PER_ROW = 4
+"""In a plot file."""
 
 _RC = {
     "font.size": 8.5,
-    "text.parse_math": False,  # a method's or a data set's name may hold dollar signs
+    "text.parse_math": False,  # names of methods and data sets may contain dollar signs
     "text.color": LIGHT["ink"],
     "axes.edgecolor": LIGHT["line"],
     "axes.labelcolor": LIGHT["soft"],
@@ -65,8 +66,8 @@ class Panel:
     """One small plot.
 
     Attributes:
-        title: what it shows, one line.
-        draw: draws it on empty axes. An artist whose gid is `tip(text)` has that text as its tooltip on the page.
+        title: one line.
+        draw: draws the plot on empty axes. An artist whose gid is `tooltip(text)` gets that text as its tooltip.
         height: in inches.
     """
 
@@ -77,13 +78,12 @@ class Panel:
 
 @dataclass(frozen=True)
 class Plots:
-    """Panels that belong together: figures side by side on the page, one file under `plots/`.
+    """Panels that belong together: side by side on the page, in one file under `plots/`.
 
     Attributes:
-        name: the file's stem.
-        title: the file's heading.
-        panels: in order.
-        methods: the legend.
+        name: stem of the file's name.
+        title: heading in the file.
+        methods: entries of the legend.
     """
 
     name: str
@@ -93,20 +93,20 @@ class Plots:
 
 
 def stem(text: str) -> str:
-    """The text as the stem of a file's name."""
+    """Return the text as the stem of a file's name."""
     return slug(re.sub(r"[,\s]+", "-", text))
 
 
-def tip(text: str) -> str:
-    """The gid that gives an artist a tooltip."""
-    return TIP + text
+def tooltip(text: str) -> str:
+    """Return the gid that gives an artist a tooltip on the page."""
+    return TOOLTIP + text
 
 
 def inline(panel: Panel, salt: str) -> Markup:
-    """The panel as an <svg> for the page: no fixed size or font, its colours the page's variables.
+    """Render the panel as an <svg> without a fixed size or font, in the CSS variables of the page's colours.
 
     Args:
-        salt: tells the panel's ids from those of others on the page.
+        salt: makes the ids in the SVG differ from those of other panels on the page.
     """
     with _style({"svg.fonttype": "none", "svg.hashsalt": salt}):
         figure = Figure(figsize=(SIZE[0], panel.height), layout="constrained")
@@ -115,20 +115,20 @@ def inline(panel: Panel, salt: str) -> Markup:
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<defs>\s*</defs>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"<[^>]*>", _for_page, svg[svg.index("<svg") :])
+    svg = re.sub(r"<[^>]*>", _tag_for_page, svg[svg.index("<svg") :])
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(panel.title)}" ', 1)
     return Markup(re.sub(r"\s*\n\s*", "\n", svg))
 
 
-def _for_page(tag: re.Match[str]) -> str:
-    """A tag of matplotlib's SVG (no text of ours stands in one, but for the gids) as the page has it."""
+def _tag_for_page(tag: re.Match[str]) -> str:
+    """Rewrite a tag of matplotlib's SVG for the page. The only text of ours inside a tag is a gid."""
     text = tag[0]
     if text.startswith("<svg"):
         return re.sub(r' (?:width|height|version|xmlns)="[^"]*"', "", text)
     if gid := re.match(r"""<g id=(["'])(.*)\1""", text, re.DOTALL):
-        said = gid[2].removeprefix(TIP)
+        label = gid[2].removeprefix(TOOLTIP)
         end = "/>" if text.endswith("/>") else ">"
-        return f"<g><title>{said}</title>" if said != gid[2] else f"<g{end}"
+        return f"<g><title>{label}</title>" if label != gid[2] else f"<g{end}"
     text = re.sub(r"font: (?:[\w-]+ )*?([\d.]+)px [^;\"]*", r"font-size: \1px", text)
     text = re.sub(r" ?font-family: [^;\"]*;?", "", text)
     text = re.sub(r"#[0-9a-f]{6}\b", lambda colour: _VARIABLES.get(colour[0], colour[0]), text)
@@ -136,17 +136,17 @@ def _for_page(tag: re.Match[str]) -> str:
 
 
 def save(plots: Plots, folder: Path) -> None:
-    """Writes `folder/NAME.png` and `NAME.svg`, each whole or not at all."""
-    across = min(ACROSS, len(plots.panels))
-    down = math.ceil(len(plots.panels) / across)
-    rows = [plots.panels[i : i + across] for i in range(0, len(plots.panels), across)]
+    """Write `folder/NAME.png` and `folder/NAME.svg` atomically."""
+    per_row = min(PANELS_PER_ROW, len(plots.panels))
+    down = math.ceil(len(plots.panels) / per_row)
+    rows = [plots.panels[i : i + per_row] for i in range(0, len(plots.panels), per_row)]
     with _style({"svg.hashsalt": plots.name}):
-        legend_rows = math.ceil(len(plots.methods) / _columns(plots.methods, across))
+        legend_rows = math.ceil(len(plots.methods) / _columns(plots.methods, per_row))
         heights = [max(panel.height for panel in row) for row in rows]
-        size = SIZE[0] * across, sum(heights) + 0.3 * down + 0.4 + 0.2 * legend_rows
+        size = SIZE[0] * per_row, sum(heights) + 0.3 * down + 0.4 + 0.2 * legend_rows
         figure = Figure(figsize=size, layout="constrained")
         figure.suptitle(plots.title, x=0.01, ha="left", fontsize=11)
-        grid = figure.subplots(down, across, squeeze=False, height_ratios=heights)
+        grid = figure.subplots(down, per_row, squeeze=False, height_ratios=heights)
         for axes, panel in zip(grid.flat, plots.panels, strict=False):
             panel.draw(axes)
             axes.set_title(panel.title)
@@ -157,7 +157,7 @@ def save(plots: Plots, folder: Path) -> None:
                 Line2D([], [], color=mark.hex, marker=mark.marker, label=method)
                 for method, mark in plots.methods.items()
             ]
-            figure.legend(handles=handles, loc="outside lower left", ncols=_columns(plots.methods, across))
+            figure.legend(handles=handles, loc="outside lower left", ncols=_columns(plots.methods, per_row))
         folder.mkdir(parents=True, exist_ok=True)
         for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
             buffer = io.BytesIO()
@@ -165,15 +165,15 @@ def save(plots: Plots, folder: Path) -> None:
             write_atomically(folder / f"{plots.name}.{kind}", buffer.getvalue())
 
 
-def _columns(methods: Mapping[str, Mark], across: int) -> int:
-    """Of the legend: as many as fit the figure's width."""
+def _columns(methods: Mapping[str, Mark], per_row: int) -> int:
+    """Return how many columns of the legend fit the figure's width, at 5.2 points per character."""
     longest = max(map(len, methods), default=0)
-    return max(1, int(SIZE[0] * across * 72 / (5.2 * longest + 40)))
+    return max(1, int(SIZE[0] * per_row * 72 / (5.2 * longest + 40)))
 
 
 @contextmanager
 def _style(more: Mapping[str, str]) -> Iterator[None]:
-    """Matplotlib's settings, for as long as it takes. A name in a script that its font lacks is drawn as boxes."""
+    """Apply our matplotlib settings. Characters that the font lacks are drawn as boxes, without a warning."""
     settings: dict[Any, Any] = {**_RC, **more}
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")

@@ -1,4 +1,4 @@
-"""What the GOPro paper prints (arXiv 2308.11605), to be shown beside what was measured in the same setting."""
+"""Figures of the GOPro paper (arXiv 2308.11605), to be shown beside ours in the same setting."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from importlib.resources import files
 from gopro.benchmark.report.table import AVERAGE
 
 BACKBONE, SHOTS = "ViT-B-16:openai", 16
-"""The one setting of all published figures."""
+"""The setting of all published figures."""
 
 SOURCE = "imagenet"
-"""What the published models of the transfer protocols were trained on."""
+"""Data set that the paper trains on in the transfer protocols."""
 
 METHODS: dict[str, tuple[str, ...]] = {
     "CLIP": ("zeroshot",),
@@ -24,37 +24,37 @@ METHODS: dict[str, tuple[str, ...]] = {
     "StyLIP": ("stylip",),
     "GOPro": ("gopro", "gopro-release"),
 }
-"""The paper's names, and what the methods are called here. One with settings, `gopro[con=0]`, is none of them."""
+"""The paper's name of each method and our names for it; a method with settings, `gopro[con=0]`, has none."""
 
-UNLEARNED = "CLIP"
-"""The published method that learns from no images, so that its figures hold for any number of shots."""
+UNTRAINED = "CLIP"
+"""The published method that learns from no images, so its figures hold for any number of shots."""
 
 FAULTY = {
-    ("oxford_flowers", "New", "CoCoOp"): "oxford_flowers, CoCoOp: the published New of 71.15 does not fit its own row; "
-    "its HM and the average over data sets fit 71.75",
+    ("oxford_flowers", "New", "CoCoOp"): "oxford_flowers, CoCoOp: the published New of 71.15 contradicts its own row; "
+    "its HM and the average over data sets imply 71.75",
 }
-"""What to say where a printed figure, by block, column and published name, cannot be right."""
+"""Note on each printed figure that cannot be right, by block, column and published name."""
 
 Figures = dict[tuple[str, str], dict[str, float]]
-"""Percent by block and column of a table (the block of a transfer protocol is its source), and by published name."""
+"""Accuracy in percent by (block, column) of a table, then by published name; in transfer, a block is a source."""
 
 
-def published(protocol: str, backbone: str, shots: int, over: Collection[str]) -> Figures:
-    """The published figures of a protocol that hold in a setting.
+def published(protocol: str, backbone: str, shots: int, averaged: Collection[str]) -> Figures:
+    """Return the published figures of a protocol that are comparable with a setting.
 
     Args:
-        over: the data sets that the table's averages are over; published averages over others are left out.
+        averaged: data sets in the table's averages; a published average over others is left out.
     """
     if backbone != BACKBONE:
         return {}
     figures = _read(protocol)
-    averaged = {block if protocol == "base-to-new" else column for block, column in figures} - {AVERAGE}
+    published_average = {block if protocol == "base-to-new" else column for block, column in figures} - {AVERAGE}
     if protocol != "base-to-new":
-        averaged.discard(SOURCE)
+        published_average.discard(SOURCE)
     return {
-        key: {name: figure for name, figure in named.items() if shots == SHOTS or name == UNLEARNED}
+        key: {name: figure for name, figure in named.items() if shots == SHOTS or name == UNTRAINED}
         for key, named in figures.items()
-        if AVERAGE not in key or set(over) == averaged
+        if AVERAGE not in key or set(averaged) == published_average
     }
 
 

@@ -1,10 +1,10 @@
-"""What a table says in one sentence: who is best, by how much, and whether the seeds bear it out."""
+"""The result of a table in one sentence: the best method, its lead, and how far seeds support it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from gopro.benchmark.report.mean_std import MeanStd
 from gopro.benchmark.report.palette import is_zeroshot
@@ -13,68 +13,87 @@ from gopro.benchmark.report.table import AVERAGE, Block, Table
 
 @dataclass(frozen=True)
 class Headline:
-    """The one column of a table that ranks the methods: the last, of the averages where there are any.
+    """A ranking of the methods by the last column of a table, in its block of averages if it has one.
 
     Attributes:
-        figure: what is ranked: `HM, average of 11 data sets`.
-        methods: what was run, best first.
+        measure: what is ranked: `harmonic mean`, `accuracy with 16 shots`.
+        place: the data set, or `average over 11 data sets`.
+        methods: methods that were run, best first.
+        halves: accuracy on the base and new classes of each method, in base-to-new.
     """
 
-    figure: str
+    measure: str
+    place: str
     methods: Sequence[tuple[str, MeanStd]]
+    halves: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """Title of a column that holds these figures."""
+        return f"{self.measure[0].upper()}{self.measure[1:]}, {self.place}"
 
     def sentence(self) -> str:
-        """Best, second, zero-shot CLIP, and how far the seeds carry it. Method names stand between backticks."""
+        """Name the best method, its lead over the second and over zero-shot CLIP; method names are in backticks."""
         (best, top), *others = self.methods
         if not others:
-            return f"{self.figure}: `{best}` {top}; nothing else was run to compare it with."
+            return f"`{best}` has {self._figure(best, top)} on {self.place}. It is the only method that was run."
         (second, next_best), *rest = others
         lead = top.mean - next_best.mean
-        if round(top.mean, 2) == round(next_best.mean, 2):
-            text = f"{self.figure}: `{best}` and `{second}` are level at {top} and {next_best}"
+        if f"{top.mean:.1f}" == f"{next_best.mean:.1f}":
+            text = f"`{best}` and `{second}` are level on {self.place}, at {self._figure(best, top)}."
         else:
-            text = f"{self.figure}: `{best}` is best with {top}, {lead:.2f} above `{second}` ({next_best})"
-        text += _trust(lead, top, next_best)
-        unsaid = [] if is_zeroshot(best) or is_zeroshot(second) else [pair for pair in rest if is_zeroshot(pair[0])]
-        if unsaid:
-            _, mean_std = min(unsaid, key=lambda pair: pair[0] != "zeroshot")  # an ensemble only where that was not run
-            text += f" Zero-shot CLIP has {mean_std}, {top.mean - mean_std.mean:.2f} less."
+            figure = self._figure(best, top)
+            text = f"`{best}` is best on {self.place}: {figure}, {lead:.1f} points above `{second}`."
+        text += _caveat(lead, top, next_best)
+        zeroshot = [] if is_zeroshot(best) or is_zeroshot(second) else [pair for pair in rest if is_zeroshot(pair[0])]
+        if zeroshot:
+            _, figure = min(zeroshot, key=lambda pair: pair[0] != "zeroshot")  # an ensemble only if it is all there is
+            text += f" Zero-shot CLIP has {figure.mean:.1f} %, {top.mean - figure.mean:.1f} points less."
         if is_zeroshot(best):
-            text += " Nothing that learned does better than zero-shot CLIP here."
+            text += " No trained method is better than zero-shot CLIP here."
         return text
+
+    def _figure(self, method: str, figure: MeanStd) -> str:
+        halves = "(base {:.1f}, new {:.1f})".format(*self.halves[method]) if method in self.halves else ""
+        return f"{figure.mean:.1f} % {self.measure} {halves}".rstrip()
 
 
 def headlines(table: Table) -> list[Headline]:
-    """One a table; where its blocks are not averaged, one a block. Methods without a figure are not ranked."""
+    """Rank the methods that have a figure once per table, or once per block if it has no averages."""
     averages = [block for block in table.blocks if block.title == AVERAGE]
-    found = []
+    ranked = []
     for block in averages or table.blocks:
-        ranked = [(line.label, line.cells[-1].measured) for line in block.lines if not line.published]
-        ranked = sorted(
-            ((method, mean_std) for method, mean_std in ranked if mean_std.count), key=lambda pair: -pair[1].mean
-        )
-        if ranked:
-            found.append(Headline(_figure(table, block), ranked))
-    return found
+        lines = [line for line in block.lines if not line.published and line.cells[-1].measured.count]
+        lines.sort(key=lambda line: -line.cells[-1].measured.mean)
+        if lines:
+            methods = [(line.label, line.cells[-1].measured) for line in lines]
+            halves = {}
+            if table.protocol == "base-to-new":
+                halves = {line.label: (line.cells[0].measured.mean, line.cells[1].measured.mean) for line in lines}
+            ranked.append(Headline(_measure(table), _place(table, block), methods, halves))
+    return ranked
 
 
-def _figure(table: Table, block: Block) -> str:
+def _measure(table: Table) -> str:
     column = table.columns[-1]
-    if column == AVERAGE:
-        source = f" of {block.title}" if block.title else ""
-        return f"Average of the targets{source}"
-    name = "Accuracy" if table.protocol == "few-shot" else column
     if table.protocol == "few-shot" and column != "0":
-        name = f"Accuracy with {column} {'shot' if column == '1' else 'shots'}"
+        return f"accuracy with {column} {'shot' if column == '1' else 'shots'}"
+    return "harmonic mean" if table.protocol == "base-to-new" else "accuracy"
+
+
+def _place(table: Table, block: Block) -> str:
     if block.title == AVERAGE:
-        return f"{name}, average of {len(table.blocks) - 1} data sets"
-    return f"{name}, {block.title}" if block.title else name
+        return f"average over {len(table.blocks) - 1} data sets"
+    if table.protocol in ("base-to-new", "few-shot"):
+        return block.title
+    column = table.columns[-1]
+    source = f", trained on {block.title}" if block.title else ""
+    return f"{'average over the targets' if column == AVERAGE else column}{source}"
 
 
-def _trust(lead: float, best: MeanStd, second: MeanStd) -> str:
+def _caveat(lead: float, best: MeanStd, second: MeanStd) -> str:
     if best.count < 2 and second.count < 2:
-        return ". One seed each: another may turn it round."
-    noise = math.hypot(best.std or 0, second.std or 0)
-    if lead < noise:
-        return ". That is within the mean_std over seeds: no clear winner."
-    return "."
+        return " This is one seed each; another may reverse the order."
+    if lead < math.hypot(best.std or 0, second.std or 0):
+        return " The difference is within the spread over seeds, so there is no clear winner."
+    return ""

@@ -1,4 +1,4 @@
-"""What every table of results consists of, whatever its protocol: blocks of lines of cells."""
+"""The data of a table of results, the same for every protocol: blocks of lines of cells."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from gopro.benchmark.report.mean_std import MeanStd
 
 AVERAGE = "average"
-"""The title of the block, or of the column, that is averaged over data sets."""
+"""Title of the block, or of the column, that is averaged over data sets."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One figure of one method.
+    """One accuracy of one method.
 
     Attributes:
-        measured: what was measured; its count is 0 where nothing was.
-        best: none of the methods that were run is better in this column of the block. What prints the same ties;
-            where only one method was run nothing is best.
-        published: what the paper prints for this method in the same setting, in percent; None where it prints nothing.
+        measured: over seeds; its count is 0 if the method has no result here.
+        best: the method is the best of those run in this column of the block. Methods that print the same are all best;
+            if only one method was run, none is.
+        published: the paper's figure for this method in the same setting, in percent, if it has one.
     """
 
     measured: MeanStd
@@ -28,7 +28,7 @@ class Cell:
 
     @property
     def difference(self) -> float | None:
-        """Measured minus published, in percentage points; None where one of the two is missing."""
+        """Measured minus published, in percentage points; None if one of the two is missing."""
         return self.measured.mean - self.published if self.measured.count and self.published is not None else None
 
 
@@ -37,9 +37,9 @@ class Line:
     """One method in a block.
 
     Attributes:
-        label: the method as it was asked for (`gopro[con=0]`), or the paper's name for it (`StyLIP`) where published.
-        cells: one a column of the table.
-        published: the method was not run: the cells' `published` are to be shown, their `measured` is empty.
+        label: the method's name with its settings (`gopro[con=0]`), or the paper's name for it (`StyLIP`).
+        cells: one per column of the table.
+        published: the method was not run, so only `published` of its cells is filled.
     """
 
     label: str
@@ -52,7 +52,7 @@ class Block:
     """Lines that are compared with one another.
 
     Attributes:
-        title: a data set, `AVERAGE`, or "" where the table has but one block.
+        title: a data set, `AVERAGE`, or "" if the table has a single block.
         lines: methods that were run, those that learn from no images first, then published ones.
     """
 
@@ -62,11 +62,11 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What a method reached minus what another did, in percentage points.
+    """The average of one method minus that of another, in percentage points.
 
     Attributes:
-        interval: its two ends; None where one seed allows of none.
-        datasets: how many it is an average over.
+        interval: its lower and upper end; None with one seed.
+        datasets: number of data sets in the average.
     """
 
     mean: float
@@ -74,21 +74,21 @@ class Difference:
     datasets: int
 
     @property
-    def clear(self) -> bool:
-        """Whether the interval, as it is printed, does not contain 0."""
+    def excludes_zero(self) -> bool:
+        """True if the interval, as printed with two decimals, does not contain 0."""
         return self.interval is not None and (round(self.interval[0], 2) > 0 or round(self.interval[1], 2) < 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Differences:
-    """What a table averages, of each method minus that of one method.
+    """The averages of each method in a table minus those of one reference method.
 
     Attributes:
-        against: that one method.
+        against: the reference method.
         lead: how to read the figures.
-        columns: titles of the columns.
-        lines: by method, one a column; None where the two methods have nothing in common.
-        notes: one sentence each: how the intervals were made, what was left out and why.
+        columns: column titles.
+        lines: by method, one difference per column; None if the two methods have no result in common.
+        notes: how the intervals were computed, and what was left out and why.
     """
 
     against: str
@@ -99,23 +99,23 @@ class Differences:
 
     @property
     def title(self) -> str:
-        """For people."""
+        """Heading of the table."""
         return f"Difference to {self.against}"
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """What one protocol showed in one setting.
+    """Results of one protocol in one setting.
 
     Attributes:
-        protocol: as in the results' rows: `base-to-new`, ...
-        title: the protocol's name for people: `Base to new`.
+        protocol: as in results.jsonl: `base-to-new`, ...
+        title: the protocol's name in prose: `Base to new`.
         setting: what all figures have in common: `ViT-B-16:openai, 16 shots`.
-        lead: a sentence or two on what was trained on and tested on, and how to read the figures.
+        lead: a sentence or two on the training and test data and how to read the figures.
         columns: titles of the columns of figures.
-        blocks: in order of first appearance; that of the `AVERAGE`, if there is one, is last.
-        notes: one sentence each: what was left out and why, what is peculiar about a published figure.
-        differences: of its averages to those of one method, where one was chosen and run.
+        blocks: in order of first appearance; the `AVERAGE`, if there is one, is last.
+        notes: what was left out and why, and errors in published figures.
+        differences: of its averages to those of a reference method, if one was chosen and run.
     """
 
     protocol: str
@@ -129,10 +129,9 @@ class Table:
 
     @property
     def heads(self) -> tuple[str, ...]:
-        """Titles of the columns in front of the figures: that of the blocks' titles, where they have any, and `Method`.
+        """Titles of the columns before the figures: `Method`, after `Data` or `Source` if the blocks have titles.
 
-        A block stands for a data set, or for the source that was trained on in `cross-dataset` and
-        `domain-generalization`.
+        A block is a data set; in `cross-dataset` and `domain-generalization` it is the source that was trained on.
         """
         if not any(block.title for block in self.blocks):
             return ("Method",)

@@ -1,4 +1,4 @@
-"""From figures by block and method to a table: what is best, what is published, how to read it."""
+"""Builds a table from the figures of each block and method: marks the best, adds published figures, explains both."""
 
 from __future__ import annotations
 
@@ -7,38 +7,38 @@ from dataclasses import dataclass, field
 
 from gopro.benchmark.report.mean_std import MeanStd
 from gopro.benchmark.report.published import FAULTY, METHODS, Figures
-from gopro.benchmark.report.rows import PROTOCOLS
+from gopro.benchmark.report.rows import PROTOCOL_TITLES
 from gopro.benchmark.report.table import Block, Cell, Line, Table
 
-_NOTHING = MeanStd.of([])
+_NO_RESULT = MeanStd.of([])
 
 
 @dataclass
 class TableBuilder:
-    """A table in the making.
+    """A table under construction.
 
     Attributes:
-        methods: those that were run, in the order of their lines.
+        methods: the methods that were run, in the order of their lines.
         columns: titles of the columns of figures.
-        figures: by block and method, one mean_std a column. A transfer protocol's block is its source.
-        printed: the published figures of the setting.
+        published: the published figures of the setting.
+        figures: by block and method, one figure per column. In a transfer protocol a block is a source.
         notes: what was left out, and why.
     """
 
     methods: Sequence[str]
     columns: Sequence[str]
-    printed: Figures
+    published: Figures
     figures: dict[str, dict[str, tuple[MeanStd, ...]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def table(self, protocol: str, setting: str, lead: str, titles: Mapping[str, str] | None = None) -> Table:
-        """The table; `titles` are those of the blocks where they are not the blocks themselves."""
+    def build(self, protocol: str, setting: str, lead: str, titles: Mapping[str, str] | None = None) -> Table:
+        """Return the table; `titles` replaces the titles of blocks."""
         blocks = tuple(Block((titles or {}).get(block, block), self._lines(block)) for block in self.figures)
         cells = [cell for block in blocks for line in block.lines for cell in line.cells]
-        faulty = (text for (block, column, name), text in FAULTY.items() if name in self._printed(block, column))
+        faulty = (note for (block, column, name), note in FAULTY.items() if name in self._published(block, column))
         return Table(
             protocol=protocol,
-            title=PROTOCOLS[protocol],
+            title=PROTOCOL_TITLES[protocol],
             setting=setting,
             lead=f"{lead} {_how_to_read(cells)}",
             columns=tuple(self.columns),
@@ -47,40 +47,40 @@ class TableBuilder:
         )
 
     def _lines(self, block: str) -> tuple[Line, ...]:
-        return (*self._measured(block), *self._published(block))
+        return (*self._measured_lines(block), *self._published_lines(block))
 
-    def _measured(self, block: str) -> Iterable[Line]:
+    def _measured_lines(self, block: str) -> Iterable[Line]:
         figures = self.figures[block]
-        winners = [_best(column) for column in zip(*figures.values(), strict=True)]
+        best = [_best(column) for column in zip(*figures.values(), strict=True)]
         for method in self.methods:
             if method not in figures:
                 continue
             name = next((name for name, methods in METHODS.items() if method in methods), "")
             cells = (
-                Cell(mean_std, _shown(mean_std) == winner, self._printed(block, column).get(name))
-                for mean_std, winner, column in zip(figures[method], winners, self.columns, strict=True)
+                Cell(figure, _printed(figure) == best_here, self._published(block, column).get(name))
+                for figure, best_here, column in zip(figures[method], best, self.columns, strict=True)
             )
             yield Line(method, tuple(cells))
 
-    def _published(self, block: str) -> Iterable[Line]:
+    def _published_lines(self, block: str) -> Iterable[Line]:
         for name, methods in METHODS.items():
-            theirs = [self._printed(block, column).get(name) for column in self.columns]
-            if set(methods).isdisjoint(self.methods) and any(figure is not None for figure in theirs):
-                yield Line(name, tuple(Cell(_NOTHING, published=figure) for figure in theirs), published=True)
+            figures = [self._published(block, column).get(name) for column in self.columns]
+            if set(methods).isdisjoint(self.methods) and any(figure is not None for figure in figures):
+                yield Line(name, tuple(Cell(_NO_RESULT, published=figure) for figure in figures), published=True)
 
-    def _printed(self, block: str, column: str) -> Mapping[str, float]:
-        return self.printed.get((block, column), {}) if block in self.figures and column in self.columns else {}
+    def _published(self, block: str, column: str) -> Mapping[str, float]:
+        return self.published.get((block, column), {}) if block in self.figures and column in self.columns else {}
 
 
-def _shown(mean_std: MeanStd) -> float | None:
-    """The mean as far as it is printed: what prints the same ties."""
-    return round(mean_std.mean, 2) if mean_std.count else None
+def _printed(figure: MeanStd) -> float | None:
+    """Return the mean as it is printed, so that methods that print the same tie."""
+    return round(figure.mean, 2) if figure.count else None
 
 
 def _best(column: Sequence[MeanStd]) -> float:
-    """The best mean of several; NaN, which equals nothing, where there is nothing to compare."""
-    means = [mean for mean_std in column if (mean := _shown(mean_std)) is not None]
-    return max(means) if len(means) > 1 else _NOTHING.mean
+    """Return the best of several printed means, or NaN, which equals nothing, for fewer than two."""
+    means = [mean for figure in column if (mean := _printed(figure)) is not None]
+    return max(means) if len(means) > 1 else _NO_RESULT.mean
 
 
 def _how_to_read(cells: Sequence[Cell]) -> str:
@@ -90,5 +90,5 @@ def _how_to_read(cells: Sequence[Cell]) -> str:
     if any(cell.published is not None for cell in cells):
         text += ". Published figures are those of the GOPro paper (arXiv 2308.11605)"
     if any(cell.difference is not None for cell in cells):
-        text += "; signed numbers are ours minus these"
+        text += "; signed numbers are ours minus the paper's"
     return f"{text}."

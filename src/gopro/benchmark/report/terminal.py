@@ -2,82 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from rich import box
 from rich.console import Group
-from rich.markup import escape
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from gopro.benchmark.report.cells import compared, figure, heading, is_wide, label, notes, one_line, pieces
-from gopro.benchmark.report.table import Cell, Difference, Differences, Line, Table
+from gopro.benchmark.report.grid import Grid, GridCell, breakable_parts, grids, named_rows
+from gopro.benchmark.report.table import Table
 
 
-def rich_table(table: Table) -> RichTable:
-    """The table for rich to print: best means bold, differences to published figures green or red, notes below.
+def rich_table(table: Table) -> Group:
+    """Render the table and its differences for rich to print, with leads and notes below.
 
-    Base to new fits 100 columns. What is wider, such as cross-dataset over eleven data sets, has deviation and
-    difference below the mean and its titles broken, and fits 120.
+    The best means are bold, differences to published figures green or red, and differences to one method bold if their
+    interval excludes 0. Base to new fits into 100 characters. A table that is too wide, such as cross-dataset over
+    eleven data sets, stacks the parts of its figures and titles and fits into 120.
     """
-    lines = [line for block in table.blocks for line in block.lines]
-    wide = is_wide(table.columns, ([one_line(line, cell) for cell in line.cells] for line in lines))
-    made = _empty(heading(table), table.heads, table.columns, (table.lead, *notes(table)), wide)
-    for block in table.blocks:
-        for line in block.lines:
-            title = [block.title if line is block.lines[0] else ""] if len(table.heads) > 1 else []
-            made.add_row(
-                *(escape(text) for text in (*title, label(line))),
-                *(_markup(line, cell, "\n" if wide else " ") for cell in line.cells),
-                style="dim" if line.published else None,
-                end_section=line is block.lines[-1],
-            )
-    return made
+    return Group(*(_rendered(grid) for grid in grids(table)))
 
 
-def rich_differences(differences: Differences) -> Group:
-    """The differences for rich to print, bold where an interval does not contain 0; notes below.
-
-    Three columns fit 80 characters. What is wider has each interval below its mean.
-    """
-    texts = [[" ".join(compared(cell)) for cell in line] for line in differences.lines.values()]
-    wide = is_wide(differences.columns, texts)
-    made = _empty(differences.title, ("Method",), differences.columns, (), wide)
-    for method, line in differences.lines.items():
-        made.add_row(escape(method), *(_difference(cell, "\n" if wide else " ") for cell in line))
-    # Not the caption, which would be as narrow as the table.
-    return Group(made, Text("\n".join((differences.lead, *differences.notes)), style="table.caption"), "")
-
-
-def _empty(title: str, heads: Sequence[str], columns: Sequence[str], said: Sequence[str], wide: bool) -> RichTable:
-    made = RichTable(
-        title=escape(title),
+def _rendered(grid: Grid) -> Group:
+    wide = grid.is_wide
+    table = RichTable(
+        title=Text(grid.subtitle or grid.title),
         title_style="bold",
         title_justify="left",
-        caption=escape("\n".join(said)) or None,
-        caption_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         collapse_padding=True,
         padding=(0, 0) if wide else (0, 1),
     )
-    for head in heads:
-        made.add_column(head, overflow="fold")
-    for column in columns:
-        made.add_column(escape("\n".join(pieces(column)) if wide else column), justify="right", no_wrap=True)
-    return made
+    for head in grid.heads:
+        table.add_column(head, overflow="fold")
+    for column in grid.columns:
+        title = "\n".join(breakable_parts(column)) if wide else column
+        table.add_column(Text(title), justify="right", no_wrap=True)
+    for block in grid.blocks:
+        for names, row in named_rows(block):
+            table.add_row(
+                *map(Text, names),
+                *(_figure(cell, "\n" if wide else " ") for cell in row.cells),
+                style="dim" if row.published else None,
+                end_section=row is block[-1],
+            )
+    # A caption of the table would be wrapped to the table's width.
+    return Group(table, Text("\n".join((grid.lead, *grid.notes)), style="table.caption"), "")
 
 
-def _markup(line: Line, cell: Cell, between: str) -> str:
-    mean, std, difference = figure(line, cell)
-    spread = f"{mean}{between}±{std}" if std and between == "\n" else f"{mean} ± {std}" if std else mean
-    text = f"[bold]{spread}[/bold]" if cell.best else spread
-    if not difference:
-        return text
-    colour = {"+": "green", "-": "red"}[difference[0]]
-    return f"{text}{between}([{colour}]{difference}[/{colour}])"
-
-
-def _difference(cell: Difference | None, between: str) -> str:
-    text = escape(between.join(filter(None, compared(cell))))
-    return f"[bold]{text}[/bold]" if cell and cell.clear else text
+def _figure(cell: GridCell, separator: str) -> Text:
+    text = Text(separator.join(filter(None, (cell.value, cell.detail))), style="bold" if cell.bold else "")
+    if cell.change:
+        colour = {"+": "green", "−": "red"}.get(cell.change[0], "")
+        text = Text.assemble(text, separator, "(", (cell.change, colour), ")")
+    return text

@@ -1,4 +1,4 @@
-"""Learning curves: each loss term, and accuracy on validation images, over the steps of training."""
+"""Training curves: each loss term, and accuracy on validation images, by training step."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from matplotlib.ticker import MaxNLocator
 
 from gopro.benchmark.report.experiment import Experiment
 from gopro.benchmark.report.palette import Mark
-from gopro.benchmark.report.plots import Panel, Plots, stem, tip
+from gopro.benchmark.report.plots import Panel, Plots, stem, tooltip
 from gopro.benchmark.report.rows import TRANSFER
 from gopro.runs.results import ResultRow
 
 POINTS = 40
-"""Of a curve; the steps between two are averaged."""
-TRAININGS = 3
-"""Shown; the others are counted."""
-NAMES = {
+"""Points per curve at most; each is the mean of neighbouring steps."""
+SHOWN_TRAININGS = 3
+TERM_TITLES = {
     "total": "Total loss",
     "ce": "Cross-entropy",
     "con": "Contrastive loss",
@@ -29,12 +28,12 @@ NAMES = {
 NOT_LOSSES = ("epoch", "step", "lr", "seconds")
 
 Curve = tuple[np.ndarray, np.ndarray, np.ndarray | None, int]
-"""Steps, mean and standard deviation over seeds (None with one), number of seeds."""
+"""Steps, mean and standard deviation over seeds (None for one seed), and number of seeds."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """What several methods were trained on alike: a data set, a part of its classes, a number of shots."""
+    """Training data that several methods share: data set, half of its classes and number of shots."""
 
     source: str
     classes: str
@@ -43,35 +42,38 @@ class Training:
 
     @property
     def title(self) -> str:
-        """In words."""
+        """Data set, classes, backbone and shots in prose."""
         part = "all classes" if self.classes == "all" else f"{self.classes} classes"
         return f"{self.source}, {part}, {self.backbone}, {self.shots} shots"
 
 
-def learning_plots(experiment: Experiment, marks: Mapping[str, Mark]) -> tuple[list[Plots], int]:
-    """Plots of the trainings that compare most methods, of these those with most shots, and how many more there are.
+def training_plots(experiment: Experiment, marks: Mapping[str, Mark]) -> tuple[list[Plots], int]:
+    """Plot the trainings that compare the most methods, of these the ones with the most shots.
 
-    One is shown for each part of classes and backbone before a second of its kind.
+    Each half of classes on each backbone gets its first plot before any gets a second.
+
+    Returns:
+        The plots, and the number of trainings that are not shown.
     """
     runs: dict[Training, dict[str, dict[str, None]]] = {}
     for row in experiment.rows:
         if row["shots"] and row.get("run"):
             runs.setdefault(_training(row), {}).setdefault(row["method"], {})[row["run"]] = None
     order = sorted(runs, key=lambda training: (-len(runs[training]), -training.shots))
-    seen: dict[tuple[str, str], int] = {}
+    counts: dict[tuple[str, str], int] = {}
     turns = {}
     for training in order:
         kind = training.classes, training.backbone
-        turns[training] = seen[kind] = seen.get(kind, -1) + 1
-    found, tried = [], 0
+        turns[training] = counts[kind] = counts.get(kind, -1) + 1
+    shown, tried = [], 0
     for training in sorted(order, key=turns.__getitem__):
-        if len(found) == TRAININGS:
+        if len(shown) == SHOWN_TRAININGS:
             break
         tried += 1
         curves = {method: _curves(experiment, list(names)) for method, names in runs[training].items()}
         if plots := _plots(training, {method: own for method, own in curves.items() if own}, marks):
-            found.append(plots)
-    return found, len(order) - tried
+            shown.append(plots)
+    return shown, len(order) - tried
 
 
 def _training(row: ResultRow) -> Training:
@@ -81,17 +83,19 @@ def _training(row: ResultRow) -> Training:
 
 
 def _curves(experiment: Experiment, runs: Sequence[str]) -> dict[str, Curve]:
-    """Each column of the logs, over the seeds that took the same number of steps as the first."""
+    """Return the curve of each column of the logs, over the seeds with as many steps as the first."""
     logs: list[list[dict[str, float]]] = []
     first = ""
     for run in runs:
         log = experiment.log(run)
         if log and logs and len(log) != len(logs[0]):
-            experiment.notes.append(f"{run} took other steps than {first}: it is left out of the learning curves.")
+            experiment.notes.append(
+                f"{run} has another number of steps than {first}, so it is left out of the training curves."
+            )
         elif log:
             first = first or run
             logs.append(log)
-    found: dict[str, Curve] = {}
+    curves: dict[str, Curve] = {}
     for name in logs[0][0] | logs[0][-1] if logs else ():
         if name in NOT_LOSSES:
             continue
@@ -100,21 +104,21 @@ def _curves(experiment: Experiment, runs: Sequence[str]) -> dict[str, Curve]:
         each = np.array(values)  # [seeds, steps, (step, value)]
         parts = np.array_split(each, min(POINTS, each.shape[1]), axis=1)
         points = np.stack([part.mean(axis=1) for part in parts], axis=1)
-        spread = points[:, :, 1].std(axis=0, ddof=1) if len(values) > 1 else None
-        found[name] = points[0, :, 0], points[:, :, 1].mean(axis=0), spread, len(values)
-    return found
+        std = points[:, :, 1].std(axis=0, ddof=1) if len(values) > 1 else None
+        curves[name] = points[0, :, 0], points[:, :, 1].mean(axis=0), std, len(values)
+    return curves
 
 
 def _plots(training: Training, curves: Mapping[str, Mapping[str, Curve]], marks: Mapping[str, Mark]) -> Plots | None:
     if not curves:
         return None
     names = dict.fromkeys(name for own in curves.values() for name in own)
-    terms = sorted(names, key=lambda name: list(NAMES).index(name) if name in NAMES else 3.5)
+    terms = sorted(names, key=lambda name: list(TERM_TITLES).index(name) if name in TERM_TITLES else 3.5)
     if all("total" not in own or len(own.keys() - {"val"}) == 2 for own in curves.values()):
-        terms.remove("total")  # each method has one term alone, which is the total
-    panels = [Panel(NAMES.get(name, name), _lines(name, curves, marks)) for name in terms]
+        terms.remove("total")  # each method has a single term, which is the total
+    panels = [Panel(TERM_TITLES.get(name, name), _lines(name, curves, marks)) for name in terms]
     methods = {method: mark for method, mark in marks.items() if method in curves}
-    return Plots(stem(f"learning-{training.title}"), f"Learning curves. {training.title}", panels, methods)
+    return Plots(stem(f"training-{training.title}"), f"Training curves. {training.title}", panels, methods)
 
 
 def _lines(name: str, curves: Mapping[str, Mapping[str, Curve]], marks: Mapping[str, Mark]) -> Callable[[Axes], None]:
@@ -122,13 +126,13 @@ def _lines(name: str, curves: Mapping[str, Mapping[str, Curve]], marks: Mapping[
         for method, own in curves.items():
             if name not in own:
                 continue
-            steps, mean, spread, seeds = own[name]
+            steps, mean, std, seeds = own[name]
             colour = marks[method].hex
-            if spread is not None:
-                axes.fill_between(steps, mean - spread, mean + spread, color=colour, alpha=0.18, linewidth=0)
+            if std is not None:
+                axes.fill_between(steps, mean - std, mean + std, color=colour, alpha=0.18, linewidth=0)
             [line] = axes.plot(steps, mean, color=colour, marker=marks[method].marker, markevery=[-1])
             over = f", mean over {seeds} seeds" if seeds > 1 else ""
-            line.set_gid(tip(f"{method}: {mean[0]:.4g} → {mean[-1]:.4g}{over}"))
+            line.set_gid(tooltip(f"{method}: {mean[0]:.4g} → {mean[-1]:.4g}{over}"))
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel("step")

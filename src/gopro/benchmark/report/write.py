@@ -1,4 +1,4 @@
-"""The tables as files beside the results that they are made of."""
+"""Tables as files beside the results."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from gopro.files import write_atomically
 
 
 def write_tables(folder: Path, rows: Iterable[Mapping[str, Any]], against: str | None = None) -> tuple[Path, Path]:
-    """Writes `tables.md` and `tables.tex` into the folder, which is made where it is absent; each appears whole.
+    """Write `tables.md` and `tables.tex` atomically into the folder, which is created if missing.
 
     Args:
         rows: objects of results.jsonl.
-        against: the method that the others are compared with.
+        against: the method to compare the others with.
 
-    Returns: the two paths.
+    Returns:
+        The two paths.
 
     Raises:
-        InputError: a faulty row (see `tables`), or a file that cannot be written.
+        InputError: a row is faulty (see `tables`), or a file cannot be written.
     """
-    made = tables(rows, against)
+    built = tables(rows, against)
     paths = folder / "tables.md", folder / "tables.tex"
     folder.mkdir(parents=True, exist_ok=True)
-    for path, content in zip(paths, (markdown(made), latex(made)), strict=True):
+    for path, content in zip(paths, (markdown(built), latex(built)), strict=True):
         write_atomically(path, content.encode())
     return paths
