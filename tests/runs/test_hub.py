@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 import gopro
 from gopro import cli
 from gopro.errors import InputError
-from gopro.inference.export.export import export_run
+from gopro.inference.export import ExportSettings, export_run
 from gopro.inference.serve.samples import sample_images
 from gopro.inference.taylor_head_file import build_head, head_path, load_head
 from gopro.runs.config import TrainConfig
@@ -367,7 +367,7 @@ def test_what_a_strangers_config_names_is_not_followed(
         assert there.hub == "bob/trap" and there.config.root is None
         for ask in (there.dataset, lambda there=there: build_head(there, ["a", "b"])):
             assert "comes from the Hub" in refusal(ask)
-        assert "comes from the Hub" in refusal(export_run, "bob/trap", output=tmp_path / "x.onnx")
+        assert "comes from the Hub" in refusal(export_run, "bob/trap", None, ExportSettings(output=tmp_path / "x.onnx"))
         with pytest.raises(SystemExit):
             cli.main(["eval", "bob/trap"])
         assert "comes from the Hub" in capsys.readouterr().err

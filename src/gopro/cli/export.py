@@ -37,34 +37,30 @@ def export_command(
     images:
         Folder of images to compare the file with torch on. Default: up to 500 test images of the run's data set.
     """
-    from gopro.inference.export.export import export_run
+    from gopro.inference.export import ExportSettings, export_run
     from gopro.inference.export.formats import FORMATS
     from gopro.inference.taylor_head import Agreement
 
     names = class_names(classes, classes_file)
+    settings = ExportSettings(format=format, head=head, preprocess=preprocess, output=output, images=images)
     with bar("images compared", None) as advance:
-        done = export_run(
-            run,
-            names,
-            format=format,
-            head=head,
-            inside=preprocess == "inside",
-            output=output,
-            images=images,
-            on_progress=advance,
-        )
-    about = done.about["head"]
-    kind = "exact head" if about["kind"] == "exact" else f"first-order head with {about['terms']} terms"
-    file_ms, torch_ms = done.milliseconds
+        model = export_run(run, names, settings, advance)
+    metadata, comparison = model.metadata, model.comparison
+    exported_head = metadata["head"]
+    exact = exported_head["kind"] == "exact"
+    kind = "exact head" if exact else f"first-order head with {exported_head['terms']} terms"
     out.print_line(
-        f"Exported {done.about['method']} for {len(done.about['classnames'])} classes to {done.path} "
-        f"({kind}, {done.size / 2**20:.1f} MiB)"
+        f"Exported {metadata['method']} for {len(metadata['classnames'])} classes to {model.path} "
+        f"({kind}, {model.size / 2**20:.1f} MiB)"
     )
-    if about["kind"] == "first-order":
-        agreement = Agreement(**about["agreement"])
+    if not exact:
+        agreement = Agreement(**exported_head["agreement"])
         out.print_line(f"First-order head on {agreement.images} images: {agreement_in_words(agreement)}.")
+    agreement = comparison.agreement
     out.print_line(
-        f"File compared with torch on {done.agreement.images} images ({done.about['check']['of']}): same top class for "
-        f"{done.agreement.top1:.2f} %, probabilities off by at most {done.agreement.max:.1e}."
+        f"File compared with torch on {agreement.images} images ({metadata['check']['of']}): same top class for "
+        f"{agreement.top1:.2f} %, probabilities off by at most {agreement.max:.1e}."
     )
-    out.print_line(f"{FORMATS[format].runtime} takes {file_ms:.2f} ms per image, torch {torch_ms:.2f} ms.")
+    out.print_line(
+        f"{FORMATS[format].runtime} takes {comparison.file_ms:.2f} ms per image, torch {comparison.torch_ms:.2f} ms."
+    )

@@ -1,4 +1,4 @@
-"""The kinds of file there are: ONNX, and torch's own."""
+"""File formats: ONNX, and that of `torch.export`."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from gopro.errors import InputError
 
 FormatName = Literal["onnx", "torch"]
 Runner = Callable[[Tensor], Tensor]
-"""Images to probabilities."""
+"""A function from images to probabilities."""
 
 KEY = "gopro"
-"""What the JSON on a file goes by: a key of ONNX's `metadata_props`; with .json behind it an extra file of torch's."""
+"""Name of the metadata: a key of ONNX's `metadata_props`, or `gopro.json` among the extra files of torch's format."""
 
-MOST_BYTES = 2**31 - 1
-"""Protocol buffers, of which an ONNX file is made, hold no more."""
+MAX_ONNX_BYTES = 2**31 - 1
+"""Size limit of protocol buffers, the encoding of ONNX files."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of file.
+    """A file format.
 
     Attributes:
-        suffix: of the file's name.
-        runtime: what runs it, for people.
-        packages: modules that it needs, of the extra `export`.
-        convert: a traced graph as what such a file holds.
-        pack: that and a JSON text as the file's bytes.
-        open: the file's bytes as something that runs.
+        suffix: of the file name.
+        runtime: name of the software that runs it, for messages.
+        packages: modules that it needs, from the extra `export`.
+        convert: turns a traced graph into a model.
+        pack: turns a model and its metadata, as JSON, into the content of a file.
+        open: turns the content of a file into a function.
     """
 
     suffix: str
@@ -49,7 +49,7 @@ class Format:
     open: Callable[[bytes], Runner]
 
     def check_packages(self) -> None:
-        """Raises InputError where a package is missing."""
+        """Raise InputError if a package is missing."""
         missing = [name for name in self.packages if find_spec(name) is None]
         if missing:
             raise InputError(f"this format needs {', '.join(missing)}: pip install '.[export]'")
@@ -57,8 +57,8 @@ class Format:
 
 def _to_onnx(program: ExportedProgram) -> Any:
     size = sum(tensor.nbytes for tensor in program.state_dict.values())
-    if size > MOST_BYTES:
-        raise InputError(f"the weights take {size / 2**30:.1f} GiB, an ONNX file holds 2: use --format torch")
+    if size > MAX_ONNX_BYTES:
+        raise InputError(f"the weights take {size / 2**30:.1f} GiB, an ONNX file holds 2 at most: use --format torch")
     with _quiet():
         converted = torch.onnx.export(
             program,
@@ -71,23 +71,23 @@ def _to_onnx(program: ExportedProgram) -> Any:
     return converted
 
 
-def _pack_onnx(converted: Any, about: str) -> bytes:
-    converted.model.metadata_props[KEY] = about
+def _pack_onnx(converted: Any, metadata: str) -> bytes:
+    converted.model.metadata_props[KEY] = metadata
     return converted.model_proto.SerializeToString()
 
 
 def _open_onnx(content: bytes) -> Runner:
     import onnxruntime
 
-    onnxruntime.disable_telemetry_events()  # it would keep a record of its use
+    onnxruntime.disable_telemetry_events()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
 
-def _pack_torch(program: ExportedProgram, about: str) -> bytes:
+def _pack_torch(program: ExportedProgram, metadata: str) -> bytes:
     file = io.BytesIO()
     with _quiet():
-        torch.export.save(program, file, extra_files={f"{KEY}.json": about})
+        torch.export.save(program, file, extra_files={f"{KEY}.json": metadata})
     return file.getvalue()
 
 
@@ -97,7 +97,7 @@ def _open_torch(content: bytes) -> Runner:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps the remarks that torch makes on its own parts from people."""
+    """Silence torch's log messages and warnings about its own internals."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
