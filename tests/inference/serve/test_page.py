@@ -106,9 +106,9 @@ def names(page: Page) -> list[str]:
 
 
 def replace_names(page: Page, *lines: str) -> None:
-    page.get_by_role("button", name="Edit as a list").click()
+    page.get_by_role("button", name="Edit as text").click()
     page.get_by_role("textbox", name="Class names, one per line").fill("\n".join(lines))
-    page.get_by_role("button", name="Use these").click()
+    page.get_by_role("button", name="Use these names").click()
 
 
 def percent(value: float) -> str:
@@ -209,7 +209,7 @@ def test_probabilities_follow_the_class_names(browser_page: BrowserPage, trained
     box = page.get_by_role("textbox", name="Add a class name")
     box.fill("basketball")
     box.press("Enter")
-    expect(page.locator("#names-said")).to_have_text("basketball added.")
+    expect(page.locator("#names-status")).to_have_text("basketball added.")
     box.press_sequentially("ice skate,")
     assert names(page) == ["chess pawn", "a violin, old", "basketball", "ice skate"]
     wait_for_answers(page)
@@ -217,7 +217,7 @@ def test_probabilities_follow_the_class_names(browser_page: BrowserPage, trained
     before = browser_page.predict_requests
     box.fill("chess pawn")
     box.press("Enter")
-    expect(page.locator("#names-said")).to_have_text("chess pawn is already in the list.")
+    expect(page.locator("#names-status")).to_have_text("chess pawn is already in the list.")
     assert browser_page.predict_requests == before
     page.get_by_role("button", name="Remove chess pawn").click()
     assert names(page) == ["a violin, old", "basketball", "ice skate"]
@@ -232,7 +232,7 @@ def test_probabilities_follow_the_class_names(browser_page: BrowserPage, trained
         page.evaluate("text => navigator.clipboard.writeText(text)", text)
         box.press("Control+V")
         assert names(page) == [*before, *want]
-    page.get_by_role("button", name="Reset to training").click()
+    page.get_by_role("button", name="Reset").click()
     assert names(page) == training
     wait_for_answers(page)
     assert first_column(page).items() <= expected(trained_run, image(1)).items()
@@ -405,13 +405,13 @@ def test_a_long_list_of_names_stays_usable(failing_page: BrowserPage) -> None:
     many = [f"thing number {i}" for i in range(1001)]
     choose(page, png(0))
     replace_names(page, *many)
-    expect(page.locator("#names-said")).to_have_text("At most 1000 names: the last one was left out.")
+    expect(page.locator("#names-status")).to_have_text("At most 1000 names: the last one was left out.")
     expect(page.locator("#count")).to_have_text("1000")
     assert page.locator("#names").bounding_box()["height"] < 200  # type: ignore[index]
     expect(page.get_by_role("alert").filter(has_text="First-order head: ")).to_be_visible(timeout=30_000)
     assert len(table_rows(page)) >= 8
     # All chips together are one stop of the Tab key.
-    page.get_by_role("button", name="Edit as a list").focus()
+    page.get_by_role("button", name="Edit as text").focus()
     stops = []
     for _ in range(4):
         page.keyboard.press("Tab")
@@ -429,14 +429,14 @@ def test_an_image_that_is_too_large_is_not_sent(browser_page: BrowserPage, serve
         }""",
         limits["upload_bytes"],
     )
-    expect(browser_page.page.locator("#refused")).to_have_text(
+    expect(browser_page.page.locator("#not-added")).to_have_text(
         "huge.png has 34 MB, but this server takes at most 34 MB: scale it down."
     )
 
 
 def test_too_many_images_are_left_out(page: Page) -> None:
     choose(page, *(png(i % 3, f"{i}.png") for i in range(34)))
-    expect(page.locator("#refused")).to_have_text(
+    expect(page.locator("#not-added")).to_have_text(
         "At most 32 images at a time: 32.png and those after it were left out."
     )
     expect(page.get_by_role("list", name="Images to choose from").get_by_role("listitem")).to_have_count(32)
@@ -539,7 +539,7 @@ def test_the_page_fits_the_width_and_is_readable(
     fits = "document.documentElement.scrollWidth <= innerWidth"
     assert page.evaluate(fits)
     assert page.evaluate(LOW_CONTRAST) == []
-    replace_names(page, "w" * 180, "a very long name of several words as in some data sets", "dice")
+    replace_names(page, "w" * 120, "a very long name of several words as in some data sets", "dice")
     page.locator("summary").click()
     choose(page, *(png(i, f"{'long' * 30}{i}.png") for i in range(3)), BROKEN)
     wait_for_answers(page)

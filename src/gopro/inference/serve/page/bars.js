@@ -1,10 +1,10 @@
-// The answer: a row a class name, a column a head, a bar in each cell.
+// The table of predictions: one row per class name, one column per head, one bar per cell.
 
-const FEW = 8;
+const SHORT = 8; // rows of the shortened table
 const table = document.getElementById("bars");
 const body = table.tBodies[0];
 const more = document.getElementById("more");
-const still = matchMedia("(prefers-reduced-motion: reduce)");
+const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 
 export const percent = (p) => (p > 0 && p < 0.0005 ? "< 0.1 %" : `${(100 * p).toFixed(1)} %`);
 
@@ -13,59 +13,59 @@ export function time(milliseconds) {
   return `${milliseconds.toFixed(milliseconds < 10 ? 1 : 0)} ms`;
 }
 
-let [columns, drawn] = [[], []]; // what was drawn last, and of which names
+let [columns, names] = [[], []]; // as last drawn
 let expanded = false;
 const rows = new Map(); // name → its row
 
 more.addEventListener("click", () => {
   expanded = !expanded;
-  draw(columns, drawn);
+  draw(columns, names);
 });
 
 /**
- * A column is `{head, title, of, milliseconds, fresh, failed}`; `of` (name → probability) is null as long as there is no
- * answer, `fresh` says whether it is one to what is asked now.
+ * Draw the table. A column is `{head, title, probabilities, milliseconds, fresh, failed}`: `probabilities` (class name →
+ * probability) is null until there is an answer, and `fresh` is false if the answer is about earlier class names.
  */
-export function draw(given, names) {
-  const shown = names.length > 0 && given.some((column) => column.of);
+export function draw(newColumns, newNames) {
+  const shown = newNames.length > 0 && newColumns.some((column) => column.probabilities);
   table.hidden = more.hidden = !shown;
-  table.setAttribute("aria-busy", String(!given.every(({ fresh, failed }) => fresh || failed)));
+  table.setAttribute("aria-busy", String(!newColumns.every(({ fresh, failed }) => fresh || failed)));
   if (!shown) return;
-  if (given.map((column) => column.head).join() !== columns.map((column) => column.head).join()) {
+  if (newColumns.map((column) => column.head).join() !== columns.map((column) => column.head).join()) {
     body.replaceChildren();
     rows.clear();
   }
-  [columns, drawn] = [given, names];
-  heading();
+  [columns, names] = [newColumns, newNames];
+  drawHeadings();
   for (const name of rows.keys()) if (!names.includes(name)) rows.delete(name);
-  const before = places();
-  const ranked = rank(names);
-  const likeliest = best(ranked);
-  const few = expanded ? ranked : likeliest;
-  for (const name of few) if (!rows.has(name)) rows.set(name, row(name));
-  body.replaceChildren(...few.map((name) => rows.get(name)));
-  if (!still.matches && few.length <= 60) glide(before);
-  const tops = columns.map(({ of }) => of && top(of, names));
-  for (const name of few) fill(name, tops);
-  more.textContent = expanded ? "Show the likeliest only" : `Show all ${names.length}`;
+  const before = positions();
+  const ranked = rank();
+  const likeliest = shorten(ranked);
+  const visible = expanded ? ranked : likeliest;
+  for (const name of visible) if (!rows.has(name)) rows.set(name, makeRow(name));
+  body.replaceChildren(...visible.map((name) => rows.get(name)));
+  if (!reducedMotion.matches && visible.length <= 60) animate(before);
+  const tops = columns.map(({ probabilities }) => probabilities && top(probabilities, names));
+  for (const name of visible) fill(name, tops);
+  more.textContent = expanded ? "Show the most likely only" : `Show all ${names.length}`;
   more.hidden = likeliest.length === names.length;
 }
 
-function heading() {
+function drawHeadings() {
   const blank = document.createElement("td");
   const cells = columns.map(({ head, title, milliseconds, fresh, failed }) => {
     const cell = document.createElement("th");
     cell.scope = "col";
     cell.className = head;
-    const took = document.createElement("small");
-    took.textContent = fresh ? time(milliseconds) : failed ? "–" : "…";
-    cell.append(title, " ", took);
+    const duration = document.createElement("small");
+    duration.textContent = fresh ? time(milliseconds) : failed ? "–" : "…";
+    cell.append(title, " ", duration);
     return cell;
   });
   table.tHead.rows[0].replaceChildren(blank, ...cells);
 }
 
-function row(name) {
+function makeRow(name) {
   const row = document.createElement("tr");
   const head = document.createElement("th");
   head.scope = "row";
@@ -84,43 +84,44 @@ function row(name) {
   return row;
 }
 
-/** Names by what the first column that has an answer says. */
-function rank(names) {
-  const { of } = columns.find((column) => column.of);
-  return [...names].sort((one, other) => (of.get(other) ?? -1) - (of.get(one) ?? -1));
+/** Sort the names by the first column that has an answer. */
+function rank() {
+  const { probabilities } = columns.find((column) => column.probabilities);
+  return [...names].sort((a, b) => (probabilities.get(b) ?? -1) - (probabilities.get(a) ?? -1));
 }
 
-/** The likeliest few of the first column, and what any other has for the likeliest. */
-function best(ranked) {
-  const kept = new Set(ranked.slice(0, FEW));
-  for (const { of } of columns) if (of) kept.add(top(of, ranked));
-  return ranked.filter((name) => kept.has(name));
+/** Select the likeliest names of the first column, and the likeliest name of every other column. */
+function shorten(ranked) {
+  const selected = new Set(ranked.slice(0, SHORT));
+  for (const { probabilities } of columns) if (probabilities) selected.add(top(probabilities, ranked));
+  return ranked.filter((name) => selected.has(name));
 }
 
-/** The likeliest of the names. */
-export function top(of, names) {
-  return names.reduce((best, name) => ((of.get(name) ?? -1) > (of.get(best) ?? -1) ? name : best), names[0]);
+/** Return the likeliest of the names. */
+export function top(probabilities, names) {
+  const probability = (name) => probabilities.get(name) ?? -1;
+  return names.reduce((best, name) => (probability(name) > probability(best) ? name : best), names[0]);
 }
 
 function fill(name, tops) {
-  columns.forEach(({ of, fresh }, i) => {
+  columns.forEach(({ probabilities, fresh }, i) => {
     const cell = rows.get(name).cells[i + 1];
-    const p = of?.get(name);
+    const p = probabilities?.get(name);
     cell.classList.toggle("stale", !fresh);
     cell.classList.toggle("top", p !== undefined && name === tops[i]);
     cell.querySelector(".share").textContent = p === undefined ? "–" : percent(p);
     const bar = cell.querySelector("i");
-    void bar.offsetWidth; // a bar that is new grows from nothing
+    void bar.offsetWidth; // forces a layout, so that a new bar grows from 0
     bar.style.transform = `translateX(${100 * ((p ?? 0) - 1)}%)`;
   });
 }
 
-function places() {
+function positions() {
   return new Map([...body.rows].map((row) => [row, row.getBoundingClientRect().top]));
 }
 
-/** Rows go from where they were to where they are; new ones appear. */
-function glide(before) {
+/** Move the rows smoothly from their former positions, and fade new ones in. */
+function animate(before) {
   for (const row of body.rows) {
     const shift = before.has(row) ? before.get(row) - row.getBoundingClientRect().top : null;
     const options = { duration: 320, easing: "cubic-bezier(0.2, 0.8, 0.2, 1)" };

@@ -1,14 +1,14 @@
-// The images: taken in by dropping, pasting and choosing, shown large, as a strip to choose from; and the samples.
+// The images: dropped, pasted or chosen by the user, shown large and as a strip; and the samples.
 
 const shown = document.getElementById("shown");
 const strip = document.getElementById("strip");
-const refused = document.getElementById("refused");
+const notAdded = document.getElementById("not-added");
 const files = document.getElementById("files");
 const samples = document.querySelector("#samples ul");
 
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
 
-/** What is asked about: whoever asks keeps `answers` (head → answer) and, if it cannot be read, the `error`. */
+/** An image with its `answers` (head → answer), or with the `error` if the server cannot read it. */
 class ImageSource {
   constructor(file, caption) {
     Object.assign(this, { file, caption, url: URL.createObjectURL(file), answers: new Map(), error: "" });
@@ -16,43 +16,43 @@ class ImageSource {
 }
 
 export class Images {
-  /** `chosen` is called when another image is to be asked about, `current`, which is none at first. */
-  constructor(limits, chosen) {
-    Object.assign(this, { limits, chosen, all: [], current: null });
+  /** `onChoose` is called when `current`, null at first, becomes another image. */
+  constructor(limits, onChoose) {
+    Object.assign(this, { limits, onChoose, all: [], current: null });
     this.listen();
   }
 
-  /** Takes files in and shows the first of them. They are read now, for what lies on disk may change or go. */
+  /** Add files and show the first of them. They are read now, because they may change or disappear on disk. */
   async add(files) {
-    const refusals = [];
+    const problems = [];
     const added = [];
     for (const file of files) {
       if (this.all.length + added.length === this.limits.images) {
-        refusals.push(`At most ${this.limits.images} images at a time: ${file.name} and what follows are left out.`);
+        problems.push(`At most ${this.limits.images} images at a time: ${file.name} and those after it were left out.`);
         break;
       }
       if (file.size > this.limits.upload_bytes) {
         const most = megabytes(this.limits.upload_bytes);
-        refusals.push(`${file.name} has ${megabytes(file.size)}, this server takes ${most}: make it smaller.`);
+        problems.push(`${file.name} has ${megabytes(file.size)}, but this server takes at most ${most}: scale it down.`);
         continue;
       }
       try {
         added.push(new ImageSource(new File([await file.arrayBuffer()], file.name, { type: file.type }), file.name));
       } catch {
-        refusals.push(`${file.name} cannot be read: give image files, not folders.`);
+        problems.push(`${file.name} cannot be read: choose image files, not folders.`);
       }
     }
-    refused.textContent = refusals.join("\n");
-    refused.hidden = !refusals.length;
+    notAdded.textContent = problems.join("\n");
+    notAdded.hidden = !problems.length;
     this.all.push(...added);
     if (added.length) this.choose(added[0]);
   }
 
-  /** Offers a sample. It is none of the strip's images, which are the person's own. */
-  offer(file, label) {
+  /** Add a sample image. It is not part of the strip, which holds the user's own images. */
+  addSample(file, label) {
     const image = new ImageSource(file, `Sample: ${label}`);
     const item = document.createElement("li");
-    image.button = item.appendChild(this.button(image, image.caption));
+    image.button = item.appendChild(this.makeButton(image, image.caption));
     samples.append(item);
     samples.parentElement.hidden = false;
   }
@@ -60,7 +60,7 @@ export class Images {
   choose(image) {
     for (const button of document.querySelectorAll(".images [aria-current]")) button.removeAttribute("aria-current");
     this.current = image;
-    this.chosen();
+    this.onChoose();
   }
 
   remove(image) {
@@ -73,16 +73,16 @@ export class Images {
     (strip.hidden ? files : next.button).focus();
   }
 
-  /** `top` gives what to write below an image of the strip. */
-  draw(top) {
+  /** Draw the images; `caption(image)` is the text below an image of the strip. */
+  draw(caption) {
     const image = this.current;
     document.body.classList.toggle("begun", image !== null);
     shown.hidden = image === null;
     strip.hidden = this.all.length < (this.all.includes(image) ? 2 : 1);
     for (const other of this.all) {
-      if (!other.button) strip.append(this.inStrip(other));
+      if (!other.button) strip.append(this.makeStripItem(other));
       other.button.classList.toggle("broken", Boolean(other.error));
-      other.button.querySelector("span").textContent = other.error ? "unreadable" : top(other);
+      other.button.querySelector("span").textContent = other.error ? "unreadable" : caption(other);
     }
     if (!image) return;
     const element = document.getElementById("image");
@@ -92,16 +92,16 @@ export class Images {
     image.button.setAttribute("aria-current", "true");
   }
 
-  button(image, title) {
+  makeButton(image, title) {
     const button = document.createElement("button");
     Object.assign(button, { type: "button", title, onclick: () => this.choose(image) });
     button.append(Object.assign(document.createElement("img"), { src: image.url, alt: title }));
     return button;
   }
 
-  inStrip(image) {
+  makeStripItem(image) {
     const item = document.createElement("li");
-    image.button = this.button(image, image.file.name);
+    image.button = this.makeButton(image, image.file.name);
     image.button.append(document.createElement("span"));
     image.button.setAttribute("aria-keyshortcuts", "Delete");
     image.button.onkeydown = ({ key }) => (key === "Delete" || key === "Backspace") && this.remove(image);
@@ -115,7 +115,7 @@ export class Images {
   listen() {
     files.addEventListener("change", () => {
       this.add([...files.files]);
-      files.value = ""; // the same file may be chosen again
+      files.value = ""; // so that the same file can be chosen again
     });
     addEventListener("paste", (event) => {
       const pasted = [...event.clipboardData.files];
@@ -123,18 +123,18 @@ export class Images {
       event.preventDefault();
       this.add(pasted);
     });
-    let depth = 0; // dragenter and dragleave come for each element that is crossed
-    const over = (event, change) => {
+    let depth = 0; // dragenter and dragleave fire for each element that is crossed
+    const track = (event, change) => {
       if (!event.dataTransfer.types.includes("Files")) return;
       event.preventDefault();
       depth = Math.max(0, depth + change);
       document.body.classList.toggle("dragging", depth > 0);
     };
-    addEventListener("dragenter", (event) => over(event, 1));
-    addEventListener("dragover", (event) => over(event, 0));
-    addEventListener("dragleave", (event) => over(event, -1));
+    addEventListener("dragenter", (event) => track(event, 1));
+    addEventListener("dragover", (event) => track(event, 0));
+    addEventListener("dragleave", (event) => track(event, -1));
     addEventListener("drop", (event) => {
-      over(event, -depth);
+      track(event, -depth);
       if (event.dataTransfer.files.length) this.add([...event.dataTransfer.files]);
     });
   }

@@ -1,59 +1,59 @@
-// The class names as chips that can be edited.
+// The class names, as chips that can be edited.
 
 const list = document.querySelector("#names ul");
 const input = document.getElementById("name");
-const said = document.getElementById("names-said");
+const status = document.getElementById("names-status");
 
-/** The names in a pasted text: its lines, or, if it is one line, what commas, semicolons and tabs separate. */
+/** Split a pasted text into names: at line ends or, if it is a single line, at commas, semicolons and tabs. */
 export function split(text) {
   const lines = text.split(/[\r\n]+/).map((line) => line.trim()).filter(Boolean);
   return lines.length > 1 ? lines : text.split(/[,;\t]/).map((part) => part.trim()).filter(Boolean);
 }
 
 export class Names {
-  /** `changed` is called after every change. */
-  constructor(training, limit, changed) {
-    Object.assign(this, { training, limit, changed, now: [...training] });
+  /** `training` are the names of the run; `onChange` is called after every change of `current`. */
+  constructor(training, limit, onChange) {
+    Object.assign(this, { training, limit, onChange, current: [...training] });
     this.chips = new Map();
     this.listen();
     this.draw();
   }
 
-  /** Whether they are those of training, in which case the server needn't be told. */
-  get original() {
-    return this.now.length === this.training.length && this.now.every((name, i) => name === this.training[i]);
+  /** True if the names are those of the run, which need not be sent. */
+  get unchanged() {
+    return this.current.length === this.training.length && this.current.every((name, i) => name === this.training[i]);
   }
 
-  /** Replaces all; `word` is what a screen reader says of it. */
-  set(names, word) {
+  /** Replace all names; `message` is for screen readers. */
+  set(names, message) {
     const unique = [...new Set(names)];
-    const left = unique.length - this.limit;
-    this.now = unique.slice(0, this.limit);
+    const extra = unique.length - this.limit;
+    this.current = unique.slice(0, this.limit);
     this.draw();
-    if (left > 0) word = `At most ${this.limit} names; the last ${left} ${left === 1 ? "is" : "are"} left out.`;
-    said.classList.toggle("spoken", left <= 0); // what was asked for can be seen
-    said.textContent = word;
-    this.changed();
+    if (extra > 0) message = `At most ${this.limit} names: the last ${extra === 1 ? "one was" : `${extra} were`} left out.`;
+    status.classList.toggle("visually-hidden", extra <= 0); // a person sees what they added, but not what was left out
+    status.textContent = message;
+    this.onChange();
   }
 
   add(names) {
-    const fresh = names.filter((name) => !this.now.includes(name));
+    const fresh = names.filter((name) => !this.current.includes(name));
     for (const name of names) if (!fresh.includes(name)) this.flash(name);
-    if (fresh.length) this.set([...this.now, ...fresh], fresh.length > 1 ? `${fresh.length} names added.` : `${fresh[0]} added.`);
-    else if (names.length) said.textContent = names.length > 1 ? "They are all there." : `${names[0]} is there already.`;
+    if (fresh.length) this.set([...this.current, ...fresh], fresh.length > 1 ? `${fresh.length} names added.` : `${fresh[0]} added.`);
+    else if (names.length) status.textContent = names.length > 1 ? "All of these are already in the list." : `${names[0]} is already in the list.`;
     list.scrollTop = list.scrollHeight;
   }
 
-  /** Takes a name away and moves the focus, if it was there, to its neighbour. */
+  /** Remove a name and, if it had the focus, move the focus to its neighbour. */
   remove(name) {
-    const index = this.now.indexOf(name);
-    const held = this.chips.get(name).contains(document.activeElement);
-    this.set(this.now.filter((other) => other !== name), `${name} taken away, ${this.now.length - 1} left.`);
-    if (held) this.focus(Math.min(index, this.now.length - 1));
+    const index = this.current.indexOf(name);
+    const focused = this.chips.get(name).contains(document.activeElement);
+    this.set(this.current.filter((other) => other !== name), `${name} removed, ${this.current.length - 1} left.`);
+    if (focused) this.focus(Math.min(index, this.current.length - 1));
   }
 
   focus(index) {
-    const button = this.chips.get(this.now[index])?.querySelector("button");
+    const button = this.chips.get(this.current[index])?.querySelector("button");
     (button ?? input).focus();
   }
 
@@ -61,29 +61,29 @@ export class Names {
     const chip = this.chips.get(name);
     chip.scrollIntoView({ block: "nearest" });
     chip.classList.remove("flash");
-    void chip.offsetWidth; // so that the animation starts again
+    void chip.offsetWidth; // forces a layout, so that the animation restarts
     chip.classList.add("flash");
   }
 
   draw() {
     for (const [name, chip] of this.chips) {
-      if (!this.now.includes(name)) {
+      if (!this.current.includes(name)) {
         chip.remove();
         this.chips.delete(name);
       }
     }
-    const chips = this.now.map((name) => {
-      if (!this.chips.has(name)) this.chips.set(name, this.chip(name));
+    const chips = this.current.map((name) => {
+      if (!this.chips.has(name)) this.chips.set(name, this.makeChip(name));
       return this.chips.get(name);
     });
-    // Moving a chip takes the focus off it, so they are laid anew only where their order changed.
+    // Moving a chip takes the focus from it, so do so only if the order has changed.
     if (chips.some((chip, i) => list.children[i] !== chip)) list.replaceChildren(...chips);
-    this.reachable(chips[0]);
-    document.getElementById("count").textContent = this.now.length || "";
-    document.getElementById("reset").hidden = this.original;
+    this.makeTabStop(chips[0]);
+    document.getElementById("count").textContent = this.current.length || "";
+    document.getElementById("reset").hidden = this.unchanged;
   }
 
-  chip(name) {
+  makeChip(name) {
     const chip = document.createElement("li");
     const text = document.createElement("span");
     text.textContent = name;
@@ -95,8 +95,8 @@ export class Names {
     return chip;
   }
 
-  /** The chips are one stop of the Tab key; arrows go from one to the next. */
-  reachable(chip) {
+  /** Make this chip the one that Tab reaches; arrow keys lead to the others. */
+  makeTabStop(chip) {
     for (const button of list.querySelectorAll("[tabindex='0']")) button.tabIndex = -1;
     if (chip) chip.querySelector("button").tabIndex = 0;
   }
@@ -106,35 +106,35 @@ export class Names {
       if (target.dataset.name !== undefined) this.remove(target.dataset.name);
       else if (target === list) input.focus();
     });
-    list.addEventListener("focusin", ({ target }) => this.reachable(target.closest("li")));
+    list.addEventListener("focusin", ({ target }) => this.makeTabStop(target.closest("li")));
     list.addEventListener("keydown", (event) => {
-      const index = this.now.indexOf(event.target.dataset.name);
-      const to = { ArrowLeft: index - 1, ArrowRight: index + 1, Home: 0, End: this.now.length - 1 }[event.key];
+      const index = this.current.indexOf(event.target.dataset.name);
+      const to = { ArrowLeft: index - 1, ArrowRight: index + 1, Home: 0, End: this.current.length - 1 }[event.key];
       if (to !== undefined) this.focus(Math.max(0, to));
-      else if (event.key === "Backspace" || event.key === "Delete") this.remove(this.now[index]);
+      else if (event.key === "Backspace" || event.key === "Delete") this.remove(this.current[index]);
       else return;
       event.preventDefault();
     });
 
-    const take = () => {
+    const addTyped = () => {
       const names = split(input.value);
       input.value = "";
       if (names.length) this.add(names);
     };
     input.addEventListener("keydown", (event) => {
       if (event.isComposing) return;
-      const last = this.now.length - 1;
-      if (event.key === "Enter") take();
+      const last = this.current.length - 1;
+      if (event.key === "Enter") addTyped();
       else if (input.value || last < 0 || event.repeat) return;
-      else if (event.key === "Backspace") this.remove(this.now[last]);
+      else if (event.key === "Backspace") this.remove(this.current[last]);
       else if (event.key === "ArrowLeft") this.focus(last);
       else return;
       event.preventDefault();
     });
     input.addEventListener("input", (event) => {
-      if (!event.isComposing && input.value.includes(",")) take();
+      if (!event.isComposing && input.value.includes(",")) addTyped();
     });
-    input.addEventListener("blur", take);
+    input.addEventListener("blur", addTyped);
     input.addEventListener("paste", (event) => {
       const names = split(event.clipboardData.getData("text/plain"));
       if (names.length < 2) return;
@@ -144,13 +144,13 @@ export class Names {
     });
 
     document.getElementById("reset").onclick = () => {
-      this.set(this.training, "These are the names of training.");
+      this.set(this.training, "Reset to the names of the trained model.");
       input.focus();
     };
     const dialog = document.getElementById("list");
     const text = dialog.querySelector("textarea");
     document.getElementById("as-list").onclick = () => {
-      text.value = this.now.join("\n");
+      text.value = this.current.join("\n");
       dialog.returnValue = "";
       dialog.showModal();
       text.setSelectionRange(0, 0);

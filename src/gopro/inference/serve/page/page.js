@@ -1,70 +1,70 @@
-// The page of `gopro serve`: which image, which names, which heads; and asking the server when one of them changes.
-// names.js, images.js and bars.js each keep a part of the page, server.js talks.
+// The page of `gopro serve`: sends requests when the image, the class names or the heads change, and draws the answers.
+// names.js, images.js and bars.js each manage a part of the page; server.js sends the requests.
 
 import { draw as drawBars, percent, time, top } from "./bars.js";
 import { Names } from "./names.js";
 import { Images } from "./images.js";
-import { about, predict, Refusal, samples } from "./server.js";
+import { predict, RequestError, samples, serverInfo } from "./server.js";
 
-const SETTLE = 120; // ms without another change of names before the server is asked
-const BUILD = 0.8; // s without one before a first-order head is asked for names of one's own, which has it built
-const PATIENCE = 5; // times that a busy server is asked again by itself
+const DEBOUNCE = 120; // ms to wait for further changes of the names
+const BUILD_DELAY = 0.8; // s to wait before the first-order head is asked about new names: it must be built for them
+const MAX_RETRIES = 5; // of a request to a busy server
 const TITLES = { exact: "Exact head", "first-order": "First-order head", zeroshot: "Zero-shot CLIP" };
 
 const byId = (id) => document.getElementById(id);
 const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
 
 let info, names, images;
-let heads; // those that are shown
-let version = 0; // of the names; an answer about other names than these is stale
-let asked = new AbortController(); // what is under way; a later question ends it
+let heads; // the selected ones
+let version = 0; // of the names; answers of earlier versions are stale
+let requests = new AbortController(); // those in progress; the next change aborts them
 let timer = 0;
-const problems = new Map(); // head → why it has no answer: `{text, passing, again}`, whether it is asked again by itself
+const problems = new Map(); // head → `{text, temporary, retrying}` if it has no answer
 
 const title = (head) => (head === "exact" && !info.heads.includes("first-order") ? info.method : TITLES[head]);
 const isFresh = (image, head) => image.answers.get(head)?.version === version;
 
-/** Asks for what is not answered yet: the first head about the image that is shown, then all else. */
+/** Request what has no answer yet: first the first head for the current image, then everything else. */
 async function refresh() {
   clearTimeout(timer);
-  asked.abort();
-  asked = new AbortController();
-  const { signal } = asked;
+  requests.abort();
+  requests = new AbortController();
+  const { signal } = requests;
   const image = images.current;
   problems.clear();
   draw();
-  if (!image || image.error || !names.now.length) return;
-  // The first head to be asked has the image encoded, the others find that done.
-  const [lead, ...rest] = heads;
-  if (!(await put([image], lead, signal))) return;
-  await Promise.all([...rest.map((head) => follow(image, head, signal)), fillStrip(lead, signal)]);
+  if (!image || image.error || !names.current.length) return;
+  // The first request makes the server encode the image; the following ones use the cached encoding.
+  const [first, ...others] = heads;
+  if (!(await ask([image], first, signal))) return;
+  await Promise.all([...others.map((head) => askLater(image, head, signal)), askAboutStrip(first, signal)]);
 }
 
-/** Asks another head about the image. */
-async function follow(image, head, signal) {
-  if (head === "first-order" && !names.original) await sleep(BUILD);
-  if (!signal.aborted) await put([image], head, signal);
+/** Ask another head about the current image. */
+async function askLater(image, head, signal) {
+  if (head === "first-order" && !names.unchanged) await sleep(BUILD_DELAY);
+  if (!signal.aborted) await ask([image], head, signal);
 }
 
-/** Asks about the strip's other images, as many at once as the server takes. */
-async function fillStrip(head, signal) {
+/** Ask about the other images of the strip, as many per request as the server takes. */
+async function askAboutStrip(head, signal) {
   const others = images.all.filter((image) => image !== images.current && !image.error);
-  for (const part of parts(others)) if (!(await put(part, head, signal))) return;
+  for (const batch of batches(others)) if (!(await ask(batch, head, signal))) return;
 }
 
-/** Asks one head about images and keeps the answers; whether it is worth asking for more. */
-async function put(asking, head, signal) {
-  asking = asking.filter((image) => !isFresh(image, head));
-  if (!asking.length) return true;
-  const files = asking.map((image) => image.file);
-  const own = names.original ? null : names.now;
-  for (let left = PATIENCE; ; left--) {
-    let refusal;
+/** Ask one head about images and store the answers; resolves to true if further requests make sense. */
+async function ask(batch, head, signal) {
+  batch = batch.filter((image) => !isFresh(image, head));
+  if (!batch.length) return true;
+  const files = batch.map((image) => image.file);
+  const classes = names.unchanged ? null : names.current;
+  for (let retries = MAX_RETRIES; ; retries--) {
+    let failure;
     try {
-      const answers = await predict(files, own, names.now.length, head, signal);
+      const answers = await predict(files, classes, names.current.length, head, signal);
       if (signal.aborted) return false;
       problems.delete(head);
-      asking.forEach((image, i) => {
+      batch.forEach((image, i) => {
         image.error = answers[i].error ?? "";
         if (!image.error) image.answers.set(head, { ...answers[i], version });
       });
@@ -72,100 +72,101 @@ async function put(asking, head, signal) {
       return true;
     } catch (error) {
       if (signal.aborted) return false;
-      if (!(error instanceof Refusal)) throw error;
-      refusal = error;
+      if (!(error instanceof RequestError)) throw error;
+      failure = error;
     }
-    const again = refusal.after > 0 && left > 0;
-    // About the strip's others the person hears when they choose them.
-    if (asking.includes(images.current)) {
-      const text = refusal.message + (again ? "; this page does." : "");
-      problems.set(head, { text, passing: refusal.passing, again });
+    const retrying = failure.retryAfter > 0 && retries > 0;
+    // Problems with other images of the strip are shown when they are chosen.
+    if (batch.includes(images.current)) {
+      const text = failure.message + (retrying ? " (retrying)" : "");
+      problems.set(head, { text, temporary: failure.temporary, retrying });
       draw();
     }
-    if (!again) return !refusal.passing;
-    await sleep(refusal.after);
+    if (!retrying) return !failure.temporary;
+    await sleep(failure.retryAfter);
     if (signal.aborted) return false;
   }
 }
 
-/** Images in parts that the server takes at once. */
-function* parts(all) {
-  let part = [];
+/** Split images into batches that the server takes in one request. */
+function* batches(all) {
+  let batch = [];
   let bytes = 0;
   for (const image of all) {
-    // Half of what it takes: names and the form's own lines come on top.
-    if (part.length && bytes + image.file.size > info.limits.upload_bytes / 2) {
-      yield part;
-      [part, bytes] = [[], 0];
+    // Half of the limit, because the class names and the form itself take space too.
+    if (batch.length && bytes + image.file.size > info.limits.upload_bytes / 2) {
+      yield batch;
+      [batch, bytes] = [[], 0];
     }
-    part.push(image);
+    batch.push(image);
     bytes += image.file.size;
   }
-  if (part.length) yield part;
+  if (batch.length) yield batch;
 }
 
-/** Draws what is known; of what is asked anew, the last answer, paler. */
+/** Draw the answers; those about earlier names stay visible, paler, until the new ones arrive. */
 function draw() {
   const image = images.current;
-  const [lead] = heads;
-  const best = (of) => (names.now.length ? top(of, names.now) : "");
-  images.draw((other) => (isFresh(other, lead) ? best(other.answers.get(lead).of) : ""));
+  const [first] = heads;
+  const best = (probabilities) => (names.current.length ? top(probabilities, names.current) : "");
+  images.draw((other) => (isFresh(other, first) ? best(other.answers.get(first).probabilities) : ""));
   const columns = heads.map((head) => {
     const answer = image?.error ? null : image?.answers.get(head);
     const fresh = Boolean(answer && isFresh(image, head));
-    const failed = problems.has(head) && !problems.get(head).again;
-    return { head, title: title(head), of: answer?.of, milliseconds: answer?.head, fresh, failed };
+    const failed = problems.has(head) && !problems.get(head).retrying;
+    return { head, title: title(head), probabilities: answer?.probabilities, milliseconds: answer?.head, fresh, failed };
   });
-  drawBars(columns, names.now);
+  drawBars(columns, names.current);
   drawProblems(image);
-  const [{ of, fresh }] = columns;
+  const [{ probabilities, fresh }] = columns;
   const line = byId("best");
-  line.className = of ? (fresh ? "" : "stale") : "hint";
-  if (of && names.now.length) {
-    const share = Object.assign(document.createElement("span"), { textContent: percent(of.get(best(of)) ?? 0) });
-    line.replaceChildren(best(of), " ", share);
+  line.className = probabilities ? (fresh ? "" : "stale") : "hint";
+  if (probabilities && names.current.length) {
+    const name = best(probabilities);
+    const share = Object.assign(document.createElement("span"), { textContent: percent(probabilities.get(name) ?? 0) });
+    line.replaceChildren(name, " ", share);
   } else line.textContent = hint(image);
-  byId("times").textContent = fresh && names.now.length ? cost(image.answers.get(lead)) : "";
-  const said = fresh ? line.textContent : "";
-  if (byId("said").textContent !== said) byId("said").textContent = said;
+  byId("times").textContent = fresh && names.current.length ? duration(image.answers.get(first)) : "";
+  const status = fresh ? line.textContent : "";
+  if (byId("status").textContent !== status) byId("status").textContent = status; // not to be read out twice
 }
 
 function hint(image) {
-  if (!names.now.length) return "Add a class name to ask about.";
-  if (!image) return "Choose an image, and here is what it may be.";
-  return byId("trouble").hidden ? "Looking at the image …" : "";
+  if (!names.current.length) return "Add a class name.";
+  if (!image) return "Choose an image to see what it is.";
+  return byId("trouble").hidden ? "Classifying the image …" : "";
 }
 
-function cost({ encode, total }) {
-  const tower = encode ? `Encoding the image took ${time(encode)}` : "The image was encoded before";
-  return `${tower}, the whole answer ${time(total)}.`;
+function duration({ encode, total }) {
+  return `${time(total)} in total, ${encode ? `${time(encode)} of it to encode the image` : "with a cached encoding"}`;
 }
 
 function drawProblems(image) {
-  const found = image?.error ? [["", { text: image.error }]] : [...problems];
-  const lines = new Map(); // what several heads say is said once
-  for (const [head, { text, passing }] of found) {
-    const whole = passing || !head || head === heads[0];
-    if (!lines.has(text)) lines.set(text, whole ? text : `${title(head)}: ${text}`);
+  const current = image?.error ? [["", { text: image.error }]] : [...problems];
+  const lines = new Map(); // by text, so that a problem of several heads is shown once
+  for (const [head, { text, temporary }] of current) {
+    const general = temporary || !head || head === heads[0];
+    if (!lines.has(text)) lines.set(text, general ? text : `${title(head)}: ${text}`);
   }
-  const [wait, retry] = ["again", "passing"].map((kind) => found.some(([, problem]) => problem[kind]));
-  byId("trouble").classList.toggle("waiting", wait);
-  say([...lines.values()].join("\n"), retry && !wait ? refresh : null);
+  const retrying = current.some(([, problem]) => problem.retrying);
+  const temporary = current.some(([, problem]) => problem.temporary);
+  byId("trouble").classList.toggle("waiting", retrying);
+  showProblem([...lines.values()].join("\n"), temporary && !retrying ? refresh : null);
 }
 
-/** Shows what went wrong, nothing if that is empty; `again` is what the button for trying again does. */
-function say(text, again) {
+/** Show a problem, or none if `text` is empty; `retry` is called by the button "Try again". */
+function showProblem(text, retry) {
   const trouble = byId("trouble");
-  const same = trouble.firstChild?.textContent === text && Boolean(again) === trouble.children.length > 1;
+  const same = trouble.firstChild?.textContent === text && Boolean(retry) === trouble.children.length > 1;
   if (same && !text === trouble.hidden) return; // not to be read out twice
   trouble.replaceChildren(Object.assign(document.createElement("p"), { textContent: text }));
-  const retry = { type: "button", textContent: "Try again", onclick: again };
-  if (again) trouble.append(Object.assign(document.createElement("button"), retry));
+  const button = { type: "button", textContent: "Try again", onclick: retry };
+  if (retry) trouble.append(Object.assign(document.createElement("button"), button));
   trouble.hidden = !text;
 }
 
-/** The boxes that choose the heads; one stays. */
-function offerHeads() {
+/** Add the checkboxes that select heads, of which one always stays checked. */
+function addHeads() {
   heads = info.heads;
   const boxes = info.heads.map((head) => Object.assign(document.createElement("input"), { type: "checkbox", checked: true, value: head }));
   for (const box of boxes) {
@@ -179,37 +180,37 @@ function offerHeads() {
     };
   }
   byId("heads").hidden = boxes.length < 2;
-  byId("meaning").hidden = !info.heads.includes("first-order"); // the others' texts are not encoded for an image
+  byId("meaning").hidden = !info.heads.includes("first-order"); // otherwise no text is encoded per image
 }
 
 async function start() {
-  say("", null);
+  showProblem("", null);
   try {
-    info = await about();
+    info = await serverInfo();
   } catch (error) {
-    if (!(error instanceof Refusal)) throw error;
+    if (!(error instanceof RequestError)) throw error;
     byId("about").textContent = "";
-    say(error.message, start);
+    showProblem(error.message, start);
     return;
   }
-  const told = [info.method, " trained on ", info.data, ", backbone ", info.backbone];
+  const parts = [info.method, " trained on ", info.data, ", backbone ", info.backbone];
   const bold = (textContent) => Object.assign(document.createElement("b"), { textContent });
-  byId("about").replaceChildren(...told.map((part, i) => (i % 2 ? part : bold(part))));
+  byId("about").replaceChildren(...parts.map((part, i) => (i % 2 ? part : bold(part))));
   document.title = `GOPro: ${info.data}`;
   images = new Images(info.limits, refresh);
   names = new Names(info.classes, info.limits.names, () => {
     version++;
-    asked.abort();
+    requests.abort();
     draw();
     clearTimeout(timer);
-    timer = setTimeout(refresh, SETTLE);
+    timer = setTimeout(refresh, DEBOUNCE);
   });
-  offerHeads();
+  addHeads();
   draw();
   try {
-    for await (const { file, label } of samples()) images.offer(file, label);
+    for await (const { file, label } of samples()) images.addSample(file, label);
   } catch (error) {
-    if (!(error instanceof Refusal)) throw error; // the page works without samples as well
+    if (!(error instanceof RequestError)) throw error; // the page works without samples too
   }
 }
 

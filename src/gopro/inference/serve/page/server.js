@@ -1,82 +1,82 @@
-// What is asked of the server. Whatever goes wrong becomes a Refusal, with one line that a person can read.
+// Requests to the server. Every failure becomes a RequestError with a message that a person can read.
 
-export class Refusal extends Error {
+export class RequestError extends Error {
   /**
-   * `status` is HTTP's, 0 where there was no answer; `after` is when to ask again, in seconds, if the server says so;
-   * `error` is what it says besides.
+   * `status` is the HTTP status, 0 if there was no response; `retryAfter` the seconds to wait before another try, 0 if
+   * the server names none; `error` the server's own description.
    */
-  constructor(message, status = 0, after = 0, error = {}) {
+  constructor(message, status = 0, retryAfter = 0, error = {}) {
     super(message);
-    Object.assign(this, { status, after, error });
+    Object.assign(this, { status, retryAfter, error });
   }
 
-  /** Whether the same question may well be answered later. */
-  get passing() {
+  /** True if the same request may succeed later. */
+  get temporary() {
     return this.status === 0 || this.status === 401 || this.status === 429 || this.status >= 500;
   }
 }
 
-const KEPT = "gopro-key";
-let asking = null;
+const STORED = "gopro-key";
+let dialogClosed = null; // a promise while the dialog for the key is open
 
-/** Whether there is another key than the one that was refused: the person is asked, once for all requests that wait. */
-function newKey(refused) {
-  if (sessionStorage.getItem(KEPT) !== refused) return true; // it was given since this request was sent
-  asking ??= new Promise((resolve) => {
+/** Ask the user for another key than `rejected`, once for all requests that wait; resolves to false if they cancel. */
+function askForKey(rejected) {
+  if (sessionStorage.getItem(STORED) !== rejected) return true; // it was entered after this request was sent
+  dialogClosed ??= new Promise((resolve) => {
     const dialog = document.getElementById("key");
     const input = dialog.querySelector("input");
     input.value = "";
-    document.getElementById("key-wrong").textContent = refused ? "That is not the key." : "";
+    document.getElementById("key-wrong").textContent = rejected ? "This key is wrong." : "";
     dialog.returnValue = "";
     dialog.querySelector("[value=cancel]").onclick = () => dialog.close("cancel");
     dialog.onclose = () => {
-      const given = dialog.returnValue === "ok";
-      if (given) sessionStorage.setItem(KEPT, input.value);
-      resolve(given);
+      const entered = dialog.returnValue === "ok";
+      if (entered) sessionStorage.setItem(STORED, input.value);
+      resolve(entered);
     };
     dialog.showModal();
-  }).finally(() => { asking = null; });
-  return asking;
+  }).finally(() => { dialogClosed = null; });
+  return dialogClosed;
 }
 
-async function ask(path, options = {}, read = (response) => response.json()) {
-  const key = sessionStorage.getItem(KEPT);
+async function send(path, options = {}, read = (response) => response.json()) {
+  const key = sessionStorage.getItem(STORED);
   let response;
   try {
     response = await fetch(path, { ...options, headers: key ? { "X-API-Key": key } : {} });
     if (response.ok) return await read(response);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Refusal("The server does not answer. See whether gopro serve is still running.");
+    throw new RequestError("The server does not answer. Check that gopro serve is still running.");
   }
   if (response.status === 401) {
-    const given = await newKey(key);
+    const entered = await askForKey(key);
     options.signal?.throwIfAborted();
-    if (given) return ask(path, options, read);
+    if (entered) return send(path, options, read);
   }
   const { error } = await response.json().catch(() => ({}));
-  const after = Number(response.headers.get("Retry-After")) || 0;
-  const message = error?.message ?? `The server answers ${response.status}, without a reason.`;
-  throw new Refusal(message, response.status, after, error);
+  const retryAfter = Number(response.headers.get("Retry-After")) || 0;
+  const message = error?.message ?? `The server answered with status ${response.status} and gave no reason.`;
+  throw new RequestError(message, response.status, retryAfter, error);
 }
 
-/** What the server can do: class names, heads, limits. */
-export const about = () => ask("classes");
+/** Get the class names, heads and limits of the server. */
+export const serverInfo = () => send("classes");
 
-/** Its samples, each with a `label` and a `file`, in their order and as soon as they are there. */
+/** Yield the samples in order, each with a `label` and a `file`, as soon as they arrive. */
 export async function* samples() {
-  const files = (await ask("samples")).map(async ({ name, label }) => {
-    const blob = await ask(`samples/${encodeURIComponent(name)}`, {}, (response) => response.blob());
+  const files = (await send("samples")).map(async ({ name, label }) => {
+    const blob = await send(`samples/${encodeURIComponent(name)}`, {}, (response) => response.blob());
     return { label, file: new File([blob], label, { type: blob.type }) };
   });
-  for (const file of files) file.catch(() => {}); // it is told of when its turn comes
+  for (const file of files) file.catch(() => {}); // the loop that awaits it reports the error
   yield* files;
 }
 
 /**
- * Asks about images by one head, with all probabilities.
- * `names` is null for those of training. Gives an answer an image: `error`, or `of` (name → probability) and `head`,
- * `encode`, `total` in milliseconds.
+ * Ask one head for the probabilities of all class names. `names` is null for those of the run.
+ * Returns one answer per image: `error`, or `probabilities` (name → probability) and the times `head`, `encode` and
+ * `total` in milliseconds.
  */
 export async function predict(files, names, count, head, signal) {
   const form = new FormData();
@@ -84,17 +84,17 @@ export async function predict(files, names, count, head, signal) {
   for (const name of names ?? []) form.append("classes", name);
   form.append("top_k", count);
   form.append("heads", head);
-  let answer;
+  let response;
   try {
-    answer = await ask("predict", { method: "POST", body: form, signal });
-  } catch (refusal) {
-    if (refusal.error?.code === "unreadable") return refusal.error.images; // none of them can be read
-    throw refusal;
+    response = await send("predict", { method: "POST", body: form, signal });
+  } catch (error) {
+    if (error.error?.code === "unreadable") return error.error.images; // not one image can be read
+    throw error;
   }
-  const { results, milliseconds } = answer;
+  const { results, milliseconds } = response;
   return results.map(({ error, heads }) => {
     if (error) return { error };
-    const of = new Map(heads[head].predictions.map(({ name, probability }) => [name, probability]));
-    return { of, head: heads[head].milliseconds, encode: milliseconds.encode, total: milliseconds.total };
+    const probabilities = new Map(heads[head].predictions.map(({ name, probability }) => [name, probability]));
+    return { probabilities, head: heads[head].milliseconds, encode: milliseconds.encode, total: milliseconds.total };
   });
 }
