@@ -21,8 +21,8 @@ def show_command() -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from gopro.clip.feature_store import ENVIRONMENT
-    from gopro.clip.prune_feature_store import kept
+    from gopro.clip.feature_store import CACHE_VARIABLE
+    from gopro.clip.prune_feature_store import cached_backbones
 
     folder = _folder()
     table = Table(box=None, pad_edge=False)
@@ -30,15 +30,15 @@ def show_command() -> None:
         table.add_column(heading, no_wrap=True)
     for heading in ("entries", "size", "last used"):
         table.add_column(heading, justify="right", no_wrap=True)
-    stores = kept(folder)
+    stores = cached_backbones(folder)
     for store in stores:
         entries = sum(file.entries for file in store.files)
         used = _ago(max(file.used for file in store.files)) if store.files else ""
-        table.add_row(escape(store.backbone), store.folder.name, f"{entries:,}", _size(store.size), used)
+        table.add_row(escape(store.name), store.folder.name, f"{entries:,}", _size(store.size), used)
     if stores:
         out.print(table)
     total = _size(sum(store.size for store in stores))
-    out.print_line(f"{total} in {folder}; set {ENVIRONMENT} to use another folder")
+    out.print_line(f"{total} in {folder}; set {CACHE_VARIABLE} to use another folder")
 
 
 @cache_app.command(name="prune")
@@ -70,11 +70,11 @@ def prune_command(
 
 
 def _folder() -> Path:
-    from gopro.clip.feature_store import ENVIRONMENT, cache_folder
+    from gopro.clip.feature_store import CACHE_VARIABLE, cache_folder
 
     folder = cache_folder()
     if folder is None:
-        raise InputError(f"{ENVIRONMENT} is off, so features are not cached; unset it to see the default cache")
+        raise InputError(f"{CACHE_VARIABLE} is off, so features are not cached; unset it to see the default cache")
     return folder
 
 

@@ -1,4 +1,4 @@
-"""The text side: a frozen tower, and the fastest exact way to encode the prompts of many classes under a context."""
+"""Text features of class names: with learned context (`make_prompts`) or as they are (`encode_texts`)."""
 
 from __future__ import annotations
 
@@ -8,26 +8,32 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gopro.clip.full_prompts import FullPrompts
 from gopro.clip.packed_prompts import PackedPrompts
-from gopro.clip.prompts import FullPrompts, Prompts
+from gopro.clip.prompts import Prompts
 from gopro.clip.text_tower import TextTower
 
 
 def make_prompts(
     tower: TextTower, classnames: Sequence[str], *, before: int = 0, after: int = 0, tail: str = "."
 ) -> Prompts:
-    """Prompts of these classes with room for `before` + `after` context vectors around the name.
+    """Return prompts of these classes with room for `before` + `after` context vectors around the class name.
 
-    Packed where the tower is causal and made of plain blocks, at full length otherwise (SigLIP).
+    They are packed if the tower is causal and made of plain blocks, and padded to full length otherwise (SigLIP).
+
+    Example:
+        text = load_backbone().text
+        context = text.embed("a photo of a")  # [4, width], a start for a learned context
+        features = make_prompts(text, ["cat", "dog"], before=4)(context)  # [1, 2, embed_dim]
 
     Raises:
-        InputError: no class; a name without a token; a prompt longer than the tower's context length.
+        InputError: there is no class; a class name has no token; a prompt exceeds the tower's context length.
     """
     kind = PackedPrompts if PackedPrompts.fits(tower) else FullPrompts
     return kind(tower, classnames, before=before, after=after, tail=tail)
 
 
 def encode_texts(tower: TextTower, texts: Sequence[str]) -> Float[Tensor, "texts embed"]:
-    """Unit text features of whole texts, without gradient."""
+    """Return unit text features of whole texts, without gradient."""
     with torch.no_grad():
         return make_prompts(tower, texts, tail="")()[0]

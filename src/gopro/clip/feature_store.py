@@ -1,4 +1,4 @@
-"""The feature store: what frozen backbones say of images, on disk, known by content, shared by all runs."""
+"""The feature store: image features of frozen backbones on disk, keyed by content and shared by all runs."""
 
 from __future__ import annotations
 
@@ -21,16 +21,20 @@ from gopro.clip.backbone import Backbone
 from gopro.errors import InputError
 from gopro.files import save_tensors, write_json
 
-ENVIRONMENT, OFF = "GOPRO_CACHE", "off"
-ABOUT = "backbone.json"
+CACHE_VARIABLE, OFF = "GOPRO_CACHE", "off"
+BACKBONE_FILE = "backbone.json"
 KEY_BYTES = 16
 FORMAT = "2"
-"""Of the segments: another one is not read. 2 has a checksum of each row."""
+"""The format of segments; files of another one are not read. Format 2 has a checksum per row."""
 
 
 def cache_folder() -> Path | None:
-    """Where features are kept: what GOPRO_CACHE names, else `gopro` in the user's cache folder; None if it says off."""
-    named = os.environ.get(ENVIRONMENT)
+    """Return the folder of the feature store, None if it is switched off.
+
+    It is the value of the environment variable GOPRO_CACHE (`off` switches the store off) if that is set, else `gopro`
+    in the user's cache folder.
+    """
+    named = os.environ.get(CACHE_VARIABLE)
     if named == OFF:
         return None
     if named:
@@ -40,145 +44,151 @@ def cache_folder() -> Path | None:
 
 @dataclass(frozen=True)
 class Segment:
-    """Some entries: a file that was written once and is mapped into memory, or what could not be written.
+    """Entries that were written together: a file mapped into memory, or the entries themselves if it cannot be written.
 
     Attributes:
         keys: [n], 16 bytes each.
-        rows: [n, width]; of a file's, a row is read when it is asked for.
-        sums: [n], the rows' checksums as they were written.
-        sound: [n], whether a row is as it was written, as far as that was looked at: 0 for not yet, 1, or -1.
+        rows: [n, width]; those of a file are read when they are used.
+        checksums: [n], CRC-32 of each row as it was written.
+        verified: [n], checksum status per row: 0 unchecked, 1 ok, -1 corrupt.
     """
 
     path: Path | None
     keys: np.ndarray
     rows: Float16[Tensor, "n width"]
-    sums: Int64[np.ndarray, " n"]
-    sound: Int8[np.ndarray, " n"]
+    checksums: Int64[np.ndarray, " n"]
+    verified: Int8[np.ndarray, " n"]
 
-    def checked(self, rows: Int[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
-        """Those of the rows that are as they were written; the others are warned of, once."""
-        new = rows[self.sound[rows] == 0]
-        self.sound[new] = np.where(checksums(self.rows[torch.from_numpy(new)]) == self.sums[new], 1, -1)
-        if damaged := int((self.sound[new] < 0).sum()):
+    def verify(self, rows: Int[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
+        """Return those of the rows whose checksums are right, and warn of the others once."""
+        unchecked = rows[self.verified[rows] == 0]
+        right = row_checksums(self.rows[torch.from_numpy(unchecked)]) == self.checksums[unchecked]
+        self.verified[unchecked] = np.where(right, 1, -1)
+        if corrupt := int((~right).sum()):
             warnings.warn(
-                f"{self.path}: {damaged} of its entries are not what was written there, and are made anew; "
-                "the disk may be failing",
+                f"{self.path}: {corrupt} of its entries are corrupt and are computed again; the disk may be failing",
                 stacklevel=2,
             )
-        return rows[self.sound[rows] > 0]
+        return rows[self.verified[rows] > 0]
 
 
-def checksums(rows: Float16[Tensor, "n width"]) -> Int64[np.ndarray, " n"]:
-    """The CRC-32 of each row's bytes."""
+def row_checksums(rows: Float16[Tensor, "n width"]) -> Int64[np.ndarray, " n"]:
+    """Return the CRC-32 of each row's bytes."""
     return np.array([zlib.crc32(row) for row in rows.numpy()], dtype=np.int64)
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where entries stand: number of the segment, -1 for an entry that there is not, and row in it."""
+class RowLocations:
+    """The segment (-1 for an entry that is missing) and the row in it of each of n entries."""
 
     segments: Int[np.ndarray, " n"]
     rows: Int[np.ndarray, " n"]
 
-    def __getitem__(self, index: slice | Int[np.ndarray, " m"]) -> Places:
-        return Places(self.segments[index], self.rows[index])
+    def __getitem__(self, index: slice | Int[np.ndarray, " m"]) -> RowLocations:
+        return RowLocations(self.segments[index], self.rows[index])
 
 
 class FeatureStore:
-    """Rows of half-precision numbers that a backbone gave, under keys of 16 bytes.
+    """Half-precision rows computed by a backbone, under keys of 16 bytes.
 
-    On disk they lie below `folder` in a folder for each backbone, which `backbone.json` describes, in segments:
-    safetensors files that are written beside, renamed into place and never changed. So any number of processes may
-    read and write at once; that two write the same entry costs a little room and does no harm. Everything in it can be
-    made anew: a file that is none of ours or is damaged is left out, one that cannot be written stays in this process's
-    memory, and each is warned of.
+    On disk they are below `folder`, in one folder per backbone (described by `backbone.json`), in segments: safetensors
+    files that are written under a temporary name, renamed into place and never changed. Any number of processes may
+    therefore read and write at once; if two write the same entry, it takes its room twice.
+
+    Everything in the store can be computed again. Files that are foreign or damaged are ignored, and entries that cannot
+    be written stay in the memory of this process, each with a warning.
+
+    Args:
+        folder: None to keep everything in memory, for as long as this object lives.
     """
 
     def __init__(self, backbone: Backbone, folder: Path | None):
-        """folder: None to keep everything in memory, as long as this object lives."""
         self.backbone = backbone
         self.folder = None if folder is None else folder / backbone.fingerprint()
         self.segments: list[Segment] = []
-        self._known: set[str] = set()
+        self._opened: set[str] = set()
 
     @staticmethod
     def default(backbone: Backbone) -> FeatureStore:
-        """The store that all runs of this user share; see `cache_folder`."""
+        """Return the store that all runs of this user share; see `cache_folder`."""
         return FeatureStore(backbone, cache_folder())
 
-    def find(self, keys: Sequence[bytes]) -> Places:
-        """The entries with these keys, those included that other processes have written by now."""
-        self._look()
-        # numpy compares byte strings as if padded with zeros; these are all of one length, so they are compared whole
-        wanted, back = np.unique(np.array(keys, dtype=f"S{KEY_BYTES}"), return_inverse=True)
-        found = Places(np.full(len(wanted), -1), np.full(len(wanted), -1))
-        for number, segment in enumerate(self.segments if len(wanted) else ()):
-            at = np.minimum(np.searchsorted(wanted, segment.keys), len(wanted) - 1)
-            hit = segment.checked(np.flatnonzero(wanted[at] == segment.keys))
-            found.segments[at[hit]], found.rows[at[hit]] = number, hit
-        for number in np.unique(found.segments[found.segments >= 0]):
+    def locate(self, keys: Sequence[bytes]) -> RowLocations:
+        """Locate the entries with these keys, including those that other processes have written in the meantime."""
+        self._open_new_segments()
+        # numpy compares byte strings as if padded with zeros, which is exact here as all have the same length
+        unique, inverse = np.unique(np.array(keys, dtype=f"S{KEY_BYTES}"), return_inverse=True)
+        located = RowLocations(np.full(len(unique), -1), np.full(len(unique), -1))
+        for number, segment in enumerate(self.segments if len(unique) else ()):
+            at = np.minimum(np.searchsorted(unique, segment.keys), len(unique) - 1)
+            rows = segment.verify(np.flatnonzero(unique[at] == segment.keys))
+            located.segments[at[rows]], located.rows[at[rows]] = number, rows
+        for number in np.unique(located.segments[located.segments >= 0]):
             _touch(self.segments[number].path)
-        return found[back]
+        return located[inverse]
 
-    def take(self, places: Places) -> Float16[Tensor, "n width"]:
-        """The rows at these places, all of which must be there."""
-        taken = torch.empty(len(places.rows), self.backbone.row_width, dtype=torch.float16)
-        for number in np.unique(places.segments):
-            of_it = torch.from_numpy(np.flatnonzero(places.segments == number))
-            taken[of_it] = self.segments[number].rows[torch.from_numpy(places.rows)[of_it]]
-        return taken
+    def read(self, locations: RowLocations) -> Float16[Tensor, "n width"]:
+        """Read the rows at these locations, none of which may be missing."""
+        rows = torch.empty(len(locations.rows), self.backbone.row_width, dtype=torch.float16)
+        for number in np.unique(locations.segments):
+            here = torch.from_numpy(np.flatnonzero(locations.segments == number))
+            rows[here] = self.segments[number].rows[torch.from_numpy(locations.rows)[here]]
+        return rows
 
-    def put(self, keys: Sequence[bytes], rows: Float16[Tensor, "n width"]) -> None:
-        """Keeps rows under their keys, for this process and, where the folder can be written, for all."""
-        packed = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, KEY_BYTES)
-        path = None
+    def write(self, keys: Sequence[bytes], rows: Float16[Tensor, "n width"]) -> None:
+        """Store rows under their keys: on disk for all processes, or in memory if the folder cannot be written."""
+        key_bytes = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, KEY_BYTES)
+        checksums, path = row_checksums(rows), None
         if self.folder is not None:
             path = self.folder / f"{uuid4().hex}.safetensors"
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                if not (self.folder / ABOUT).is_file():
-                    write_json(self.folder / ABOUT, {"name": self.backbone.name, "width": self.backbone.row_width})
-                tensors = {"keys": torch.tensor(packed), "rows": rows, "sums": torch.tensor(checksums(rows))}
+                if not (self.folder / BACKBONE_FILE).is_file():
+                    about = {"name": self.backbone.name, "width": self.backbone.row_width}
+                    write_json(self.folder / BACKBONE_FILE, about)
+                tensors = {"keys": torch.tensor(key_bytes), "rows": rows, "sums": torch.tensor(checksums)}
                 save_tensors(path, tensors, {"format": FORMAT})
             except (InputError, OSError) as error:
-                warnings.warn(f"features are not kept ({error}); set {ENVIRONMENT} to another folder", stacklevel=2)
+                warnings.warn(
+                    f"features are not cached ({error}); set {CACHE_VARIABLE} to another folder", stacklevel=2
+                )
                 self.folder = path = None
         segment = None if path is None else self._open(path)
         if segment is None:
-            said = checksums(rows), np.ones(len(rows), np.int8)
-            segment = Segment(None, packed.view(f"S{KEY_BYTES}")[:, 0], rows.clone(), *said)
+            verified = np.ones(len(rows), np.int8)
+            segment = Segment(None, key_bytes.view(f"S{KEY_BYTES}")[:, 0], rows.clone(), checksums, verified)
         self.segments.append(segment)
 
-    def _look(self) -> None:
-        """Opens the segments that have come since."""
+    def _open_new_segments(self) -> None:
         if self.folder is None or not self.folder.is_dir():
             return
         for path in sorted(self.folder.glob("*.safetensors")):
-            if path.name not in self._known and (segment := self._open(path)) is not None:
+            if path.name not in self._opened and (segment := self._open(path)) is not None:
                 self.segments.append(segment)
 
     def _open(self, path: Path) -> Segment | None:
-        self._known.add(path.name)
+        self._opened.add(path.name)
         try:
             with safe_open(path, framework="pt") as file:
                 if (written := (file.metadata() or {}).get("format")) != FORMAT:
-                    raise ValueError(f"another version of gopro wrote it: format {written}, not {FORMAT}")
-                keys, rows, sums = map(file.get_tensor, ("keys", "rows", "sums"))  # mapped, not read
+                    raise ValueError(f"another version of gopro wrote it, in format {written} instead of {FORMAT}")
+                keys, rows, checksums = map(file.get_tensor, ("keys", "rows", "sums"))  # mapped, not read
             shapes = [(len(rows), KEY_BYTES), (len(rows), self.backbone.row_width), (len(rows),)]
-            if [tuple(tensor.shape) for tensor in (keys, rows, sums)] != shapes:
+            if [tuple(tensor.shape) for tensor in (keys, rows, checksums)] != shapes:
                 raise ValueError("its tensors have other shapes")
-            if (keys.dtype, rows.dtype, sums.dtype) != (torch.uint8, torch.float16, torch.int64):
+            if (keys.dtype, rows.dtype, checksums.dtype) != (torch.uint8, torch.float16, torch.int64):
                 raise ValueError("its tensors have other types")
-        except FileNotFoundError:  # pruned since it was listed
+        except FileNotFoundError:  # pruned after it was listed
             return None
         except (SafetensorError, OSError, ValueError, TypeError) as error:
-            warnings.warn(f"{path} does not hold features ({error}) and is left out; remove it", stacklevel=2)
+            warnings.warn(f"{path} does not hold features ({error}) and is ignored; remove it", stacklevel=2)
             return None
-        return Segment(path, keys.numpy().view(f"S{KEY_BYTES}")[:, 0], rows, sums.numpy(), np.zeros(len(rows), np.int8))
+        unchecked = np.zeros(len(rows), np.int8)
+        return Segment(path, keys.numpy().view(f"S{KEY_BYTES}")[:, 0], rows, checksums.numpy(), unchecked)
 
 
 def _touch(path: Path | None) -> None:
-    """Notes that a segment was of use, in its time of modification."""
+    """Record that a segment was used, in its modification time, by which segments are pruned."""
     if path is not None:
-        with suppress(OSError):  # pruned, or a disk that cannot be written: nothing depends on it
+        with suppress(OSError):  # it was pruned or the disk is read-only: nothing depends on it
             os.utime(path)

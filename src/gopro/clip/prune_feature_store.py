@@ -1,4 +1,4 @@
-"""What the feature store holds on disk, and making room there."""
+"""List what the feature store holds on disk, and delete what was not used for long."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from gopro.clip.feature_store import ABOUT
+from gopro.clip.feature_store import BACKBONE_FILE
 from gopro.errors import InputError
 
 DAY = 86400.0
-ABANDONED = 3600.0
-"""Seconds after which a file that was never renamed into place is what a killed process left."""
+LEFTOVER_AGE = 3600.0
+"""Seconds after which a temporary file is taken for the leftover of a killed process."""
 
 
 @dataclass(frozen=True)
 class SegmentFile:
-    """A file of the store; `used` is when it was last written to or read from, in seconds since 1970."""
+    """A file of the store; `used` is when it was last written or read, in seconds since 1970."""
 
     path: Path
     size: int
@@ -28,7 +28,7 @@ class SegmentFile:
 
     @property
     def entries(self) -> int:
-        """How many it holds; 0 for one that is damaged."""
+        """The number of entries; 0 if the file is damaged."""
         try:
             with safe_open(self.path, framework="np") as file:
                 return file.get_slice("keys").get_shape()[0]
@@ -37,11 +37,11 @@ class SegmentFile:
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What is kept of one backbone."""
+class CachedBackbone:
+    """The segments of one backbone."""
 
     folder: Path
-    backbone: str
+    name: str
     files: tuple[SegmentFile, ...]
 
     @property
@@ -50,16 +50,16 @@ class Kept:
         return sum(file.size for file in self.files)
 
 
-def kept(folder: Path) -> list[Kept]:
-    """What is in the store's folder, by backbone; nothing where there is no such folder."""
-    found = []
-    for about in sorted(folder.glob(f"*/{ABOUT}")):
+def cached_backbones(folder: Path) -> list[CachedBackbone]:
+    """List the backbones that the store's folder holds features of; none if there is no such folder."""
+    backbones = []
+    for about in sorted(folder.glob(f"*/{BACKBONE_FILE}")):
         try:
             name = str(json.loads(about.read_text())["name"])
         except (OSError, ValueError, KeyError, TypeError):
             name = f"damaged: {about}"
-        found.append(Kept(about.parent, name, tuple(_files(about.parent, "*.safetensors"))))
-    return found
+        backbones.append(CachedBackbone(about.parent, name, tuple(_files(about.parent, "*.safetensors"))))
+    return backbones
 
 
 def prune(
@@ -70,51 +70,53 @@ def prune(
     keep_gb: float | None = None,
     everything: bool = False,
 ) -> tuple[int, int]:
-    """Deletes segments, those that were not used for the longest time first. Processes that read them go on.
+    """Delete segments, least recently used first. Processes that are reading them are not disturbed.
 
     Args:
-        backbone: only of backbones of this name or fingerprint.
-        older_than: those that were not used for so many days.
-        keep_gb: as many as it takes for the others to fit into so many GB.
-        everything: all of them.
+        backbone: only segments of backbones with this name or fingerprint.
+        older_than: delete segments that were not used for so many days.
+        keep_gb: delete as many as needed for the rest to fit into so many GB.
+        everything: delete all.
 
-    Returns: files and bytes that were deleted.
+    Returns:
+        The number of deleted files, and their bytes.
 
     Raises:
-        InputError: nothing says what to delete; a number below 0; no such backbone; a file that cannot be deleted.
+        InputError: nothing says what to delete; a number is negative; there is no such backbone; a file cannot be
+            deleted.
     """
     if older_than is None and keep_gb is None and not everything:
         raise InputError("say what to delete: --older-than DAYS, --keep-gb N or --all")
     for name, value in (("older-than", older_than), ("keep-gb", keep_gb)):
         if value is not None and value < 0:
             raise InputError(f"{name} is {value}: give a number from 0 up")
-    chosen = [k for k in kept(folder) if backbone in (None, k.backbone, k.folder.name)]
+    chosen = [cached for cached in cached_backbones(folder) if backbone in (None, cached.name, cached.folder.name)]
     if backbone is not None and not chosen:
-        raise InputError(f"{folder} holds nothing of backbone {backbone!r}: see gopro cache")
-    files = sorted((file for k in chosen for file in k.files), key=lambda file: file.used)
-    room = None if keep_gb is None else sum(file.size for file in files) - keep_gb * 1e9
-    now, gone, size = time.time(), 0, 0
+        raise InputError(f"{folder} holds nothing of backbone {backbone!r}: list its backbones with gopro cache")
+    files = sorted((file for cached in chosen for file in cached.files), key=lambda file: file.used)
+    excess = None if keep_gb is None else sum(file.size for file in files) - keep_gb * 1e9
+    now, deleted, size = time.time(), 0, 0
     for file in files:
         old = older_than is not None and now - file.used > older_than * DAY
-        if everything or old or (room is not None and size < room):
+        if everything or old or (excess is not None and size < excess):
             _delete(file.path)
-            gone, size = gone + 1, size + file.size
-    for k in chosen:
-        for left in _files(k.folder, ".*"):
-            if now - left.used > ABANDONED:
-                _delete(left.path)
-        if not any(k.folder.glob("*.safetensors")):
-            _delete(k.folder / ABOUT)
-            if not any(k.folder.iterdir()):
-                k.folder.rmdir()
-    return gone, size
+            deleted, size = deleted + 1, size + file.size
+    for cached in chosen:
+        for temporary in _files(cached.folder, ".*"):
+            if now - temporary.used > LEFTOVER_AGE:
+                _delete(temporary.path)
+        if not any(cached.folder.glob("*.safetensors")):
+            _delete(cached.folder / BACKBONE_FILE)
+            if not any(cached.folder.iterdir()):
+                cached.folder.rmdir()
+    return deleted, size
 
 
 def _files(folder: Path, pattern: str) -> Iterator[SegmentFile]:
     for path in folder.glob(pattern):
         try:
             stat = path.stat()
-        except FileNotFoundError:  # another process prunes
+        except FileNotFoundError:  # another process is pruning
             continue
         yield SegmentFile(path, stat.st_size, stat.st_mtime)
 

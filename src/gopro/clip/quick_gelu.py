@@ -1,17 +1,18 @@
-"""OpenAI's activation at the price of torch's own."""
+"""QuickGELU, the activation of OpenAI's CLIP, with half the memory for backward."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
+
+from gopro.clip.open_clip_internals import QuickGELU
 
 
 class FusedQuickGELU(nn.Module):
-    """x · sigmoid(1.702 x), as one SiLU: silu(1.702 x) / 1.702.
+    """x · sigmoid(1.702 x) as one SiLU: silu(1.702 x) / 1.702.
 
-    open_clip writes the product out, of which autograd keeps both factors; of this it keeps one tensor.
+    open_clip computes the product of two tensors, both of which autograd keeps; here it keeps one.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -19,7 +20,7 @@ class FusedQuickGELU(nn.Module):
 
 
 def fuse_quick_gelu(model: nn.Module) -> None:
-    """Puts `FusedQuickGELU` in the place of every QuickGELU of the model. It has no weights."""
+    """Replace every QuickGELU of the model by `FusedQuickGELU`; neither has weights."""
     for module in model.modules():
         for name, child in module.named_children():
             if isinstance(child, QuickGELU):

@@ -1,4 +1,4 @@
-"""Products of features, of which logits and contrastive losses are made."""
+"""Dot products of features, from which logits and contrastive losses are made."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ from torch import Tensor
 def similarity(
     x: Float[Tensor, "batch dim"], others: Float[Tensor, "n dim"] | Float[Tensor, "#batch n dim"]
 ) -> Float[Tensor, "batch n"]:
-    """Dot products of each x with others, which are the same for all or each one's own.
+    """Return the dot products of each row of `x` with `others`, which all rows share or each has its own.
 
-    In fp32 under autocast too: rounded to bf16, a cosine of 0.3 at a logit scale of 100 is off by as much as 0.1.
+    The result is fp32 under autocast too: bf16 keeps 8 bits, so a cosine of 0.3 is off by up to 0.001, and a logit at
+    scale 100 by up to 0.1.
+
+    Example:
+        >>> similarity(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0], [0.0, 1.0]]))
+        tensor([[11.,  2.]])
     """
     with torch.autocast(x.device.type, enabled=False):
         x, others = x.float(), others.float()

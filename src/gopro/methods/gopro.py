@@ -286,7 +286,7 @@ class GOPro(Method):
             return text, others, slice(None)
         classes = [(self._turn + i) % count for i in range(many)]
         self._turn = (self._turn + many) % count
-        others = self.text_features(contexts[1:], self.prompts.some(classes))
+        others = self.text_features(contexts[1:], self.prompts.subset(classes))
         return self.text_features(contexts[0]), others.unbind(), classes
 
 

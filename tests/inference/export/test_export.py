@@ -138,7 +138,7 @@ def test_compact_prompts_hold_only_the_embeddings_of_their_tokens(tiny: Backbone
     prompts = make_prompts(tiny.text, NAMES, before=4, tail=".")
     assert isinstance(prompts, PackedPrompts)
     prompts.memory = 1  # class by class
-    own = prompts.on_their_own()
+    own = prompts.for_export()
     contexts = torch.randn(3, 4, 64, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(own(contexts), prompts(contexts), atol=1e-5, rtol=1e-5)
     tokens = {token for name in NAMES for token in [*tiny.text.tokens(f"{name}."), tiny.text.eot]}

@@ -85,7 +85,7 @@ def prompt_tokens(method: Method) -> int | None:
 
 
 def with_compact_prompts(method: Method) -> Method:
-    """Return the method with prompts that a graph can hold, see `PackedPrompts.on_their_own`.
+    """Return the method with prompts that a graph can hold, see `PackedPrompts.for_export`.
 
     Raises:
         InputError: its prompts are not packed.
@@ -97,5 +97,5 @@ def with_compact_prompts(method: Method) -> Method:
             f"without the packed text tower (backbone {method.backbone.name}); use the first-order head"
         )
     copy: Any = method.for_classes(method.classnames)  # Any: not every method has prompts
-    copy.prompts = prompts.on_their_own()
+    copy.prompts = prompts.for_export()
     return copy

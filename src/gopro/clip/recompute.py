@@ -1,0 +1,53 @@
+"""Recompute activations in backward instead of keeping them, without leaving a graph behind in forward.
+
+torch.utils.checkpoint does the same, in two forms, and neither serves:
+
+- Its default form builds the autograd graph in forward. The graph's nodes are many and small, and they are allocated
+  between large activations that are freed at once; the allocator cannot fill the gaps they leave. TODO
+- Its reentrant form leaves no graph, but refuses `torch.autograd.grad`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def recompute(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """Return `function(*tensors)`, keeping only `tensors` for backward, where the function is called again.
+
+    Gradients reach `tensors` alone, so whatever else the function uses must be frozen. Backward runs under the autocast
+    settings of forward.
+
+    Example:
+        >>> x = torch.tensor([1.0, 2.0], requires_grad=True)
+        >>> recompute(lambda x: x.exp().log(), x).sum().backward()
+        >>> x.grad
+        tensor([1., 1.])
+    """
+    return _Recompute.apply(function, *tensors)
+
+
+class _Recompute(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+        device = tensors[0].device.type
+        ctx.function = function
+        ctx.autocast = {"device_type": device, "dtype": torch.get_autocast_dtype(device)}
+        ctx.autocast["enabled"] = torch.is_autocast_enabled(device)
+        ctx.save_for_backward(*tensors)
+        return function(*tensors)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        needs_gradient = ctx.needs_input_grad[1:]
+        tensors = [t.detach().requires_grad_(n) for t, n in zip(ctx.saved_tensors, needs_gradient, strict=True)]
+        with torch.enable_grad(), torch.autocast(**ctx.autocast):
+            result = ctx.function(*tensors)
+        torch.autograd.backward(result, gradient)
+        return None, *(t.grad for t in tensors)
