@@ -1,9 +1,9 @@
-"""Processor time an image of an exported ONNX file in onnxruntime, beside the run it was made of in torch.
+"""Compare processor time per image of an exported ONNX file in onnxruntime and of its run in torch.
 
     python -m benchmarks.export RUN FILE [--images 256] [--runs 3]
 
-One thread each, images already decoded, in batches of 32 and one by one. Processor time, the least of the runs: it
-depends little on what else a machine does.
+Both use one thread and decoded images, in batches of 32 and one by one. Times are the least of the runs; processor time
+depends little on other work on the machine.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ from gopro.inference.taylor_head_file import evenly_spaced
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
-    parser.add_argument("file", type=Path, help="of that run, over the classes of its training, preprocessed outside")
+    parser.add_argument(
+        "file", type=Path, help="exported from that run with its training classes, preprocessing not included"
+    )
     parser.add_argument("--images", type=int, default=256, metavar="N")
-    parser.add_argument("--runs", type=int, default=3, metavar="N", help="of which the least time counts")
+    parser.add_argument("--runs", type=int, default=3, metavar="N", help="the least time of so many counts")
     options = parser.parse_args()
     torch.set_num_threads(1)
     settings = onnxruntime.SessionOptions()
@@ -44,23 +46,26 @@ def main() -> None:
     view = make_view("eval", method.backbone.preprocess)
     test = load_dataset(config.data, config.root).half(config.classes).test
     images = torch.stack([view(sample.image.open()) for sample in evenly_spaced(test, options.images)])
-    ways: dict[str, Callable[[Tensor], object]] = {
+    runtimes: dict[str, Callable[[Tensor], object]] = {
         "onnxruntime": lambda batch: session.run(None, {"images": batch.numpy()}),
         "torch": lambda batch: compute_logits(method.encode(batch)).softmax(dim=-1),
     }
     for size in (32, 1):
-        some = images if size > 1 else images[:32]
-        times = {way: min(_milliseconds(run, some, size) for _ in range(options.runs)) for way, run in ways.items()}
-        said = ", ".join(f"{way} {spent:.2f} ms" for way, spent in times.items())
-        print(f"{about['head']['kind']} head, batches of {size}: {said} an image")
+        subset = images if size > 1 else images[:32]
+        times = []
+        for name, run in runtimes.items():
+            fastest = min(_milliseconds(run, subset, size) for _ in range(options.runs))
+            times.append(f"{name} {fastest:.2f} ms")
+        print(f"{about['head']['kind']} head, batches of {size}: {', '.join(times)} per image")
 
 
 @torch.no_grad()
 def _milliseconds(run: Callable[[Tensor], object], images: Tensor, size: int) -> float:
-    begun = time.process_time()
+    """Return the processor time per image of running all images in batches."""
+    start = time.process_time()
     for batch in images.split(size):
         run(batch)
-    return 1000 * (time.process_time() - begun) / len(images)
+    return 1000 * (time.process_time() - start) / len(images)
 
 
 if __name__ == "__main__":

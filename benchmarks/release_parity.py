@@ -1,11 +1,11 @@
-"""Check the `gopro-release` method against one recorded training step of the released code.
+"""Compare the `gopro-release` method with one recorded training step of the released code.
 
     python -m benchmarks.release_parity FILE
 
-FILE is a safetensors file: a CLIP in OpenAI's layout (`clip.*`), fixed views, the released code's learnable parameters
-before the step (`init.*`), what it computed from them (`out.*`, `loss.*`, `grad.*`) and the loss of five SGD steps
-(`sgd.loss.*`). Prints one JSON object with the largest deviation of each, relative to the largest magnitude of what is
-compared, and exits 1 if one exceeds 1e-4.
+FILE is a safetensors file with a CLIP in OpenAI's layout (`clip.*`), fixed views, the released code's learnable
+parameters before the step (`init.*`), its outputs (`out.*`, `loss.*`, `grad.*`) and the losses of five SGD steps
+(`sgd.loss.*`). The command prints one JSON object with the largest deviation of each, relative to the largest magnitude
+of the tensor, and exits with status 1 if one exceeds 1e-4.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from gopro.runs.coop_checkpoint import ours as renamed
 
 LIMIT = 1e-4
 
-# Zero but for rounding: rho's bias shifts all dimensions alike, which layer norm takes out, and batch norm takes out
-# the bias before it. They are held against the largest gradient of the step, not against their own noise.
+# Zero but for rounding: layer norm removes a shift of all dimensions, which is all that rho's bias does, and batch norm
+# removes the bias before it. Their deviation is relative to the largest gradient of the step, not to their own noise.
 ZERO_GRADIENTS = ("prompt_learner.rho.bias", "simproj.linear.bias")
 
 
 def ours(name: str) -> str | None:
-    """Our name of one of the released code's parameters; None for its dead ones."""
+    """Return our name of one of the released code's parameters, None for those that it never uses."""
     return None if ".meta_net." in name else renamed(name.removeprefix("prompt_learner."))
 
 
 def deviation(here: Tensor, theirs: Tensor, floor: float = 0.0) -> float:
-    """Largest difference relative to the largest magnitude, or to `floor` where that is more."""
+    """Return the largest difference, relative to the largest magnitude or to `floor`, whichever is larger."""
     here, theirs = here.detach().double().reshape(-1), theirs.double().reshape(-1)
     scale = max(theirs.abs().max().item(), floor) or 1.0
     return (here - theirs).abs().max().item() / scale
 
 
 def compare(path: Path) -> dict[str, float]:
-    """Largest relative deviations by name."""
+    """Return the largest relative deviation of each tensor by its name."""
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)

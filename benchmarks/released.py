@@ -1,18 +1,18 @@
-"""The released GOPro code, out of a checkout that the user has, made to run on its own.
+"""Run the released GOPro code from a checkout, without the toolbox it was written for.
 
-A checkout of github.com/mainaksingha01/GOPro is imported as it lies; nothing of it is part of this repository. Its own
-`build_model`, `CustomCLIP.forward`, `GOProLoss` and `forward_backward` run. What it lacks is supplied here:
+A checkout of github.com/mainaksingha01/GOPro is imported unchanged; no part of it is in this repository. Its own
+`build_model`, `CustomCLIP.forward`, `GOProLoss` and `forward_backward` run. This module supplies the rest:
 
-- Dassl, in which it is meant to lie: names without content for what it imports, `TrainerX` as an empty base class, SGD
-  with its recipe as the optimiser, `model_inference` as Dassl has it. pandas and scikit-learn, which it imports and
-  does not use: empty modules.
-- Weights: `load_clip_to_cpu`, which downloads OpenAI's, gives the released `clip.model` with the weights given here,
-  loaded again in fp32 where its builder has gone through fp16.
+- Dassl, the toolbox that the code expects around it: empty stand-ins for the names it imports, `TrainerX` as an empty
+  base class, SGD with the released recipe, and `model_inference` as in Dassl. pandas and scikit-learn, which are
+  imported but not used, are empty modules.
+- Weights: `load_clip_to_cpu`, which downloads OpenAI's, returns the released `clip.model` with the weights passed here,
+  loaded again in fp32 because its builder rounds them to fp16.
 - Learned parameters: those of our `gopro-release`.
-- Views: `mocov3` and `augmixtrans` give the views made here, so that both sides see equal images. This spares the
-  released code its own augmentation, on the CPU in a loop.
-- On the CPU: "cuda", written into it, is replaced; the image tower's cast to fp16 before its projection, which fp32
-  weights do not fit, is left out by projecting outside.
+- Views: `mocov3` and `augmixtrans` return the views passed here, so that both sides get the same images. The released
+  code's own augmentation, a loop on the CPU, is therefore not timed.
+- On the CPU, the hard-coded "cuda" is replaced, and the image tower's projection is done outside, because the code
+  casts its input to fp16, which does not fit fp32 weights.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from benchmarks.release_parity import ours
 
 
 class Released:
-    """Its trainer, built over these classes.
+    """The released trainer with a model over some classes.
 
     Args:
         path: the checkout.
-        state: CLIP's weights in OpenAI's layout, ViT-B/16: its widths and depth are written into the released code.
-        learned: what our `gopro-release` has learned, by our names.
-        device: cpu (fp32) or cuda (fp16, as its config says).
+        state: CLIP's weights in OpenAI's layout; ViT-B/16, as its widths and depth are hard-coded.
+        learned: the learned parameters of our `gopro-release`, by our names.
+        device: cpu (in fp32) or cuda (in fp16, as in its config).
     """
 
     def __init__(
@@ -70,26 +70,26 @@ class Released:
                 key = ours(name) if parameter.requires_grad else None
                 if key is not None:
                     parameter.copy_(learned[key].reshape(parameter.shape))
-        trainer.criterion.register_forward_hook(self._keep)
+        trainer.criterion.register_forward_hook(self._record)
         self.trainer = trainer
 
     def step(self, views: Tensor, labels: Tensor) -> float:
-        """Its training step on these views [3, batch, 3, 224, 224]. Returns its loss."""
-        self._see(views)
+        """Take a training step on these views [3, batch, 3, 224, 224] and return its loss."""
+        self._set_views(views)
         self.model.train()
         return self.trainer.forward_backward({"img": views[0], "label": labels})["loss"]
 
     @torch.no_grad()
     def logits(self, views: Tensor, labels: Tensor) -> Tensor:
-        """Its test of a batch: as `test` does it, which keeps the logits alone."""
-        self._see(views)
+        """Return the logits of a batch as its `test` computes them."""
+        self._set_views(views)
         self.model.eval()
         image, label = self.trainer.parse_batch_train({"img": views[0], "label": labels})
         return self.model(image, label)[0]
 
     def terms(self) -> dict[str, float]:
-        """The losses of the last step, from what went into its criterion."""
-        logits, text, moco, augmix, image_beside, moco_beside, labels = self._criticised
+        """Return the losses of the last step, recomputed from the inputs of its criterion."""
+        logits, text, moco, augmix, image_beside, moco_beside, labels = self._criterion_inputs
         mse, criterion = nn.functional.mse_loss, self.trainer.criterion
         return {
             "ce": nn.functional.cross_entropy(logits, labels).item(),
@@ -97,16 +97,16 @@ class Released:
             "con": 0.1 * criterion.simloss(image_beside, moco_beside).item(),
         }
 
-    def _keep(self, module: nn.Module, arguments: Any, output: Any) -> None:
-        self._criticised = [argument.detach() for argument in arguments]
+    def _record(self, module: nn.Module, arguments: Any, output: Any) -> None:
+        self._criterion_inputs = [argument.detach() for argument in arguments]
 
-    def _see(self, views: Tensor) -> None:
+    def _set_views(self, views: Tensor) -> None:
         self.model.mocov3 = lambda images: views[1].to(images)
         self.model.augmixtrans = lambda images: views[2].to(images)
 
 
 class _Projected(nn.Module):
-    """The released image tower, with its projection outside."""
+    """The released image tower with its projection done outside."""
 
     def __init__(self, visual: Any):
         super().__init__()
@@ -127,7 +127,7 @@ def _clip(build: Any, state: dict[str, Tensor], precision: str) -> nn.Module:
 
 
 def _config(precision: str) -> SimpleNamespace:
-    """What `build_model` and the step read of its config, as its files set it."""
+    """Return the config fields that `build_model` and the step read, with the values of its files."""
     return SimpleNamespace(
         MODEL=SimpleNamespace(BACKBONE=SimpleNamespace(NAME="ViT-B/16"), INIT_WEIGHTS=""),
         TRAINER=SimpleNamespace(GOPRO=SimpleNamespace(N_CTX=4, CTX_INIT="a photo of a", PREC=precision)),
@@ -138,13 +138,13 @@ def _config(precision: str) -> SimpleNamespace:
 
 
 def _import(path: Path) -> Any:
-    """Its `trainers.gopro`.
+    """Import `trainers.gopro` of the checkout.
 
     Raises:
-        SystemExit: `path` is no checkout of it.
+        SystemExit: `path` is not a checkout of the released code.
     """
     if not (path / "trainers" / "gopro.py").is_file():
-        raise SystemExit(f"{path}: no checkout of the released code, it has no trainers/gopro.py")
+        raise SystemExit(f"{path} is not a checkout of the released code: it has no trainers/gopro.py")
     registry = SimpleNamespace(register=lambda: lambda kind: kind)
     supplied: dict[str, dict[str, Any]] = {
         "dassl": {},

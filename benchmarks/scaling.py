@@ -1,17 +1,15 @@
-"""Cost against the number of classes and against the batch, and the slopes that counting operations predicts.
+"""Measure cost by number of classes and by batch size, and compare the slopes with those that operations predict.
 
     python -m benchmarks.scaling [--json] [--plot FILE] [--image-classes N ...] [--step-classes N ...]
 
-ViT-B/16 with random weights, `gopro-release`. Three series: classifying one image, and a training step of batch 4
-and three views, against classes; a training step of 50 classes against the batch. Through each goes a least-squares
-line. Its predicted slope is the operations that one more class or image takes (see flops.py) over the machine's
-measured rate of matrix products (the best of roof.py's): the time that no program of these operations can beat.
+ViT-B/16 with random weights, `gopro-release`. There are three series: classifying one image, by classes; a training
+step of batch 4 and three views, by classes; a training step of 50 classes, by batch size. A least-squares line is
+fitted to each. Its predicted slope is the operations of one more class or image (see flops.py) divided by the machine's
+measured rate of matrix products (the best of roofline.py), a time that no program with these operations can beat.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,19 +18,27 @@ import matplotlib
 import numpy as np
 import torch
 
-from benchmarks import flops, roof
-from benchmarks.setting import Stopwatch, about, class_names, make_backbone, make_views, start
+from benchmarks import flops, roofline
+from benchmarks.common import (
+    Stopwatch,
+    about,
+    class_names,
+    make_backbone,
+    make_method,
+    make_parser,
+    make_views,
+    print_report,
+)
 from benchmarks.train_step import training_step
 from gopro.clip.backbone import Backbone
 from gopro.clip.packed_prompts import PackedPrompts
 
-FEW = 100  # up to so many classes a measurement is made three times
+FEW = 100  # up to so many classes, a measurement is the median of three
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw it, as .png or .svg")
+    parser = make_parser(__doc__)
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="plot the series to a .png or .svg file")
     several: dict[str, Any] = {"type": int, "nargs": "+", "metavar": "N"}
     parser.add_argument("--image-classes", default=[10, 100, 1000, 5000, 21000], **several)
     parser.add_argument("--step-classes", default=[10, 50, 100, 200, 500], **several)
@@ -41,16 +47,12 @@ def main() -> None:
     report = measure(options.image_classes, options.step_classes, options.batches)
     if options.plot:
         draw(report, options.plot)
-    if options.json:
-        print(json.dumps(report))
-    else:
-        print(f"{report['machine']}, {report['threads']} threads, torch {report['torch']}")
-        print(table(report))
+    print_report(report, table, options.json)
 
 
 def measure(image_classes: Sequence[int], step_classes: Sequence[int], batches: Sequence[int]) -> dict[str, Any]:
-    """The three series, each with its line and the predicted slope."""
-    rate = max(roof.measure()["gflops"].values()) * 1e9
+    """Measure the three series, each with its line and its predicted slope."""
+    rate = max(roofline.measure()["gflops"].values()) * 1e9
     backbone = make_backbone()
     series = [
         _series("classify one image", "classes", image_classes, rate, lambda n: _classify(backbone, n)),
@@ -63,10 +65,10 @@ def measure(image_classes: Sequence[int], step_classes: Sequence[int], batches: 
 def _series(
     name: str, unit: str, counts: Sequence[int], rate: float, run: Callable[[int], tuple[float, int]]
 ) -> dict[str, Any]:
-    """Seconds and operations at each count, and the lines through both."""
+    """Measure seconds and operations at each count, and fit lines to both."""
     seconds, operations = zip(*(run(count) for count in counts), strict=True)
-    slope, at_none = np.polyfit(counts, seconds, 1)
-    residual = np.array(seconds) - at_none - slope * np.array(counts)
+    slope, intercept = np.polyfit(counts, seconds, 1)
+    residual = np.array(seconds) - intercept - slope * np.array(counts)
     predicted = np.polyfit(counts, np.array(operations) / rate, 1)[0]
     return {
         "name": name,
@@ -74,7 +76,7 @@ def _series(
         "counts": list(counts),
         "seconds": list(seconds),
         "operations": list(operations),
-        "at_none": float(at_none),
+        "intercept": float(intercept),
         "slope": float(slope),
         "predicted_slope": float(predicted),
         "r2": float(1 - residual.var() / np.var(seconds)),
@@ -83,7 +85,7 @@ def _series(
 
 @torch.no_grad()
 def _classify(backbone: Backbone, classes: int) -> tuple[float, int]:
-    method = start(backbone, class_names(classes)).eval()
+    method = make_method(backbone, class_names(classes)).eval()
     image, prompts = make_views(1, 1, backbone.preprocess.size)[0], method.prompts
     assert isinstance(prompts, PackedPrompts)
     seconds = _median(lambda: method.logits(method.encode(image)), classes)
@@ -91,7 +93,7 @@ def _classify(backbone: Backbone, classes: int) -> tuple[float, int]:
 
 
 def _step(backbone: Backbone, classes: int, batch: int) -> tuple[float, int]:
-    method = start(backbone, class_names(classes))
+    method = make_method(backbone, class_names(classes))
     views, labels = make_views(3, batch, backbone.preprocess.size), torch.arange(batch) % classes
     optimizer = torch.optim.SGD(method.parameters(), lr=2e-3, momentum=0.9, weight_decay=5e-4)
     seconds = _median(lambda: training_step(method, optimizer, views, labels), classes)
@@ -108,7 +110,7 @@ def _median(function: Callable[[], Any], classes: int) -> float:
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report in Markdown."""
+    """Format the report as Markdown."""
     lines = []
     for one in report["series"]:
         lines += [f"| {one['name']}: {one['unit']} | " + " | ".join(f"{count:,}" for count in one["counts"]) + " |"]
@@ -116,16 +118,16 @@ def table(report: dict[str, Any]) -> str:
         lines += ["| seconds | " + " | ".join(f"{s:.2f}" for s in one["seconds"]) + " |"]
         lines += ["| GFLOP | " + " | ".join(f"{o / 1e9:,.0f}" for o in one["operations"]) + " |"]
         rates = (o / s / 1e9 / report["gflops"] for o, s in zip(one["operations"], one["seconds"], strict=True))
-        lines += ["| share of the roof | " + " | ".join(f"{rate:.0%}" for rate in rates) + " |", ""]
-    lines += ["| series | ms for one more | predicted | share | R² of the line |", "|" + "---|" * 5]
+        lines += ["| share of the roofline | " + " | ".join(f"{rate:.0%}" for rate in rates) + " |", ""]
+    lines += ["| series | ms per class or image | predicted | share | R² of the line |", "|" + "---|" * 5]
     for one in report["series"]:
         slope, predicted = 1e3 * one["slope"], 1e3 * one["predicted_slope"]
         lines.append(f"| {one['name']} | {slope:.2f} | {predicted:.2f} | {predicted / slope:.0%} | {one['r2']:.4f} |")
-    return "\n".join([*lines, "", f"The roof: {report['gflops']:.0f} GFLOP/s."])
+    return "\n".join([*lines, "", f"The roofline is {report['gflops']:.0f} GFLOP/s."])
 
 
 def draw(report: dict[str, Any], path: Path) -> None:
-    """Points, their lines, and the least time by the operations, one panel a series."""
+    """Plot measurements, their lines and the least time that operations allow, one panel per series."""
     matplotlib.use("agg")
     from matplotlib import pyplot
 
@@ -134,8 +136,8 @@ def draw(report: dict[str, Any], path: Path) -> None:
         counts = np.array(one["counts"])
         least = np.array(one["operations"]) / report["gflops"] / 1e9
         axis.plot(counts, one["seconds"], "o", color="#20639b", label="measured")
-        axis.plot(counts, one["at_none"] + one["slope"] * counts, "-", color="#20639b", label="line")
-        axis.plot(counts, least, "--", color="#888888", label="operations at the roof")
+        axis.plot(counts, one["intercept"] + one["slope"] * counts, "-", color="#20639b", label="line")
+        axis.plot(counts, least, "--", color="#888888", label="operations at the roofline")
         axis.set(xlabel=one["unit"], ylabel="seconds", title=one["name"], xlim=0, ylim=0)
         axis.spines[["top", "right"]].set_visible(False)
     np.atleast_1d(axes)[0].legend(frameon=False)

@@ -1,4 +1,4 @@
-"""The frozen backbone: layer statistics against brute force, and every way of loading one, good and bad."""
+"""The frozen backbone: layer statistics against brute force, and every way of loading one, valid and invalid."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ PREPROCESS = {"vit": 32, "resnet": 32, "timm-vit": 32, "timm-convnext": 64}
 
 @cache
 def model(tower: str, seed: int = 0, quick_gelu: bool = False) -> Any:
-    """A tiny CLIP with random weights, norms and biases too, that fp16 could not hold."""
+    """Return a tiny CLIP with random weights, norms and biases too, that fp16 would round."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         clip = open_clip.CLIP(48, TOWERS[tower], TEXT, quick_gelu=quick_gelu)
@@ -58,13 +58,13 @@ def backbone(tower: str) -> Backbone:
     return Backbone(tower, model(tower), open_clip.SimpleTokenizer(), preprocess)
 
 
-def images(tower: str, *leading: int) -> Tensor:
+def make_images(tower: str, *leading: int) -> Tensor:
     size = PREPROCESS[tower]
     return torch.randn(*leading, 3, size, size, generator=torch.Generator().manual_seed(1))
 
 
 def layer_tokens(tower: str, images: Tensor) -> list[Tensor]:
-    """What each layer puts out, as [B, tokens, W], by running the layers one by one."""
+    """Return the output of each layer, [B, tokens, W], by running the layers one by one."""
     visual, layers = model(tower).visual, []
     if tower == "vit":
         x = visual._embeds(images)
@@ -86,8 +86,8 @@ def layer_tokens(tower: str, images: Tensor) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("tower", TOWERS)
-def test_statistics_are_those_of_the_layers_tokens(tower: str) -> None:
-    images = inputs(tower, 3)
+def test_statistics_are_over_the_tokens_of_each_layer(tower: str) -> None:
+    images = make_images(tower, 3)
     encoded = backbone(tower).encode(images)
     layers = layer_tokens(tower, images)
     assert backbone(tower).layer_widths == tuple(tokens.shape[-1] for tokens in layers)
@@ -100,13 +100,13 @@ def test_statistics_are_those_of_the_layers_tokens(tower: str) -> None:
         stds.append(((squares + 2.3e-8) / n).sqrt())
     torch.testing.assert_close(encoded.mean, torch.cat(means, -1).float(), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(encoded.std, torch.cat(stds, -1).float(), rtol=1e-5, atol=1e-5)
-    if "vit" in tower:  # the class token is one of them: a patch of 8 (16) pixels each, and it
+    if "vit" in tower:  # the class token, and patches of 8 or 16 pixels
         assert layers[0].shape[1] == (17 if tower == "vit" else 5)
 
 
 @pytest.mark.parametrize("tower", TOWERS)
-def test_embedding_is_open_clips_own(tower: str) -> None:
-    images = inputs(tower, 2)
+def test_the_embedding_equals_open_clips(tower: str) -> None:
+    images = make_images(tower, 2)
     embedding = backbone(tower).encode(images).embedding
     torch.testing.assert_close(embedding, model(tower).encode_image(images, normalize=True))
     assert backbone(tower).embed_dim == embedding.shape[-1] == 48
@@ -114,8 +114,8 @@ def test_embedding_is_open_clips_own(tower: str) -> None:
 
 @pytest.mark.parametrize("leading", [(), (1,), (4,), (2, 3), (1, 1), (2, 1, 2)])
 @pytest.mark.parametrize("tower", ["vit", "resnet"])
-def test_any_leading_shape(tower: str, leading: tuple[int, ...]) -> None:
-    images = inputs(tower, *leading)
+def test_images_may_have_any_leading_shape(tower: str, leading: tuple[int, ...]) -> None:
+    images = make_images(tower, *leading)
     encoded = backbone(tower).encode(images)
     flat = backbone(tower).encode(images.reshape(-1, *images.shape[-3:]))
     for name in ("embedding", "mean", "std"):
@@ -131,7 +131,7 @@ def test_statistics_of_equal_tokens() -> None:
 
 
 def test_a_backbone_is_frozen() -> None:
-    images = inputs("vit", 1).requires_grad_()
+    images = make_images("vit", 1).requires_grad_()
     encoded = backbone("vit").encode(images)
     assert not any(t.requires_grad for t in (encoded.embedding, encoded.mean, encoded.std))
     assert not any(p.requires_grad for p in backbone("vit").model.parameters())
@@ -139,16 +139,16 @@ def test_a_backbone_is_frozen() -> None:
 
 
 def test_threads_do_not_mix_their_statistics() -> None:
-    batches = [images("vit", 2) + i for i in range(12)]
+    batches = [make_images("vit", 2) + i for i in range(12)]
     expected = [backbone("vit").encode(batch) for batch in batches]
     with ThreadPoolExecutor(4) as pool:
-        for wanted, got in zip(expected, pool.map(backbone("vit").encode, batches), strict=True):
-            torch.testing.assert_close(got.mean, wanted.mean)
-            torch.testing.assert_close(got.std, wanted.std)
+        for right, encoded in zip(expected, pool.map(backbone("vit").encode, batches), strict=True):
+            torch.testing.assert_close(encoded.mean, right.mean)
+            torch.testing.assert_close(encoded.std, right.std)
 
 
-def test_encoded_is_indexed_split_and_joined_as_one() -> None:
-    encoded = backbone("vit").encode(images("vit", 6))
+def test_encoded_fields_are_indexed_split_and_joined_alike() -> None:
+    encoded = backbone("vit").encode(make_images("vit", 6))
     split = encoded.unflatten(2, 3)
     assert split.mean.shape == (2, 3, encoded.mean.shape[-1])
     joined = Encoded.cat([split[0], encoded[3:]]).to("cpu")
@@ -159,7 +159,7 @@ def test_encoded_is_indexed_split_and_joined_as_one() -> None:
 def test_an_image_tower_without_known_layers_is_refused() -> None:
     clip = copy.copy(model("vit"))
     clip._modules = {**clip._modules, "visual": nn.Linear(2, 2)}
-    with pytest.raises(InputError, match="image tower Linear has no layers"):
+    with pytest.raises(InputError, match="image tower Linear: it has no layers"):
         Backbone("flat", clip, open_clip.SimpleTokenizer(), Preprocess(32, (0, 0, 0), (1, 1, 1)))
 
 
@@ -186,7 +186,7 @@ def test_widths_of_the_usual_backbones(architecture: str, widths: tuple[int, ...
     assert encoded.std.shape == (2, sum(widths))
 
 
-# Loading. `tiny` is an architecture like any that open_clip comes with.
+# Loading. `tiny` is registered like an architecture that comes with open_clip.
 
 
 @pytest.fixture(autouse=True)
@@ -221,7 +221,7 @@ def fault(name: str) -> str:
     return message
 
 
-def test_random_weights_are_the_same_every_time_and_leave_the_generator_alone() -> None:
+def test_random_weights_are_reproducible_and_do_not_touch_the_generator() -> None:
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
     first, second = load_backbone("tiny:random"), load_backbone("tiny:random")
@@ -246,7 +246,7 @@ def test_a_local_weights_file(form: str, tmp_path: Path, monkeypatch: pytest.Mon
     if form == "safetensors":
         name = f"tiny:{tmp_path}/weights.safetensors"
         save_file(state, tmp_path / "weights.safetensors")
-    elif form == "checkpoint":  # as open_clip's training writes it
+    elif form == "checkpoint":  # as written by open_clip's training
         state_dict = {f"module.{key}": tensor for key, tensor in state.items()}
         torch.save({"epoch": 3, "name": "x", "state_dict": state_dict}, tmp_path / "weights.pt")
     else:
@@ -257,7 +257,7 @@ def test_a_local_weights_file(form: str, tmp_path: Path, monkeypatch: pytest.Mon
     loaded = load_backbone(name)
     assert loaded.name == name
     assert same_weights(weights_of(loaded), state)
-    images = inputs("vit", 2)
+    images = make_images("vit", 2)
     torch.testing.assert_close(loaded.encode(images).embedding, model("vit").encode_image(images, normalize=True))
 
 
@@ -268,25 +268,25 @@ def test_weights_of_the_plain_layout_fit_an_architecture_with_a_text_module(tmp_
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pt"])
-def test_openai_layout_is_read_exactly(suffix: str, tmp_path: Path) -> None:
+def test_openai_layout_is_read_without_rounding(suffix: str, tmp_path: Path) -> None:
     clip = model("vit", quick_gelu=True)
     path = tmp_path / f"w.{suffix}"
     (save_file if suffix == "safetensors" else torch.save)(clip.state_dict(), path)
     loaded = load_backbone(f"openai:{path}")
-    assert same_weights(weights_of(loaded), clip.state_dict())  # not through fp16
-    images = inputs("vit", 2)
+    assert same_weights(weights_of(loaded), clip.state_dict())
+    images = make_images("vit", 2)
     torch.testing.assert_close(loaded.encode(images).embedding, clip.encode_image(images, normalize=True))
     tokens = open_clip.SimpleTokenizer()(["a dog."])
     features = make_prompts(loaded.text, ["dog"], before=1)(loaded.text.embed("a"))[0]
     torch.testing.assert_close(features, clip.encode_text(tokens, normalize=True), rtol=1e-5, atol=1e-5)
 
 
-def test_the_fused_activation_is_open_clips_and_keeps_one_tensor() -> None:
+def test_the_fused_activation_equals_open_clips_and_keeps_one_tensor() -> None:
     x = torch.linspace(-9, 9, 4001, requires_grad=True)
-    kept: list[Tensor] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+    saved: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
         fused = FusedQuickGELU()(x)
-    assert sum(t.numel() for t in kept if t.numel() > 1) == x.numel()
+    assert sum(t.numel() for t in saved if t.numel() > 1) == x.numel()
     expected = QuickGELU()(x)
     torch.testing.assert_close(fused, expected)
     weights = torch.randn(4001)
@@ -305,7 +305,7 @@ def test_openai_layout_of_a_resnet() -> None:
     assert same_weights(weights_of(loaded), state)
 
 
-def test_the_golden_files_clip(shared: Path, tmp_path: Path) -> None:
+def test_the_clip_of_the_recorded_step_loads(shared: Path, tmp_path: Path) -> None:
     tensors = load_file(shared / "reference" / "reference_step.safetensors")
     state = {key.removeprefix("clip."): t for key, t in tensors.items() if key.startswith("clip.")}
     save_file(state, tmp_path / "clip.safetensors")
@@ -316,31 +316,36 @@ def test_the_golden_files_clip(shared: Path, tmp_path: Path) -> None:
     assert same_weights(weights_of(loaded), state)
 
 
-def test_a_tag_brings_its_activation_and_its_preprocessing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenAI's weights want QuickGELU, whatever the architecture's name says."""
+def test_a_tag_determines_activation_and_preprocessing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenAI's weights need QuickGELU, whatever the architecture's name."""
     clip = model("vit", quick_gelu=True)
     save_file(clip.state_dict(), tmp_path / "w.safetensors")
-    prepared = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), "interpolation": "bilinear", "resize_mode": "squash"}
-    tags(monkeypatch, "tiny", openai={"file": str(tmp_path / "w.safetensors"), "quick_gelu": True, **prepared})
+    preprocessing = {
+        "mean": (0.1, 0.2, 0.3),
+        "std": (0.4, 0.5, 0.6),
+        "interpolation": "bilinear",
+        "resize_mode": "squash",
+    }
+    tags(monkeypatch, "tiny", openai={"file": str(tmp_path / "w.safetensors"), "quick_gelu": True, **preprocessing})
     loaded = load_backbone("tiny:openai")
-    images = inputs("vit", 2)
+    images = make_images("vit", 2)
     torch.testing.assert_close(loaded.encode(images).embedding, clip.encode_image(images, normalize=True))
-    assert loaded.preprocess == Preprocess(32, **prepared)
-    # A local file of the architecture is prepared likewise.
-    assert load_backbone(f"tiny:{tmp_path}/w.safetensors").preprocess == Preprocess(32, **prepared)
+    assert loaded.preprocess == Preprocess(32, **preprocessing)
+    # images for a local file of the architecture are prepared alike
+    assert load_backbone(f"tiny:{tmp_path}/w.safetensors").preprocess == Preprocess(32, **preprocessing)
 
 
 def test_every_tag_of_open_clip_that_needs_quick_gelu_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+    requested = []
 
     def create_model(architecture: str, **options: Any) -> None:
-        asked.append(options["force_quick_gelu"])
+        requested.append(options["force_quick_gelu"])
         raise RuntimeError("no network")
 
     monkeypatch.setattr(open_clip, "create_model", create_model)
     assert "use ViT-B-16-quickgelu:FILE" in fault("ViT-B-16:openai")
     assert "use ViT-B-16:FILE" in fault("ViT-B-16:laion2b_s34b_b88k")
-    assert asked == [True, False]
+    assert requested == [True, False]
 
 
 class Malicious:
@@ -355,10 +360,10 @@ class Malicious:
 def test_a_pickle_is_not_executed(architecture: str, tmp_path: Path) -> None:
     torch.save({"visual.proj": torch.zeros(2), "x": Malicious(tmp_path / "executed")}, tmp_path / "w.pt")
     message = fault(f"{architecture}:{tmp_path}/w.pt")
-    assert f"{tmp_path}/w.pt is not opened: it is more than tensors" in message
+    assert f"{tmp_path}/w.pt is not opened: it holds more than tensors" in message
     assert "safetensors" in message
     assert not (tmp_path / "executed").exists()
-    torch.load(tmp_path / "w.pt", weights_only=False)  # it is in earnest
+    torch.load(tmp_path / "w.pt", weights_only=False)  # the file is indeed malicious
     assert (tmp_path / "executed").exists()
 
 
@@ -369,7 +374,7 @@ NOISE = random.Random(4).randbytes(4096)
     "content", [b"", b"not weights", NOISE, b"PK\x03\x04" + NOISE[:500]], ids=["empty", "text", "noise", "zip"]
 )
 @pytest.mark.parametrize("suffix", ["pt", "safetensors", "bin"])
-def test_a_damaged_file_is_named(content: bytes, suffix: str, tmp_path: Path) -> None:
+def test_a_damaged_file_is_refused_by_name(content: bytes, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"w.{suffix}"
     path.write_bytes(content)
     for architecture in ("openai", "tiny"):
@@ -377,13 +382,13 @@ def test_a_damaged_file_is_named(content: bytes, suffix: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("content", [[torch.zeros(2)], {"a": 3}, {0: torch.zeros(2)}, torch.zeros(2)], ids=str)
-def test_a_file_without_a_state_dict_is_named(content: Any, tmp_path: Path) -> None:
+def test_a_file_without_a_state_dict_is_refused_by_name(content: Any, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "w.pt")
     for architecture in ("openai", "tiny"):
         assert f"{tmp_path}/w.pt holds no state dict" in fault(f"{architecture}:{tmp_path}/w.pt")
 
 
-def test_weights_of_another_architecture_are_named(tmp_path: Path) -> None:
+def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
     save_file(model("vit").state_dict(), tmp_path / "vit.safetensors")
     save_file(model("resnet").state_dict(), tmp_path / "resnet.safetensors")
     message = fault(f"tiny-wide:{tmp_path}/vit.safetensors")
@@ -410,7 +415,7 @@ def test_a_state_dict_of_another_layout_is_refused(change: Any, tmp_path: Path) 
     assert f"openai:{tmp_path}/w.pt does not hold a CLIP in OpenAI's layout" in fault(f"openai:{tmp_path}/w.pt")
 
 
-def test_names_that_are_none(tmp_path: Path) -> None:
+def test_unknown_names_are_refused_with_suggestions(tmp_path: Path) -> None:
     assert "did you mean ViT-B-32 or" in fault("ViT-B/32:openai")
     assert "no such model" in fault("clip:random")
     assert "no such model" in fault("")
@@ -423,13 +428,15 @@ def test_names_that_are_none(tmp_path: Path) -> None:
     assert "neither a file" in fault(f"tiny:{tmp_path}")
 
 
-def test_models_that_cannot_take_learned_context(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_that_cannot_take_learned_context_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "cannot take learned context" in fault("roberta-ViT-B-32:random")
     monkeypatch.setitem(sys.modules, "transformers", None)
     assert "pip install transformers" in fault("ViT-B-16-SigLIP:random")
 
 
-def test_a_failed_download_is_one_line(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failed_download_is_reported_on_one_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def hf_hub_download(**options: Any) -> str:
         raise OSError(f"cannot reach\nthe hub for {options['repo_id']}")
 
@@ -439,11 +446,11 @@ def test_a_failed_download_is_one_line(monkeypatch: pytest.MonkeyPatch, caplog: 
     assert "'tiny:web' could not be downloaded" in message
     assert "the hub for someone/tiny" in message
     assert message.endswith("use tiny:FILE")
-    assert not caplog.records  # what became an error is not logged as well
+    assert not caplog.records  # the error is not logged as well
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of a model hub as a download asks for."""
+    """The part of a model hub that a download needs."""
 
     files: dict[str, bytes]
 
@@ -470,14 +477,14 @@ SCRIPT = """
 import json, sys
 from open_clip import factory, pretrained
 from open_clip.transformer import QuickGELU
-from gopro.backbone import load_backbone
+from gopro.clip.backbone import load_backbone
 factory._MODEL_CONFIGS["tiny"] = json.loads(sys.argv[1])
 pretrained._PRETRAINED["tiny"] = {"web": {"hf_hub": "someone/tiny/"}}
 print("fingerprints", load_backbone("tiny:random").fingerprint(), load_backbone("tiny:web").fingerprint())
 """
 
 
-def test_a_download_and_the_fingerprint_in_another_process(tmp_path: Path) -> None:
+def test_another_process_downloads_and_computes_the_same_fingerprint(tmp_path: Path) -> None:
     save_file(model("vit").state_dict(), tmp_path / "w.safetensors")
     content = (tmp_path / "w.safetensors").read_bytes()
     handler = type("Handler", (Hub,), {"files": {"/someone/tiny/resolve/main/open_clip_model.safetensors": content}})
@@ -499,15 +506,15 @@ def test_a_download_and_the_fingerprint_in_another_process(tmp_path: Path) -> No
         server.shutdown()
         server.server_close()
     assert ran.returncode == 0, ran.stderr
-    words = re.search("fingerprints (.*)", ran.stdout)
-    assert words is not None
-    random, downloaded = words[1].split()
+    printed = re.search("fingerprints (.*)", ran.stdout)
+    assert printed is not None
+    random, downloaded = printed[1].split()
     assert random == load_backbone("tiny:random").fingerprint()
     assert downloaded == backbone("vit").fingerprint()
     assert random != downloaded
 
 
-def test_fingerprints_tell_models_apart() -> None:
+def test_fingerprints_differ_between_models() -> None:
     prints = {backbone(tower).fingerprint() for tower in TOWERS}
     assert len(prints) == len(TOWERS)
     changed = copy.deepcopy(model("vit"))
@@ -518,10 +525,10 @@ def test_fingerprints_tell_models_apart() -> None:
     assert other.fingerprint() != backbone("vit").fingerprint()
 
 
-def test_logits_are_open_clips_own() -> None:
-    """`embedding`, the prompts' features and `logit_scale` make the logits that open_clip computes."""
+def test_logits_equal_open_clips() -> None:
+    """Image embedding, text features and `logit_scale` give open_clip's logits."""
     loaded, clip = backbone("vit"), model("vit")
-    images = inputs("vit", 2)
+    images = make_images("vit", 2)
     tokens = open_clip.SimpleTokenizer()(["a dog", "two cats"])
     expected, _ = clip.get_logits(images, tokens)
     logits = loaded.logit_scale * loaded.encode(images).embedding @ encode_texts(loaded.text, ["a dog", "two cats"]).T

@@ -1,4 +1,4 @@
-"""The packed text tower against the full one and against open_clip's own, and what prompts refuse."""
+"""Packed prompts against full-length prompts and open_clip's own text tower, and the prompts that are refused."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from benchmarks.memory import LiveBytes
-from gopro.clip import text_tower as towers
+from gopro.clip import open_clip_internals
 from gopro.clip.encode_text import encode_texts, make_prompts
-from gopro.clip.packed_prompts import LAYOUTS, PackedPrompts, _again
-from gopro.clip.prompts import FullPrompts, Prompts
+from gopro.clip.full_prompts import FullPrompts
+from gopro.clip.packed_prompts import MAX_LAYOUTS, PackedPrompts
+from gopro.clip.prompts import Prompts
+from gopro.clip.recompute import recompute
 from gopro.clip.text_tower import TextTower
 from gopro.errors import InputError
+from tests.support.live_bytes import LiveBytes
 
 WIDTH, LAYERS, CONTEXT_LENGTH = 32, 3, 40
 VISION = {"image_size": 16, "patch_size": 16, "width": 32, "layers": 1, "head_width": 16}
@@ -36,7 +38,7 @@ WORDS = [
 
 @functools.cache
 def clip(seed: int = 0, custom: bool = False, quick_gelu: bool = False, **text: Any) -> Any:
-    """A tiny CLIP whose every parameter is random, biases and norms too."""
+    """Return a tiny CLIP with every parameter random, biases and norms too."""
     text = {"context_length": CONTEXT_LENGTH, "width": WIDTH, "heads": 4, "layers": LAYERS, **text}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -53,12 +55,12 @@ def tower(**config: Any) -> TextTower:
 
 
 def deviation(a: Tensor, b: Tensor) -> float:
-    """Largest deviation over largest magnitude."""
+    """Return the largest deviation relative to the largest magnitude."""
     return ((a - b).abs().max() / b.abs().max().clamp_min(1e-30)).item()
 
 
 def features_and_gradients(prompts: Prompts, contexts: dict[str, Any]) -> tuple[Tensor, list[Tensor]]:
-    """Features, and the gradients of a random functional of them at every context."""
+    """Return features, and the gradients of a random linear functional of them at every context."""
     before, after, upper = contexts.get("before"), contexts.get("after"), contexts.get("upper", ())
     given = (before, after, *upper, *contexts.get("deep", ()))
     leaves = [t.detach().requires_grad_() for t in given if t is not None]
@@ -81,12 +83,12 @@ def assert_same(packed: Prompts, full: Prompts, contexts: dict[str, Any]) -> Non
     assert features.shape == expected.shape
     assert (features - expected).abs().max() <= 1e-5
     assert len(gradients) == len(expected_gradients)
-    for gradient, wanted in zip(gradients, expected_gradients, strict=True):
-        assert wanted.abs().max() > 0
-        assert deviation(gradient, wanted) <= 1e-4
+    for gradient, expected_gradient in zip(gradients, expected_gradients, strict=True):
+        assert expected_gradient.abs().max() > 0
+        assert deviation(gradient, expected_gradient) <= 1e-4
 
 
-def _sayable(name: str) -> bool:
+def _is_accepted(name: str) -> bool:
     tokens = tower().tokens(name)
     return bool(tokens) and len(tokens) <= 24 and not {tower().sos, tower().eot} & {*tokens}
 
@@ -95,14 +97,14 @@ names = st.one_of(
     st.sampled_from(WORDS),
     st.lists(st.sampled_from(WORDS), min_size=1, max_size=8).map(" ".join),
     st.integers(1, 22).map(lambda n: " ".join(["dog"] * n)),
-    # without surrogates, and without controls and what turns the direction of writing, which are refused
+    # without surrogates, and without the control characters and direction marks that are refused
     st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp", "Cf"]), min_size=1, max_size=8),
-).filter(_sayable)
+).filter(_is_accepted)
 
 
 @st.composite
 def prompt_lists(draw: st.DrawFn, deepest: int = LAYERS - 1) -> tuple[list[str], int, int, dict[str, Any]]:
-    """Class names (some twice), the lengths of both contexts, and contexts of any shape that is allowed."""
+    """Draw class names (some twice), the lengths of both contexts, and contexts of any allowed shape."""
     classnames = draw(st.lists(names, min_size=1, max_size=7))
     classnames += draw(st.lists(st.sampled_from(classnames), max_size=2))
     before, after, batch = draw(st.integers(0, 4)), draw(st.integers(0, 3)), draw(st.integers(1, 3))
@@ -133,14 +135,14 @@ def test_packed_equals_full(case: tuple[list[str], int, int, dict[str, Any]], ta
 
 @given(prompt_lists(), st.integers(1, 200_000))
 @settings(max_examples=40, deadline=None)
-def test_chunked_and_recomputed_equals_whole(case: tuple[list[str], int, int, dict[str, Any]], memory: int) -> None:
+def test_layouts_and_recomputed_equals_whole(case: tuple[list[str], int, int, dict[str, Any]], memory: int) -> None:
     classnames, before, after, contexts = case
     whole = PackedPrompts(tower(), classnames, before=before, after=after)
     assert_same(PackedPrompts(tower(), classnames, before=before, after=after, memory=memory), whole, contexts)
 
 
-def toward(image: Tensor) -> Any:
-    """A transform as methods have them, by which similarities are more than dot products of what is encoded."""
+def transform_for(image: Tensor) -> Any:
+    """Return a transform like those of methods, which make similarities more than dot products of encoded text."""
     weight = torch.randn(24, image.shape[1], generator=torch.Generator().manual_seed(4))
     return lambda text: torch.nn.functional.normalize((text @ weight).tanh(), dim=-1)
 
@@ -156,9 +158,9 @@ def test_similarities_chunk_by_chunk_equal_those_of_all_features(
     with torch.no_grad():
         batch = len(plain(**contexts))
         image = torch.randn(3 if batch == 1 else batch, 12)
-        expected = (image[:, None] * toward(image)(plain(**contexts))).sum(-1)
+        expected = (image[:, None] * transform_for(image)(plain(**contexts))).sum(-1)
         assert (chunked(**contexts) - plain(**contexts)).abs().max() <= 1e-5
-        assert deviation(chunked.similarities(image, **contexts, transform=toward(image)), expected) <= 1e-5
+        assert deviation(chunked.similarities(image, **contexts, transform=transform_for(image)), expected) <= 1e-5
 
 
 @pytest.mark.parametrize("kind", [PackedPrompts, FullPrompts])
@@ -197,16 +199,16 @@ def test_permuting_classes_permutes_the_result(
 
 @given(prompt_lists())
 @settings(max_examples=20, deadline=None)
-def test_an_image_and_a_class_alone_get_the_same_features(
+def test_an_image_and_a_class_get_the_same_features_by_themselves(
     case: tuple[list[str], int, int, dict[str, Any]],
 ) -> None:
     classnames, before = case[0], case[1] + 1
     contexts = torch.randn(3, len(classnames), before, WIDTH)
     with torch.no_grad():
-        together = PackedPrompts(tower(), classnames, before=before)(contexts)
+        joint = PackedPrompts(tower(), classnames, before=before)(contexts)
         for c, name in enumerate(classnames):
-            alone = PackedPrompts(tower(), [name], before=before)(contexts[1, c])
-            assert (alone[0, 0] - together[1, c]).abs().max() <= 1e-5
+            single = PackedPrompts(tower(), [name], before=before)(contexts[1, c])
+            assert (single[0, 0] - joint[1, c]).abs().max() <= 1e-5
 
 
 @pytest.mark.parametrize(
@@ -224,7 +226,7 @@ def test_an_image_and_a_class_alone_get_the_same_features(
 )
 @pytest.mark.parametrize("kind", [PackedPrompts, FullPrompts])
 def test_equals_open_clip(config: dict[str, Any], kind: type[Prompts]) -> None:
-    """With the embeddings of words for a context, prompts are what open_clip encodes."""
+    """With the embeddings of words as context, prompts have the features that open_clip computes."""
     config = {key: tuple(value.items()) if isinstance(value, dict) else value for key, value in config.items()}
     model, text = _open_clip(config)
     classnames = [*WORDS, " ".join(["dog"] * 25), "dog", "dog"]
@@ -251,7 +253,7 @@ def test_thousands_of_classes_in_chunks() -> None:
     context = torch.randn(2, 4, WIDTH, requires_grad=True)
     prompts = PackedPrompts(tower(), classnames, before=4, memory=8 << 20)
     features = prompts(context)
-    assert len(prompts._chunks(*next(iter(prompts._chunked)))) > 5
+    assert len(prompts._chunks(*next(iter(prompts._layouts)))) > 5
     some = draw.sample(range(3000), 40)
     weights = torch.randn(2, 40, features.shape[-1])
     (gradient,) = torch.autograd.grad((features[:, some] * weights).sum(), context)
@@ -261,26 +263,26 @@ def test_thousands_of_classes_in_chunks() -> None:
     assert deviation(gradient, expected) <= 1e-4
 
 
-def test_neither_words_nor_layouts_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server is asked about any number of names, for any number of images."""
-    monkeypatch.setattr(towers, "WORDS", 40)
+def test_caches_of_words_and_layouts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server is asked about any number of names, in batches of any size."""
+    monkeypatch.setattr(open_clip_internals, "MAX_CACHED_WORDS", 40)
     text = TextTower(clip(), open_clip.SimpleTokenizer())
     words = ["".join(random.Random(seed).choices("abcdefghij", k=9)) for seed in range(100)]
-    found = [text.tokens(word) for word in words]
+    tokens = [text.tokens(word) for word in words]
     assert len(text.tokenizer.cache) == 40
-    assert found == [text.tokens(word) for word in words] == [open_clip.SimpleTokenizer().encode(w) for w in words]
+    assert tokens == [text.tokens(word) for word in words] == [open_clip.SimpleTokenizer().encode(w) for w in words]
     prompts = PackedPrompts(tower(), WORDS, before=4, memory=1 << 20)
     for batch in range(1, 41):
         context = torch.randn(batch, 4, WIDTH)
         assert (prompts(context)[-1:] - prompts(context[-1:])).abs().max() <= 1e-5
-    assert len(prompts._chunked) == LAYOUTS
+    assert len(prompts._layouts) == MAX_LAYOUTS
 
 
 def peak_bytes(classes: int, memory: int, train: bool) -> int:
     prompts = PackedPrompts(tower(), [WORDS[c % len(WORDS)] for c in range(classes)], before=4, memory=memory)
     context = torch.randn(4, 4, WIDTH, requires_grad=train)
     with torch.set_grad_enabled(train):
-        prompts(context)  # lays the chunks out
+        prompts(context)  # lays out the chunks
         with LiveBytes() as measured:
             features = prompts(context)
             if train:
@@ -293,67 +295,67 @@ def test_memory_does_not_grow_with_classes(train: bool) -> None:
     memory = 8 << 20 if train else 3 << 20
     few, many = (peak_bytes(classes, memory, train) for classes in (300, 1200))
     output = (1200 - 300) * 4 * 24 * 4  # bytes of the features themselves: 4 images, 24 wide
-    assert few > memory / 4  # it fills what it may
-    assert many - few <= 6 * output  # the features, their parts, their order and their gradients
+    assert few > memory / 4  # the budget is used
+    assert many - few <= 6 * output  # the features, their chunks, their order and their gradients
     assert many < peak_bytes(1200, 1 << 40, train) / 4
 
 
-def test_a_chunk_that_is_computed_again_leaves_no_graph_behind() -> None:
-    """Small nodes between large tensors are what an allocator cannot fill: 3 GiB were lost so at 500 classes."""
+def test_a_recomputed_chunk_leaves_no_graph_behind() -> None:
+    """A graph's small nodes would fragment the memory between the chunks; see recompute.py."""
 
     def nodes(classes: int) -> tuple[int, int]:
         prompts = PackedPrompts(tower(), [WORDS[c % len(WORDS)] for c in range(classes)], before=4, memory=2 << 20)
         features = prompts(torch.randn(4, 4, WIDTH, requires_grad=True))
-        seen, ahead = set(), [features.grad_fn]
-        while ahead:
-            node = ahead.pop()
-            if node is not None and node not in seen:
-                seen.add(node)
-                ahead += [n for n, _ in node.next_functions]
-        return len(seen), len(prompts._chunks(*next(iter(prompts._chunked))))
+        visited, pending = set(), [features.grad_fn]
+        while pending:
+            node = pending.pop()
+            if node is not None and node not in visited:
+                visited.add(node)
+                pending += [n for n, _ in node.next_functions]
+        return len(visited), len(prompts._chunks(*next(iter(prompts._layouts))))
 
     (few, few_chunks), (many, many_chunks) = nodes(300), nodes(1200)
     assert many_chunks >= few_chunks + 10
     assert many - few <= many_chunks - few_chunks
 
 
-def test_what_is_computed_again_is_computed_under_the_same_autocast() -> None:
-    seen = []
+def test_recomputation_runs_under_the_autocast_of_forward() -> None:
+    calls = []
 
     def double(x: Tensor) -> Tensor:
-        seen.append((torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu"), torch.is_grad_enabled()))
+        calls.append((torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu"), torch.is_grad_enabled()))
         return 2 * x
 
     x = torch.randn(3, requires_grad=True)
     with torch.autocast("cpu", dtype=torch.float16):
-        y = _again(double, x)
+        y = recompute(double, x)
     y.sum().backward()
     assert x.grad is not None and x.grad.tolist() == [2, 2, 2]
-    assert seen == [(True, torch.float16, False), (True, torch.float16, True)]
+    assert calls == [(True, torch.float16, False), (True, torch.float16, True)]
     with torch.autocast("cpu"):
-        y = _again(double, x).sum()
+        y = recompute(double, x).sum()
         y.backward()
     with torch.autocast("cpu", enabled=False):
-        y = _again(double, x).sum()
+        y = recompute(double, x).sum()
     with torch.autocast("cpu"):
         y.backward()
-    assert [on for on, _, _ in seen[2:]] == [True, True, False, False]
+    assert [on for on, _, _ in calls[2:]] == [True, True, False, False]
 
 
 @pytest.mark.parametrize(("kind", "memory"), [(PackedPrompts, 1 << 20), (FullPrompts, 4 << 20)])
-def test_similarities_take_no_memory_but_their_own_for_more_classes(kind: type[Prompts], memory: int) -> None:
+def test_memory_of_similarities_grows_by_the_result_alone(kind: type[Prompts], memory: int) -> None:
     def peak(classes: int) -> int:
         prompts = kind(tower(), [WORDS[c % len(WORDS)] for c in range(classes)], before=4, memory=memory)
         context, image = torch.randn(4, 4, WIDTH), torch.randn(4, 24)
         with torch.no_grad():
-            prompts.similarities(image, context)  # lays the chunks out
+            prompts.similarities(image, context)  # lays out the chunks
             with LiveBytes() as measured:
                 prompts.similarities(image, context, transform=torch.tanh)
         return measured.peak
 
-    similarity = 4 * 4 + 8  # bytes a class: of 4 images, and its number
-    assert peak(1200) - peak(300) <= 3 * 900 * similarity  # the parts, their order and the result
-    assert peak(300) > memory / 4  # it fills what it may
+    similarity = 4 * 4 + 8  # bytes per class: for 4 images, and its index
+    assert peak(1200) - peak(300) <= 3 * 900 * similarity  # the chunks, their order and the result
+    assert peak(300) > memory / 4  # the budget is used
 
 
 @pytest.mark.parametrize("train", [False, True])
@@ -362,9 +364,9 @@ def test_activations_keep_to_the_memory_asked_for(train: bool) -> None:
         assert peak_bytes(400, memory, train) <= 1.5 * memory
 
 
-def test_prompts_that_were_first_used_in_inference_mode_can_be_trained() -> None:
+def test_prompts_first_used_in_inference_mode_can_be_trained() -> None:
     classnames = [f"{word} dog" for word in WORDS] + WORDS
-    tower()  # which all tests share: made within, it would be of no use to those that train
+    tower()  # created here, as tests that train share it and could not use inference tensors
     with torch.inference_mode():
         prompts = PackedPrompts(tower(), classnames, before=2, after=1)
         prompts(torch.randn(2, WIDTH), torch.randn(1, WIDTH))
@@ -385,7 +387,7 @@ def test_bf16_autocast_stays_near_fp32() -> None:
 
 
 @pytest.mark.parametrize("pool", ["last", "first", "argmax"])
-def test_a_tower_that_is_not_causal_takes_the_full_path(pool: str) -> None:
+def test_a_tower_that_is_not_causal_gets_full_prompts(pool: str) -> None:
     config = {"custom": True, "no_causal_mask": True, "pool_type": pool, "proj_bias": True}
     text = tower(**config)
     prompts = make_prompts(text, WORDS, before=4)
@@ -395,19 +397,19 @@ def test_a_tower_that_is_not_causal_takes_the_full_path(pool: str) -> None:
     assert (features - clip(**config).encode_text(tokens, normalize=True)).abs().max() <= 1e-5
 
 
-def test_blocks_of_another_kind_take_the_full_path() -> None:
+def test_blocks_of_another_kind_get_full_prompts() -> None:
     text = tower(qk_norm=True)
     assert isinstance(make_prompts(text, WORDS), FullPrompts)
     tokens = open_clip.SimpleTokenizer(context_length=CONTEXT_LENGTH)(WORDS)
     assert (encode_texts(text, WORDS) - clip(qk_norm=True).encode_text(tokens, normalize=True)).abs().max() <= 1e-5
 
 
-def test_an_ordinary_tower_is_packed() -> None:
+def test_an_ordinary_tower_gets_packed_prompts() -> None:
     assert isinstance(make_prompts(tower(), WORDS, before=2, after=1), PackedPrompts)
 
 
 class WordTokenizer:
-    """Has open_clip's HFTokenizer interface, over whole words, with what other families put around a text."""
+    """Whole words through open_clip's HFTokenizer interface, surrounded by the special tokens of other families."""
 
     def __init__(self, sos: Sequence[int], eot: int, pad: int):
         self.sos, self.eot, self.pad = [*sos], eot, pad
@@ -473,7 +475,7 @@ def test_a_prompt_of_exactly_the_context_length_fits_and_one_more_names_the_clas
 
 
 @pytest.mark.parametrize("bad", ["", " ", "\n\t", "<end_of_text>", "a <start_of_text> b"])
-def test_a_name_without_words_is_named(bad: str) -> None:
+def test_a_class_name_without_words_is_refused(bad: str) -> None:
     assert repr(bad) in fault(tower(), ["cat", bad])
 
 
@@ -484,26 +486,26 @@ def test_no_classes_are_refused() -> None:
 @pytest.mark.parametrize("count", [1, 2, LAYERS])
 @pytest.mark.parametrize("config", [{}, {"custom": True, "no_causal_mask": True, "pool_type": "first"}], ids=str)
 def test_upper_tokens_against_hooks(config: dict[str, Any], count: int) -> None:
-    """open_clip's own blocks, with tokens put in behind SOS at the last ones' inputs and taken out at their ends."""
+    """open_clip's own blocks, with hooks that insert tokens after SOS before the last blocks and remove them after."""
     text, upper = tower(**config), [torch.randn(2, WIDTH) for _ in range(count)]
     model, start = clip(**config), 0 if config else 1
     mask = None if config else torch.full((CONTEXT_LENGTH + 2,) * 2, float("-inf")).triu(1)
 
-    def put_in(tokens: Tensor) -> Any:
+    def insert(tokens: Tensor) -> Any:
         def hook(module: object, arguments: tuple[Tensor], options: dict[str, Any]) -> Any:
             x = arguments[0]
             return (torch.cat([x[:, :start], tokens.expand(len(x), -1, -1), x[:, start:]], dim=1),), {"attn_mask": mask}
 
         return hook
 
-    def take_out(module: object, arguments: object, output: Tensor) -> Tensor:
+    def remove(module: object, arguments: object, output: Tensor) -> Tensor:
         return torch.cat([output[:, :start], output[:, start + 2 :]], dim=1)
 
     handles = []
     for block, tokens in zip(text.blocks[-count:], upper, strict=True):
         handles += [
-            block.register_forward_pre_hook(put_in(tokens), with_kwargs=True),
-            block.register_forward_hook(take_out),
+            block.register_forward_pre_hook(insert(tokens), with_kwargs=True),
+            block.register_forward_hook(remove),
         ]
     tokens = open_clip.SimpleTokenizer(context_length=CONTEXT_LENGTH)([f"a photo of a {name}." for name in WORDS])
     expected = model.encode_text(tokens, normalize=True)
@@ -516,7 +518,7 @@ def test_upper_tokens_against_hooks(config: dict[str, Any], count: int) -> None:
 
 @pytest.mark.parametrize("shapes", [[(2, WIDTH), (3, WIDTH)], [(2, WIDTH)] * (LAYERS + 1)])
 def test_upper_tokens_of_another_shape_are_refused(shapes: list[tuple[int, int]]) -> None:
-    with pytest.raises(ValueError, match=r"upper tokens for \d of 3 layers"):
+    with pytest.raises(ValueError, match=r"upper tokens are given for \d of 3 layers"):
         make_prompts(tower(), ["cat"])(upper=[torch.zeros(shape) for shape in shapes])
 
 
@@ -526,12 +528,12 @@ def test_a_context_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
         make_prompts(tower(), ["cat", "dog"], before=4)(torch.zeros(shape))
 
 
-def test_a_context_that_is_missing_is_refused() -> None:
+def test_a_missing_context_is_refused() -> None:
     with pytest.raises(ValueError, match="context after has shape"):
         make_prompts(tower(), ["cat"], after=2)()
 
 
 @pytest.mark.parametrize("name", ["red\x1b[31m fox", "red\nfox", "red\x85fox", "red \u202efox", "red\u2028fox"])
-def test_names_that_tell_a_terminal_what_to_do_are_refused(name: str) -> None:
+def test_class_names_with_control_characters_are_refused(name: str) -> None:
     with pytest.raises(InputError, match="control characters"):
         make_prompts(tower(), [name])

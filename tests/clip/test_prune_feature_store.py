@@ -1,4 +1,4 @@
-"""`gopro cache`: what it shows, what it deletes, and that nobody is hurt by it."""
+"""`gopro cache` and `gopro cache prune`, also while other processes read the store."""
 
 import os
 import time
@@ -11,7 +11,7 @@ from gopro import cli
 from gopro.clip.backbone import Backbone
 from gopro.clip.feature_store import FeatureStore
 from gopro.clip.features import ViewRequest, encode_views
-from gopro.clip.prune_feature_store import kept, prune
+from gopro.clip.prune_feature_store import cached_backbones, prune
 from gopro.data.load_dataset import load_dataset
 from gopro.errors import InputError
 
@@ -36,7 +36,7 @@ def age(path: Path, days: float) -> None:
 
 
 def counts(folder: Path) -> list[int]:
-    return sorted(file.entries for k in kept(folder) for file in k.files)
+    return sorted(file.entries for cached in cached_backbones(folder) for file in cached.files)
 
 
 def gopro(capsys: pytest.CaptureFixture[str], folder: Path, *arguments: object) -> tuple[int, str, str]:
@@ -52,7 +52,7 @@ def gopro(capsys: pytest.CaptureFixture[str], folder: Path, *arguments: object) 
     return code, printed.out, printed.err
 
 
-def test_it_shows_what_is_there(filled: Path, tiny: Backbone, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_cache_is_shown_by_backbone(filled: Path, tiny: Backbone, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = gopro(capsys, filled)
     size = sum(path.stat().st_size for path in filled.rglob("*.safetensors"))
     [row] = [line.split() for line in out.splitlines() if line.startswith("tiny")]
@@ -64,7 +64,7 @@ def test_it_shows_what_is_there(filled: Path, tiny: Backbone, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize(
-    ("wish", "left"),
+    ("options", "rest"),
     [
         (["--older-than", 25], [2, 3]),
         (["--older-than", 15, "--backbone", "tiny"], [3]),
@@ -74,16 +74,16 @@ def test_it_shows_what_is_there(filled: Path, tiny: Backbone, capsys: pytest.Cap
         (["--all"], []),
     ],
 )
-def test_it_deletes_what_was_not_used_for_long(
-    wish: list, left: list[int], filled: Path, capsys: pytest.CaptureFixture[str]
+def test_prune_deletes_segments_unused_for_long(
+    options: list, rest: list[int], filled: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, out, _ = gopro(capsys, filled, "prune", *wish)
-    assert code == 0 and out.startswith(f"deleted {3 - len(left)} file") and counts(filled) == left
-    assert bool(list(filled.iterdir())) == bool(left), "an empty folder is left"
+    code, out, _ = gopro(capsys, filled, "prune", *options)
+    assert code == 0 and out.startswith(f"deleted {3 - len(rest)} file") and counts(filled) == rest
+    assert bool(list(filled.iterdir())) == bool(rest), "an empty folder remains"
 
 
-def test_the_longest_unused_go_first(filled: Path) -> None:
-    sizes = [file.size for k in kept(filled) for file in k.files]
+def test_the_least_recently_used_are_deleted_first(filled: Path) -> None:
+    sizes = [file.size for cached in cached_backbones(filled) for file in cached.files]
     files, size = prune(filled, keep_gb=(sum(sizes) - 1) / 1e9)
     assert (files, size) == (1, min(sizes)) and counts(filled) == [2, 3]
 
@@ -94,19 +94,19 @@ def test_reading_counts_as_use(filled: Path, tiny: Backbone) -> None:
     assert counts(filled) == [1, 3]
 
 
-def test_a_reader_at_work_goes_on(filled: Path, tiny: Backbone) -> None:
-    wanted = [ViewRequest(p, "base", 3) for p in IMAGES[:3]]
+def test_a_reader_is_not_disturbed(filled: Path, tiny: Backbone) -> None:
+    requests = [ViewRequest(p, "base", 3) for p in IMAGES[:3]]
     store = FeatureStore(tiny, filled)
-    features = encode_views(store, wanted)
+    features = encode_views(store, requests)
     before = features[:].rows().clone()
     prune(filled, everything=True)
     assert torch.equal(features[:].rows(), before)
-    store.put([b"another key here"], torch.zeros(1, tiny.row_width, dtype=torch.float16))
-    assert counts(filled) == [1], "its folder is made again"
-    assert [k.backbone for k in kept(filled)] == ["tiny"]
+    store.write([b"another key here"], torch.zeros(1, tiny.row_width, dtype=torch.float16))
+    assert counts(filled) == [1], "its folder is created again"
+    assert [cached.name for cached in cached_backbones(filled)] == ["tiny"]
 
 
-def test_what_a_killed_process_left_goes_with_the_next_prune(filled: Path) -> None:
+def test_prune_deletes_the_leftovers_of_a_killed_process(filled: Path) -> None:
     [folder] = filled.iterdir()
     for name, days in ((".a.safetensors.123", 1), (".b.safetensors.124", 0)):
         (folder / name).write_bytes(b"half of it")
@@ -115,7 +115,7 @@ def test_what_a_killed_process_left_goes_with_the_next_prune(filled: Path) -> No
     assert [path.name for path in folder.glob(".*")] == [".b.safetensors.124"]
 
 
-def test_another_backbones_are_left(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_segments_of_other_backbones_and_foreign_files_stay(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [folder] = filled.iterdir()
     other = filled / "0123456789abcdef"
     other.mkdir()
@@ -125,12 +125,12 @@ def test_another_backbones_are_left(filled: Path, capsys: pytest.CaptureFixture[
     code, out, _ = gopro(capsys, filled)
     assert code == 0 and "other" in out and "tiny" in out
     prune(filled, backbone=folder.name, everything=True)
-    assert [k.backbone for k in kept(filled)] == ["other"]
+    assert [cached.name for cached in cached_backbones(filled)] == ["other"]
     prune(filled, everything=True)
     assert [path.name for path in filled.iterdir()] == ["notes.txt"]
 
 
-def test_wishes_that_cannot_be(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_options_are_refused(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(InputError, match="say what to delete"):
         prune(filled)
     with pytest.raises(InputError, match="older-than is -1"):

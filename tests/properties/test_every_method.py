@@ -8,7 +8,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks.memory import LiveBytes
 from gopro.clip.backbone import Backbone, load_backbone
 from gopro.clip.encode_text import encode_texts
 from gopro.errors import InputError
@@ -17,6 +16,7 @@ from gopro.methods.gopro import GOPro, GOProConfig
 from gopro.methods.kernel_residual import KernelResidual
 from gopro.methods.linear_probe import LinearProbe
 from gopro.methods.registry import METHODS, build_method, parse_method
+from tests.support.live_bytes import LiveBytes
 
 NAMES = ["red fox", "owl", "grand piano", "dog", "very slow old train"]
 TEMPLATE = "a photo of a {}."

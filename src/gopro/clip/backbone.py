@@ -283,7 +283,7 @@ def _tokenizer(architecture: str, name: str) -> Any:
 
 @contextmanager
 def _no_logging() -> Iterator[None]:
-    """Silence open_clip and the Hub's client, which warn of what is intended (random weights) or raised as InputError."""
+    """Silence open_clip and the Hub's client: their warnings are intended (random weights) or raised as InputError."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

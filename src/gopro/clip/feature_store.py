@@ -95,8 +95,8 @@ class FeatureStore:
     files that are written under a temporary name, renamed into place and never changed. Any number of processes may
     therefore read and write at once; if two write the same entry, it takes its room twice.
 
-    Everything in the store can be computed again. Files that are foreign or damaged are ignored, and entries that cannot
-    be written stay in the memory of this process, each with a warning.
+    Everything in the store can be computed again. Files that are foreign or damaged are ignored, and entries that
+    cannot be written stay in the memory of this process, each with a warning.
 
     Args:
         folder: None to keep everything in memory, for as long as this object lives.

@@ -69,8 +69,8 @@ def encode_views(
 ) -> Features:
     """Return the features of views, rounded to half precision, by the store's backbone under the caller's autocast.
 
-    Only images with a missing view are opened. New features are written as they are computed, so that an interrupted run
-    loses a minute of them at most.
+    Only images with a missing view are opened. New features are written as they are computed, so that an interrupted
+    run loses a minute of them at most.
 
     Args:
         crop: the crop of random views, see `gopro.data.transforms.make_view`.

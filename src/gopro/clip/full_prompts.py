@@ -14,8 +14,8 @@ from gopro.clip.prompts import ClassValues, Contexts, Prompts
 class FullPrompts(Prompts):
     """Prompts padded to the tower's context length.
 
-    They serve the towers that `PackedPrompts` cannot encode, and as its reference in tests. `memory` limits them without
-    gradient only.
+    They serve the towers that `PackedPrompts` cannot encode, and as its reference in tests. `memory` limits them only
+    without gradient.
     """
 
     def _encode(self, contexts: Contexts) -> Iterator[ClassValues]:
@@ -24,7 +24,7 @@ class FullPrompts(Prompts):
             chunk = len(self)
         else:
             plan = self.memory_plan(contexts.batch, len(self) * length, training=False)
-            chunk = max(1, plan.chunk_tokens // length)
+            chunk = min(len(self), max(1, 2 * plan.chunk_tokens // length))  # the plan leaves half of the budget unused
         for classes in torch.arange(len(self), device=self.tower.device).split(chunk):
             yield classes, self._encode_classes(classes.tolist(), _of_classes(contexts, classes))
 

@@ -63,14 +63,15 @@ def build_openai_clip(state: dict[str, Tensor]) -> Any:
         LookupError, RuntimeError, ValueError, TypeError: tensors are missing, superfluous or do not fit together.
     """
     width = state["ln_final.weight"].shape[0]
-    text = {
+    text: dict[str, Any] = {
         "context_length": state["positional_embedding"].shape[0],
         "vocab_size": state["token_embedding.weight"].shape[0],
         "width": width,
         "heads": width // 64,
         "layers": len({key.split(".")[2] for key in state if key.startswith("transformer.resblocks")}),
     }
-    model = open_clip.CLIP(state["text_projection"].shape[1], _openai_image_config(state), text, quick_gelu=True)
+    embed_dim, image = state["text_projection"].shape[1], open_clip.CLIPVisionCfg(**_openai_image_config(state))
+    model = open_clip.CLIP(embed_dim, image, open_clip.CLIPTextCfg(**text), quick_gelu=True)
     model.load_state_dict({key: tensor for key, tensor in state.items() if key not in NOT_WEIGHTS})
     return model
 
@@ -99,7 +100,7 @@ def _grid_side(positional_embedding: Tensor) -> int:
 
 
 def fit_text_layout(model: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the text tower's weights if the model keeps its text tower in a module of its own and the state does not."""
+    """Rename the text tower's weights if the model has its text tower in a module of its own and the state has not."""
     if "positional_embedding" not in state or hasattr(model, "positional_embedding"):
         return state
     return {f"text.{key}" if key.startswith(TEXT_PARTS) else key: tensor for key, tensor in state.items()}

@@ -1,7 +1,7 @@
 """Prompts of a list of classes: their tokens, and the interface for encoding them under a context.
 
-A prompt is `[SOS, before, name, after, tail, EOT]`. `before` and `after` are context vectors: learned, generated, or the
-embeddings of ordinary words. Everything else is fixed tokens.
+A prompt is `[SOS, before, name, after, tail, EOT]`. `before` and `after` are context vectors: learned, generated, or
+the embeddings of ordinary words. Everything else is fixed tokens.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CONTROL_CHARACTERS = "[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]"
 """A regular expression for characters that command terminals and editors, refused in class names."""
 
 MAX_NAME_CHARACTERS = 1000
-"""More than fit into any text tower, few enough that the tokenizer, whose time grows faster than a name, stays quick."""
+"""More than any text tower takes, and few enough for the tokenizer, whose time grows with the square of the length."""
 
 ClassValues = tuple[Tensor, Tensor]
 """Indices [C] of some classes, and their values [B, C, ...]."""

@@ -1,21 +1,19 @@
-"""What the machine can do: its rate of fp32 matrix products, at the towers' shapes, and of moving memory.
+"""Measure the machine's limits: its rate of fp32 matrix products in the towers' shapes, and of moving memory.
 
-    python -m benchmarks.roof [--json]
+    python -m benchmarks.roofline [--json]
 
-The rates are the roof under which everything else is measured; each is the best of several runs.
+The other benchmarks compare their speed with these rates, the roofline. Each rate is the best of several runs.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from benchmarks.setting import about
+from benchmarks.common import about, make_parser, print_report
 
 SHAPES = {  # rows, inputs, outputs
     "large": (2048, 2048, 2048),
@@ -25,14 +23,12 @@ SHAPES = {  # rows, inputs, outputs
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    report = measure()
-    print(json.dumps(report) if parser.parse_args().json else table(report))
+    options = make_parser(__doc__).parse_args()
+    print_report(measure(), table, options.json)
 
 
 def measure(seconds: float = 1.0) -> dict[str, Any]:
-    """GFLOP/s of each shape, and GB/s read and written by a copy; each tried for so long."""
+    """Measure GFLOP/s of each shape and GB/s read and written by a copy, each for so many seconds."""
     gflops = {}
     for name, (rows, inputs, outputs) in SHAPES.items():
         x, w = torch.randn(rows, inputs), torch.randn(outputs, inputs)
@@ -44,7 +40,7 @@ def measure(seconds: float = 1.0) -> dict[str, Any]:
 
 
 def _best(function: Callable[[], Any], seconds: float) -> float:
-    """Seconds of the fastest call of several."""
+    """Return the seconds of the fastest of several calls."""
     function()
     end, best = time.perf_counter() + seconds, float("inf")
     while time.perf_counter() < end:
@@ -55,9 +51,9 @@ def _best(function: Callable[[], Any], seconds: float) -> float:
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report in Markdown."""
+    """Format the report as Markdown."""
     shapes = {name: "{} × {} by {} × {}".format(*shape[:2], *shape[1:]) for name, shape in SHAPES.items()}
-    lines = ["| what | rate |", "|---|---|"]
+    lines = ["| operation | rate |", "|---|---|"]
     lines += [f"| {name}: {shapes[name]} | {rate:.0f} GFLOP/s |" for name, rate in report["gflops"].items()]
     return "\n".join([*lines, f"| copy, read and written | {report['gigabytes']:.1f} GB/s |"])
 

@@ -1,22 +1,21 @@
-"""Where the time of a training step goes: torch's profile of one, by kinds of operations.
+"""Profile a training step: the share of each kind of operation in its time.
 
-    python -m benchmarks.where [--json] [--classes 50] [--batch 4]
+    python -m benchmarks.profile_step [--json] [--classes 50] [--batch 4]
 
-ViT-B/16 with random weights, `gopro-release`, three views. Shares of each tower's time on the CPU; the text tower
-forward and backward. Products with weights are those that flops.py is about; attention's products are few operations.
+ViT-B/16 with random weights, `gopro-release`, three views. Shares are of each tower's time on the CPU as torch's
+profiler records it, of the text tower for forward and backward. Products with weights are most of the operations that
+flops.py counts; those of attention are few.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.setting import about, class_names, make_backbone, make_views, start
+from benchmarks.common import about, class_names, make_backbone, make_method, make_parser, make_views, print_report
 
 KINDS = {
     "products with weights": ("aten::mm", "aten::addmm", "aten::mkldnn_convolution", "aten::_addmm_activation"),
@@ -33,30 +32,29 @@ KINDS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser = make_parser(__doc__)
     parser.add_argument("--classes", type=int, default=50, metavar="C")
-    parser.add_argument("--batch", type=int, default=4, metavar="B", help="images a step")
+    parser.add_argument("--batch", type=int, default=4, metavar="B", help="images per step")
     options = parser.parse_args()
     report = measure(options.classes, options.batch)
-    print(json.dumps(report) if options.json else table(report))
+    print_report(report, table, options.json)
 
 
 def measure(classes: int, batch: int) -> dict[str, Any]:
-    """Seconds by kind, of each tower."""
+    """Measure the seconds of each kind of operation in each tower."""
     backbone = make_backbone()
-    method = start(backbone, class_names(classes))
+    method = make_method(backbone, class_names(classes))
     views, labels = make_views(3, batch, backbone.preprocess.size), torch.arange(batch) % classes
     encoded = method.encode(views)
     torch.stack(list(method.losses(encoded, labels).values())).sum().backward()
     towers = {
-        "image": _profiled(lambda: method.encode(views)),
-        "text": _profiled(lambda: torch.stack(list(method.losses(encoded, labels).values())).sum().backward()),
+        "image": _profile(lambda: method.encode(views)),
+        "text": _profile(lambda: torch.stack(list(method.losses(encoded, labels).values())).sum().backward()),
     }
     return {**about(), "classes": classes, "batch": batch, "towers": towers}
 
 
-def _profiled(function: Callable[[], Any]) -> dict[str, float]:
+def _profile(function: Callable[[], Any]) -> dict[str, float]:
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         function()
     seconds = {event.key: event.self_cpu_time_total / 1e6 for event in profiler.key_averages()}
@@ -65,7 +63,7 @@ def _profiled(function: Callable[[], Any]) -> dict[str, float]:
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report in Markdown."""
+    """Format the report as Markdown."""
     towers = report["towers"]
     lines = ["| " + " | ".join(["", *towers]) + " |", "|" + "---|" * (1 + len(towers))]
     totals = {name: sum(kinds.values()) for name, kinds in towers.items()}

@@ -1,9 +1,9 @@
-"""Run the speed benchmarks and write what they say into RESULTS.md.
+"""Run the speed benchmarks and write their reports into RESULTS.md.
 
-    python -m benchmarks.record [--reference PATH] [--only NAME ...]
+    python -m benchmarks.write_results [--reference PATH] [--only NAME ...]
 
-Each has its section of RESULTS.md, which is replaced as a whole: what it measures, the command, the machine, the
-table. Run it while nothing else computes.
+Each benchmark has a section of RESULTS.md, which is replaced as a whole: the command, the text of its docstring, the
+machine and the table. Run this on an idle machine.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from pathlib import Path
 RESULTS = Path(__file__).with_name("RESULTS.md")
 PLOT = "benchmarks/plots/scaling.png"
 SECTIONS: dict[str, tuple[str, list[str]]] = {  # benchmark: heading, arguments
-    "roof": ("What the machine can do", []),
-    "flops": ("What a step must do", []),
-    "where": ("Where the time of a step goes", []),
+    "roofline": ("Limits of the machine", []),
+    "flops": ("Operations of a training step", []),
+    "profile_step": ("Profile of a training step", []),
     "train_step": ("Training step", []),
     "evaluate": ("Classifying an image", []),
-    "scaling": ("Cost against classes and batch", ["--plot", PLOT]),
-    "input": ("Does the step wait for its images", []),
-    "compiled": ("Whether torch.compile pays", []),
-    "text_tower": ("Packed text tower against full text", ["--classes", "50"]),
+    "scaling": ("Cost by number of classes and batch size", ["--plot", PLOT]),
+    "input": ("Loading of images", []),
+    "compiled": ("torch.compile", []),
+    "text_tower": ("Packed and full-length text encoding", ["--classes", "50"]),
     "serve": ("Serving", []),
     "startup": ("Start-up", []),
 }
@@ -51,23 +51,23 @@ def main() -> None:
             raise SystemExit(f"failed with exit status {done.returncode}")
         print(f"{time.perf_counter() - started:.0f} s", flush=True)
         body = section(name, heading, shown, done.stdout)
-        RESULTS.write_text(replaced(RESULTS.read_text(), heading, body))
+        RESULTS.write_text(replace_section(RESULTS.read_text(), heading, body))
 
 
 def section(name: str, heading: str, arguments: list[str], output: str) -> str:
-    """The section of a benchmark that printed this."""
+    """Return the section of a benchmark from its JSON output."""
     module, report = importlib.import_module(f"benchmarks.{name}"), json.loads(output)
-    what = re.split(r"\n *python -m .*\n", module.__doc__ or "")
+    paragraphs = re.split(r"\n *python -m .*\n", module.__doc__ or "")
     command = " ".join(["python -m", f"benchmarks.{name}", *arguments])
-    lines = [f"## {heading}", "", f"    {command}", "", *(part.strip() + "\n" for part in what)]
+    lines = [f"## {heading}", "", f"    {command}", "", *(part.strip() + "\n" for part in paragraphs)]
     lines += [f"{report['machine']}, {report['threads']} threads, torch {report['torch']}.", "", module.table(report)]
     if "--plot" in arguments:
         lines += ["", f"![{heading}](plots/{Path(PLOT).name})"]
     return "\n".join(lines) + "\n"
 
 
-def replaced(text: str, heading: str, body: str) -> str:
-    """RESULTS.md's text with the section of that heading replaced, or at the end where it is new."""
+def replace_section(text: str, heading: str, body: str) -> str:
+    """Return a text with the section under `heading` replaced, or appended if there is none."""
     start = text.find(f"## {heading}\n")
     if start < 0:
         return f"{text.rstrip()}\n\n{body}"

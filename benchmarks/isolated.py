@@ -1,4 +1,4 @@
-"""A measurement in a process of its own, which may not take more memory than it is given."""
+"""Run a measurement in a process of its own with a limit on its memory."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def apart(limit_gib: float, function: Callable[..., T], *arguments: object) -> T | None:
-    """What the function returns in a new process; None where that runs out of `limit_gib` of memory or is killed.
+def run_isolated(limit_gib: float, function: Callable[..., T], *arguments: object) -> T | None:
+    """Return a function's result from a new process, or None if that exceeds `limit_gib` of memory or is killed.
 
-    Its peak memory is so its own, and should the machine's memory end all the same, it is what Linux ends first.
+    The process's peak memory is therefore the function's own. If the whole machine runs out of memory all the same,
+    this process is the first that Linux kills.
     """
-    with ProcessPoolExecutor(1, get_context("spawn"), _confine, (limit_gib,)) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn"), _limit_memory, (limit_gib,)) as pool:
         try:
             return pool.submit(function, *arguments).result()
         except (BrokenProcessPool, MemoryError):
             return None
-        except RuntimeError as error:  # torch's, which has no kind of its own for main memory
+        except RuntimeError as error:  # torch has no exception of its own for main memory
             if "allocate memory" not in str(error) and "out of memory" not in str(error):
                 raise
             return None
 
 
-def _confine(limit_gib: float) -> None:
-    with suppress(ImportError, OSError):  # not on Windows
+def _limit_memory(limit_gib: float) -> None:
+    with suppress(ImportError, OSError):  # Windows has neither
         import resource
 
         size = int(limit_gib * 2**30)

@@ -1,4 +1,4 @@
-"""The released code's mathematics, against the recorded step and against files of other shapes made from it."""
+"""`gopro-release` against the recorded step of the released code, and against changed and smaller copies of it."""
 
 import json
 import subprocess
@@ -41,7 +41,7 @@ def test_the_recorded_step_is_reproduced(golden: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["out.logits", "loss.sem", "grad.prompt_learner.ctx", "sgd.loss.4"])
-def test_a_wrong_number_is_found(key: str, golden: Path, tmp_path: Path) -> None:
+def test_a_changed_number_is_reported(key: str, golden: Path, tmp_path: Path) -> None:
     with safe_open(golden, framework="pt") as file:
         metadata, tensors = file.metadata(), {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
     tensors[key] = tensors[key] * 1.001
@@ -51,7 +51,7 @@ def test_a_wrong_number_is_found(key: str, golden: Path, tmp_path: Path) -> None
     assert report["deviations"][key.removeprefix("out.")] == pytest.approx(1e-3, rel=0.05)
 
 
-def test_other_depths_sizes_names_and_batches_load(golden: Path, tmp_path: Path) -> None:
+def test_recordings_of_other_depths_classes_and_batches_run(golden: Path, tmp_path: Path) -> None:
     """A file cut down to 2 image layers, 3 text layers, 4 classes and 3 images runs; its gradients are its own."""
     with safe_open(golden, framework="pt") as file:
         metadata, tensors = file.metadata(), {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118

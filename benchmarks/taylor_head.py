@@ -1,21 +1,21 @@
-"""The first-order head against the exact one, over the number of terms, on all test images of a data set.
+"""Compare the first-order head with the exact one, by its number of terms, on all test images of a data set.
 
-    python -m benchmarks.first_order RUN [--data emoji-animals] [--terms 0 4 8 16 32 64] [--json]
+    python -m benchmarks.taylor_head RUN [--data emoji-animals] [--terms 0 4 8 16 32 64] [--json]
 
-The head is expanded over the run's training images. The terms are those that do most, slopes and curvatures, and
-beside them as many slopes alone, along the first principal directions. What is counted is agreement, not time, so that
-it does not matter what else the machine does.
+The head is expanded over the run's training images. Its terms are the most important slopes and curvatures; beside
+them, the same number of slopes alone, along the first principal directions. The benchmark measures agreement, not time,
+so other work on the machine does not matter.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
+from benchmarks.common import make_parser
 from gopro.data.load_dataset import load_dataset
 from gopro.inference.evaluate import encode_samples, evaluate
 from gopro.inference.taylor_head import Agreement, Expansion, TaylorHead, expand_classes
@@ -24,11 +24,10 @@ from gopro.runs.run import load_run
 
 @torch.no_grad()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--data", help="data set; the run's own if not given")
     parser.add_argument("--terms", type=int, nargs="+", default=[0, 4, 8, 16, 32, 64], metavar="R")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
 
     run = load_run(options.run)
@@ -53,13 +52,13 @@ def main() -> None:
         agreement = Agreement.between(exact.probabilities, head.probabilities)
         return {"kind": kind, "terms": len(expansion), "accuracy": head.accuracy, **asdict(agreement)}
 
-    rows = [row("those that do most", expansion.truncate(r)) for r in options.terms if r <= len(expansion)]
+    rows = [row("most important", expansion.truncate(r)) for r in options.terms if r <= len(expansion)]
     rows += [row("slopes alone", slopes.truncate(r)) for r in options.terms if 0 < r <= len(slopes)]
     if options.json:
         print(json.dumps({"data": dataset.name, "exact": exact.accuracy, "rows": rows}))
         return
     print(f"{dataset.name}: {exact.n} images, {len(dataset.classnames)} classes, exact {exact.accuracy:.2f} %")
-    print("| terms | which | as exact | max | mean | accuracy |\n|---|---|---|---|---|---|")
+    print("| terms | kind | same class | max | mean | accuracy |\n|---|---|---|---|---|---|")
     for r in rows:
         print(
             f"| {r['terms']} | {r['kind']} | {r['top1']:.2f} % | {r['max']:.4f} | {r['mean']:.5f} "
