@@ -1,4 +1,4 @@
-"""`gopro data`: what it lists, what it finds wrong, and how it brings a benchmark into place, whatever happens."""
+"""`gopro data`: list, check, and prepare under every fault of servers, archives and processes."""
 
 import hashlib
 import io
@@ -41,7 +41,7 @@ def site() -> Iterator[Site]:
 
 @pytest.fixture
 def gopro_data(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    """Runs a command in this process; gives its exit code and what it printed."""
+    """Return a function that runs a command in this process and returns its exit code and output."""
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(*arguments: object) -> tuple[int, str, str]:
@@ -64,7 +64,7 @@ def jpeg(colour: int = 0) -> bytes:
 
 
 def miniature(entry: Benchmark) -> dict[str, bytes]:
-    """What a benchmark's folder holds at least, by path below it."""
+    """Make the least content of a benchmark's folder, by path below it."""
     files: dict[str, bytes] = {}
     for path in (*(entry.needs or (entry.images,)), *entry.reads):
         if PurePosixPath(path).suffix in (".txt", ".mat", ".json"):
@@ -97,7 +97,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def mirror(site: Site, name: str, files: dict[str, bytes] | None = None, top: str | None = None) -> dict[str, bytes]:
-    """Puts a benchmark into the site's stand-in for the mirror; gives what its folder will hold."""
+    """Put a benchmark into the site's stand-in for the mirror; return the content that its folder will have."""
     entry = CATALOG[name]
     files = files or miniature(entry) | ({entry.split: json.dumps(SPLIT).encode()} if entry.split else {})
     archive = zipped(files, f"{entry.folder}/" if top is None else top)
@@ -112,7 +112,7 @@ def mirror(site: Site, name: str, files: dict[str, bytes] | None = None, top: st
 
 
 def publish(site: Site, name: str, files: dict[str, bytes], split: bool = True) -> Source:
-    """The benchmark's source, all on the site, which offers `files` packed as the publisher packs them."""
+    """Publish `files` on the site, packed as the publisher packs them; return the benchmark's source there."""
     source, official = SOURCES[name], []
     for i, file in enumerate(source.official):
         others = [
@@ -145,25 +145,25 @@ def publish(site: Site, name: str, files: dict[str, bytes], split: bool = True) 
 
 
 SECOND = {"oxford_pets": ("annotations/",), "sun397": ("ClassName", "Training", "Testing"), "ucf101": ("ucfTrain",)}
-"""What lies in the second archive of those who publish two, by how the paths begin."""
+"""Content of the second archive where the publisher has two, by the beginning of the paths."""
 
 
-def preparation(
-    site: Site, name: str, root: Path, source: Source | None = None, said: list[str] | None = None
+def prepared_from(
+    site: Site, name: str, root: Path, source: Source | None = None, lines: list[str] | None = None
 ) -> Preparation:
-    """What prepares a benchmark from the site alone; its lines go to `said`."""
-    say = ([] if said is None else said).append
-    return Preparation(CATALOG[name], source or SOURCES[name], root, say, endpoint=site.address, pause=0)
+    """Prepare a benchmark from the site alone; what it prints goes to `lines`."""
+    print_line = ([] if lines is None else lines).append
+    return Preparation(CATALOG[name], source or SOURCES[name], root, print_line, endpoint=site.address, pause=0)
 
 
-def refusal(made: Preparation) -> str:
+def refusal(preparation: Preparation) -> str:
     with pytest.raises(InputError) as caught:
-        made.run()
+        preparation.run()
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def test_the_sources_are_those_of_the_catalog():
+def test_sources_match_the_catalog():
     assert list(SOURCES) == list(CATALOG)
     for name, source in SOURCES.items():
         entry = CATALOG[name]
@@ -181,53 +181,53 @@ def test_the_sources_are_those_of_the_catalog():
 
 @pytest.mark.parametrize("folded", [True, False])
 @pytest.mark.parametrize("name", MIRRORED)
-def test_from_the_mirror(site: Site, tmp_path: Path, name: str, folded: bool):
+def test_prepare_from_the_mirror(site: Site, tmp_path: Path, name: str, folded: bool):
     files = mirror(site, name, top=None if folded else "")
-    made = preparation(site, name, tmp_path / "data")
-    assert made.run() is True
+    preparation = prepared_from(site, name, tmp_path / "data")
+    assert preparation.run() is True
     home = tmp_path / "data" / CATALOG[name].folder
     assert tree(home) == files and os.listdir(tmp_path / "data") == [home.name]
-    before, asked = home.stat().st_mtime_ns, len(site.seen)
-    assert made.run() is False and len(site.seen) == asked and home.stat().st_mtime_ns == before
+    before, requests = home.stat().st_mtime_ns, len(site.requests)
+    assert preparation.run() is False and len(site.requests) == requests and home.stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize("split", [True, False])
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_from_the_publisher_where_the_mirror_cannot_be_had(site: Site, tmp_path: Path, name: str, split: bool):
+def test_prepare_from_the_publisher_without_the_mirror(site: Site, tmp_path: Path, name: str, split: bool):
     files = miniature(CATALOG[name])
     for file in SOURCES[name].coop:
         files.pop(file.into, None)
-    said: list[str] = []
-    made = preparation(site, name, tmp_path, publish(site, name, files, split), said)
+    lines: list[str] = []
+    preparation = prepared_from(site, name, tmp_path, publish(site, name, files, split), lines)
     theirs = {file.into: site.files.get(f"/coop/{file.into}", b"") for file in SOURCES[name].coop}
     needed = [path for path in CATALOG[name].reads if path in theirs]
     if needed and not split:
-        assert f"lacks {CATALOG[name].folder}/{needed[0]}" in refusal(made)
+        assert f"lacks {CATALOG[name].folder}/{needed[0]}" in refusal(preparation)
         assert not (tmp_path / CATALOG[name].folder).exists()
         return
-    assert made.run() is True
+    assert preparation.run() is True
     assert tree(tmp_path / CATALOG[name].folder) == files | (theirs if split else {})
-    assert said[0].startswith("not from the mirror")
-    assert ("split is drawn here" in " ".join(said)) == (not split and CATALOG[name].split is not None)
+    assert lines[0].startswith("not from the mirror")
+    assert ("draws a split of its own" in " ".join(lines)) == (not split and CATALOG[name].split is not None)
 
 
-def test_a_split_file_that_is_none_is_left_out(site: Site, tmp_path: Path):
-    source, said = publish(site, "dtd", miniature(CATALOG["dtd"])), []
+def test_an_invalid_split_file_is_left_out(site: Site, tmp_path: Path):
+    source, lines = publish(site, "dtd", miniature(CATALOG["dtd"])), []
     site.files[f"/coop/{CATALOG['dtd'].split}"] = b'{"train": []}'
-    assert preparation(site, "dtd", tmp_path, source, said).run()
-    assert os.listdir(tmp_path / "dtd") == ["images"] and "not a split file" in said[-1]
+    assert prepared_from(site, "dtd", tmp_path, source, lines).run()
+    assert os.listdir(tmp_path / "dtd") == ["images"] and "not a split file" in lines[-1]
 
 
-def test_the_mirror_s_class_names_may_be_imagenet_s(site: Site, tmp_path: Path):
+def test_imagenet_variants_take_imagenet_s_class_names(site: Site, tmp_path: Path):
     files = mirror(site, "imagenet_a", {"imagenet-a/n01/1.jpg": jpeg()})
     (tmp_path / "imagenet").mkdir()
     (tmp_path / "imagenet" / "classnames.txt").write_bytes(b"n01 tench")
-    assert preparation(site, "imagenet_a", tmp_path).run()
+    assert prepared_from(site, "imagenet_a", tmp_path).run()
     assert tree(tmp_path / "imagenet-adversarial").keys() >= files.keys()
 
 
-def test_how_the_mirror_s_archive_is_found(site: Site):
-    for files, wanted in [
+def test_the_archive_is_found_in_the_mirror_by_name(site: Site):
+    for files, expected in [
         (["dtd.zip", "mnist.zip"], "dtd.zip"),
         (["DTD.tar.gz"], "DTD.tar.gz"),
         (["data/dtd.tgz"], "data/dtd.tgz"),
@@ -235,20 +235,20 @@ def test_how_the_mirror_s_archive_is_found(site: Site):
     ]:
         site.add_hub_repository(MIRROR, {file: b"PK" for file in files})
         url, name, checksum = mirror_file(CATALOG["dtd"], site.address)
-        assert name == wanted and url.endswith(f"resolve/0123456789abcdef0123456789abcdef01234567/{wanted}")
+        assert name == expected and url.endswith(f"resolve/0123456789abcdef0123456789abcdef01234567/{expected}")
         assert checksum == f"sha256:{hashlib.sha256(b'PK').hexdigest()}"
-    for files, found in [
+    for files, listing in [
         (["dtd.zip", "dtd.tgz"], "dtd.zip, dtd.tgz"),
         (["mnist.zip"], "mnist.zip"),
         ([], "no archives"),
     ]:
         site.add_hub_repository(MIRROR, {file: b"PK" for file in files})
-        with pytest.raises(InputError, match=f"found {found}"):
+        with pytest.raises(InputError, match=f"not {listing}"):
             mirror_file(CATALOG["dtd"], site.address)
 
 
 def spoil(site: Site, how: str) -> None:
-    """Makes the mirror of dtd unusable."""
+    """Make the mirror of dtd unusable."""
     if how == "other bytes":
         site.files["/cdn/dtd.zip"] = zipped({"dtd/images/a/1.jpg": jpeg(7)})
     elif how == "gone":
@@ -258,7 +258,7 @@ def spoil(site: Site, how: str) -> None:
     elif how == "hostile":
         site.add_hub_repository(MIRROR, {"dtd.zip": zipped({"dtd/images/a/1.jpg": b"", "../../evil": b""})})
     elif how == "another layout":
-        site.add_hub_repository(MIRROR, {"dtd.zip": zipped({"images/a/1.jpg": b""})})
+        site.add_hub_repository(MIRROR, {"dtd.zip": zipped({"photos/a/1.jpg": b""})})
     else:
         site.files[f"/api/models/{MIRROR}"] = b"not JSON"
 
@@ -267,90 +267,90 @@ FAULTS = ["other bytes", "gone", "no archive", "hostile", "another layout", "no 
 
 
 @pytest.mark.parametrize("how", FAULTS)
-def test_a_mirror_that_is_of_no_use(site: Site, tmp_path: Path, how: str):
+def test_an_unusable_mirror_is_replaced_by_the_publisher(site: Site, tmp_path: Path, how: str):
     mirror(site, "dtd")
     spoil(site, how)
     files = miniature(CATALOG["dtd"])
-    made = preparation(site, "dtd", tmp_path / "data", publish(site, "dtd", files))
-    assert made.run()
+    preparation = prepared_from(site, "dtd", tmp_path / "data", publish(site, "dtd", files))
+    assert preparation.run()
     assert tree(tmp_path / "data" / "dtd").keys() == files.keys() | {CATALOG["dtd"].split}
     assert [path.name for path in tmp_path.rglob("evil")] == []
 
 
 @pytest.mark.parametrize("how", FAULTS)
-def test_no_source_at_all(site: Site, tmp_path: Path, how: str):
+def test_steps_by_hand_without_any_source(site: Site, tmp_path: Path, how: str):
     mirror(site, "dtd")
     spoil(site, how)
     by_hand = replace(SOURCES["dtd"], official=(), by_hand=("ask {home}",))
-    text = refusal(preparation(site, "dtd", tmp_path, by_hand))
+    text = refusal(prepared_from(site, "dtd", tmp_path, by_hand))
     assert f"ask {tmp_path / 'dtd'}" in text and not (tmp_path / "dtd").exists()
     files = mirror(site, "dtd")
-    assert preparation(site, "dtd", tmp_path, by_hand).run(), "what was of no use is not used again"
+    assert prepared_from(site, "dtd", tmp_path, by_hand).run(), "an unusable download was used again"
     assert tree(tmp_path / "dtd") == files
 
 
-def test_a_publisher_who_has_something_else(site: Site, tmp_path: Path):
+def test_a_publisher_s_archive_without_the_images_is_refused(site: Site, tmp_path: Path):
     source = publish(site, "dtd", {"other/1.jpg": b""})
-    assert "lacks dtd/images" in refusal(preparation(site, "dtd", tmp_path, source))
+    assert "lacks dtd/images" in refusal(prepared_from(site, "dtd", tmp_path, source))
     source = replace(source, official=(replace(source.official[0], keep="another"),))
-    assert "holds no folder another" in refusal(preparation(site, "dtd", tmp_path, source))
+    assert "has no folder another" in refusal(prepared_from(site, "dtd", tmp_path, source))
     assert not (tmp_path / "dtd").exists()
 
 
-def test_a_publisher_s_archive_that_is_damaged_is_fetched_again(site: Site, tmp_path: Path):
+def test_a_damaged_archive_is_downloaded_again(site: Site, tmp_path: Path):
     files = miniature(CATALOG["imagenetv2"])
     source = publish(site, "imagenetv2", files)
     whole = site.files["/imagenetv2/0"]
     site.files["/imagenetv2/0"] = whole[: len(whole) // 2]
-    assert "not an archive that can be unpacked" in refusal(preparation(site, "imagenetv2", tmp_path, source))
+    assert "not an archive that can be unpacked" in refusal(prepared_from(site, "imagenetv2", tmp_path, source))
     site.files["/imagenetv2/0"] = whole
-    assert preparation(site, "imagenetv2", tmp_path, source).run()
+    assert prepared_from(site, "imagenetv2", tmp_path, source).run()
 
 
-def test_what_is_there_is_not_written_over(site: Site, tmp_path: Path):
+def test_existing_files_are_not_overwritten(site: Site, tmp_path: Path):
     files = mirror(site, "dtd")
     home = tmp_path / "dtd"
     home.mkdir()
     (home / "split_zhou_DescribableTextures.json").write_text("mine")
     (home / "notes.txt").write_text("mine")
-    assert preparation(site, "dtd", tmp_path).run()
-    kept = {"split_zhou_DescribableTextures.json": b"mine", "notes.txt": b"mine"}
-    assert tree(home) == files | kept
+    assert prepared_from(site, "dtd", tmp_path).run()
+    existing = {"split_zhou_DescribableTextures.json": b"mine", "notes.txt": b"mine"}
+    assert tree(home) == files | existing
 
 
-def test_what_stands_in_the_way_is_named(site: Site, tmp_path: Path):
+def test_a_folder_in_the_way_is_named(site: Site, tmp_path: Path):
     mirror(site, "stanford_cars")
     home = tmp_path / "stanford_cars"
     (home / "devkit").mkdir(parents=True)
     (home / "devkit" / "mine").write_text("mine")
     split = zipped(miniature(CATALOG["stanford_cars"]), "stanford_cars/")
     site.add_hub_repository(MIRROR, {"stanford_cars.zip": split})
-    text = refusal(preparation(site, "stanford_cars", tmp_path))
+    text = refusal(prepared_from(site, "stanford_cars", tmp_path))
     assert str(home / "devkit") in text and "move it away" in text
     assert tree(home / "devkit") == {"mine": b"mine"}
     shutil.rmtree(home / "devkit")
-    assert preparation(site, "stanford_cars", tmp_path).run()
+    assert prepared_from(site, "stanford_cars", tmp_path).run()
 
 
-def test_a_root_that_cannot_be_written(site: Site, tmp_path: Path):
+def test_an_unwritable_root_is_named(site: Site, tmp_path: Path):
     mirror(site, "dtd")
     (tmp_path / "file").touch()
-    assert "cannot be written" in refusal(preparation(site, "dtd", tmp_path / "file" / "data"))
+    assert "cannot be written" in refusal(prepared_from(site, "dtd", tmp_path / "file" / "data"))
     if os.geteuid() != 0:  # root may write anywhere
         (tmp_path / "locked").mkdir(mode=0o500)
-        assert "cannot be written" in refusal(preparation(site, "dtd", tmp_path / "locked"))
+        assert "cannot be written" in refusal(prepared_from(site, "dtd", tmp_path / "locked"))
 
 
-def test_one_process_at_a_time(site: Site, tmp_path: Path):
+def test_only_one_process_prepares_a_benchmark(site: Site, tmp_path: Path):
     mirror(site, "dtd")
     (tmp_path / ".gopro-dtd").mkdir()
     with FileLock(tmp_path / ".gopro-dtd" / "lock"):
-        assert "another process" in refusal(preparation(site, "dtd", tmp_path))
-    assert preparation(site, "dtd", tmp_path).run()
+        assert "another process" in refusal(prepared_from(site, "dtd", tmp_path))
+    assert prepared_from(site, "dtd", tmp_path).run()
 
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> Callable[[], int]:
-    """Breaks off before the given one of the calls that change something; gives how many there were."""
+    """Interrupt before the given one of the calls that change files; return a function that counts them."""
     count = 0
 
     def wrap(owner: object, name: str) -> None:
@@ -372,10 +372,10 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> Callable[[], int
     return lambda: count
 
 
-@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("home_exists", [True, False])
 @pytest.mark.parametrize("origin", ["mirror", "publisher"])
-def test_broken_off_at_any_step_and_run_again(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, origin: str, there: bool
+def test_prepare_interrupted_at_any_step_and_repeated(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, origin: str, home_exists: bool
 ):
     name, images = ("caltech101", "101_ObjectCategories") if origin == "mirror" else ("sun397", "SUN397")
     folder = CATALOG[name].folder
@@ -390,24 +390,24 @@ def test_broken_off_at_any_step_and_run_again(
         step += 1
         root = tmp_path / str(step)
         home = root / folder
-        if there:
+        if home_exists:
             home.mkdir(parents=True)
         with monkeypatch.context() as patch:
             steps = interrupt_at(patch, step)
             try:
-                preparation(site, name, root, source).run()
+                prepared_from(site, name, root, source).run()
             except KeyboardInterrupt:
                 pass
             else:
                 break
         assert not (home / images).exists() or len(tree(home / images)) == 3, f"half-done after step {step}"
-        preparation(site, name, root, source).run()
+        prepared_from(site, name, root, source).run()
         assert tree(home) == files and os.listdir(root) == [folder], f"after step {step}"
         shutil.rmtree(root)
     assert steps() == step - 1 > 10
 
 
-def test_broken_off_where_the_images_are_there_already(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_prepare_interrupted_where_the_images_exist(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     source = publish(site, "sun397", miniature(CATALOG["sun397"]))
     done = False
     for step in range(1, 100):
@@ -416,15 +416,15 @@ def test_broken_off_where_the_images_are_there_already(site: Site, tmp_path: Pat
         with monkeypatch.context() as patch:
             interrupt_at(patch, step)
             with suppress(KeyboardInterrupt):
-                done = preparation(site, "sun397", home.parent, source).run()
-        preparation(site, "sun397", home.parent, source).run()
-        assert (home / "split_zhou_SUN397.json").is_file(), f"a split would be drawn, after step {step}"
+                done = prepared_from(site, "sun397", home.parent, source).run()
+        prepared_from(site, "sun397", home.parent, source).run()
+        assert (home / "split_zhou_SUN397.json").is_file(), f"no split file after step {step}"
         if done:
             break
     assert done
 
 
-def test_kill_9_while_downloading_and_while_unpacking(site: Site, tmp_path: Path):
+def test_prepare_killed_while_downloading_and_while_unpacking(site: Site, tmp_path: Path):
     files = {f"images/{i % 50}/{i}.jpg": os.urandom(300) for i in range(12_000)}
     mirror(site, "dtd", files)
     command = [sys.executable, "-c", "from gopro.cli.data import data_app; data_app()"]
@@ -444,22 +444,24 @@ def test_kill_9_while_downloading_and_while_unpacking(site: Site, tmp_path: Path
     site.delay = 0.05
     part = work / "mirror" / "dtd.zip.part"
     killed_when(lambda: part.exists() and part.stat().st_size > 1_000_000)
-    there, site.delay = part.stat().st_size, 0
+    downloaded, site.delay = part.stat().st_size, 0
     killed_when(lambda: (work / "unpacked" / "images" / "7").exists() or (work / "unpacked" / "dtd").exists())
-    assert site.seen[-1].range == f"bytes={there}-"
-    asked = sum(seen.path == "/cdn/dtd.zip" for seen in site.seen)
+    assert site.requests[-1].range == f"bytes={downloaded}-"
+    requests = sum(request.path == "/cdn/dtd.zip" for request in site.requests)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "gopro data check dtd --root" in done.stdout
     assert tree(tmp_path / "dtd") == files and os.listdir(tmp_path) == ["dtd"]
-    assert sum(seen.path == "/cdn/dtd.zip" for seen in site.seen) == asked, "the download was whole"
+    assert sum(request.path == "/cdn/dtd.zip" for request in site.requests) == requests, (
+        "a complete download was repeated"
+    )
 
 
-def test_prepare_what_cannot_be_had(tmp_path: Path, gopro_data):
+def test_prepare_names_the_steps_by_hand(tmp_path: Path, gopro_data):
     with pytest.raises(InputError, match=r"register at https://image-net\.org") as caught:
         gopro_data("prepare", "imagenet", "--root", tmp_path)
     assert str(tmp_path / "imagenet" / "images" / "train") in str(caught.value) and "\n" not in str(caught.value)
-    for name, reason in [("emoji-food", "comes with the package"), ("./mine", "is no benchmark")]:
+    for name, reason in [("emoji-food", "comes with the package"), ("./mine", "is not a benchmark")]:
         with pytest.raises(InputError, match=reason):
             gopro_data("prepare", name, "--root", tmp_path)
     assert not list(tmp_path.iterdir())
@@ -480,7 +482,7 @@ def own(tmp_path: Path) -> Path:
     return tmp_path / "own"
 
 
-def test_check_of_what_is_whole(own: Path, gopro_data):
+def test_check_of_a_sound_folder(own: Path, gopro_data):
     code, out, _ = gopro_data("check", own)
     assert code == 0 and "12 images opened" in out and "no problems" in out
     code, out, _ = gopro_data("check", "own", "--root", own.parent, "--json", "--workers", 1)
@@ -507,7 +509,7 @@ def test_check_names_every_problem(own: Path, gopro_data, workers: int):
     assert code == 1 and sorted(json.loads(out)["problems"]) == sorted(problems)
 
 
-def test_check_holds_a_benchmark_against_the_catalog(tmp_path: Path, gopro_data):
+def test_check_compares_a_benchmark_with_the_catalog(tmp_path: Path, gopro_data):
     home = tmp_path / "dtd"
     for path, content in miniature(CATALOG["dtd"]).items():
         (home / path).parent.mkdir(parents=True, exist_ok=True)
@@ -533,7 +535,7 @@ def test_check_of_real_caltech101(shared: Path, gopro_data):
     assert code == 0 and found["images"] == 8242 and found["counts"] == [4128, 1649, 2465] and not found["problems"]
 
 
-def test_list(tmp_path: Path, own: Path, gopro_data):
+def test_list_shows_every_data_set_and_its_state(tmp_path: Path, own: Path, gopro_data):
     _, out, _ = gopro_data("list")
     for name in (*CATALOG, "emoji-animals", "emoji-travel"):
         assert f"\n{name} " in out
@@ -546,7 +548,7 @@ def test_list(tmp_path: Path, own: Path, gopro_data):
     code, out, _ = gopro_data("list", "--root", tmp_path, "--sizes")
     assert code == 0 and f"dtd lacks {tmp_path / 'dtd' / 'images'}" in out
     rows = {line.split()[0]: line for line in out.splitlines() if line}
-    assert "not there" in rows["imagenet"] and "complete, 0.00 GB" in rows["eurosat"]
+    assert "absent" in rows["imagenet"] and "complete, 0.00 GB" in rows["eurosat"]
     assert "in the package" in rows["emoji-food"]
     with pytest.raises(InputError, match="--root"):
         gopro_data("list", "--sizes")

@@ -15,7 +15,7 @@ from gopro.data.catalog import CATALOG, fingerprint
 from gopro.data.dataset import Dataset
 from gopro.data.load_dataset import load_dataset
 from gopro.data.splits import clean_name, read_split, write_entries
-from gopro.data.verify import check
+from gopro.data.verify import verify_dataset
 from gopro.errors import InputError
 
 SPLIT = {
@@ -76,8 +76,8 @@ def test_class_names_are_known_by_their_fingerprints(shared: Path):
         assert fingerprint(names) == entry.names
         assert fingerprint([names[1], names[0], *names[2:]]) != entry.names
         other = Dataset(entry.name, (*names[:-1], "other"), (), (), ())
-        [fault] = check(other, replace(entry, counts=(0, 0, 0))).problems
-        assert fault == f"{entry.name}: the class names, or their order, are not CoOp's; restore {entry.split}"
+        [problem] = verify_dataset(other, replace(entry, counts=(0, 0, 0))).problems
+        assert problem == f"{entry.name}: the class names or their order are not CoOp's; restore {entry.split}"
 
 
 def test_a_missing_image_is_named_when_opened(tmp_path: Path):

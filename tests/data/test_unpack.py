@@ -1,4 +1,4 @@
-"""Archives as they should be, damaged ones, and ones made to do harm."""
+"""Sound archives, damaged ones, and ones made to do harm."""
 
 import io
 import os
@@ -7,15 +7,15 @@ import stat
 import struct
 import tarfile
 import zipfile
-from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gopro.data.download import ROOM, Unusable
+from gopro.data.download import FREE_BYTES, UnusableSource
 from gopro.data.unpack import unpack
 from gopro.errors import InputError
 
@@ -49,19 +49,20 @@ def special(name: str, kind: bytes, target: str = "") -> tuple[tarfile.TarInfo, 
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, after seeing that there is nothing but plain files and folders."""
-    found: dict[str, bytes] = {}
+    """Read every file below a folder, and check that it holds only regular files and folders."""
+    content: dict[str, bytes] = {}
     for path in folder.rglob("*"):
         kind = stat.S_IFMT(path.lstat().st_mode)
         assert kind in (stat.S_IFREG, stat.S_IFDIR)
         if kind == stat.S_IFREG:
-            assert path.stat().st_mode & 0o7111 == 0, "nothing is executable, nothing has a special bit"
-            found[path.relative_to(folder).as_posix()] = path.read_bytes()
-    return found
+            assert path.stat().st_mode & 0o7111 == 0, "executable, or with a special bit"
+
+            content[path.relative_to(folder).as_posix()] = path.read_bytes()
+    return content
 
 
-def refusal(archive: Path, kind: type[InputError] = Unusable) -> str:
-    """What is said of a bad archive, after seeing that nothing came into being beside the folder."""
+def refusal(archive: Path, kind: type[InputError] = UnusableSource) -> str:
+    """Return the error on a bad archive, after checking that nothing was written beside the folder."""
     around = archive.parent
     before = {path for path in around.rglob("*")}
     into = around / "into"
@@ -76,16 +77,16 @@ def refusal(archive: Path, kind: type[InputError] = Unusable) -> str:
 
 
 @pytest.mark.parametrize("kind", ["zip", "w", "w:gz", "w:bz2", "w:xz"])
-def test_what_is_packed_comes_out(tmp_path: Path, kind: str):
+def test_archives_are_unpacked(tmp_path: Path, kind: str):
     archive = tmp_path / "archive"
     if kind == "zip":
         zipped(archive, FILES | {"set/folder/": b""})
     else:
         tarred(archive, *FILES.items(), special("set/folder", tarfile.DIRTYPE), mode=kind)
-    seen: list[tuple[int, int | None]] = []
-    unpack(archive, tmp_path / "into", lambda done, total: seen.append((done, total)))
+    progress: list[tuple[int, int | None]] = []
+    unpack(archive, tmp_path / "into", lambda done, total: progress.append((done, total)))
     assert tree(tmp_path / "into") == FILES and (tmp_path / "into/set/folder").is_dir()
-    assert len(seen) == 5 and all(done <= archive.stat().st_size == total for done, total in seen)
+    assert len(progress) == 5 and all(done <= archive.stat().st_size == total for done, total in progress)
 
 
 OUTSIDE = [
@@ -102,7 +103,7 @@ OUTSIDE = [
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
-def test_names_that_lead_out(tmp_path: Path, name: str):
+def test_names_that_lead_out_are_refused(tmp_path: Path, name: str):
     assert "leads out" in refusal(zipped(tmp_path / "a.zip", {"fine": b"", name: b"evil"}))
     assert "leads out" in refusal(tarred(tmp_path / "a.tgz", ("fine", b""), (name, b"evil")))
     assert not Path("/tmp/evil-of-gopro").exists()
@@ -110,7 +111,7 @@ def test_names_that_lead_out(tmp_path: Path, name: str):
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
 @pytest.mark.parametrize("target", ["/etc/passwd", "../../etc/passwd", "../outside", "absent", "link", "."])
-def test_links_that_lead_out_or_nowhere(tmp_path: Path, kind: bytes, target: str):
+def test_links_that_lead_out_or_nowhere_are_refused(tmp_path: Path, kind: bytes, target: str):
     (tmp_path / "outside").write_bytes(b"secret")
     archive = tarred(tmp_path / "a.tgz", ("set/a", b"a"), special("link", kind, target), ("link/evil", b"evil"))
     assert "link" in refusal(archive)
@@ -132,68 +133,68 @@ def test_links_become_copies(tmp_path: Path):
 
 
 @pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, b"Z"])
-def test_devices_and_pipes(tmp_path: Path, kind: bytes):
+def test_devices_and_pipes_are_refused(tmp_path: Path, kind: bytes):
     archive = tarred(tmp_path / "a.tar", special("device", kind), mode="w")
     assert "neither a file nor a folder" in refusal(archive)
 
 
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK])
-def test_links_and_devices_in_a_zip(tmp_path: Path, kind: int):
+def test_links_and_devices_in_a_zip_are_refused(tmp_path: Path, kind: int):
     def change(info: zipfile.ZipInfo) -> None:
         info.external_attr = (kind | 0o777) << 16
 
     assert "neither a file nor a folder" in refusal(zipped(tmp_path / "a.zip", {"link": b"/etc/passwd"}, change))
 
 
-def test_modes_are_not_taken_over(tmp_path: Path):
+def test_modes_are_ignored(tmp_path: Path):
     info = tarfile.TarInfo("program")
     info.mode, info.uid = 0o6777, 0
     unpack(tarred(tmp_path / "a.tgz", (info, b"#!")), tmp_path / "into")
     assert tree(tmp_path / "into") == {"program": b"#!"}
 
 
-def with_room(monkeypatch: pytest.MonkeyPatch, room: int) -> None:
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**12, 0, ROOM + room))
+def set_room(monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=FREE_BYTES + room))
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_bombs_stop_at_the_room_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str):
+def test_bombs_stop_at_the_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str):
     zeros = {f"{i}": bytes(5_000_000) for i in range(8)}
     archive = zipped(tmp_path / "a", zeros) if kind == "zip" else tarred(tmp_path / "a", *zeros.items())
     assert archive.stat().st_size < 100_000
-    with_room(monkeypatch, 7_000_000)
-    assert "room" in refusal(archive, InputError)
+    set_room(monkeypatch, 7_000_000)
+    assert "make room" in refusal(archive, InputError)
     unpacked = tmp_path / "into"
     with pytest.raises(InputError):
         unpack(archive, unpacked)
     assert sum(len(content) for content in tree(unpacked).values()) < 8_000_000
     shutil.rmtree(unpacked)
-    with_room(monkeypatch, 41_000_000)
+    set_room(monkeypatch, 41_000_000)
     unpack(archive, unpacked)
 
 
-def test_a_bomb_of_empty_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_bomb_of_empty_files_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     archive = zipped(tmp_path / "a", {f"{i}/": b"" for i in range(2000)})
-    with_room(monkeypatch, 4_000_000)
-    assert "room" in refusal(archive, InputError)
+    set_room(monkeypatch, 4_000_000)
+    assert "make room" in refusal(archive, InputError)
 
 
-def test_a_bomb_of_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_bomb_of_links_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     links = [special(f"{i}", tarfile.LNKTYPE, "big") for i in range(20)]
     archive = tarred(tmp_path / "a", ("big", bytes(1_000_000)), *links, mode="w")
-    with_room(monkeypatch, 5_000_000)
-    assert "room" in refusal(archive, InputError)
+    set_room(monkeypatch, 5_000_000)
+    assert "make room" in refusal(archive, InputError)
 
 
-def test_a_zip_that_lies_about_sizes(tmp_path: Path):
+def test_a_zip_that_lies_about_sizes_is_refused(tmp_path: Path):
     archive = zipped(tmp_path / "a.zip", {"a": bytes(1_000_000)})
     content = archive.read_bytes()
     archive.write_bytes(content.replace(struct.pack("<L", 1_000_000), struct.pack("<L", 10)))
     assert "CRC" in refusal(archive)
 
 
-def test_an_encrypted_zip(tmp_path: Path):
+def test_an_encrypted_zip_is_refused(tmp_path: Path):
     archive = zipped(tmp_path / "a.zip", {"a": b"secret"})
     content = bytearray(archive.read_bytes())
     for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
@@ -203,13 +204,13 @@ def test_an_encrypted_zip(tmp_path: Path):
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"<html>", b"\x1f\x8b\x08" + bytes(20)])
-def test_what_is_no_archive(tmp_path: Path, content: bytes):
+def test_files_of_other_kinds_are_refused(tmp_path: Path, content: bytes):
     (tmp_path / "a.zip").write_bytes(content)
     assert "a.zip" in refusal(tmp_path / "a.zip")
 
 
 @pytest.mark.parametrize("kind", ["zip", "w", "w:gz", "w:xz"])
-def test_an_archive_that_is_cut_anywhere_is_refused(tmp_path: Path, kind: str):
+def test_an_archive_cut_anywhere_is_refused(tmp_path: Path, kind: str):
     whole = tmp_path / "whole"
     files = {f"{i}.jpg": os.urandom(700) for i in range(5)}
     if kind == "zip":
@@ -217,7 +218,7 @@ def test_an_archive_that_is_cut_anywhere_is_refused(tmp_path: Path, kind: str):
     else:
         tarred(whole, *files.items(), mode=kind)
     content = whole.read_bytes()
-    # A plain tar ends in zeros, all but the first block of which are padding.
+    # A plain tar ends in blocks of zeros, of which all but the first are padding.
     last = 5 * 1536 + 512 if kind == "w" else len(content)
     for length in sorted({*range(0, last, 97), *range(0, last, 512), last - 1}):
         (tmp_path / "cut").write_bytes(content[:length])
@@ -226,7 +227,7 @@ def test_an_archive_that_is_cut_anywhere_is_refused(tmp_path: Path, kind: str):
 
 @given(st.integers(0, 10**6), st.integers(1, 255), st.sampled_from(["zip", "w:gz"]))
 @settings(max_examples=60)
-def test_a_flipped_byte_never_gives_other_images(
+def test_a_flipped_byte_never_changes_content(
     tmp_path_factory: pytest.TempPathFactory, place: int, flip: int, kind: str
 ):
     folder = tmp_path_factory.mktemp("flipped")
@@ -239,11 +240,12 @@ def test_a_flipped_byte_never_gives_other_images(
         unpack(archive, folder / "into")
     except InputError:
         return
-    found = tree(folder / "into")
-    assert set(found.values()) <= set(files.values()), "names are not under a zip's CRC, contents are"
+    assert set(tree(folder / "into").values()) <= set(files.values()), (
+        "a zip's CRC covers the content, though not the names"
+    )
 
 
-def test_a_place_that_is_taken(tmp_path: Path):
+def test_an_existing_folder_is_left_alone(tmp_path: Path):
     archive = zipped(tmp_path / "a.zip", FILES)
     (tmp_path / "into").mkdir()
     (tmp_path / "into" / "mine").write_bytes(b"mine")
@@ -253,5 +255,5 @@ def test_a_place_that_is_taken(tmp_path: Path):
 
 
 @pytest.mark.parametrize("files", [{"a": b"", "a/b": b""}, {"a/b": b"", "a": b""}, {"x" * 300: b""}])
-def test_names_that_no_disk_can_hold(tmp_path: Path, files: dict[str, bytes]):
+def test_names_that_no_disk_can_hold_are_one_line(tmp_path: Path, files: dict[str, bytes]):
     assert "cannot be written" in refusal(zipped(tmp_path / "a.zip", files), InputError)

@@ -16,8 +16,8 @@ from typing import Any
 
 
 @dataclass
-class Seen:
-    """A request that came."""
+class Request:
+    """A request that the server received."""
 
     path: str
     range: str | None
@@ -25,29 +25,29 @@ class Seen:
 
 
 class Site:
-    """What the server has and how it behaves. `faults[path]` are used up one a request, then all is well."""
+    """Files of a server, and the ways in which it misbehaves: each request for a path takes one of `faults[path]`."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.redirects: dict[str, str] = {}
         self.headers: dict[str, str] = {}
-        """Sent with every file, in place of the ETag that it would have."""
+        """Sent with every file in place of its ETag."""
         self.takes_ranges = True
         self.chunked = False
         self.delay = 0.0
         """Seconds before each 64 KiB."""
         self.faults: defaultdict[str, deque[Callable[[Handler], None] | int]] = defaultdict(deque)
-        """An int is the number of bytes after which the connection is cut."""
-        self.seen: list[Seen] = []
+        """A fault answers the request, or is the number of bytes after which the connection is cut."""
+        self.requests: list[Request] = []
         self.address = ""
 
     def url(self, path: str) -> str:
         return self.address + path
 
     def add_hub_repository(self, repository: str, files: dict[str, bytes]) -> None:
-        """Lets the site stand in for the Hugging Face Hub: the listing of a model repository and what it resolves to.
+        """Stand in for the Hugging Face Hub: list a model repository and resolve its files.
 
-        Resolving redirects to another address, as the Hub's does for large files.
+        Files are redirected to another address, as the Hub does for large ones.
         """
         sha = "0123456789abcdef0123456789abcdef01234567"
         siblings: list[dict[str, Any]] = []
@@ -68,7 +68,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         site = self.site
-        site.seen.append(Seen(path, self.headers.get("Range"), self.headers.get("If-Range")))
+        site.requests.append(Request(path, self.headers.get("Range"), self.headers.get("If-Range")))
         fault = site.faults[path].popleft() if site.faults[path] else None
         if callable(fault):
             fault(self)
@@ -87,13 +87,13 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def send_file(self, content: bytes, upto: int) -> None:
-        """The file, or the range of it that is asked for; cut after `upto` bytes of the file."""
+        """Send the file or the requested range of it, cut after `upto` bytes of the file."""
         site = self.site
         identity = site.headers or {"ETag": f'"{hashlib.md5(content).hexdigest()}"'}
         start, status = 0, 200
-        wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        if wanted and site.takes_ranges and self.headers.get("If-Range") in (None, *identity.values()):
-            start, status = int(wanted[1]), 206
+        requested = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        if requested and site.takes_ranges and self.headers.get("If-Range") in (None, *identity.values()):
+            start, status = int(requested[1]), 206
         if start >= len(content) and status == 206:
             return self.answer(416, {"Content-Range": f"bytes */{len(content)}", **identity})
         self.send_response(status)
@@ -122,7 +122,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving() -> Iterator[Site]:
-    """A site on a free port, for as long as the block lasts."""
+    """Serve a site on a free port for as long as the block lasts."""
     site = Site()
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("SiteHandler", (Handler,), {"site": site}))
     server.daemon_threads = True

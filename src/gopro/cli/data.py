@@ -1,4 +1,4 @@
-"""`gopro data`: which data sets there are, whether they are whole, and how to get them."""
+"""`gopro data`: list, check and prepare data sets."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
 data_app = App(
     name="data",
-    help="List, check and get data sets.",
+    help="List, check and download data sets.",
     default_parameter=DEFAULTS,
 )
 
 
 @data_app.command(name="list")
 def list_command(*, root: Path | None = None, sizes: Annotated[bool, Parameter(negative=())] = False) -> None:
-    """The data sets that are known, and which of them are in place.
+    """List the known data sets, and with --root which of them are complete.
 
     Parameters
     ----------
     root:
         Directory that holds the benchmarks' folders.
     sizes:
-        Also say how much disk each takes, which looks at every file.
+        Also show how much disk space each takes. Looks at every file.
     """
     from rich.markup import escape
     from rich.table import Table
@@ -52,57 +52,49 @@ def list_command(*, root: Path | None = None, sizes: Annotated[bool, Parameter(n
     for heading in ("classes", "images", "download"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("licence of the images" if root is None else f"in {escape(str(root))}", overflow="fold")
-    incomplete: list[str] = []
+    missing: list[str] = []
     for name, entry in CATALOG.items():
         source = SOURCES[name]
-        row = [
-            name,
-            str(entry.classes),
-            str(sum(entry.counts)),
-            "?" if source.gigabytes is None else f"{source.gigabytes:.1f} GB",
-        ]
-        if root is None:
-            row.append(source.licence)
-        else:
-            state, lines = _state(entry, root, sizes)
-            row.append(state)
-            incomplete += lines
-        table.add_row(*row)
+        last = source.licence
+        if root is not None:
+            last, lines = _state(entry, root, sizes)
+            missing += lines
+        size = "?" if source.gigabytes is None else f"{source.gigabytes:.1f} GB"
+        table.add_row(name, str(entry.classes), str(sum(entry.counts)), size, last)
     for name in SETS:
         dataset = emoji_dataset(name)
         count = len(dataset.train) + len(dataset.val) + len(dataset.test)
         last = "see docs/emoji.md" if root is None else "in the package"
         table.add_row(name, str(len(dataset.classnames)), str(count), "", last)
     out.print(table)
-    for line in incomplete:
-        out.print(line, highlight=False, markup=False, soft_wrap=True)
-    styles = ", ".join(f":{style}" for style in STYLES if style != DEFAULT_STYLE)
-    notes = [f"The emoji sets come with the package; other styles: {styles}."]
+    for line in missing:
+        out.print_line(line)
+    styles = ", ".join(f"{next(iter(SETS))}:{style}" for style in STYLES if style != DEFAULT_STYLE)
+    out.print_line(f"The emoji sets come with the package, each in other drawing styles too: {styles}.")
     if root is None:
-        notes += ["What is in place: gopro data list --root DIR", "To get one: gopro data prepare NAME --root DIR"]
-    for note in notes:
-        out.print(note, highlight=False, soft_wrap=True)
+        out.print_line("See which are complete: gopro data list --root DIR")
+        out.print_line("Download one: gopro data prepare NAME --root DIR")
 
 
 def _state(entry: Benchmark, root: Path, sizes: bool) -> tuple[str, list[str]]:
-    """What the table says of a benchmark below `root`, and a line for each thing that an incomplete one lacks."""
+    """Describe a benchmark below `root`, with a line for each missing path of an incomplete one."""
     home = entry.home(root)
     if not home.is_dir():
-        return "not there", []
-    size = f", {_disk(home) / 1e9:.2f} GB" if sizes else ""
+        return "absent", []
+    size = f", {_disk_usage(home) / 1e9:.2f} GB" if sizes else ""
     if missing := entry.missing(root):
         return f"incomplete{size}", [f"{entry.name} lacks {path}" for path in missing]
     return f"complete{size}", []
 
 
-def _disk(folder: Path) -> int:
-    """Bytes of all files below `folder`; links to folders, as CoOp suggests for ImageNet, are followed once."""
-    total, seen, waiting = 0, set[str](), [os.fspath(folder)]
+def _disk_usage(folder: Path) -> int:
+    """Sum the bytes of all files below `folder`; links to folders, as CoOp suggests for ImageNet, count once."""
+    total, counted, waiting = 0, set[str](), [os.fspath(folder)]
     while waiting:
         real = os.path.realpath(waiting.pop())
-        if real in seen:
+        if real in counted:
             continue
-        seen.add(real)
+        counted.add(real)
         with os.scandir(real) as entries:
             for entry in entries:
                 if entry.is_dir():
@@ -120,117 +112,96 @@ def check_command(
     workers: int | None = None,
     json_output: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> None:
-    """Open every image of a data set, and hold its make-up against the catalog.
+    """Open every image of a data set, and compare its classes and counts with the catalog.
 
-    Each problem is a line; the exit code is 1 if there is any.
+    Prints one line per problem; the exit code is 1 if there is any.
 
     Parameters
     ----------
     name:
-        Data set, as --data takes it: a benchmark, an embedded set or a folder.
+        Data set, as --data takes it: a benchmark, an emoji set or a folder.
     root:
         Directory that holds the benchmarks' folders.
     workers:
-        Threads that open images; one a core if not given.
+        Threads that open images; one per core by default.
     json_output:
-        One JSON object in place of the lines.
+        Print one JSON object instead.
     """
-    from rich.markup import escape
-
     from gopro.data.catalog import CATALOG
     from gopro.data.load_dataset import load_dataset
-    from gopro.data.verify import check
-    from gopro.data.verify import images as images_of
+    from gopro.data.verify import distinct_images, verify_dataset
 
     if workers is not None and workers < 1:
         raise InputError(f"workers is {workers}: give at least 1")
     dataset = load_dataset(name, root)
-    with bar("images", len(images_of(dataset))) as advance:
-        found = check(dataset, CATALOG.get(name), workers, advance)
+    with bar("images", len(distinct_images(dataset))) as advance:
+        result = verify_dataset(dataset, CATALOG.get(name), workers, advance)
     if json_output:
-        print(json.dumps(asdict(found), ensure_ascii=False))
+        print(json.dumps(asdict(result), ensure_ascii=False))
     else:
-        for problem in found.problems:
-            out.print(problem, highlight=False, markup=False, soft_wrap=True)
-        train, val, test = found.counts
-        rate = f"{found.images / found.seconds:.0f} images/s, {found.bytes / found.seconds / 1e6:.0f} MB/s"
-        out.print(
-            f"{escape(found.data)}: {found.classes} classes, {train} train, {val} val, {test} test; "
-            f"{found.images} images opened in {found.seconds:.1f} s ({rate}), "
-            f"{len(found.problems) or 'no'} problem{'' if len(found.problems) == 1 else 's'}",
-            highlight=False,
-            soft_wrap=True,
+        for problem in result.problems:
+            out.print_line(problem)
+        train, val, test = result.counts
+        rate = f"{result.images / result.seconds:.0f} images/s, {result.bytes / result.seconds / 1e6:.0f} MB/s"
+        out.print_line(
+            f"{result.data}: {result.classes} classes, {train} train, {val} val, {test} test; "
+            f"{result.images} images opened in {result.seconds:.1f} s ({rate}), "
+            f"{len(result.problems) or 'no'} problem{'' if len(result.problems) == 1 else 's'}"
         )
-    if found.problems:
+    if result.problems:
         sys.exit(1)
 
 
 @data_app.command(name="prepare")
 def prepare_command(name: str, *, root: Path) -> None:
-    """Download a benchmark, unpack it and put it in place. Goes on where an earlier call was cut off.
+    """Download a benchmark, unpack it and move it into place. Resumes an interrupted download.
 
     Parameters
     ----------
     name:
         Benchmark of the catalog.
     root:
-        Directory that is to hold the benchmark's folder.
+        Directory in which to put the benchmark's folder.
     """
-    from rich.markup import escape
-
     from gopro.data.catalog import CATALOG
     from gopro.data.emoji import SETS
     from gopro.data.prepare import Preparation
     from gopro.data.sources import SOURCES
 
     if name not in CATALOG:
-        known = ", ".join(CATALOG)
-        built_in = "comes with the package" if name.partition(":")[0] in SETS else "is no benchmark"
-        raise InputError(f"{name} {built_in}: gopro data prepare gets {known}")
-    with _transferring() as progress:
-        preparation = Preparation(
-            CATALOG[name],
-            SOURCES[name],
-            root.expanduser(),
-            say=lambda line: err.print(line, highlight=False, markup=False, soft_wrap=True),
-            progress=progress,
-        )
-        fresh = preparation.run()
+        reason = "comes with the package" if name.partition(":")[0] in SETS else "is not a benchmark"
+        raise InputError(f"{name} {reason}; gopro data prepare downloads {', '.join(CATALOG)}")
+    with _transfer_bars() as progress:
+        preparation = Preparation(CATALOG[name], SOURCES[name], root.expanduser(), err.print_line, progress)
+        prepared = preparation.run()
     home = CATALOG[name].home(preparation.root)
-    if not fresh:
-        out.print(f"{name} is complete in {escape(str(home))}; nothing to do.", highlight=False, soft_wrap=True)
+    if not prepared:
+        out.print_line(f"{name} is complete in {home}; nothing to do.")
         return
-    held = ", ".join(sorted(path.name + ("/" if path.is_dir() else "") for path in home.iterdir()))
-    out.print(f"{name} is in {escape(str(home))}: {escape(held)}", highlight=False, soft_wrap=True)
-    out.print(f"Next: gopro data check {name} --root {escape(str(root))}", highlight=False, soft_wrap=True)
+    content = ", ".join(sorted(path.name + ("/" if path.is_dir() else "") for path in home.iterdir()))
+    out.print_line(f"{name} is in {home}: {content}")
+    out.print_line(f"Next: gopro data check {name} --root {root}")
 
 
 @data_app.command(name="sample")
 def sample_command(folder: Path) -> None:
-    """Write a small folder of images to try things on: ten animals, a folder each, out of the embedded benchmark.
+    """Write a small folder of images to try things on: ten animals of the emoji benchmark, one folder per animal.
 
     Parameters
     ----------
     folder:
         New folder to write.
     """
-    from rich.markup import escape
-
     from gopro.data.example_folder import CLASSES, write_example_folder
 
     count = write_example_folder(folder)
-    where = escape(str(folder))
-    out.print(
-        f"{count} images of {len(CLASSES)} classes in {where}; drawings: Twemoji, CC BY 4.0",
-        highlight=False,
-        soft_wrap=True,
-    )
-    out.print(f"Next: gopro train --data {where} --shots 8 --output runs/mine", highlight=False, soft_wrap=True)
+    out.print_line(f"{count} images of {len(CLASSES)} classes in {folder}; drawings: Twemoji, CC BY 4.0")
+    out.print_line(f"Next: gopro train --data {folder} --shots 8 --output runs/mine")
 
 
 @contextmanager
-def _transferring() -> Iterator[Callable[[str], Callable[[int, int | None], None]]]:
-    """A progress bar for one download or unpacking after the other."""
+def _transfer_bars() -> Iterator[Callable[[str], Callable[[int, int | None], None]]]:
+    """Show a progress bar for one download or unpacking after another."""
     from rich.markup import escape
     from rich.progress import (
         BarColumn,
@@ -250,12 +221,12 @@ def _transferring() -> Iterator[Callable[[str], Callable[[int, int | None], None
     )
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
 
-        def begin(what: str) -> Callable[[int, int | None], None]:
+        def begin(description: str) -> Callable[[int, int | None], None]:
             for task in progress.task_ids:
                 progress.remove_task(task)
             if not err.is_terminal:
-                err.print(what, highlight=False, markup=False)
-            task = progress.add_task(escape(what), total=None)
+                err.print_line(description)
+            task = progress.add_task(escape(description), total=None)
             return lambda done, total: progress.update(task, completed=done, total=total)
 
         yield begin

@@ -1,4 +1,4 @@
-"""A small folder of images to try things on, as somebody's own would be: one folder a class."""
+"""A small folder of images to try gopro on, in the form of a user's own: one folder per class."""
 
 from __future__ import annotations
 
@@ -9,16 +9,24 @@ from gopro.errors import InputError
 
 DATA = "emoji-animals:twemoji"
 CLASSES = ("cat", "dog", "fox", "frog", "horse", "lion", "owl", "penguin", "rabbit", "turtle")
-IMAGES = 20  # of each, of the 32 that the set has to train on
+IMAGES = 20
+"""Images per class, of the 32 that the emoji set has for training."""
 
 
 def write_example_folder(folder: str | Path) -> int:
-    """Writes 20 scenes, as PNG files, of each of ten animals of the embedded benchmark; the same each time.
+    """Write 20 scenes of each of ten animals of the emoji benchmark as PNG files; the same ones each time.
 
-    Returns: how many images that are.
+    Returns:
+        The number of images.
 
     Raises:
-        InputError: there is something in the folder, or it cannot be written to.
+        InputError: the folder is not empty or cannot be written.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     write_example_folder(folder)
+        200
     """
     folder = Path(folder).expanduser()
     dataset = emoji_dataset(DATA)

@@ -1,4 +1,4 @@
-"""A benchmark downloaded, unpacked and put in place, so that a kill at any moment leaves nothing half-done there."""
+"""A benchmark downloaded, unpacked and moved into place, where a kill at any moment leaves nothing half-done."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from huggingface_hub import HfApi, hf_hub_url
 
 from gopro.data.catalog import Benchmark
-from gopro.data.download import Progress, Unusable, fetch
+from gopro.data.download import Progress, UnusableSource, download
 from gopro.data.sources import MIRROR, File, Source
 from gopro.data.splits import read_entries
 from gopro.data.unpack import ARCHIVES, unpack
@@ -21,54 +21,54 @@ from gopro.errors import InputError
 
 @dataclass(frozen=True)
 class Preparation:
-    """What is to be prepared and who is told how it goes.
+    """The preparation of one benchmark.
 
-    Everything is gathered in `root`/.gopro-NAME first, where an earlier call's downloads are gone on with. Then whole
-    folders and files are renamed to where they belong. What is there already is never written over.
+    Everything gathers in `root`/.gopro-NAME first, where downloads of an earlier call are resumed. Complete folders and
+    files are then renamed to their places. Nothing that exists is overwritten.
     """
 
     entry: Benchmark
     source: Source
     root: Path
-    say: Callable[[str], None] = lambda line: None
-    """Takes a line on what happens."""
+    print_line: Callable[[str], None] = lambda line: None
+    """Takes a line about what happens."""
     progress: Callable[[str], Progress] = lambda what: lambda done, total: None
-    """Takes what begins ("downloading x.zip") and gives what to call with its bytes."""
+    """Takes a description ("downloading x.zip") and returns the function that takes its bytes."""
     endpoint: str | None = None
-    """Of the Hugging Face Hub; its own, or what HF_ENDPOINT says, if not given."""
+    """Address of the Hugging Face Hub; None for the usual one, or HF_ENDPOINT."""
     pause: float = 2.0
-    """Seconds before a second try to download."""
+    """Seconds before the second try of a download."""
 
     @property
     def work(self) -> Path:
-        """The folder in which things are gathered, on the disk where they will be."""
+        """The folder where everything gathers, on the disk where the data set will be."""
         return self.root / f".gopro-{self.entry.name}"
 
     @property
     def home(self) -> Path:
-        """Where the data set will be."""
+        """The place of the data set."""
         return self.root / self.entry.folder
 
     @property
     def ready(self) -> Path:
-        """The data set's folder while it is being put together."""
+        """The data set's folder while it is put together."""
         return self.work / "ready" / self.entry.folder
 
     @property
     def by_hand(self) -> str:
-        """What to do where no program can: one line."""
+        """One line with the steps for a person, where no program can download the data set."""
         steps = "; ".join(f"{i}. {step}" for i, step in enumerate(self.source.by_hand, 1))
-        return f"{self.entry.name} has to be fetched by hand: {steps.format(home=self.home)}"
+        return f"{self.entry.name} has to be downloaded by hand: {steps.format(home=self.home)}"
 
     def run(self) -> bool:
-        """Brings the data set below `root`: from the mirror if that has it, else from its publisher.
+        """Put the data set below `root`, from the mirror if that has it, else from its publisher.
 
         Returns:
-            False where it was complete already.
+            False if it was complete already.
 
         Raises:
-            InputError: it has to be fetched by hand, no source has it, the line was cut, there is no room, `root`
-                cannot be written, another process is at it, or something else stands in its place.
+            InputError: it has to be downloaded by hand, no source has it, the connection broke, there is no room,
+                `root` cannot be written, another process is preparing it, or something else is in its place.
         """
         try:
             if not self.entry.missing(self.root) and not self.work.exists():
@@ -77,12 +77,12 @@ class Preparation:
                 raise InputError(self.by_hand)
             self.work.mkdir(parents=True, exist_ok=True)
             with FileLock(self.work / "lock", timeout=0):
-                fresh = bool(self.entry.missing(self.root))
-                if fresh:
+                incomplete = bool(self.entry.missing(self.root))
+                if incomplete:
                     self._gather()
-                    self._place()
+                    self._move_into_place()
                 shutil.rmtree(self.work, ignore_errors=True)
-                return fresh
+                return incomplete
         except Timeout as error:
             raise InputError(
                 f"{self.work}: another process is preparing {self.entry.name}; wait until it is done"
@@ -93,14 +93,14 @@ class Preparation:
     def _gather(self) -> None:
         if self.source.mirrored:
             try:
-                self._from_mirror()
+                self._get_from_mirror()
                 return self._check_complete(f"the mirror {MIRROR}")
-            except Unusable as error:
+            except UnusableSource as error:
                 shutil.rmtree(self.work / "mirror", ignore_errors=True)
                 if not self.source.official:
                     raise InputError(f"{error}; {self.by_hand}") from error
-                self.say(f"not from the mirror: {error}")
-        self._from_publisher()
+                self.print_line(f"not from the mirror: {error}")
+        self._get_from_publisher()
         for file in self.source.coop:
             self._add_coop(file)
         self._check_complete("what can be downloaded")
@@ -108,39 +108,39 @@ class Preparation:
     def _check_complete(self, origin: str) -> None:
         if missing := self.entry.missing(self.ready.parent):
             names = ", ".join(path.relative_to(self.ready.parent).as_posix() for path in missing)
-            raise Unusable(f"{self.entry.name}: {origin} lacks {names}")
+            raise UnusableSource(f"{self.entry.name}: {origin} lacks {names}")
 
-    def _from_mirror(self) -> None:
+    def _get_from_mirror(self) -> None:
         url, name, checksum = mirror_file(self.entry, self.endpoint)
         archive = self.work / "mirror" / PurePosixPath(name).name
-        fetch(url, archive, checksum, self.progress(f"downloading {archive.name}"), self.pause)
-        _clear(self.ready.parent)
-        found = _holder(self._unpacked(archive, "unpacked"), self.source.marker)
-        if found is None:
-            raise Unusable(f"{url}: holds no folder {self.source.marker}")
+        download(url, archive, checksum, self.progress(f"downloading {archive.name}"), self.pause)
+        _remove(self.ready.parent)
+        folder = _parent_of(self.source.marker, self._unpack(archive, "unpacked"))
+        if folder is None:
+            raise UnusableSource(f"{url}: has no folder {self.source.marker}")
         self.ready.parent.mkdir()
-        found.rename(self.ready)
-        for file in self.source.coop:  # a variant's archive may leave ImageNet's class names to ImageNet
+        folder.rename(self.ready)
+        for file in self.source.coop:  # a variant's archive may leave out ImageNet's class names
             if self.entry.missing(self.ready.parent) and not (self.ready / file.into).exists():
                 self._add_coop(file)
 
-    def _from_publisher(self) -> None:
-        fetched: list[Path] = []
+    def _get_from_publisher(self) -> None:
+        paths: list[Path] = []
         for i, file in enumerate(self.source.official):
             name = PurePosixPath(file.into if not file.archive else file.url.partition("?")[0]).name
-            fetched.append(self.work / "official" / f"{i}-{name}")
-            fetch(file.url, fetched[-1], file.checksum, self.progress(f"downloading {name}"), self.pause)
-        _clear(self.ready.parent)
+            paths.append(self.work / "official" / f"{i}-{name}")
+            download(file.url, paths[-1], file.checksum, self.progress(f"downloading {name}"), self.pause)
+        _remove(self.ready.parent)
         self.ready.mkdir(parents=True)
-        for file, path in zip(self.source.official, fetched, strict=True):
+        for file, path in zip(self.source.official, paths, strict=True):
             if not file.archive:
                 shutil.copyfile(path, self.ready / file.into)
                 continue
-            unpacked = self._unpacked(path, "unpacked")
+            unpacked = self._unpack(path, "unpacked")
             if file.inner:
-                unpacked = self._unpacked(unpacked / file.inner, "inner")
+                unpacked = self._unpack(unpacked / file.inner, "inner")
             if not (unpacked / file.keep).is_dir():
-                raise Unusable(f"{file.url}: holds no folder {file.keep}")
+                raise UnusableSource(f"{file.url}: has no folder {file.keep}")
             if file.into:
                 (unpacked / file.keep).rename(self.ready / file.into)
             else:
@@ -148,79 +148,85 @@ class Preparation:
                     child.rename(self.ready / child.name)
 
     def _add_coop(self, file: File) -> None:
-        """One of CoOp's own files, if it can be had. Whether the data set is of use without it is seen afterwards."""
-        there = [path for path in (self.home / file.into, self.root / "imagenet" / file.into) if path.is_file()]
-        if there:  # ImageNet's class names are its variants', too
-            shutil.copyfile(there[0], self.ready / file.into)
+        """Add one of CoOp's own files if it can be downloaded; `_check_complete` tells whether it was needed."""
+        candidates = (self.home / file.into, self.root / "imagenet" / file.into)  # variants share ImageNet's names
+        if present := [path for path in candidates if path.is_file()]:
+            shutil.copyfile(present[0], self.ready / file.into)
             return
         downloaded = self.work / "coop" / file.into
         try:
-            fetch(file.url, downloaded, pause=self.pause)
+            download(file.url, downloaded, pause=self.pause)
             if file.into.startswith("split_"):
                 read_entries(downloaded)
         except InputError as error:
             downloaded.unlink(missing_ok=True)
-            instead = "; without it a split is drawn here, whose figures do not compare with published ones"
-            self.say(
-                f"CoOp's {file.into} could not be had ({error}){instead if file.into.startswith('split_') else ''}: "
+            consequence = ""
+            if file.into.startswith("split_"):
+                consequence = "; gopro draws a split of its own, and its figures do not compare with published ones"
+            self.print_line(
+                f"CoOp's {file.into} could not be downloaded ({error}){consequence}: "
                 f"download {file.url} by hand to {self.home / file.into}"
             )
         else:
             shutil.copyfile(downloaded, self.ready / file.into)
 
-    def _unpacked(self, archive: Path, name: str) -> Path:
+    def _unpack(self, archive: Path, name: str) -> Path:
         into = self.work / name
-        _clear(into)
+        _remove(into)
         try:
             unpack(archive, into, self.progress(f"unpacking {archive.name}"))
-        except Unusable:
+        except UnusableSource:
             archive.unlink(missing_ok=True)
             raise
         return into
 
-    def _place(self) -> None:
-        """Renames the folder into place, or what it holds where there is such a folder already.
+    def _move_into_place(self) -> None:
+        """Rename the folder into place, or its content if a folder is there already.
 
-        Then CoOp's own files come first and the images last: it is by the images that a next call sees that all
-        is done.
+        The content goes in order: CoOp's files first, the images last, since a later call takes a data set with images
+        for complete.
         """
-        first = {file.into for file in self.source.coop}
-        kept: list[Path] = []
+        coop = {file.into for file in self.source.coop}
+        in_the_way: list[Path] = []
         if not self.home.exists():
             self.ready.rename(self.home)
         else:
             for child in sorted(
-                self.ready.iterdir(), key=lambda c: (c.name == self.source.marker, c.name not in first, c.name)
+                self.ready.iterdir(), key=lambda c: (c.name == self.source.marker, c.name not in coop, c.name)
             ):
                 place = self.home / child.name
                 if place.exists():
-                    kept.append(place)
+                    in_the_way.append(place)
                 else:
                     child.rename(place)
         if missing := self.entry.missing(self.root):
             raise InputError(
-                f"{missing[0]}: still missing, though {self.entry.name} was downloaded: "
-                f"{', '.join(map(str, kept)) or self.home} was there before and was not touched; "
+                f"{missing[0]}: still missing, though {self.entry.name} was downloaded, because "
+                f"{', '.join(map(str, in_the_way)) or self.home} existed before and was left alone; "
                 "move it away and run the same command again"
             )
 
 
 def mirror_file(entry: Benchmark, endpoint: str | None) -> tuple[str, str, str | None]:
-    """Address (at a fixed commit), name and SHA-256 of the benchmark's archive in the mirror.
+    """Find the benchmark's archive in the mirror: its address (at a fixed commit), name and SHA-256.
 
     Raises:
-        Unusable: the Hub cannot be asked, or no archive, or more than one, goes by the benchmark's name.
+        UnusableSource: the Hub cannot be asked, or not exactly one archive goes by the benchmark's name.
     """
     try:
         info = HfApi(endpoint=endpoint).model_info(MIRROR, files_metadata=True, timeout=30, token=False)
-    except Exception as error:  # the HTTP client underneath, and so its errors, differ between versions
-        raise Unusable(f"{MIRROR} cannot be listed ({' '.join(str(error).split())})") from error
+    except Exception as error:  # huggingface_hub's HTTP client, and so its errors, differ between versions
+        raise UnusableSource(f"{MIRROR} cannot be listed ({' '.join(str(error).split())})") from error
     archives = [file for file in info.siblings or () if file.rfilename.endswith(ARCHIVES)]
-    wanted = {_plain(entry.name), _plain(entry.folder)}
-    matching = [f for f in archives if wanted & {_plain(part) for part in PurePosixPath(_stem(f.rfilename)).parts}]
+    names = {_letters_and_digits(entry.name), _letters_and_digits(entry.folder)}
+    matching = [
+        file
+        for file in archives
+        if names & {_letters_and_digits(part) for part in PurePosixPath(_stem(file.rfilename)).parts}
+    ]
     if len(matching) != 1:
-        found = ", ".join(f.rfilename for f in matching or archives) or "no archives at all"
-        raise Unusable(f"{MIRROR}: expected one archive named like {entry.folder} or {entry.name}, found {found}")
+        listing = ", ".join(file.rfilename for file in matching or archives) or "no archives at all"
+        raise UnusableSource(f"{MIRROR}: expected one archive named like {entry.folder} or {entry.name}, not {listing}")
     file = matching[0]
     checksum = f"sha256:{file.lfs['sha256']}" if file.lfs else None
     return hf_hub_url(MIRROR, file.rfilename, revision=info.sha, endpoint=endpoint), file.rfilename, checksum
@@ -230,22 +236,22 @@ def _stem(name: str) -> str:
     return next(name.removesuffix(ending) for ending in ARCHIVES if name.endswith(ending))
 
 
-def _plain(name: str) -> str:
+def _letters_and_digits(name: str) -> str:
     return re.sub("[^a-z0-9]", "", name.lower())
 
 
-def _clear(folder: Path) -> None:
-    """What an earlier call left half-done is begun again."""
+def _remove(folder: Path) -> None:
+    """Remove a folder that an earlier call may have left half-done."""
     if folder.exists():
         shutil.rmtree(folder)
 
 
-def _holder(folder: Path, marker: str, depth: int = 2) -> Path | None:
-    """The folder that `marker` lies in: `folder` itself or one up to `depth` below it."""
+def _parent_of(name: str, folder: Path, depth: int = 2) -> Path | None:
+    """Find the folder that holds a folder `name`: `folder` itself or one up to `depth` levels below it."""
     level = [folder]
     for _ in range(depth + 1):
-        level = [child for above in level for child in sorted(above.iterdir()) if child.is_dir()]
+        level = [child for parent in level for child in sorted(parent.iterdir()) if child.is_dir()]
         for child in level:
-            if child.name == marker:  # compared, as some file systems find names in another case, too
+            if child.name == name:  # compared here, as some file systems ignore case
                 return child.parent
     return None

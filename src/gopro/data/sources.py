@@ -1,7 +1,7 @@
-"""Where each benchmark can be had, and what of it goes where: facts only.
+"""Sources of each benchmark: addresses, checksums, and where each file goes.
 
-Addresses and layouts are those of CoOp's DATASETS.md (https://github.com/KaiyangZhou/CoOp), or where that one is dead
-the publisher's present one. MD5 sums are those that torchvision and others publish for the same files.
+Addresses and layouts are those of CoOp's DATASETS.md (https://github.com/KaiyangZhou/CoOp), or the publisher's current
+one where that is dead. MD5 sums are those that torchvision and others publish for the same files.
 """
 
 from __future__ import annotations
@@ -9,50 +9,50 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MIRROR = "zhengli97/prompt_learning_dataset"
-"""A model repository of the Hugging Face Hub with all sets but ImageNet, one zip each in CoOp's layout, made by the
+"""A model repository of the Hugging Face Hub that has all sets but ImageNet, one zip each in CoOp's layout; by the
 authors of PromptKD (https://github.com/zhengli97/PromptKD)."""
 
 
 def drive(file: str) -> str:
-    """The address that a public file of Google Drive is downloaded from."""
+    """Return the download address of a public file on Google Drive."""
     return f"https://drive.usercontent.google.com/download?id={file}&export=download&confirm=t"
 
 
 @dataclass(frozen=True)
 class File:
-    """One file to download, an archive or a file as it is."""
+    """One file to download, an archive or a plain file."""
 
     url: str
     keep: str = ""
-    """For an archive: the folder in it that is kept, the whole if empty."""
+    """For an archive: the folder in it to keep, all of it if empty."""
     into: str = ""
-    """Where that goes below the data set's own folder; for a plain file, its path there."""
+    """Its place below the data set's folder; for a plain file, its path there."""
     checksum: str | None = None
-    """`md5:HEX` of the file, where its publisher or a library that uses it says one."""
+    """`md5:HEX` of the file, if its publisher or a library that uses it states one."""
     inner: str = ""
-    """An archive within this archive: what counts is its content."""
+    """Name of an archive within this archive whose content is used instead."""
     archive: str = "tar.gz"
-    """Ending of the archive; empty for a plain file."""
+    """File name ending of the archive; empty for a plain file."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A benchmark's download."""
+    """The sources of one benchmark."""
 
     marker: str
-    """The folder of images below the data set's own, by which that is recognised in an archive."""
+    """A folder of images directly below the data set's, which identifies the latter in an archive."""
     licence: str
-    """Terms of the images, in a few words."""
+    """Licence or terms of the images, in a few words."""
     gigabytes: float | None
-    """About how much is downloaded, in 10^9 bytes."""
+    """Approximate size of the download, in 10^9 bytes."""
     official: tuple[File, ...] = ()
-    """The publisher's files; none if they are gone."""
+    """The publisher's files; empty if they are gone."""
     coop: tuple[File, ...] = ()
-    """The small files that CoOp's authors made: the split, the class names."""
+    """CoOp's own small files: the split, the class names."""
     mirrored: bool = True
     """Whether `MIRROR` has it."""
     by_hand: tuple[str, ...] = ()
-    """What to do where no program may or can download it; {home} stands for the data set's folder."""
+    """Steps for a person where no program can or may download it; {home} stands for the data set's folder."""
 
 
 def _coop(name: str, file: str) -> File:
@@ -74,11 +74,11 @@ SOURCES: dict[str, Source] = {
             "register at https://image-net.org and agree to its terms",
             "download ILSVRC2012_img_train.tar (md5 1d675b47d978889d74fa0da5fadfb00e) and ILSVRC2012_img_val.tar "
             "(md5 29b22e2961454d5413ddabcf34fc5622)",
-            "unpack the first, and each of the 1000 tar files in it into a folder of its own name: "
+            "unpack the first, and each of the 1000 tar files in it into a folder of the same name: "
             "{home}/images/train/n01440764/*.JPEG and so on",
-            "sort the 50000 images of the second by their class in the same way: {home}/images/val/n01440764/*.JPEG "
-            "and so on (ILSVRC2012_devkit_t12.tar.gz of the same place says which is which)",
-            "where you have these folders already, link {home}/images/train and {home}/images/val to them",
+            "sort the 50000 images of the second by class in the same way: {home}/images/val/n01440764/*.JPEG "
+            "and so on (ILSVRC2012_devkit_t12.tar.gz from the same site has their classes)",
+            "if you have these folders already, link {home}/images/train and {home}/images/val to them instead",
             f"download CoOp's class names from {_CLASSNAMES.url} to {{home}}/classnames.txt",
         ),
     ),
@@ -112,8 +112,8 @@ SOURCES: dict[str, Source] = {
         gigabytes=2.0,
         coop=(_coop("split_zhou_StanfordCars.json", "1ObCFbaAgVu0I-k_Au-gIUcefirdAuizT"),),
         by_hand=(
-            "Stanford no longer serves it: get cars_train.tgz, cars_test.tgz, car_devkit.tgz and "
-            "cars_test_annos_withlabels.mat from somebody who has them",
+            "get cars_train.tgz, cars_test.tgz, car_devkit.tgz and cars_test_annos_withlabels.mat from somebody who "
+            "has them (Stanford no longer serves them)",
             "unpack them into {home}, which then holds cars_train, cars_test, devkit and "
             "cars_test_annos_withlabels.mat",
         ),
@@ -249,4 +249,4 @@ SOURCES: dict[str, Source] = {
         coop=(_CLASSNAMES,),
     ),
 }
-"""Catalog name → where it can be had."""
+"""The sources of each benchmark of the catalog, by name."""

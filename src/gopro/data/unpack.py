@@ -1,9 +1,13 @@
-"""Archives from strangers, unpacked: plain files below one folder, and no more bytes than the disk can take."""
+"""Archives from strangers, unpacked: regular files below one folder, and no more bytes than the disk has room for.
+
+tarfile's own `filter="data"` is not enough here. Links get round it in every Python before 3.11.13, 3.12.11 and 3.13.4
+(CVE-2025-4517); it bounds neither the bytes written nor the memory that a header claims; and tarfile takes an archive
+that ends too early for a complete one. `shutil.unpack_archive` skips bad names in a zip without a word.
+"""
 
 from __future__ import annotations
 
 import lzma
-import re
 import shutil
 import stat
 import sys
@@ -11,23 +15,23 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PureWindowsPath
 from typing import IO, Any
 
-from gopro.data.download import CHUNK, ROOM, Progress, Unusable
+from gopro.data.download import CHUNK_BYTES, FREE_BYTES, Progress, UnusableSource
 from gopro.errors import InputError
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
-"""File name endings of what `unpack` is for; the content decides how it is read."""
+"""File name endings of archives; how one is read depends on its content."""
 
-_BLOCK = 4096  # bytes of disk that even an empty file costs
+_BLOCK_BYTES = 4096  # disk space that even an empty file takes
 
-_HEADERS = 1 << 20  # bytes that the headers of a tar's member may have: names, and where a sparse file has its parts
+_HEADER_BYTES = 1 << 20  # most that the headers of a tar's member may have: names, and the map of a sparse file
 
 Member = tuple[str, Callable[[], IO[bytes]] | None]
-"""Name and how to read it; None for a folder."""
+"""Name of a member and how to open it; None for a folder."""
 
-# What the readers raise on damaged bytes; OSError comes last, where gzip's own is told from the disk's.
+# What the readers raise on damaged bytes. OSError is handled apart: gzip raises it, and so does a full disk.
 _DAMAGE = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -42,27 +46,27 @@ _DAMAGE = (
 
 
 def unpack(archive: Path, into: Path, on_progress: Progress | None = None) -> None:
-    """Unpacks a zip or tar file (plain or compressed) into the new folder `into`.
+    """Unpack a zip or tar file (plain or compressed) into the new folder `into`.
 
-    Only folders and plain files are made. A link becomes a copy of what it names within the archive: as no link ever
-    stands on the disk, none can lead out (tarfile's own filters were got round by links, CVE-2025-4517). Owners, modes
-    and times are not taken over. CRCs are checked where the format has them, and the end of the archive is looked for.
+    Only folders and regular files are made. A link becomes a copy of the file that it names within the archive: with
+    no link on the disk, none can lead out. Owners, modes and times are ignored. CRCs are verified where the format has
+    them, and the archive must be complete.
 
     Args:
-        on_progress: called with the bytes of the archive that are read, and its size.
+        on_progress: takes the bytes of the archive read so far, and its size.
 
     Raises:
-        Unusable: not an archive, damaged or cut off, encrypted; or a member that is a device, a link to something
-            outside, or whose name is absolute or has `..`.
+        UnusableSource: not an archive, damaged, incomplete or encrypted; or a member that is a device, a link to
+            something outside, or has an absolute name or `..` in it.
         InputError: it holds more than the disk has room for, or the disk cannot be written.
     """
-    room = shutil.disk_usage(into.parent).free - ROOM
+    room = shutil.disk_usage(into.parent).free - FREE_BYTES
     try:
         into.mkdir()
         with archive.open("rb") as file:
             size = archive.stat().st_size
             for name, opener in _members(file):
-                room -= _BLOCK
+                room -= _BLOCK_BYTES
                 target = into / _inside(name)
                 if opener is None:
                     target.mkdir(parents=True, exist_ok=True)
@@ -70,32 +74,30 @@ def unpack(archive: Path, into: Path, on_progress: Progress | None = None) -> No
                     target.parent.mkdir(parents=True, exist_ok=True)
                     room -= _write(target, opener, room)
                 if room < 0:
-                    raise InputError(
-                        f"{archive}: holds more than there is room for on the disk of {into.parent}; make room"
-                    )
+                    raise InputError(f"{archive}: its content does not fit on the disk of {into.parent}; make room")
                 if on_progress is not None:
                     on_progress(min(file.tell(), size), size)
     except _DAMAGE as error:
         if isinstance(error, InputError):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise Unusable(f"{archive}: not an archive that can be unpacked ({reason})") from error
+        raise UnusableSource(f"{archive}: not an archive that can be unpacked ({reason})") from error
     except OSError as error:
         if error.errno is None:  # raised by gzip, not by the system
-            raise Unusable(f"{archive}: not an archive that can be unpacked ({error})") from error
+            raise UnusableSource(f"{archive}: not an archive that can be unpacked ({error})") from error
         raise InputError(f"{error.filename or into}: cannot be written ({error.strerror})") from error
 
 
 class _Tar(tarfile.TarFile):
-    """A tar file of which no member's headers may be large: tarfile reads them, and what they claim, into memory."""
+    """A tar file with bounded headers: tarfile would read any size that they claim into memory."""
 
-    def __init__(self, name: Any, mode: Any, fileobj: IO[bytes], **more: Any):
+    def __init__(self, name: Any, mode: Any, fileobj: IO[bytes], **options: Any):
         bounded: Any = _Bounded(fileobj)
-        super().__init__(name, mode, bounded, **more)
+        super().__init__(name, mode, bounded, **options)
 
     def next(self) -> tarfile.TarInfo | None:
         bounded: Any = self.fileobj
-        bounded.left = _HEADERS
+        bounded.left = _HEADER_BYTES
         try:
             return super().next()
         finally:
@@ -103,7 +105,7 @@ class _Tar(tarfile.TarFile):
 
 
 class _Bounded:
-    """A file of which no more than `left` bytes may be asked for."""
+    """A file of which at most `left` more bytes may be read."""
 
     def __init__(self, file: IO[bytes]):
         self._file = file
@@ -113,7 +115,7 @@ class _Bounded:
     def read(self, size: int) -> bytes:
         self.left -= size
         if self.left < 0:
-            raise ValueError(f"a name or header of more than {_HEADERS} bytes")
+            raise ValueError(f"a name or header of more than {_HEADER_BYTES} bytes")
         return self._file.read(size)
 
 
@@ -144,13 +146,13 @@ def _tar_members(archive: tarfile.TarFile) -> Iterator[Member]:
             yield member.name, lambda member=member: _tar_content(archive, member)
         else:
             raise ValueError(f"{member.name!r} is neither a file nor a folder")
-    # tarfile takes the end of the bytes for the end of the archive, unless a member is cut through.
+    # tarfile also stops where the bytes end, unless in the middle of a member; a complete archive ends in zeros.
     stream = archive.fileobj
     assert stream is not None
     stream.seek(archive.offset)
     if stream.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
-        raise EOFError("it is cut off")
-    while stream.read(CHUNK):  # to where gzip has its CRC
+        raise EOFError("it is incomplete")
+    while stream.read(CHUNK_BYTES):  # up to gzip's CRC
         pass
 
 
@@ -164,19 +166,18 @@ def _tar_content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]
     return content
 
 
-def _inside(name: str) -> PurePosixPath:
-    """The member's path, if it is one below the folder that is unpacked into, on any system."""
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or re.match("[A-Za-z]:", name):
+def _inside(name: str) -> str:
+    """Return the member's path relative to the folder, if no system takes it for one that leads out of it."""
+    path = PureWindowsPath(name)  # knows drives, and takes slashes and backslashes alike
+    if path.anchor or ".." in path.parts or "\0" in name:
         raise ValueError(f"the name {name!r} leads out of the folder")
-    return path
+    return path.as_posix()
 
 
 def _write(target: Path, opener: Callable[[], IO[bytes]], room: int) -> int:
-    """Copies a member until its end or until `room` is spent; returns the bytes written."""
+    """Copy a member until its end or until `room` is used up; return the bytes written."""
     written = 0
     with opener() as content, target.open("wb") as file:
-        while written <= room and (chunk := content.read(CHUNK)):
-            file.write(chunk)
-            written += len(chunk)
+        while written <= room and (chunk := content.read(CHUNK_BYTES)):
+            written += file.write(chunk)
     return written

@@ -1,4 +1,4 @@
-"""Every image of a data set opened, and its make-up held against the catalog."""
+"""Verification of a data set: every image is opened, and classes and counts are compared with the catalog."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from gopro.errors import InputError
 
 
 @dataclass(frozen=True)
-class Check:
-    """What was found.
+class Verification:
+    """The result of `verify_dataset`.
 
     Attributes:
-        data: the data set's name.
-        classes: how many it has.
+        data: name of the data set.
+        classes: number of classes.
         counts: images in train, val and test.
-        images: different images that were opened; a data set may use one in two splits.
-        bytes: of their files; 0 for those that are drawn.
-        seconds: that opening them took.
-        problems: one line each, with the path or part of the data set first.
+        images: distinct images opened; a data set may use one in two splits.
+        bytes: size of their files; 0 for images that are drawn.
+        seconds: time that opening them took.
+        problems: one line each, which begins with the path or the part of the data set.
     """
 
     data: str
@@ -37,47 +37,47 @@ class Check:
     problems: tuple[str, ...]
 
 
-def images(dataset: Dataset) -> list[ImageSource]:
-    """Every image of the three splits, once, in the order of the splits."""
-    return list(dict.fromkeys(s.image for part in (dataset.train, dataset.val, dataset.test) for s in part))
+def distinct_images(dataset: Dataset) -> list[ImageSource]:
+    """List every image of the three splits once, in the order of the splits."""
+    return list(dict.fromkeys(s.image for split in (dataset.train, dataset.val, dataset.test) for s in split))
 
 
-def check(
+def verify_dataset(
     dataset: Dataset,
     entry: Benchmark | None = None,
     workers: int | None = None,
-    on_progress: Callable[[int], None] | None = None,
-) -> Check:
-    """Opens every image of a data set, fully decoded, and looks at its make-up.
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> Verification:
+    """Decode every image of a data set, and check its classes and counts.
 
     Args:
-        entry: the benchmark that it is said to be, whose numbers of classes and images it must have.
-        workers: threads, one for each core if not given. The decoders work outside Python's lock: on Caltech101 two
-            threads are as fast as two processes, 1.8 times as fast as one.
-        on_progress: called with how many more images are done, in this thread.
+        entry: the benchmark that it should be, whose numbers of classes and images it must have.
+        workers: threads, one per core by default. The decoders release Python's lock: on Caltech101 two threads are as
+            fast as two processes, 1.8 times as fast as one.
+        on_progress: called in this thread with the number of further images opened.
     """
-    begun = time.perf_counter()
-    found = images(dataset)
-    chunks = [found[i : i + 64] for i in range(0, len(found), 64)]
-    problems = _make_up(dataset, entry)
+    started = time.perf_counter()
+    images = distinct_images(dataset)
+    chunks = [images[i : i + 64] for i in range(0, len(images), 64)]
+    problems = _benchmark_problems(dataset, entry) if entry else []
+    problems += _empty_classes(dataset)
     size = 0
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         try:
-            for chunk, (faults, read) in zip(chunks, pool.map(_open, chunks), strict=True):
-                problems += faults
-                size += read
-                if on_progress is not None:
-                    on_progress(len(chunk))
+            for chunk, (unreadable, chunk_bytes) in zip(chunks, pool.map(_open, chunks), strict=True):
+                problems += unreadable
+                size += chunk_bytes
+                on_progress(len(chunk))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
     counts = (len(dataset.train), len(dataset.val), len(dataset.test))
-    seconds = time.perf_counter() - begun
-    return Check(dataset.name, len(dataset.classnames), counts, len(found), size, seconds, tuple(problems))
+    seconds = time.perf_counter() - started
+    return Verification(dataset.name, len(dataset.classnames), counts, len(images), size, seconds, tuple(problems))
 
 
 def _open(chunk: Sequence[ImageSource]) -> tuple[list[str], int]:
-    """Problems and bytes of some images."""
+    """Open some images; return their problems and bytes."""
     problems, size = [], 0
     for image in chunk:
         try:
@@ -91,27 +91,27 @@ def _open(chunk: Sequence[ImageSource]) -> tuple[list[str], int]:
     return problems, size
 
 
-def _make_up(dataset: Dataset, entry: Benchmark | None) -> list[str]:
-    problems = [] if entry is None else _against(dataset, entry)
-    for part in ("train", "test"):
-        there = {sample.label for sample in dataset.split(part)}
+def _empty_classes(dataset: Dataset) -> list[str]:
+    problems: list[str] = []
+    for split in ("train", "test"):
+        labels = {sample.label for sample in dataset.split(split)}
         problems += [
-            f"{dataset.name}: class {name!r} has no images in {part}"
+            f"{dataset.name}: class {name!r} has no images in {split}"
             for label, name in enumerate(dataset.classnames)
-            if there and label not in there
+            if labels and label not in labels
         ]
     return problems
 
 
-def _against(dataset: Dataset, entry: Benchmark) -> list[str]:
+def _benchmark_problems(dataset: Dataset, entry: Benchmark) -> list[str]:
     problems: list[str] = []
     if len(dataset.classnames) != entry.classes:
         problems.append(f"{dataset.name}: {len(dataset.classnames)} classes, the benchmark has {entry.classes}")
     elif entry.names not in (None, fingerprint(dataset.classnames)):
-        problems.append(f"{dataset.name}: the class names, or their order, are not CoOp's; restore {entry.split}")
-    for part, expected in zip(("train", "val", "test"), entry.counts, strict=True):
-        if len(dataset.split(part)) != expected:
+        problems.append(f"{dataset.name}: the class names or their order are not CoOp's; restore {entry.split}")
+    for split, expected in zip(("train", "val", "test"), entry.counts, strict=True):
+        if len(dataset.split(split)) != expected:
             problems.append(
-                f"{dataset.name}: {len(dataset.split(part))} images in {part}, the benchmark has {expected}"
+                f"{dataset.name}: {len(dataset.split(split))} images in {split}, the benchmark has {expected}"
             )
     return problems
