@@ -244,7 +244,7 @@ def test_the_exit_code_of_a_lost_process_is_waited_for() -> None:
 
 
 def test_the_others_reason_is_told(tmp_path: Path) -> None:
-    """The other process is told another folder of images, where some cannot be read."""
+    """The other process trains on another folder, where images cannot be read."""
     for place in ("here", "there"):
         for name in ("fox", "owl"):
             folder = tmp_path / place / name
@@ -258,7 +258,8 @@ def test_the_others_reason_is_told(tmp_path: Path) -> None:
         def __reduce__(self) -> tuple[type[str], tuple[str]]:
             return str, (str(tmp_path / "there"),)
 
-    wished = config(tmp_path / "run", data=Elsewhere(tmp_path / "here"), classes="all", shots=8, batch=2)
+    wished = config(tmp_path / "run", data=str(tmp_path / "here"), classes="all", shots=8, batch=2)
+    object.__setattr__(wished, "data", Elsewhere(tmp_path / "here"))  # pickled, it names the other folder
     with pytest.raises(InputError, match=r"there/owl/.*cannot be read"):
         train(wished, devices=2)
 

@@ -14,7 +14,7 @@ from gopro.benchmark.processes import run_in_processes
 from gopro.benchmark.protocols import PROTOCOLS, PlannedRun
 from gopro.benchmark.worker import Message, RunFailed, RunFinished, RunStarted, Task, Worker
 from gopro.errors import InputError
-from gopro.runs.config import SweepConfig, TrainConfig
+from gopro.runs.config import SweepConfig, TrainConfig, settings_that_change_results
 from gopro.runs.environment import describe_machine, describe_versions
 from gopro.runs.results import ResultRow, Results, append_json
 from gopro.runs.run import CONFIG, read_config
@@ -206,7 +206,7 @@ def _check_same_settings(config: TrainConfig) -> None:
     folders = [Path(data) for data in (existing.data, config.data)]
     if any(folder.is_dir() for folder in folders) and folders[0].resolve() != folders[1].resolve():
         raise InputError(f"{config.output} was run on {existing.data}, not {config.data}: choose another --output")
-    for name in ("backbone", "epochs", "batch", "lr", "optimizer", "select", "precision", "bank", "crop"):
+    for name in ("backbone", *settings_that_change_results()):
         before, now = getattr(existing, name), getattr(config, name)
         if before != now:
             raise InputError(f"{config.output} was run with {name} {before}, not {now}: choose another --output")

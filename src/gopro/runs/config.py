@@ -1,10 +1,15 @@
-"""What a run is told: dataclasses whose field docstrings are the command line's help."""
+"""Settings of training runs and benchmarks. The string below a field is its help on the command line.
+
+This module imports neither torch nor NumPy, so that the command line can show its help at once.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from annotated_types import Gt, Le
 
 from gopro.data.dataset import ClassHalf
 from gopro.methods.recipe import Recipe
@@ -12,81 +17,96 @@ from gopro.settings import AnyPath, Ints, NonNegativeInt, PositiveFloat, Positiv
 
 NonFinite = Literal["stop", "skip"]
 
+SAME_RESULTS = "same results"
+"""Marks a setting that leaves the results of a run as they are, up to rounding. All others make it another run."""
+
 
 @settings
 class TrainSettings:
-    """What training runs and benchmarks share. Where epochs, batch, lr or optimizer are not given, the method's own
-    recipe holds."""
+    """Settings shared by training runs and benchmarks.
 
-    root: AnyPath | None = None
-    """Directory that holds the benchmarks' folders in CoOp's layout."""
+    The method's own recipe holds where epochs, batch, lr or optimizer are not given.
+    """
+
+    root: Annotated[AnyPath | None, SAME_RESULTS] = None
+    """Folder that holds the benchmarks' folders, in CoOp's layout."""
     epochs: PositiveInt | None = None
     """Passes over the training images."""
     batch: PositiveInt | None = None
-    """Images a step, on all devices together."""
+    """Images per step, on all devices together."""
     accumulate: PositiveInt = 1
-    """Batches whose gradients are averaged for one step of the optimiser: as larger batches, in the memory of one.
-    Losses that compare images with one another, as gopro's con, do so within a batch."""
+    """Batches whose gradients are averaged for one step of the optimiser: larger batches in the memory of one. Losses
+    that compare images with one another, such as gopro's con, do so within a batch."""
     lr: PositiveFloat | None = None
-    """Learning rate at its highest."""
+    """Peak learning rate."""
     optimizer: Literal["sgd", "adamw"] | None = None
     """Optimiser."""
-    non_finite: NonFinite = "stop"
-    """What a step whose loss or gradient is not finite does: stop the run, or be skipped and counted."""
-    deterministic: bool = False
-    """The same bits each time on the same machine: on CUDA operations that take longer. The CPU's always are."""
+    non_finite: Annotated[NonFinite, SAME_RESULTS] = "stop"
+    """At a step whose loss or gradient is not finite, stop the run, or skip the step and count it."""
+    deterministic: Annotated[bool, SAME_RESULTS] = False
+    """Give the same bits each time on the same machine, with slower operations on CUDA. The CPU always does."""
     select: Literal["last", "val"] = "last"
-    """The model to keep: of the last epoch, or of the epoch that is best on the validation images."""
+    """Epoch whose model is kept: the last, or the best on the validation images."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Number format of the towers; losses and norms stay in fp32."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute."""
-    workers: NonNegativeInt = 2
+    """Number format of the image and text towers; losses and norms stay in fp32."""
+    device: Annotated[Literal["auto", "cpu", "cuda"], SAME_RESULTS] = "auto"
+    """Device to run on."""
+    workers: Annotated[NonNegativeInt, SAME_RESULTS] = 2
     """Processes that make the views."""
-    crop: float | None = None
-    """Least share of an image's area that a random view shows; the data set's own if not given."""
+    crop: Annotated[float, Gt(0), Le(1)] | None = None
+    """Smallest share of an image's area that a random view shows. Default: the data set's own."""
     bank: NonNegativeInt = 0
-    """Random views of each training image that are encoded once and kept for all epochs and runs; 0 draws new ones
+    """Random views per training image that are encoded once and kept for all epochs and runs; 0 draws new ones in
     each epoch."""
 
     def recipe(self, own: Recipe) -> Recipe:
-        """Return the method's own recipe with these settings in place of its values."""
-        given: dict[str, Any] = {
-            name: value for name in ("epochs", "batch", "lr", "optimizer") if (value := getattr(self, name)) is not None
-        }
-        if "epochs" in given:  # a short run is not all warm-up
-            given["warmup"] = min(own.warmup, given["epochs"] / 10)
-        return replace(own, **given)
+        """Return the method's own recipe, changed by the settings that are given.
+
+        Example:
+            >>> TrainSettings(epochs=5).recipe(Recipe(epochs=50, warmup=1)).warmup
+            0.5
+        """
+        names = ("epochs", "batch", "lr", "optimizer")
+        changes = {name: value for name in names if (value := getattr(self, name)) is not None}
+        if self.epochs is not None:  # the warm-up takes a tenth of a short run at most
+            changes["warmup"] = min(own.warmup, self.epochs / 10)
+        return replace(own, **changes)
 
 
 @settings
 class TrainConfig(TrainSettings):
-    """One training run."""
+    """Settings of one training run.
+
+    Example:
+        >>> config = TrainConfig(data="emoji-activities", output="runs/mine", method="coop", shots=4)
+        >>> TrainConfig.from_json(config.to_json()) == config
+        True
+    """
 
     data: str
     """Data set: emoji-animals, caltech101, ..., or the path of a folder of class-named folders."""
     output: AnyPath
-    """Folder that the run is written to."""
+    """Folder to write the run to."""
     method: str = "gopro"
     """Method, with settings if wanted: gopro[con=0]."""
     backbone: str = "emoji"
-    """CLIP to build on: emoji, ARCHITECTURE:TAG, ARCHITECTURE:FILE or openai:FILE."""
-    shots: NonNegativeInt = 16
-    """Training images a class."""
+    """CLIP model: emoji, ARCHITECTURE:TAG, ARCHITECTURE:FILE or openai:FILE."""
+    shots: NonNegativeInt = 16  # 0 in the benchmark runs of methods that learn from no images
+    """Training images per class."""
     seed: int = 1
-    """Decides the training images, their order, their views and the start."""
+    """Seed of the training images, their order, their views and the initial weights."""
     classes: ClassHalf = "all"
     """Classes to train on: all, or the base or new half."""
-    profile: bool = False
+    profile: Annotated[bool, SAME_RESULTS] = False
     """Trace the third to fifth step into trace.json in the run's folder, for ui.perfetto.dev."""
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Return the settings as JSON values."""
         return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> TrainConfig:
-        """Read what `to_json` wrote.
+        """Return the settings that `to_json` gave.
 
         Raises:
             InputError: a value is missing, unknown, of another type or out of range.
@@ -96,45 +116,38 @@ class TrainConfig(TrainSettings):
 
 @settings
 class SweepConfig(TrainSettings):
-    """What the sweeps of all protocols share. What is not given comes from the suite."""
+    """Settings shared by the benchmarks of all protocols. The suite provides those that are not given."""
 
     output: AnyPath
-    """Folder for results.jsonl and the runs; what is already in it is not run again."""
+    """Folder for results.jsonl and the runs; results that it holds are not computed again."""
     suite: Literal["emoji", "paper"] | None = None
-    """Settings where none are given: the embedded benchmark's (which hold where no data are named), or the paper's."""
+    """Settings to use where none are given: the embedded benchmark's or the paper's. Default: emoji, if no data are
+    named."""
     methods: Texts | None = None
     """Methods, with settings if wanted: gopro[con=0]."""
     backbones: Texts | None = None
-    """CLIPs to build on: emoji, ARCHITECTURE:TAG, ARCHITECTURE:FILE or openai:FILE."""
+    """CLIP models: emoji, ARCHITECTURE:TAG, ARCHITECTURE:FILE or openai:FILE."""
     shots: PositiveInts | None = None
-    """Training images a class; each number is run."""
+    """Training images per class; each number is run."""
     seeds: Ints | None = None
     """Seeds."""
     jobs: PositiveInt = 1
-    """Runs at once on this machine, a process each."""
+    """Runs at the same time on this machine, a process each."""
     ray: str | None = None
     """Address of a Ray cluster to run on, such as auto or 10.0.0.1:6379; its machines share the output folder."""
 
     def run(
         self, data: str, method: str, backbone: str, shots: int, seed: int, classes: ClassHalf, output: Path
     ) -> TrainConfig:
-        """One training run of the sweep."""
-        shared = {name: getattr(self, name) for name in TrainSettings.__dataclass_fields__}
-        return TrainConfig(
-            data=data,
-            method=method,
-            backbone=backbone,
-            shots=shots,
-            seed=seed,
-            classes=classes,
-            output=output,
-            **shared,
-        )
+        """Return the config of one training run of the benchmark."""
+        shared = {field.name: getattr(self, field.name) for field in fields(TrainSettings)}
+        run = {"data": data, "method": method, "backbone": backbone, "shots": shots, "seed": seed, "classes": classes}
+        return TrainConfig(output=output, **run, **shared)
 
 
 @settings
 class BenchmarkConfig(SweepConfig):
-    """A sweep within data sets, each trained and tested on its own."""
+    """Settings of a benchmark within data sets: methods are trained and tested on each."""
 
     data: Texts | None = None
     """Data sets: emoji-animals, caltech101, ..., or the paths of folders of class-named folders."""
@@ -142,9 +155,25 @@ class BenchmarkConfig(SweepConfig):
 
 @settings
 class TransferConfig(SweepConfig):
-    """A sweep from one data set to others."""
+    """Settings of a benchmark across data sets: methods are trained on one and tested on others."""
 
     source: str | None = None
     """Data set to train on, all its classes."""
     targets: Texts | None = None
-    """Data sets to test on as they are."""
+    """Data sets to test on."""
+
+
+def settings_that_change_results() -> tuple[str, ...]:
+    """Return the names of the settings without the mark `SAME_RESULTS`.
+
+    Two runs with the same `RunKey` are the same run only if these settings are equal too.
+
+    Example:
+        >>> names = settings_that_change_results()
+        >>> "accumulate" in names, "workers" in names
+        (True, False)
+    """
+    hints = get_type_hints(TrainSettings, include_extras=True)
+    return tuple(
+        name for name, hint in hints.items() if not (get_origin(hint) is Annotated and SAME_RESULTS in get_args(hint))
+    )

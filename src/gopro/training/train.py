@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,8 +17,8 @@ from gopro.data.transforms import stable_seed
 from gopro.errors import InputError
 from gopro.files import save_tensors, write_json
 from gopro.methods.base import Method
-from gopro.methods.recipe import Training
-from gopro.methods.registry import parse_method
+from gopro.methods.recipe import Recipe, Training
+from gopro.methods.registry import MethodSpec, parse_method
 from gopro.runs.config import TrainConfig
 from gopro.runs.environment import PeakMemory
 from gopro.runs.run import CONFIG, COST, LEARNED, Run, TrainingCost, describe, load_run, read_config
@@ -63,7 +63,7 @@ def train(
         config = gopro.TrainConfig(data="my-images", output=Path("runs/mine"), method="gopro", shots=4)
         run = gopro.train(config, on_step=lambda step: print(step.step, "of", step.steps))
     """
-    return _launch(config, partial(_start, config), devices, backbone, Progress(on_step, on_fill))
+    return _launch(_plan(config), _start, devices, backbone, Progress(on_step, on_fill))
 
 
 def resume(
@@ -85,64 +85,75 @@ def resume(
     if folder.is_dir() and _is_vacant(folder):
         raise InputError(f"{folder}: the run was interrupted before it began: start it again, with the same --output")
     config = replace(read_config(folder)["config"], output=folder)
-    return _launch(config, partial(_continue, folder), devices, backbone, Progress(on_step, on_fill))
+    return _launch(_plan(config), _continue, devices, backbone, Progress(on_step, on_fill))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The parsed settings of a run, which each of its processes works from."""
+
+    config: TrainConfig
+    spec: MethodSpec
+    recipe: Recipe | None
+    """None for a method that is not trained in steps."""
+
+    @property
+    def folder(self) -> Path:
+        return self.config.output
+
+
+def _plan(config: TrainConfig) -> _Plan:
+    spec = parse_method(config.method)
+    in_steps = Training.STEPS in spec.kind.trained_by
+    if config.profile and not in_steps:
+        raise InputError(f"--profile: {config.method} is not trained in steps, so there is nothing to trace")
+    return _Plan(config, spec, config.recipe(spec.kind.recipe) if in_steps else None)
 
 
 def _launch(
-    config: TrainConfig,
-    entry_point: Callable[..., Run],
-    devices: int | None,
-    backbone: Backbone | None,
-    progress: Progress,
+    plan: _Plan, run: Callable[..., Run], devices: int | None, backbone: Backbone | None, progress: Progress
 ) -> Run:
-    """Check that the settings agree with each other, then call `entry_point` in each process of the run."""
-    kind = parse_method(config.method).kind
-    recipe = config.recipe(kind.recipe) if Training.STEPS in kind.trained_by else None
-    if recipe is None and config.profile:
-        raise InputError(f"--profile: {config.method} is not trained in steps, so there is nothing to trace")
+    """Call `run` in each process of the run, once it is clear that they can share the work."""
     count = count_processes(devices)
-    if count > 1 and recipe is None:
-        raise InputError(f"{config.method} is not trained in steps: it runs on one device, not {count}")
-    if recipe is not None and recipe.batch < count:
-        raise InputError(f"batch is {recipe.batch}: give at least {count}, an image for each device")
+    if count > 1 and plan.recipe is None:
+        raise InputError(f"{plan.config.method} is not trained in steps: it runs on one device, not {count}")
+    if plan.recipe is not None and plan.recipe.batch < count:
+        raise InputError(f"batch is {plan.recipe.batch}: give at least {count}, an image for each device")
     if backbone is not None and count > 1 and find_process() is None:
         raise InputError(f"devices is {count}: other processes cannot share this one's backbone; leave backbone out")
-    settings = config
-    if backbone is not None and config.device == "auto":
-        settings = replace(config, device="cuda" if backbone.device.type == "cuda" else "cpu")
+    settings = plan.config
+    if backbone is not None and settings.device == "auto":
+        settings = replace(settings, device="cuda" if backbone.device.type == "cuda" else "cpu")
+    entry_point = partial(run, plan)
     main = partial(entry_point, backbone=backbone, progress=progress)
-    return launch(main, entry_point, settings, devices, f"resume it with gopro train --resume {config.output}")
+    return launch(main, entry_point, settings, devices, f"resume it with gopro train --resume {plan.folder}")
 
 
-def _start(
-    config: TrainConfig, runtime: Runtime, backbone: Backbone | None = None, progress: Progress = NO_PROGRESS
-) -> Run:
+def _start(plan: _Plan, runtime: Runtime, backbone: Backbone | None = None, progress: Progress = NO_PROGRESS) -> Run:
     """Train a new run, in one of its processes."""
     if runtime.ranks.is_first:
-        _check_vacant(config.output)
-    dataset, method = _prepare(config, backbone, runtime)
-    with _lock(config.output, runtime):
+        _check_vacant(plan.folder)
+    dataset, method = _prepare(plan, backbone, runtime)
+    with _lock(plan.folder, runtime):
         if runtime.ranks.is_first:
-            _check_vacant(config.output)  # another process may have been quicker
-            write_json(config.output / CONFIG, describe(config, dataset.name, dataset.template, method))
-        return _train(config, dataset, method, runtime, progress)
+            _check_vacant(plan.folder)  # another process may have been quicker
+            write_json(plan.folder / CONFIG, describe(plan.config, dataset.name, dataset.template, method))
+        return _train(plan, dataset, method, runtime, progress)
 
 
-def _continue(
-    folder: Path, runtime: Runtime, backbone: Backbone | None = None, progress: Progress = NO_PROGRESS
-) -> Run:
+def _continue(plan: _Plan, runtime: Runtime, backbone: Backbone | None = None, progress: Progress = NO_PROGRESS) -> Run:
     """Continue an interrupted run, in one of its processes."""
+    folder, config = plan.folder, plan.config
     with _lock(folder, runtime):
         if runtime.ranks.broadcast((folder / LEARNED).exists()):
             return _finish(folder, backbone) if runtime.ranks.is_first else load_run(folder, backbone=backbone)
         content = read_config(folder)
-        config = replace(content["config"], output=folder)
-        dataset, method = _prepare(config, backbone, runtime)
+        dataset, method = _prepare(plan, backbone, runtime)
         if list(dataset.classnames) != content["classnames"]:
             raise InputError(f"{folder}: the classes of {config.data} have changed since the run began")
         if method.backbone.fingerprint() != content["backbone"]["fingerprint"]:
             raise InputError(f"{folder}: the weights of {config.backbone} have changed since the run began")
-        return _train(config, dataset, method, runtime, progress)
+        return _train(plan, dataset, method, runtime, progress)
 
 
 def _check_vacant(folder: Path) -> None:
@@ -180,12 +191,12 @@ def _finish(folder: Path, backbone: Backbone | None) -> Run:
     return run
 
 
-def _prepare(config: TrainConfig, backbone: Backbone | None, runtime: Runtime) -> tuple[Dataset, Method]:
+def _prepare(plan: _Plan, backbone: Backbone | None, runtime: Runtime) -> tuple[Dataset, Method]:
     """Load the training and validation images and build the untrained method, before anything is written."""
-    spec = parse_method(config.method)
+    config = plan.config
     dataset = load_dataset(config.data, config.root).half(config.classes)
     dataset = replace(dataset, test=())  # out of reach of training
-    if spec.kind.trained_by:
+    if plan.spec.kind.trained_by:
         dataset = dataset.few_shot(config.shots, config.seed)
         if config.select == "val" and not dataset.val:
             raise InputError(f"{dataset.name} has no validation images to choose an epoch by: use --select last")
@@ -198,23 +209,22 @@ def _prepare(config: TrainConfig, backbone: Backbone | None, runtime: Runtime) -
         raise InputError(f"device {config.device}: the backbone is on {backbone.device}; load it on {runtime.device}")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(stable_seed(config.seed, "start"))
-        method = spec.build(backbone, dataset.classnames, dataset.template)
+        method = plan.spec.build(backbone, dataset.classnames, dataset.template)
     return dataset, method.to(runtime.device)
 
 
-def _train(config: TrainConfig, dataset: Dataset, method: Method, runtime: Runtime, progress: Progress) -> Run:
+def _train(plan: _Plan, dataset: Dataset, method: Method, runtime: Runtime, progress: Progress) -> Run:
     """Solve the method, train it in steps, or both, and save what it has learned."""
+    folder, config, is_first = plan.folder, plan.config, runtime.ranks.is_first
     memory, seconds, fitted = PeakMemory(runtime.device), 0.0, FitResult(0.0, 0)
     with deterministic(config.deterministic):
         if Training.CLOSED_FORM in method.trained_by:
             seconds = solve(method, dataset, config, runtime)
-        if Training.STEPS in method.trained_by:
-            recipe = config.recipe(method.recipe)
-            trace = config.profile and runtime.ranks.is_first
-            with profiled(progress, config.output) if trace else nullcontext(progress) as progress:
-                fitted = fit(method, dataset, recipe, config, runtime, progress)
+        if plan.recipe is not None:
+            with profiled(progress, folder) if config.profile and is_first else nullcontext(progress) as progress:
+                fitted = fit(method, dataset, plan.recipe, config, runtime, progress)
     check_learned(method)
-    if runtime.ranks.is_first:
+    if is_first:
         peak = memory.mib
         cost = TrainingCost(
             train_seconds=round(seconds + fitted.seconds, 2),
@@ -222,8 +232,8 @@ def _train(config: TrainConfig, dataset: Dataset, method: Method, runtime: Runti
             parameters=sum(parameter.numel() for parameter in method.parameters()),
             skipped_steps=fitted.skipped,
         )
-        write_json(config.output / COST, asdict(cost))
-        save_tensors(config.output / LEARNED, method.state_dict())  # last of all: with it the run is finished
-        (config.output / RESUME).unlink(missing_ok=True)
+        write_json(folder / COST, asdict(cost))
+        save_tensors(folder / LEARNED, method.state_dict())  # last of all: with it the run is finished
+        (folder / RESUME).unlink(missing_ok=True)
     runtime.ranks.barrier()
-    return Run(config.output, config, dataset.name, dataset.template, method.eval())
+    return Run(folder, config, dataset.name, dataset.template, method.eval())
