@@ -1,4 +1,4 @@
-"""`gopro predict` as a person and as a program meet it."""
+"""`gopro predict`."""
 
 import csv
 import io
@@ -15,31 +15,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import gopro
-from gopro import cli
+import gopro as package
 
 NAMES = "red fox,snowy owl,teapot"
 
 
-@pytest.fixture(scope="module")
-def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("predict") / "run"
-    cli.main(f"train --data emoji-activities --method zeroshot --shots 1 --workers 0 --output {folder}".split())
-    return folder
-
-
 @pytest.fixture
-def predict(run_folder: Path, capsys: pytest.CaptureFixture[str]):
-    """Runs the command in this process; gives its exit code and what it printed."""
+def predict(zeroshot_run: Path, gopro):
+    """Runs `gopro predict` on the zero-shot run. Returns its exit code and the texts it wrote to stdout and stderr."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
-        code = 0
-        try:
-            cli.main(["predict", str(run_folder), *map(str, arguments)])
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
+        return gopro("predict", zeroshot_run, *arguments)
 
     return run
 
@@ -70,7 +56,18 @@ def tree(root: Path) -> dict[str, bytes]:
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-def test_a_folder_is_answered_and_what_cannot_be_read_is_said_at_the_end(pics: Path, predict) -> None:
+def test_predict_prints_names_or_json(coop_run: Path, image: Path, gopro) -> None:
+    code, out, _ = gopro("predict", coop_run, image, image, "--classes", "red fox, snow owl", "--json")
+    objects = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and len(objects) == 2
+    probabilities = {p["name"]: p["probability"] for p in objects[0]["predictions"]}
+    assert set(probabilities) == {"red fox", "snow owl"}
+    assert sum(probabilities.values()) == pytest.approx(1, abs=1e-5)
+    code, out, _ = gopro("predict", coop_run, image, "--top-k", 2)
+    assert code == 0 and out.count("%") == 2 and out.startswith(str(image))
+
+
+def test_unreadable_images_of_a_folder_are_listed_at_the_end(pics: Path, predict) -> None:
     code, out, err = predict(pics, pics / "no.jpg", "--classes", NAMES, "--top-k", 2)
     lines = out.splitlines()
     assert code == 1
@@ -88,11 +85,11 @@ def test_a_folder_is_answered_and_what_cannot_be_read_is_said_at_the_end(pics: P
         assert line.startswith(f"  {pics / name}: ") and reason in line
 
 
-def test_json_csv_and_python_agree(pics: Path, run_folder: Path, predict) -> None:
-    paths = gopro.find_images(pics)
+def test_json_csv_and_python_agree(pics: Path, zeroshot_run: Path, predict) -> None:
+    paths = package.find_images(pics)
     paths = [path for path in paths if path.name not in ("broken.jpg", "empty.png")]
-    expected = gopro.load(run_folder, "cpu").for_classes(NAMES.split(",")).predict(paths, top_k=3)
-    how = ("--classes", NAMES, "--device", "cpu")  # where a batch of 2 gives what one of 64 does
+    expected = package.load(zeroshot_run, "cpu").for_classes(NAMES.split(",")).predict(paths, top_k=3)
+    how = ("--classes", NAMES, "--device", "cpu")  # where the batch size does not change the result
     _, out, _ = predict(pics, *how, "--json")
     objects = [json.loads(line) for line in out.splitlines()]
     _, out, _ = predict(pics, *how, "--csv", "--batch", 2)
@@ -107,14 +104,14 @@ def test_json_csv_and_python_agree(pics: Path, run_folder: Path, predict) -> Non
                 assert value == pytest.approx(p.probability, abs=2e-6)
 
 
-def test_names_come_from_a_file_too(pics: Path, tmp_path: Path, predict) -> None:
+def test_class_names_are_read_from_a_file(pics: Path, tmp_path: Path, predict) -> None:
     (tmp_path / "names.txt").write_text("\ufeffred fox\r\n\nsnowy owl, white\n  teapot\n", encoding="utf-8")
     code, out, _ = predict(pics / "a.png", "--classes-file", tmp_path / "names.txt", "--json")
     assert code == 0
     assert {p["name"] for p in json.loads(out)["predictions"]} == {"red fox", "snowy owl, white", "teapot"}
 
 
-def test_paths_that_are_not_utf8_come_out_as_they_went_in(tmp_path: Path, predict, run_folder: Path) -> None:
+def test_paths_that_are_not_utf8_are_printed_unchanged(tmp_path: Path, predict, zeroshot_run: Path) -> None:
     strange = os.path.join(os.fsencode(tmp_path), b"\xff,\xe9.png")
     try:
         os.close(os.open(strange, os.O_CREAT))
@@ -127,7 +124,7 @@ def test_paths_that_are_not_utf8_come_out_as_they_went_in(tmp_path: Path, predic
     assert code == 0 and len(tree(tmp_path / "sorted")) == 2
 
 
-def test_folders_without_images_and_unreadable_ones_are_said(pics: Path, tmp_path: Path, predict) -> None:
+def test_folders_without_images_and_link_loops_are_reported(pics: Path, tmp_path: Path, predict) -> None:
     (tmp_path / "bare").mkdir()
     (pics / "deep" / "loop").symlink_to(pics)
     code, out, err = predict(tmp_path / "bare", pics, "--top-k", 1)
@@ -137,7 +134,7 @@ def test_folders_without_images_and_unreadable_ones_are_said(pics: Path, tmp_pat
     assert code == 1 and out == "" and "1 could not be read" in err
 
 
-def test_what_may_not_be_read_is_said(pics: Path, predict) -> None:
+def test_missing_permissions_are_reported(pics: Path, predict) -> None:
     if os.geteuid() == 0:
         pytest.skip("root may read anything")
     (pics / "a.png").chmod(0)
@@ -147,13 +144,13 @@ def test_what_may_not_be_read_is_said(pics: Path, predict) -> None:
     assert code == 1 and len(out.splitlines()) == 1 and err.count("Permission denied") == 2
 
 
-def test_sorting_copies_and_says_how_many(pics: Path, tmp_path: Path, predict) -> None:
-    goal = pics / "sorted"  # inside the folder that is sorted
+def test_sorting_copies_and_prints_counts(pics: Path, tmp_path: Path, predict) -> None:
+    goal = pics / "sorted"  # inside the folder being sorted
     arguments = (pics, "--classes", NAMES, "--sort-into", goal)
     code, out, err = predict(*arguments)
     assert code == 1 and "2 could not be read" in err and out.splitlines()[-1] == f"      5 images in {goal}"
     found = tree(goal)
-    assert sorted(found.values()) == sorted(p.read_bytes() for p in gopro.find_images(pics) if _whole(p, goal))
+    assert sorted(found.values()) == sorted(p.read_bytes() for p in package.find_images(pics) if _whole(p, goal))
     code, again, _ = predict(*arguments)
     assert again.splitlines()[-1] == f"      5 images in {goal}, 5 of them were there already" and tree(goal) == found
     code, out, err = predict(*arguments, "--json")
@@ -175,12 +172,12 @@ def test_sorting_puts_each_image_where_its_prediction_says(pics: Path, tmp_path:
     assert "      2 _unsure/  (less than " in out
 
 
-def test_a_list_on_stdin_is_answered_as_it_comes(pics: Path, run_folder: Path, tmp_path: Path) -> None:
-    """A second process: the answer to a path comes before the next is asked; a huge and a hugest image among them."""
-    Image.new("1", (10000, 9000)).save(tmp_path / "huge.png")  # PIL warns of such
+def test_paths_from_stdin_are_answered_one_by_one(pics: Path, zeroshot_run: Path, tmp_path: Path) -> None:
+    """Each answer arrives before the next path is written; a large image and one over the limit are among them."""
+    Image.new("1", (10000, 9000)).save(tmp_path / "huge.png")  # Pillow warns about such an image
     Image.new("1", (16000, 16000)).save(tmp_path / "hugest.png")
     process = subprocess.Popen(
-        command(run_folder, "-", "--top-k", 1),
+        command(zeroshot_run, "-", "--top-k", 1),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -206,10 +203,10 @@ def test_a_list_on_stdin_is_answered_as_it_comes(pics: Path, run_folder: Path, t
     assert "no.png: there is no such image" in said[1] and "pixels" in said[2]
 
 
-def test_a_closed_pipe_ends_it_quietly(pics: Path, run_folder: Path) -> None:
-    many = "a.png\n" * 10_000  # what a pipe holds, so that writing it waits for nobody
+def test_a_closed_pipe_ends_the_command_quietly(pics: Path, zeroshot_run: Path) -> None:
+    many = "a.png\n" * 10_000  # fits into the pipe's buffer, so that writing does not block
     process = subprocess.Popen(
-        command(run_folder, "-", "--batch", 4),
+        command(zeroshot_run, "-", "--batch", 4),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -222,11 +219,11 @@ def test_a_closed_pipe_ends_it_quietly(pics: Path, run_folder: Path) -> None:
     assert process.wait(60) == 141 and process.stderr.read() == b""
 
 
-def test_a_bar_with_the_time_left_is_on_the_terminal_and_nowhere_else(pics: Path, run_folder: Path) -> None:
-    pty = pytest.importorskip("pty", reason="there are no such terminals here")
+def test_the_progress_bar_appears_on_the_terminal_only(pics: Path, zeroshot_run: Path) -> None:
+    pty = pytest.importorskip("pty", reason="no pseudo-terminals on this system")
     ours, theirs = pty.openpty()
     done = subprocess.run(
-        command(run_folder, *[pics / "a.png"] * 40, "--batch", 4, "--csv", "--top-k", 1),
+        command(zeroshot_run, *[pics / "a.png"] * 40, "--batch", 4, "--csv", "--top-k", 1),
         stdout=subprocess.PIPE,
         stderr=theirs,
         check=True,
@@ -237,20 +234,20 @@ def test_a_bar_with_the_time_left_is_on_the_terminal_and_nowhere_else(pics: Path
     try:
         while chunk := os.read(ours, 1 << 16):
             seen += chunk
-    except OSError:  # how Linux says that nobody writes any more
+    except OSError:  # Linux raises when the last writer is gone
         pass
     os.close(ours)
     assert b"images" in seen and b"/40" in seen and b"a.png" not in seen
     assert len(done.stdout.splitlines()) == 41
 
 
-def test_a_killed_sort_is_finished_by_the_same_command(run_folder: Path, tmp_path: Path, predict) -> None:
+def test_a_killed_sort_is_finished_by_the_same_command(zeroshot_run: Path, tmp_path: Path, predict) -> None:
     for i in range(300):
         paint(tmp_path / "pics" / str(i % 3) / f"{i // 3}.png", i)
     arguments = (tmp_path / "pics", "--classes", NAMES, "--batch", 4, "--sort-into")
     goal = tmp_path / "sorted"
-    process = subprocess.Popen(command(run_folder, *arguments, goal), stdout=subprocess.DEVNULL)
-    while sum(len(names) for _, _, names in os.walk(goal)) < 20:  # of files that move while they are looked at
+    process = subprocess.Popen(command(zeroshot_run, *arguments, goal), stdout=subprocess.DEVNULL)
+    while sum(len(names) for _, _, names in os.walk(goal)) < 20:  # os.walk tolerates files that move meanwhile
         assert process.poll() is None
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
@@ -262,8 +259,8 @@ def test_a_killed_sort_is_finished_by_the_same_command(run_folder: Path, tmp_pat
     assert tree(goal) == tree(tmp_path / "whole") and len(tree(goal)) == 300
 
 
-def test_real_images_are_sorted_by_what_they_show(shared: Path, run_folder: Path, tmp_path: Path, predict) -> None:
-    """Zero-shot with the small embedded CLIP, which was drawn to emoji: better than chance on photographs."""
+def test_photographs_are_sorted_better_than_chance(shared: Path, zeroshot_run: Path, tmp_path: Path, predict) -> None:
+    """Zero-shot with the small embedded CLIP, which was trained on emoji."""
     classes = {"sunflower": "sunflower", "stop_sign": "stop sign", "pizza": "pizza"}
     for folder in classes:
         found = sorted((shared / "datasets" / "caltech-101" / "101_ObjectCategories" / folder).iterdir())[:20]

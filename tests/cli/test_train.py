@@ -1,0 +1,26 @@
+"""`gopro train`."""
+
+import json
+from pathlib import Path
+
+
+def test_a_folder_of_images_can_be_trained_on_evaluated_and_classified(
+    two_classes: Path, tmp_path: Path, gopro
+) -> None:
+    run = tmp_path / "run"
+    settings = "--shots 2 --epochs 2 --batch 4 --workers 0"
+    code, out, _ = gopro(*f"train --data {two_classes} {settings} --output {run}".split())
+    assert code == 0 and "Trained gopro on 2 classes" in out
+    assert (two_classes / "split_gopro.json").is_file()
+    code, out, _ = gopro("eval", run, "--workers", 0)
+    assert code == 0 and "2 classes" in out
+    code, out, _ = gopro("predict", run, two_classes / "red_things" / "0.png", "--json")
+    assert {p["name"] for p in json.loads(out)["predictions"]} == {"red things", "blue things"}
+
+
+def test_flags_take_precedence_over_the_config_file(tmp_path: Path, gopro) -> None:
+    (tmp_path / "c.yaml").write_text("data: emoji-activities\nmethod: zeroshot\nshots: 2\nworkers: 0\n")
+    code, _, err = gopro("train", "--config", tmp_path / "c.yaml", "--output", tmp_path / "run", "--shots", 3)
+    assert code == 0, err
+    config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
+    assert (config["data"], config["method"], config["shots"]) == ("emoji-activities", "zeroshot", 3)
