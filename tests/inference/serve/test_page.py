@@ -201,6 +201,7 @@ def test_images_can_be_pasted_and_dropped(browser_page: BrowserPage, trained_run
 
 def test_probabilities_follow_the_class_names(browser_page: BrowserPage, trained_run: Run) -> None:
     page = browser_page.page
+    page.get_by_role("checkbox", name="First-order head").uncheck()  # or each change would wait for one to be built
     training = names(page)
     choose(page, png(1))
     wait_for_answers(page)
@@ -400,6 +401,7 @@ def test_names_that_the_server_refuses_show_an_error(failing_page: BrowserPage) 
     expect(page.locator("#trouble")).to_be_hidden()
 
 
+@pytest.mark.slow  # encodes 1000 names
 def test_a_long_list_of_names_stays_usable(failing_page: BrowserPage) -> None:
     page = failing_page.page
     many = [f"thing number {i}" for i in range(1001)]
