@@ -1,4 +1,4 @@
-"""How much memory a computation takes, by counting its tensors."""
+"""Measure the memory of a computation by counting its tensors."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveBytes(TorchDispatchMode):
-    """The most bytes (`peak`) that tensors made inside this context held at one time, backward included.
+    """The peak bytes of tensors created inside this context, backward included.
 
-    The process's own peak would count the libraries and what the allocator keeps; this repeats to the byte.
+    The peak memory of the process would include the libraries and what the allocator holds; this repeats to the byte.
     """
 
     def __init__(self) -> None:
@@ -25,18 +25,18 @@ class LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        self._account((args, kwargs), made=False)
+        self._count((args, kwargs), created=False)
         out = func(*args, **(kwargs or {}))
-        self._account(out, made=True)
+        self._count(out, created=True)
         self.peak = max(self.peak, self.live)
         return out
 
-    def _account(self, tensors: Any, made: bool) -> None:
+    def _count(self, tensors: Any, created: bool) -> None:
         for tensor in tree_leaves(tensors):
             if isinstance(tensor, Tensor):
                 storage = tensor.untyped_storage()
-                if storage._cdata not in self._known:  # a view has its base's storage
-                    size = storage.nbytes() if made else 0
+                if storage._cdata not in self._known:  # a view shares its base's storage
+                    size = storage.nbytes() if created else 0
                     self._known.add(storage._cdata)
                     self.live += size
                     weakref.finalize(storage, self._freed, storage._cdata, size)
