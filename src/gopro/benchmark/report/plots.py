@@ -162,6 +162,7 @@ def save(plots: Plots, folder: Path) -> None:
         for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
             buffer = io.BytesIO()
             figure.savefig(buffer, format=kind, dpi=160, facecolor="white", metadata=metadata)
+            figure.set_layout_engine("none")  # keep the layout for the second file; it takes half the time
             write_atomically(folder / f"{plots.name}.{kind}", buffer.getvalue())
 
 
