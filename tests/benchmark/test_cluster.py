@@ -17,6 +17,7 @@ from gopro import benchmark
 from gopro.errors import InputError
 from gopro.runs.config import TransferConfig
 
+pytestmark = pytest.mark.slow
 pytest.importorskip("ray", reason="Ray is an extra: pip install '.[ray]'")
 
 CONFIG = TransferConfig(

@@ -119,6 +119,7 @@ def test_events_count_runs_and_estimate_the_time_left(tmp_path: Path) -> None:
     assert events[-1].seconds_left == 0
 
 
+@pytest.mark.slow
 def test_several_processes_give_the_results_of_one(swept: tuple[BenchmarkConfig, SweepResult], tmp_path: Path) -> None:
     outcome = benchmark("base-to-new", replace(swept[0], output=tmp_path, jobs=2))
     assert not outcome.failures and figures(outcome.rows) == figures(swept[1].rows)
@@ -245,6 +246,7 @@ def descendants(pid: int) -> list[int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes by /proc, which only Linux has")
+@pytest.mark.slow
 def test_killed_workers_and_a_killed_sweep_lose_nothing(tmp_path: Path) -> None:
     """After kill -9 of a worker its run is started again; after kill -9 of the sweep its workers end and a second call
     finishes."""
@@ -279,6 +281,7 @@ def test_killed_workers_and_a_killed_sweep_lose_nothing(tmp_path: Path) -> None:
         assert (cut / LEARNED).read_bytes() == (run / LEARNED).read_bytes() and (cut / CONFIG).exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_kills_its_process_twice_fails_and_the_others_go_on(tmp_path: Path) -> None:
     config = replace(SWEEP, output=tmp_path / "out", data=("emoji-activities",), seeds=(1,), jobs=2)
     script = tmp_path / "script.py"
