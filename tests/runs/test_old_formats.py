@@ -1,0 +1,145 @@
+"""Runs, heads, features, results and settings written by commit fc62a3e still load and give what its code gave."""
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import gopro
+from gopro import cli
+from gopro.benchmark.report.experiment import Experiment
+from gopro.clip.backbone import Backbone, load_backbone
+from gopro.clip.feature_store import FeatureStore
+from gopro.clip.features import ViewRequest, encode_views
+from gopro.data.load_dataset import load_dataset
+from gopro.inference.taylor_head_file import load_head
+from gopro.runs.config import BenchmarkConfig, TrainConfig
+from gopro.runs.results import Results
+from gopro.runs.run import load_run, read_cost
+from gopro.training.train import resume
+
+OLD = Path(__file__).parent / "fc62a3e"
+EXPECTED: dict[str, Any] = json.loads((OLD / "expected.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def emoji() -> Backbone:
+    return load_backbone()
+
+
+@pytest.fixture(scope="module")
+def images() -> list[Image.Image]:
+    """The four test images that fc62a3e classified."""
+    return [sample.image.open() for sample in load_dataset("emoji-activities").test[:400:100]]
+
+
+def assert_probabilities(probabilities: np.ndarray, expected: Sequence[Sequence[float]]) -> None:
+    """Compare the first eight classes, which were recorded to six digits."""
+    np.testing.assert_allclose(probabilities[:, :8], expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["gopro", "coop", "tip-adapter-f"])
+def test_a_run_predicts_as_before(name: str, images: list[Image.Image], emoji: Backbone) -> None:
+    run = load_run(OLD / "runs" / name, backbone=emoji)
+    classifier, expected = gopro.Classifier(run.method), EXPECTED[name]
+    assert len(classifier.classes_) == expected["classes"]
+    assert_probabilities(classifier.predict_proba(images), expected["probabilities"])
+    if expected["other"] is not None:
+        others = classifier.for_classes(EXPECTED["head"]["names"])
+        assert_probabilities(others.predict_proba(images), expected["other"])
+    assert read_cost(run.folder).parameters > 0
+
+
+def test_a_head_predicts_as_before(images: list[Image.Image], emoji: Backbone) -> None:
+    expected = EXPECTED["head"]
+    head = load_head(load_run(OLD / "runs" / "gopro", backbone=emoji), expected["names"])
+    assert len(head.expansion.terms) == expected["terms"] == 5
+    assert_probabilities(gopro.Classifier(head).predict_proba(images), expected["probabilities"])
+
+
+def test_features_are_found_and_not_encoded_again(
+    tmp_path: Path, emoji: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(OLD / "features", tmp_path / "features")
+    monkeypatch.setattr(Backbone, "encode", lambda *_: pytest.fail("encoded again"))
+    samples = load_dataset("emoji-activities").test[:3]
+    store = FeatureStore(emoji, tmp_path / "features")
+    features = encode_views(store, [ViewRequest(sample.image, "eval") for sample in samples])
+    np.testing.assert_allclose(features[:].embedding[:, :6], EXPECTED["features"], atol=1e-3)
+
+
+def test_an_interrupted_run_resumes_to_the_same_end(tmp_path: Path, emoji: Backbone) -> None:
+    shutil.copytree(OLD / "interrupted", tmp_path / "run")
+    run = resume(tmp_path / "run", backbone=emoji)
+    expected = EXPECTED["resumed"]
+    context = run.method.state_dict()["context"].flatten()[:12]
+    np.testing.assert_allclose(context, expected["context"], atol=1e-4)
+    log = [line.split(",") for line in (tmp_path / "run" / "log.csv").read_text().splitlines()]
+    assert log[0] == expected["log"][0].split(",")
+    assert [(row[:2], row[-1]) for row in log[1:]] == [
+        (row.split(",")[:2], row.split(",")[-1]) for row in expected["log"][1:]
+    ], "steps, or accuracies on the validation images, differ"
+
+
+def test_results_are_read_and_not_computed_again(tmp_path: Path) -> None:
+    shutil.copytree(OLD / "benchmark", tmp_path / "results")
+    rows = Results(tmp_path / "results" / "results.jsonl").rows
+    assert [(row["method"], row["classes"], row["accuracy"]) for row in rows] == [
+        ("zeroshot", "base", 55.3488),
+        ("zeroshot", "new", 54.0476),
+        ("coop", "base", 55.3488),
+        ("coop", "new", 54.0476),
+    ]
+    config = BenchmarkConfig(
+        output=tmp_path / "results",
+        data=("emoji-activities",),
+        methods=("zeroshot", "coop"),
+        seeds=(1,),
+        shots=(1,),
+        epochs=1,
+        bank=1,
+        workers=0,
+    )
+    outcome = gopro.benchmark("base-to-new", config)
+    assert outcome.rows == rows and not outcome.failures
+    with pytest.raises(gopro.InputError, match="was run with accumulate 1, not 2"):
+        more = BenchmarkConfig(**{**vars(config), "accumulate": 2, "seeds": (1, 2)})
+        (tmp_path / "results" / "results.jsonl").unlink()
+        gopro.benchmark("base-to-new", more)
+
+
+def test_predictions_of_a_benchmark_are_read(tmp_path: Path) -> None:
+    shutil.copytree(OLD / "benchmark", tmp_path / "results")
+    experiment = Experiment(tmp_path / "results")
+    predictions = experiment.predictions(experiment.rows[-1])
+    assert predictions is not None and len(predictions.labels) == experiment.rows[-1]["n"]
+
+
+def test_config_files_mean_what_they_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    configs: list[TrainConfig] = []
+
+    def stop(config: TrainConfig, **_: object) -> None:
+        configs.append(config)
+        raise gopro.InputError("stop")
+
+    monkeypatch.setattr(sys.modules["gopro.training.train"], "train", stop)
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--config", str(OLD / "train.yaml"), "--shots", "8"])
+    assert configs == [
+        TrainConfig(
+            data="emoji-activities",
+            method="gopro[con=0]",
+            shots=8,
+            epochs=3,
+            lr=2.5e-3,
+            bank=5,
+            select="val",
+            output=Path("runs/mine"),
+        )
+    ]
