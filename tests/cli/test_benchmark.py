@@ -67,9 +67,7 @@ def test_against_names_the_method_to_compare_with(sweep: Sweep, tmp_path: Path, 
 
 def test_failed_runs_are_reported_with_exit_code_1(two_classes: Path, tmp_path: Path, gopro) -> None:
     (two_classes / "red_things" / "3.png").write_bytes(b"broken")
-    command = (
-        f"benchmark few-shot --data {two_classes} --shots 3 --seeds 1 --epochs 1 --workers 0 --output {tmp_path / 'o'}"
-    )
-    code, _, err = gopro(*command.split(), "--methods", "coop")
+    settings = "--methods coop --shots 3 --seeds 1 --epochs 1 --workers 0"
+    code, _, err = gopro(*f"benchmark few-shot --data {two_classes} {settings} --output {tmp_path / 'o'}".split())
     assert code == 1 and "coop on " in err and "red_things/3.png" in err and "1 run failed" in err
     assert "Traceback" not in err and json.loads((tmp_path / "o" / "failures.jsonl").read_text())["method"] == "coop"

@@ -98,11 +98,15 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, coop_run: Path, g
         assert not (tmp_path / "new").exists(), mistake
 
 
-def test_bad_input_in_a_process_of_its_own_prints_no_traceback(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "gopro.cli", "eval", str(tmp_path)], capture_output=True, text=True, check=False
-    )
+def test_bad_input_in_a_process_of_its_own_prints_no_traceback() -> None:
+    command = [sys.executable, "-m", "gopro.cli", "train", "--shotz", "4"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_commands_of_a_group_are_reached(gopro) -> None:
+    code, out, _ = gopro("data", "list")
+    assert code == 0 and "imagenet_sketch" in out and "emoji-food" in out
 
 
 @pytest.mark.parametrize(

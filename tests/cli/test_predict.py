@@ -9,13 +9,16 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import gopro as package
+from gopro.cli import console
 
 NAMES = "red fox,snowy owl,teapot"
 
@@ -172,6 +175,7 @@ def test_sorting_puts_each_image_where_its_prediction_says(pics: Path, tmp_path:
     assert "      2 _unsure/  (less than " in out
 
 
+@pytest.mark.slow
 def test_paths_from_stdin_are_answered_one_by_one(pics: Path, zeroshot_run: Path, tmp_path: Path) -> None:
     """Each answer arrives before the next path is written; a large image and one over the limit are among them."""
     Image.new("1", (10000, 9000)).save(tmp_path / "huge.png")  # Pillow warns about such an image
@@ -203,6 +207,7 @@ def test_paths_from_stdin_are_answered_one_by_one(pics: Path, zeroshot_run: Path
     assert "no.png: there is no such image" in said[1] and "pixels" in said[2]
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_ends_the_command_quietly(pics: Path, zeroshot_run: Path) -> None:
     many = "a.png\n" * 10_000  # fits into the pipe's buffer, so that writing does not block
     process = subprocess.Popen(
@@ -219,28 +224,31 @@ def test_a_closed_pipe_ends_the_command_quietly(pics: Path, zeroshot_run: Path) 
     assert process.wait(60) == 141 and process.stderr.read() == b""
 
 
-def test_the_progress_bar_appears_on_the_terminal_only(pics: Path, zeroshot_run: Path) -> None:
+def test_the_progress_bar_appears_on_the_terminal_only(pics: Path, predict, monkeypatch: pytest.MonkeyPatch) -> None:
     pty = pytest.importorskip("pty", reason="no pseudo-terminals on this system")
     ours, theirs = pty.openpty()
-    done = subprocess.run(
-        command(zeroshot_run, *[pics / "a.png"] * 40, "--batch", 4, "--csv", "--top-k", 1),
-        stdout=subprocess.PIPE,
-        stderr=theirs,
-        check=True,
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
-    )
-    os.close(theirs)
-    seen = b""
-    try:
-        while chunk := os.read(ours, 1 << 16):
-            seen += chunk
-    except OSError:  # Linux raises when the last writer is gone
-        pass
+    shown = b""
+
+    def read() -> None:
+        nonlocal shown
+        with suppress(OSError):  # Linux raises when the last writer is gone
+            while chunk := os.read(ours, 1 << 16):
+                shown += chunk
+
+    reader = Thread(target=read)
+    reader.start()
+    monkeypatch.setenv("TERM", "xterm")
+    with os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        monkeypatch.setattr(console.err, "is_interactive", True)  # rich determines it once, at import
+        code, out, _ = predict(*[pics / "a.png"] * 40, "--batch", 4, "--csv", "--top-k", 1)
+    reader.join()
     os.close(ours)
-    assert b"images" in seen and b"/40" in seen and b"a.png" not in seen
-    assert len(done.stdout.splitlines()) == 41
+    assert code == 0 and len(out.splitlines()) == 41
+    assert b"images" in shown and b"/40" in shown and b"a.png" not in shown
 
 
+@pytest.mark.slow
 def test_a_killed_sort_is_finished_by_the_same_command(zeroshot_run: Path, tmp_path: Path, predict) -> None:
     for i in range(300):
         paint(tmp_path / "pics" / str(i % 3) / f"{i // 3}.png", i)
