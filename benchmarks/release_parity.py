@@ -22,7 +22,7 @@ from torch import Tensor
 
 from gopro.clip.backbone import from_openai
 from gopro.methods.gopro import RELEASE, GOPro
-from gopro.runs.coop_checkpoint import ours as renamed
+from gopro.runs.coop_checkpoint import rename_key
 
 LIMIT = 1e-4
 
@@ -33,7 +33,7 @@ ZERO_GRADIENTS = ("prompt_learner.rho.bias", "simproj.linear.bias")
 
 def ours(name: str) -> str | None:
     """Return our name of one of the released code's parameters, None for those that it never uses."""
-    return None if ".meta_net." in name else renamed(name.removeprefix("prompt_learner."))
+    return None if ".meta_net." in name else rename_key(name.removeprefix("prompt_learner."))
 
 
 def deviation(here: Tensor, theirs: Tensor, floor: float = 0.0) -> float:

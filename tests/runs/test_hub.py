@@ -1,4 +1,4 @@
-"""Runs to the Hub and back, against a stand-in of its endpoints."""
+"""Push runs to the Hugging Face Hub and load them from there, against a stand-in of its endpoints."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from gopro.inference.export import ExportSettings, export_run
 from gopro.inference.serve.samples import sample_images
 from gopro.inference.taylor_head_file import build_head, head_path, load_head
 from gopro.runs.config import TrainConfig
-from gopro.runs.hub import OURS
+from gopro.runs.hub import CARD_MARK
 from gopro.runs.push import evaluations, push
 from gopro.runs.results import KEY
 from gopro.runs.run import load_run
@@ -33,12 +33,12 @@ from gopro.training.train import train
 from tests.support.hub_server import Hub, serving
 
 NAMES = ["chess pawn", "soccer ball", "paint palette"]
-HERE = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with a first-order head, in a folder whose path must not get out."""
+    """A run with a first-order head, in a folder whose path must not be published."""
     folder = tmp_path_factory.mktemp("my-secret-place") / "run"
     train(
         TrainConfig(
@@ -57,7 +57,7 @@ def run(made: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A Hub that the client asks, with one user, alice, who is not logged in yet."""
+    """A Hub that the client uses, with one user, alice, who is not logged in yet."""
     for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(variable, raising=False)
     with serving() as hub:
@@ -95,14 +95,14 @@ def refusal(function, *arguments, **settings) -> str:
     return str(caught.value)
 
 
-def test_a_run_comes_back_the_same_in_another_process(
+def test_a_pushed_run_predicts_the_same_in_another_process(
     run: Path, hub: Hub, alice: None, images: Path, tmp_path: Path
 ) -> None:
     address = push(run, "alice/activities", license="mit")
     assert address.startswith(f"{hub.address}/alice/activities/commit/")
     head = f"heads/{head_path(load_run(run), NAMES).name}"
-    wanted = {"config.json", "cost.json", "learned.safetensors", head, "README.md", ".gitattributes"}
-    assert set(hub.files("alice/activities")) == wanted
+    files = {"config.json", "cost.json", "learned.safetensors", head, "README.md", ".gitattributes"}
+    assert set(hub.files("alice/activities")) == files
     expected = gopro.load(run, "cpu").predict_proba(images)
     script = (
         "import sys, numpy, torch, gopro;"
@@ -113,23 +113,23 @@ def test_a_run_comes_back_the_same_in_another_process(
         **{k: v for k, v in os.environ.items() if not k.startswith("HF_")},
         "HF_ENDPOINT": hub.address,
         "HF_HOME": str(tmp_path / "home"),
-        "PYTHONPATH": str(HERE / "src"),
+        "PYTHONPATH": str(REPOSITORY / "src"),
     }
-    command = [sys.executable, "-c", script, str(images), str(tmp_path / "there.npy")]
+    command = [sys.executable, "-c", script, str(images), str(tmp_path / "probabilities.npy")]
     subprocess.run(command, env=environment, cwd=tmp_path, check=True, capture_output=True)
-    there = np.load(tmp_path / "there.npy")
-    assert there.shape == expected.shape and len(expected) > 5 and np.array_equal(there, expected)
+    probabilities = np.load(tmp_path / "probabilities.npy")
+    assert len(expected) > 5 and np.array_equal(probabilities, expected)
 
 
-def test_its_first_order_head_comes_with_it(run: Path, hub: Hub, alice: None) -> None:
+def test_first_order_heads_are_pushed_with_the_run(run: Path, hub: Hub, alice: None) -> None:
     push(run, "alice/activities")
-    there = load_run("alice/activities")
-    assert there.folder != run
-    terms, own = vars(load_head(there, NAMES).expansion), vars(load_head(load_run(run), NAMES).expansion)
-    assert all(torch.equal(terms[key], own[key]) for key in own)
+    loaded = load_run("alice/activities")
+    assert loaded.folder != run
+    expansion, expected = (vars(load_head(each, NAMES).expansion) for each in (loaded, load_run(run)))
+    assert all(torch.equal(expansion[key], expected[key]) for key in expected)
 
 
-def test_no_path_of_this_machine_gets_out(run: Path, hub: Hub, alice: None) -> None:
+def test_no_path_of_this_machine_is_pushed(run: Path, hub: Hub, alice: None) -> None:
     content = json.loads((run / "config.json").read_text())
     content["config"] |= {"root": "/home/my-secret-place", "data": "/home/my-secret-place/birds"}
     weights = "ViT-B-16:/home/my-secret-place/weights.safetensors"
@@ -138,8 +138,8 @@ def test_no_path_of_this_machine_gets_out(run: Path, hub: Hub, alice: None) -> N
     push(run, "alice/birds")
     for name, file in hub.files("alice/birds").items():
         assert b"my-secret-place" not in file, name
-    said = refusal(gopro.load, "alice/birds")
-    assert "alice/birds was trained on a backbone" in said and "'weights.safetensors' is neither a file" in said
+    message = refusal(gopro.load, "alice/birds")
+    assert "alice/birds was trained on a backbone" in message and "'weights.safetensors' is neither a file" in message
 
 
 def card(hub: Hub, repository: str = "alice/activities") -> tuple[dict, str]:
@@ -148,19 +148,19 @@ def card(hub: Hub, repository: str = "alice/activities") -> tuple[dict, str]:
     return yaml.safe_load(match[1]), match[2]
 
 
-def test_the_card_says_what_the_run_is_and_does(run: Path, hub: Hub, alice: None, capsys) -> None:
+def test_the_card_describes_the_run_and_its_results(run: Path, hub: Hub, alice: None, capsys) -> None:
     cli.main(["eval", str(run), "--classes", "base", "--workers", "0"])
     row = json.loads(next(run.glob("eval-*.json")).read_text())
     capsys.readouterr()
     cli.main(["push", str(run), "alice/activities", "--license", "cc-by-4.0"])
     printed = capsys.readouterr().out
-    assert "is on the Hub" in printed and "gopro predict alice/activities IMAGES" in printed
+    assert f"Uploaded {run} to {hub.address}" in printed and "gopro predict alice/activities IMAGES" in printed
     data, text = card(hub)
     assert data["license"] == "cc-by-4.0" and data["library_name"] == "gopro" and "base_model" not in data
     [result] = data["model-index"][0]["results"]
     assert result["metrics"][0]["value"] == row["accuracy"]
     assert f"| {row['data']} | base | {row['accuracy']:.2f} | {row['macro_accuracy']:.2f} | {row['n']} |" in text
-    assert "Learned from 2 images a class of emoji-activities:twemoji (base classes)" in text and "| seed | 1 |" in text
+    assert "Trained on 2 images per class of emoji-activities:twemoji (base classes)" in text and "| seed | 1 |" in text
     for words in (
         "arXiv 2308.11605",
         "`emoji`, frozen",
@@ -174,7 +174,7 @@ def test_the_card_says_what_the_run_is_and_does(run: Path, hub: Hub, alice: None
     assert 'gopro.load("alice/activities")' in example
 
 
-def test_the_weights_of_a_backbone_that_the_hub_has_are_linked(run: Path, hub: Hub, alice: None) -> None:
+def test_the_card_links_backbone_weights_on_the_hub(run: Path, hub: Hub, alice: None) -> None:
     content = json.loads((run / "config.json").read_text())
     content["backbone"]["name"] = "ViT-B-16:openai"
     (run / "config.json").write_text(json.dumps(content))
@@ -188,7 +188,7 @@ def row(run: str, data: str, accuracy: float) -> dict:
     }  # fmt: skip
 
 
-def test_results_of_a_benchmark_are_those_of_the_run(made: Path, tmp_path: Path) -> None:
+def test_only_the_runs_own_rows_of_a_benchmark_are_used(made: Path, tmp_path: Path) -> None:
     shutil.copytree(made, tmp_path / "out" / "runs" / "mine")
     rows = [row("runs/mine", "food", 50.0), row("runs/other", "food", 60.0), row("runs/mine", "animals", 40.0)]
     results = tmp_path / "out" / "results.jsonl"
@@ -196,37 +196,37 @@ def test_results_of_a_benchmark_are_those_of_the_run(made: Path, tmp_path: Path)
     mine = tmp_path / "out" / "runs" / "mine"
     assert [(r["data"], r["accuracy"]) for r in evaluations(mine)] == [("animals", 40.0), ("food", 50.0)]
     assert evaluations(mine, results) == evaluations(mine)
-    (mine / "eval-food-all.json").write_text(json.dumps(row("", "food", 70.0)))  # asked for by hand, later
+    (mine / "eval-food-all.json").write_text(json.dumps(row("", "food", 70.0)))  # written later by gopro eval
     assert [r["accuracy"] for r in evaluations(mine)] == [40.0, 70.0]
     shutil.copytree(made, tmp_path / "stranger")
     assert evaluations(tmp_path / "stranger") == []
-    assert "says nothing of" in refusal(evaluations, tmp_path / "stranger", results)
+    assert "has no results of" in refusal(evaluations, tmp_path / "stranger", results)
     assert "no such file" in refusal(evaluations, mine, tmp_path / "none.jsonl")
     (mine / "eval-food-all.json").write_text("{}")
-    assert "eval-food-all.json is not what gopro eval writes" in refusal(evaluations, mine)
+    assert "eval-food-all.json was not written by gopro eval" in refusal(evaluations, mine)
 
 
-def test_a_private_run_is_for_those_who_may(run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_private_run_needs_a_token_with_access(run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "alices-token")
     push(run, "alice/mine", private=True)
     assert hub.repositories["alice/mine"].private
     assert gopro.load("alice/mine", "cpu").classes_.size == 43
     shutil.rmtree(constants.HF_HUB_CACHE)
     monkeypatch.delenv("HF_TOKEN")
-    said = refusal(gopro.load, "alice/mine")
-    assert "alice/mine" in said and "private" in said and "HF_TOKEN" in said
+    message = refusal(gopro.load, "alice/mine")
+    assert "alice/mine" in message and "private" in message and "HF_TOKEN" in message
     hub.tokens["bobs-token"] = {"bob"}
     monkeypatch.setenv("HF_TOKEN", "bobs-token")
-    assert "your token does not open it" in refusal(gopro.load, "alice/mine")
+    assert "your token has no access" in refusal(gopro.load, "alice/mine")
 
 
-def test_what_is_to_be_private_is_not_put_where_everyone_sees_it(run: Path, hub: Hub, alice: None) -> None:
+def test_private_is_refused_for_a_public_repository(run: Path, hub: Hub, alice: None) -> None:
     hub.put("alice/open", {".gitattributes": b""})
-    assert "everyone sees it" in refusal(push, run, "alice/open", private=True)
+    assert "is public" in refusal(push, run, "alice/open", private=True)
     assert set(hub.files("alice/open")) == {".gitattributes"}
 
 
-def test_a_branch_of_its_own(run: Path, hub: Hub, alice: None) -> None:
+def test_a_run_can_be_pushed_to_a_branch(run: Path, hub: Hub, alice: None) -> None:
     push(run, "alice/activities", revision="v2")
     assert set(hub.files("alice/activities")) == {".gitattributes"}
     assert gopro.load("alice/activities@v2", "cpu").classes_.size == 43
@@ -235,7 +235,7 @@ def test_a_branch_of_its_own(run: Path, hub: Hub, alice: None) -> None:
     assert "no revision v3" in refusal(gopro.load, "alice/activities@v3")
 
 
-def test_pushing_again_clears_old_heads_and_leaves_an_edited_card(run: Path, hub: Hub, alice: None) -> None:
+def test_pushing_again_deletes_old_heads_and_keeps_an_edited_card(run: Path, hub: Hub, alice: None) -> None:
     push(run, "alice/activities")
     first = hub.files("alice/activities")
     head = next((run / "heads").iterdir())
@@ -244,42 +244,42 @@ def test_pushing_again_clears_old_heads_and_leaves_an_edited_card(run: Path, hub
     second = hub.files("alice/activities")
     assert [f for f in second if f.startswith("heads/")] == ["heads/first-order-other.safetensors"]
     assert first["README.md"] != second["README.md"]
-    edited = second["README.md"].replace(OURS.encode(), b"My own words.")
+    edited = second["README.md"].replace(CARD_MARK.encode(), b"My own words.")
     hub.repositories["alice/activities"].commit("main", {**second, "README.md": edited})
     push(run, "alice/activities", license="cc0-1.0")
     assert hub.files("alice/activities")["README.md"] == edited
 
 
 @pytest.mark.parametrize("name", ["one", "a/b/c", "alice/with space", "alice/", "../up"])
-def test_names_that_are_no_repositories(name: str, run: Path, hub: Hub, alice: None) -> None:
-    said = refusal(push, run, name)
-    assert name in said and not hub.repositories
+def test_invalid_repository_names_are_refused(name: str, run: Path, hub: Hub, alice: None) -> None:
+    assert name in refusal(push, run, name) and not hub.repositories
 
 
-def test_pushing_takes_a_token_that_may(run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pushing_needs_a_token_with_write_access(run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hf auth login" in refusal(push, run, "alice/activities")
     monkeypatch.setenv("HF_TOKEN", "alices-token")
-    assert "does not let your token" in refusal(push, run, "bob/activities")
+    assert "your token may not do that" in refusal(push, run, "bob/activities")
     assert not hub.repositories
 
 
-def test_only_a_finished_run_is_pushed(run: Path, hub: Hub, alice: None) -> None:
+def test_only_a_finished_run_can_be_pushed(run: Path, hub: Hub, alice: None) -> None:
     (run / "learned.safetensors").unlink()
     assert "not finished" in refusal(push, run, "alice/activities")
     (run / "config.json").unlink()
     assert "no config.json" in refusal(push, run, "alice/activities")
 
 
-def test_nothing_but_our_files_is_fetched(run: Path, hub: Hub, alice: None) -> None:
+def test_only_files_of_a_run_are_downloaded(run: Path, hub: Hub, alice: None) -> None:
     push(run, "alice/activities")
     files = hub.files("alice/activities")
-    more = {name: b"cos\nsystem\n." for name in ("pytorch_model.bin", "heads/x.pt", "learned.pkl", "code.py")}
-    hub.repositories["alice/activities"].commit("main", {**files, **more})
-    hub.seen.clear()
+    others = {name: b"cos\nsystem\n." for name in ("pytorch_model.bin", "heads/x.pt", "learned.pkl", "code.py")}
+    hub.repositories["alice/activities"].commit("main", {**files, **others})
+    hub.requests.clear()
     folder = load_run("alice/activities").folder
-    fetched = {line.rpartition("/")[2] for line in hub.seen if "/resolve/" in line}
-    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert there == set(files) - {"README.md", ".gitattributes"} and fetched == {Path(f).name for f in there}
+    requested = {line.rpartition("/")[2] for line in hub.requests if "/resolve/" in line}
+    downloaded = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert downloaded == set(files) - {"README.md", ".gitattributes"}
+    assert requested == {Path(file).name for file in downloaded}
 
 
 @pytest.mark.parametrize(
@@ -290,35 +290,34 @@ def test_nothing_but_our_files_is_fetched(run: Path, hub: Hub, alice: None) -> N
         ({"config.json": b"{}", "learned.safetensors": b""}, "is not the config of a run"),
     ],
 )
-def test_what_is_no_run_is_told(files: dict[str, bytes], words: str, hub: Hub) -> None:
+def test_a_repository_without_a_run_is_refused(files: dict[str, bytes], words: str, hub: Hub) -> None:
     hub.put("bob/other", files)
     assert words in refusal(gopro.load, "bob/other")
 
 
-def test_what_is_not_there_is_told(hub: Hub, alice: None, tmp_path: Path) -> None:
-    said = refusal(gopro.load, "bob/nothing")
-    assert said.startswith("bob/nothing is neither a folder nor on the Hub")
-    hub.seen.clear()
+def test_a_missing_repository_is_refused(hub: Hub, alice: None, tmp_path: Path) -> None:
+    assert refusal(gopro.load, "bob/nothing").startswith("bob/nothing is neither a folder nor on the Hub")
+    hub.requests.clear()
     assert "there is no such folder" in refusal(gopro.load, tmp_path / "nothing")
     assert "there is no such folder" in refusal(gopro.load, "nothing")
-    assert not hub.seen, "what cannot be a repository is not asked for"
+    assert not hub.requests, "a request for a name that cannot be a repository"
 
 
-def test_a_folder_comes_before_the_hub(run: Path, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_is_preferred_to_the_hub(run: Path, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(run, tmp_path / "alice" / "activities")
     monkeypatch.chdir(tmp_path)
-    assert gopro.load("alice/activities", "cpu").classes_.size == 43 and not hub.seen
+    assert gopro.load("alice/activities", "cpu").classes_.size == 43 and not hub.requests
 
 
-def test_without_a_connection(run: Path, hub: Hub, alice: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_downloaded_runs_load_offline(run: Path, hub: Hub, alice: None, monkeypatch: pytest.MonkeyPatch) -> None:
     push(run, "alice/activities")
     gopro.load("alice/activities", "cpu")
-    with serving() as gone:
+    with serving() as stopped:
         pass
-    monkeypatch.setattr(constants, "ENDPOINT", gone.address)
-    assert gopro.load("alice/activities", "cpu").classes_.size == 43, "what was fetched is there"
+    monkeypatch.setattr(constants, "ENDPOINT", stopped.address)
+    assert gopro.load("alice/activities", "cpu").classes_.size == 43
     assert "cannot be reached" in refusal(gopro.load, "alice/another")
-    assert gone.address in refusal(push, run, "alice/activities")
+    assert stopped.address in refusal(push, run, "alice/activities")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert "cannot be reached" in refusal(gopro.load, "alice/another")
 
@@ -331,22 +330,22 @@ def test_other_weights_under_the_same_name_are_refused(run: Path, hub: Hub, alic
     assert "alice/activities was trained on other weights of emoji" in refusal(gopro.load, "alice/activities")
 
 
-def test_the_commands_take_it_by_its_name(run: Path, hub: Hub, alice: None, images: Path, capsys) -> None:
+def test_commands_accept_a_name_on_the_hub(run: Path, hub: Hub, alice: None, images: Path, capsys) -> None:
     push(run, "alice/activities")
     cli.main(["predict", str(run), str(images), "--json"])
-    here = capsys.readouterr().out
+    expected = capsys.readouterr().out
     cli.main(["predict", "alice/activities", str(images), "--json"])
-    assert capsys.readouterr().out == here and here.count("\n") > 5
+    assert capsys.readouterr().out == expected and expected.count("\n") > 5
     with pytest.raises(SystemExit) as stop:
         cli.main(["predict", "alice/nothing", str(images)])
-    said = capsys.readouterr().err
-    assert stop.value.code == 2 and said.startswith("error: alice/nothing") and "Traceback" not in said
+    message = capsys.readouterr().err
+    assert stop.value.code == 2 and message.startswith("error: alice/nothing") and "Traceback" not in message
 
 
-def test_what_a_strangers_config_names_is_not_followed(
+def test_paths_in_a_config_from_the_hub_are_not_followed(
     run: Path, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    """Neither to images nor to weights of this machine, and nothing is written into the Hub's cache."""
+    """Neither images nor weights of this machine are opened, and nothing is written beside the images."""
     monkeypatch.chdir(tmp_path)
     private = tmp_path / "private"
     for name in ("ant", "bee"):
@@ -356,22 +355,22 @@ def test_what_a_strangers_config_names_is_not_followed(
     config = json.loads((run / "config.json").read_text())
     files = {name: (run / name).read_bytes() for name in ("learned.safetensors", "cost.json")}
 
-    def put(**more) -> None:
-        content = {**config, **more}
+    def put(**changes) -> None:
+        content = {**config, **changes}
         hub.put("bob/trap", {**files, "config.json": json.dumps(content).encode()})
         shutil.rmtree(tmp_path / "hub-cache", ignore_errors=True)
 
     for data, root in ((str(private), None), ("private", str(tmp_path)), ("caltech101", str(tmp_path))):
         put(config={**config["config"], "data": data, "root": root})
-        there = load_run("bob/trap")
-        assert there.hub == "bob/trap" and there.config.root is None
-        for ask in (there.dataset, lambda there=there: build_head(there, ["a", "b"])):
-            assert "comes from the Hub" in refusal(ask)
+        loaded = load_run("bob/trap")
+        assert loaded.hub == "bob/trap" and loaded.config.root is None
+        for use_data in (loaded.dataset, lambda loaded=loaded: build_head(loaded, ["a", "b"])):
+            assert "comes from the Hub" in refusal(use_data)
         assert "comes from the Hub" in refusal(export_run, "bob/trap", None, ExportSettings(output=tmp_path / "x.onnx"))
         with pytest.raises(SystemExit):
             cli.main(["eval", "bob/trap"])
         assert "comes from the Hub" in capsys.readouterr().err
-        images = sample_images(there)
+        images = sample_images(loaded)
         assert not {image.label for image in images} & {"ant", "bee"}
     assert not (private / "split_gopro.json").exists()
     for weights in (
@@ -386,24 +385,24 @@ def test_what_a_strangers_config_names_is_not_followed(
         assert "by a path" in refusal(load_run, "bob/trap")
 
 
-def test_what_is_made_of_a_run_from_the_hub_is_not_put_into_its_cache(
+def test_nothing_is_written_into_the_hubs_cache(
     run: Path, hub: Hub, alice: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
 ) -> None:
     shutil.rmtree(run / "heads")
     push(run, "alice/activities")
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    there = load_run("alice/activities")
-    before = {path for path in there.folder.rglob("*")}
-    cli.main(["eval", "alice/activities", "--workers", "0"])
-    assert [path.name for path in Path().iterdir()] == ["eval-emoji-activities_twemoji-all.json"]
-    head = build_head(there, NAMES)
-    assert head_path(there, NAMES).is_relative_to(cache)
-    assert torch.equal(vars(load_head(there, NAMES).terms)["weights"], vars(head.terms)["weights"])
-    assert {path for path in there.folder.rglob("*")} == before
+    loaded = load_run("alice/activities")
+    before = set(loaded.folder.rglob("*"))
+    cli.main(["eval", "alice/activities", "--classes", "base", "--workers", "0"])
+    assert [path.name for path in Path().iterdir()] == ["eval-emoji-activities_twemoji-base.json"]
+    head = build_head(loaded, NAMES)
+    assert head_path(loaded, NAMES).is_relative_to(cache)
+    assert torch.equal(load_head(loaded, NAMES).expansion.weights, head.expansion.weights)
+    assert set(loaded.folder.rglob("*")) == before
 
 
-def test_an_imported_run_says_where_it_is_from(run: Path, hub: Hub, alice: None) -> None:
+def test_the_card_of_an_imported_run_names_its_checkpoint(run: Path, hub: Hub, alice: None) -> None:
     content = json.loads((run / "config.json").read_text())
     content["imported"] = {"file": "model.pth.tar-50", "code": "CoOp", "epoch": 50}
     content["config"] |= {"shots": 0, "seed": 0, "data": "unknown"}
@@ -413,12 +412,12 @@ def test_an_imported_run_says_where_it_is_from(run: Path, hub: Hub, alice: None)
     save_file({}, run / "learned.safetensors")
     push(run, "alice/activities")
     text = card(hub)[1]
-    assert "| imported from | `model.pth.tar-50`, a checkpoint of CoOp |" in text and "| seed | not known |" in text
-    assert "What it was trained on is not known here." in text and "cost.json" not in hub.files("alice/activities")
-    assert "Nothing: the method takes class names alone." in text
+    assert "| imported from | `model.pth.tar-50`, a checkpoint of CoOp |" in text and "| seed | unknown |" in text
+    assert "Its training data are unknown." in text and "cost.json" not in hub.files("alice/activities")
+    assert "Nothing: the method only needs class names." in text
 
 
-def test_the_summary_of_a_method_that_learns_nothing(run: Path, hub: Hub, alice: None) -> None:
+def test_the_card_of_a_method_without_training_names_no_data(run: Path, hub: Hub, alice: None) -> None:
     train(replace(TrainConfig(data="emoji-activities", output=run.parent / "zero"), method="zeroshot", device="cpu"))
     push(run.parent / "zero", "alice/zero")
-    assert "CLIP as it is" in card(hub, "alice/zero")[1] and "Learned from" not in card(hub, "alice/zero")[1]
+    assert "CLIP as it is" in card(hub, "alice/zero")[1] and "per class of" not in card(hub, "alice/zero")[1]

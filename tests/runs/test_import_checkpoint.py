@@ -1,4 +1,4 @@
-"""Checkpoints of the authors' own code: what is in them, and that they predict as runs what they predicted there."""
+"""Imported checkpoints of CoOp, CoCoOp and the released GOPro predict what the authors' code predicted."""
 
 import json
 import os
@@ -29,25 +29,25 @@ CLIP = random_clip()
 
 @pytest.fixture(scope="module")
 def backbone() -> Backbone:
-    """The CLIP that the authors' code was run on."""
+    """The CLIP that the authors' code ran on."""
     return from_openai(CLIP, "small-clip")
 
 
 def golden(name: str) -> dict[str, Tensor]:
-    """A recorded step of the authors' code, see tools/golden_rivals.py."""
+    """Load a recorded step of the authors' code, see tools/golden_rivals.py."""
     with safe_open(GOLDEN / f"{name}.safetensors", framework="pt") as file:
         return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
 
 
 def buffers(tokens: int, names: list[str] = CLASSNAMES, clip: dict[str, Tensor] = CLIP) -> dict[str, Tensor]:
-    """What the authors' prompt learners register of their class names."""
+    """Return the buffers of class names of the authors' prompt learners."""
     words = [f"{' '.join('X' * tokens)} {name.replace('_', ' ')}." for name in names]
     embedded = F.embedding(open_clip.SimpleTokenizer()(words), clip["token_embedding.weight"])
     return {"token_prefix": embedded[:, :1], "token_suffix": embedded[:, 1 + tokens :]}
 
 
 class Warmup(torch.optim.lr_scheduler.LRScheduler):
-    """As Dassl's ConstantWarmupScheduler: what comes after it is among its numbers, and so gets into a checkpoint."""
+    """Like Dassl's ConstantWarmupScheduler: its state, and so a checkpoint, contains the scheduler that follows it."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, successor: Any, warmup_epoch: int):
         self.successor, self.warmup_epoch = successor, warmup_epoch
@@ -57,8 +57,8 @@ class Warmup(torch.optim.lr_scheduler.LRScheduler):
         return [1e-5 for _ in self.base_lrs]
 
 
-def written(path: Path, state: dict[str, Tensor], epoch: int = 50, optimizer: str = "SGD") -> Path:
-    """A checkpoint as Dassl writes it, after a step."""
+def save_checkpoint(path: Path, state: dict[str, Tensor], epoch: int = 50, optimizer: str = "SGD") -> Path:
+    """Save a checkpoint as Dassl does, after a step."""
     weight = nn.Parameter(torch.ones(3))
     optim = getattr(torch.optim, optimizer)([weight], lr=0.1, weight_decay=5e-4)
     if optimizer == "SGD":
@@ -73,13 +73,13 @@ def written(path: Path, state: dict[str, Tensor], epoch: int = 50, optimizer: st
 
 
 def coop(case: str) -> dict[str, Tensor]:
-    """The state dict of a prompt learner of CoOp or CoCoOp, as it was before the recorded step."""
+    """Return the state dict of a prompt learner of CoOp or CoCoOp, before the recorded step."""
     init = {key.removeprefix("init."): t for key, t in golden(case).items() if key.startswith("init.")}
     return init | buffers(init["ctx"].shape[-2])
 
 
 def gopro(half: bool = False, tokens: int = 4) -> dict[str, Tensor]:
-    """The state dict of the released GOPro's model: all of CLIP and what it learned."""
+    """Return the state dict of the released GOPro's model: all of CLIP and the learned weights."""
     draw = torch.Generator().manual_seed(2)
     state = {f"image_encoder.{k.removeprefix('visual.')}": t for k, t in CLIP.items() if k.startswith("visual.")}
     state |= {f"text_encoder.{k}": t for k, t in CLIP.items() if k.startswith(("transformer.", "ln_final."))}
@@ -106,7 +106,7 @@ def gopro(half: bool = False, tokens: int = 4) -> dict[str, Tensor]:
 
 
 def text_features(context: Tensor, backbone: Backbone) -> Tensor:
-    """Of prompts written out in full, [classes, 77], with the context's vectors in the places of the X's."""
+    """Encode full prompts, [classes, 77], with the context vectors in place of the X's."""
     model = backbone.model
     words = [f"{' '.join('X' * len(context))} {name.replace('_', ' ')}." for name in CLASSNAMES]
     ids = open_clip.SimpleTokenizer()(words)
@@ -121,7 +121,7 @@ def text_features(context: Tensor, backbone: Backbone) -> Tensor:
 
 @torch.no_grad()
 def released_logits(state: dict[str, Tensor], images: Tensor, backbone: Backbone) -> Tensor:
-    """What the released GOPro computes of images, one after the other, from its state dict."""
+    """Compute the released GOPro's logits from its state dict, one image after the other."""
     visual, learner, rows = backbone.model.visual, "prompt_learner", []
 
     def mapped(part: str, layer: int, x: Tensor) -> Tensor:
@@ -171,30 +171,33 @@ def deviation(here: Tensor, there: Tensor) -> float:
         ("cocoop", "end", "cocoop"),
     ],
 )
-def test_the_authors_logits_come_out(case: str, position: Any, method: str, backbone: Backbone, tmp_path: Path) -> None:
-    """Those that their own code computed from this state, which nothing but the checkpoint tells us."""
-    path = written(tmp_path / "model.pth.tar-50", coop(case))
-    made, found = import_checkpoint(path, tmp_path / "run", backbone=backbone, position=position)
+def test_imported_runs_reproduce_the_authors_logits(
+    case: str, position: Any, method: str, backbone: Backbone, tmp_path: Path
+) -> None:
+    """The reference logits were recorded from the authors' code with the state in the checkpoint."""
+    path = save_checkpoint(tmp_path / "model.pth.tar-50", coop(case))
+    imported, checkpoint = import_checkpoint(path, tmp_path / "run", backbone=backbone, position=position)
     run, recorded = load_run(tmp_path / "run", backbone=backbone), golden(case)
-    assert run.config.method == method and found.epoch == run.config.epochs == 50
-    assert found.class_specific == ("csc" in case) and found.classes == len(CLASSNAMES)
+    assert run.config.method == method and checkpoint.epoch == run.config.epochs == 50
+    assert checkpoint.class_specific == ("csc" in case) and checkpoint.classes == len(CLASSNAMES)
     with torch.no_grad():
         logits = run.method.logits(run.method.encode(recorded["images"]))
-        assert torch.equal(logits, made.method.logits(made.method.encode(recorded["images"])))
+        assert torch.equal(logits, imported.method.logits(imported.method.encode(recorded["images"])))
     assert deviation(logits, recorded["logits"]) < 1e-4
     learned = load_file(tmp_path / "run" / "learned.safetensors")
     expected = {k.replace("ctx", "context") for k in coop(case) if not k.startswith("token_")}
-    assert set(learned) == expected, "the buffers of class names stay out"
+    assert set(learned) == expected, "without the buffers of class names"
 
 
 @pytest.mark.parametrize("tokens", [4, 7])
 @pytest.mark.parametrize("half", [False, True])
-def test_the_released_gopro_comes_out(half: bool, tokens: int, backbone: Backbone, tmp_path: Path) -> None:
+def test_the_released_gopro_is_reproduced(half: bool, tokens: int, backbone: Backbone, tmp_path: Path) -> None:
     state, images = gopro(tokens=tokens), golden("cocoop")["images"]
-    path = written(tmp_path / "model-best.pth.tar", gopro(half, tokens), epoch=3)
-    _, found = import_checkpoint(path, tmp_path / "run", backbone=backbone)
+    path = save_checkpoint(tmp_path / "model-best.pth.tar", gopro(half, tokens), epoch=3)
+    _, checkpoint = import_checkpoint(path, tmp_path / "run", backbone=backbone)
     run = load_run(tmp_path / "run", backbone=backbone)
-    assert found.method == "gopro-release" and run.config.method.startswith("gopro-release") and found.tokens == tokens
+    assert checkpoint.method == "gopro-release" and run.config.method.startswith("gopro-release")
+    assert checkpoint.tokens == tokens
     if half:
         state = {k: t.float() for k, t in gopro(half, tokens).items()} | {"logit_scale": CLIP["logit_scale"]}
     with torch.no_grad():
@@ -205,8 +208,8 @@ def test_the_released_gopro_comes_out(half: bool, tokens: int, backbone: Backbon
     assert not any("meta_net" in key or "token_" in key for key in load_file(tmp_path / "run" / "learned.safetensors"))
 
 
-def test_the_recorded_step_of_the_released_code(shared: Path, tmp_path: Path) -> None:
-    """The released code itself, on its own small CLIP."""
+def test_the_recorded_step_of_the_released_gopro_is_reproduced(shared: Path, tmp_path: Path) -> None:
+    """The reference is a recorded step of the released code on a small CLIP."""
     with safe_open(shared / "reference" / "reference_step.safetensors", framework="pt") as file:
         metadata, tensors = file.metadata(), {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
     clip = {k.removeprefix("clip."): t for k, t in tensors.items() if k.startswith("clip.")}
@@ -217,37 +220,37 @@ def test_the_recorded_step_of_the_released_code(shared: Path, tmp_path: Path) ->
     names = json.loads(metadata["classnames"])
     state |= {f"prompt_learner.{k}": t for k, t in buffers(4, names, clip).items()}
     small = from_openai(clip)
-    import_checkpoint(written(tmp_path / "model.pth.tar-1", state), tmp_path / "run", backbone=small)
+    import_checkpoint(save_checkpoint(tmp_path / "model.pth.tar-1", state), tmp_path / "run", backbone=small)
     method = load_run(tmp_path / "run", backbone=small).method
     with torch.no_grad():
         logits = method.logits(method.encode(tensors["views.image"]))
     assert deviation(logits, tensors["out.logits"]) < 1e-4
 
 
-def test_class_names_are_read_off_the_checkpoint(backbone: Backbone, tmp_path: Path) -> None:
+def test_class_names_are_decoded_from_the_checkpoint(backbone: Backbone, tmp_path: Path) -> None:
     half = {k: t.half() for k, t in coop("coop-end").items()}
-    run, _ = import_checkpoint(written(tmp_path / "c", half), tmp_path / "run", backbone=backbone)
+    run, _ = import_checkpoint(save_checkpoint(tmp_path / "c", half), tmp_path / "run", backbone=backbone)
     tower = backbone.text
     assert run.method.classnames[:2] == ("red fox", "owl") and run.method.classnames[2] == "grand piano"
     assert [tower.tokens(n) for n in run.method.classnames] == [tower.tokens(n.replace("_", " ")) for n in CLASSNAMES]
 
 
-def test_class_names_that_are_given_are_held_against_it(backbone: Backbone, tmp_path: Path) -> None:
-    path = written(tmp_path / "c", coop("coop-csc"))
+def test_given_class_names_are_compared_with_the_checkpoint(backbone: Backbone, tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path / "c", coop("coop-csc"))
     run, _ = import_checkpoint(path, tmp_path / "run", backbone=backbone, classnames=CLASSNAMES)
     assert run.method.classnames == tuple(name.replace("_", " ") for name in CLASSNAMES)
     swapped = [CLASSNAMES[1], CLASSNAMES[0], *CLASSNAMES[2:]]
-    said = refusal(import_checkpoint, path, tmp_path / "a", backbone=backbone, classnames=swapped)
-    assert "its class 1 is 'red fox', and the name given is 'owl'" in said
-    said = refusal(import_checkpoint, path, tmp_path / "a", backbone=backbone, classnames=CLASSNAMES[:-1])
-    assert "7 classes, and 6 names" in said and not (tmp_path / "a").exists()
+    message = refusal(import_checkpoint, path, tmp_path / "a", backbone=backbone, classnames=swapped)
+    assert "its class 1 is 'red fox', but the given name is 'owl'" in message
+    message = refusal(import_checkpoint, path, tmp_path / "a", backbone=backbone, classnames=CLASSNAMES[:-1])
+    assert "7 classes, but 6 names" in message and not (tmp_path / "a").exists()
 
 
-def test_without_their_buffers_names_are_asked_for(backbone: Backbone, tmp_path: Path) -> None:
+def test_a_checkpoint_without_class_names_needs_them(backbone: Backbone, tmp_path: Path) -> None:
     state = {key: t for key, t in coop("coop-csc").items() if not key.startswith("token_")}
-    path = written(tmp_path / "c", state)
+    path = save_checkpoint(tmp_path / "c", state)
     assert "--classes-file" in refusal(import_checkpoint, path, tmp_path / "run", backbone=backbone)
-    assert "7 classes, and 2 names" in refusal(
+    assert "7 classes, but 2 names" in refusal(
         import_checkpoint, path, tmp_path / "run", backbone=backbone, classnames=["a fox", "an owl"]
     )
     import_checkpoint(path, tmp_path / "run", backbone=backbone, classnames=CLASSNAMES)
@@ -256,16 +259,16 @@ def test_without_their_buffers_names_are_asked_for(backbone: Backbone, tmp_path:
         assert deviation(method.logits(method.encode(recorded["images"])), recorded["logits"]) < 1e-4
 
 
-def test_its_data_set_gives_names_template_and_half(backbone: Backbone, tmp_path: Path) -> None:
+def test_a_data_set_provides_names_and_template(backbone: Backbone, tmp_path: Path) -> None:
     names = ["ant", "bee", "cat", "dog"]
     for part in ("train", "test"):
         for name in names:
             (tmp_path / "pets" / part / name).mkdir(parents=True)
             Image.new("RGB", (9, 9)).save(tmp_path / "pets" / part / name / "a.png")
     ctx = coop("coop-end")["ctx"]
-    path = written(tmp_path / "c", {"ctx": ctx} | buffers(4, names[:2]))
-    said = refusal(import_checkpoint, path, tmp_path / "run", backbone=backbone, data=str(tmp_path / "pets"))
-    assert "2 classes, and 4 names" in said and "--classes base" in said
+    path = save_checkpoint(tmp_path / "c", {"ctx": ctx} | buffers(4, names[:2]))
+    message = refusal(import_checkpoint, path, tmp_path / "run", backbone=backbone, data=str(tmp_path / "pets"))
+    assert "2 classes, but 4 names" in message and "--classes base" in message
     run, _ = import_checkpoint(
         path, tmp_path / "run", backbone=backbone, data=str(tmp_path / "pets"), classes="base", shots=1, seed=3
     )
@@ -273,7 +276,7 @@ def test_its_data_set_gives_names_template_and_half(backbone: Backbone, tmp_path
     assert (run.config.shots, run.config.seed, run.config.classes) == (1, 3, "base")
 
 
-class Evil:
+class Malicious:
     def __init__(self, mark: Path):
         self.mark = mark
 
@@ -284,36 +287,36 @@ class Evil:
 @pytest.mark.parametrize("where", ["state_dict", "scheduler", "beside"])
 def test_code_is_refused_and_not_run(where: str, backbone: Backbone, tmp_path: Path) -> None:
     content: dict[str, Any] = {"state_dict": coop("coop-end"), "epoch": 1, "scheduler": {}}
-    (content if where == "beside" else content[where])["evil"] = Evil(tmp_path / "mark")
+    (content if where == "beside" else content[where])["evil"] = Malicious(tmp_path / "mark")
     torch.save(content, tmp_path / "c")
-    said = refusal(import_checkpoint, tmp_path / "c", tmp_path / "run", backbone=backbone)
-    assert "is not opened" in said and "system" in said
+    message = refusal(import_checkpoint, tmp_path / "c", tmp_path / "run", backbone=backbone)
+    assert "is not opened" in message and "system" in message
     assert not (tmp_path / "mark").exists() and not (tmp_path / "run").exists()
     torch.load(tmp_path / "c", weights_only=False)
-    assert (tmp_path / "mark").exists(), "and the file does what it would have done"
+    assert (tmp_path / "mark").exists(), "the code is not malicious after all"
 
 
-def test_what_is_let_through_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An optimizer in a checkpoint stays a name, whoever has put what under it."""
+def test_optimizers_in_a_checkpoint_are_never_instantiated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if another class has replaced the one of that name."""
     module = sys.modules["torch.optim.sgd"]
 
-    class Loud(torch.optim.SGD):
+    class Marking(torch.optim.SGD):
         def __setstate__(self, state: Any) -> None:
             (tmp_path / "mark").touch()
 
-    Loud.__module__, Loud.__qualname__, Loud.__name__ = "torch.optim.sgd", "SGD", "SGD"
-    monkeypatch.setattr(module, "SGD", Loud)
-    torch.save({"state_dict": coop("coop-end"), "scheduler": Loud([nn.Parameter(torch.ones(1))])}, tmp_path / "c")
-    found = read_checkpoint(tmp_path / "c")
-    assert found.method == "coop" and found.epoch is None and not (tmp_path / "mark").exists()
+    Marking.__module__, Marking.__qualname__, Marking.__name__ = "torch.optim.sgd", "SGD", "SGD"
+    monkeypatch.setattr(module, "SGD", Marking)
+    torch.save({"state_dict": coop("coop-end"), "scheduler": Marking([nn.Parameter(torch.ones(1))])}, tmp_path / "c")
+    checkpoint = read_checkpoint(tmp_path / "c")
+    assert checkpoint.method == "coop" and checkpoint.epoch is None and not (tmp_path / "mark").exists()
     torch.load(tmp_path / "c", weights_only=False)
     assert (tmp_path / "mark").exists()
 
 
 @pytest.mark.parametrize("optimizer", ["SGD", "Adam", "AdamW", "RMSprop"])
-def test_what_dassl_leaves_in_a_checkpoint_is_passed_over(optimizer: str, tmp_path: Path) -> None:
-    path = written(tmp_path / "c", coop("coop-end"), optimizer=optimizer)
-    with pytest.raises(Exception, match="CosineAnnealingLR"):  # which is why torch alone does not open it
+def test_objects_of_dassl_in_a_checkpoint_are_ignored(optimizer: str, tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path / "c", coop("coop-end"), optimizer=optimizer)
+    with pytest.raises(Exception, match="CosineAnnealingLR"):  # torch alone cannot open it
         torch.load(path, weights_only=True)
     before = set(torch.serialization.get_safe_globals())
     assert read_checkpoint(path).tokens == 4
@@ -326,44 +329,44 @@ def test_what_dassl_leaves_in_a_checkpoint_is_passed_over(optimizer: str, tmp_pa
         (b"nothing of the kind", "is damaged, or not from torch.save"),
         (["a", "list"], "no state dict"),
         ({"state_dict": {"ctx": "text"}}, "no state dict"),
-        ({"state_dict": {"ctx": torch.ones(2, 2), "proj.weight": torch.ones(2)}}, "'proj.weight' is none of theirs"),
+        ({"state_dict": {"ctx": torch.ones(2, 2), "proj.weight": torch.ones(2)}}, "an unknown weight 'proj.weight'"),
         ({"state_dict": {"token_prefix": torch.ones(2)}}, "is missing"),
         ({"state_dict": {"ctx": torch.ones(2)}}, "ctx has the shape [2]"),
     ],
 )
-def test_what_is_no_such_checkpoint(content: Any, words: str, tmp_path: Path) -> None:
+def test_other_files_are_refused(content: Any, words: str, tmp_path: Path) -> None:
     path = tmp_path / "c"
     path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
     assert words in refusal(read_checkpoint, path) and str(path) in refusal(read_checkpoint, path)
-    assert "a folder" in refusal(read_checkpoint, tmp_path)
-    assert "no file" in refusal(read_checkpoint, tmp_path / "nothing")
+    assert "is a folder" in refusal(read_checkpoint, tmp_path)
+    assert "does not exist" in refusal(read_checkpoint, tmp_path / "nothing")
 
 
-def test_another_backbone_is_noticed(tiny: Backbone, backbone: Backbone, tmp_path: Path) -> None:
-    def refused(state: dict[str, Tensor], other: Backbone) -> str:
-        path = written(tmp_path / "c", state)
-        said = refusal(import_checkpoint, path, tmp_path / "run", backbone=other)
-        assert "--backbone" in said and not (tmp_path / "run").exists()
-        return said
+def test_another_backbone_is_refused(tiny: Backbone, backbone: Backbone, tmp_path: Path) -> None:
+    def refusal_for(state: dict[str, Tensor], other: Backbone) -> str:
+        path = save_checkpoint(tmp_path / "c", state)
+        message = refusal(import_checkpoint, path, tmp_path / "run", backbone=other)
+        assert "--backbone" in message and not (tmp_path / "run").exists()
+        return message
 
-    assert "128 wide, the backbone takes 64" in refused(coop("coop-end"), tiny)
+    assert "have 128 numbers, those of the backbone 64" in refusal_for(coop("coop-end"), tiny)
     embeddings = {**CLIP, "token_embedding.weight": CLIP["token_embedding.weight"].flip(1)}
-    assert "none of the backbone's" in refused(coop("cocoop"), from_openai(embeddings))
+    assert "not in the backbone's vocabulary" in refusal_for(coop("cocoop"), from_openai(embeddings))
     for key in ("visual.proj", "text_projection", "visual.transformer.resblocks.1.mlp.c_fc.weight", "logit_scale"):
-        assert f"its {key} is another" in refused(gopro(), from_openai({**CLIP, key: CLIP[key] * 1.1}))
+        assert f"its weight {key} differs" in refusal_for(gopro(), from_openai({**CLIP, key: CLIP[key] * 1.1}))
     narrow = {**coop("cocoop"), "meta_net.linear1.weight": torch.ones(6, 64)}
-    assert "meta_net.linear1.weight is [6, 64] in it, and [6, 96]" in refused(narrow, backbone)
+    assert "meta_net.linear1.weight is [6, 64] in the checkpoint and [6, 96]" in refusal_for(narrow, backbone)
     short = {k: t[:, :-1] if k == "token_suffix" else t for k, t in coop("coop-end").items()}
-    path = written(tmp_path / "c", short)
+    path = save_checkpoint(tmp_path / "c", short)
     assert "76 tokens" in refusal(import_checkpoint, path, tmp_path / "run", backbone=backbone)
 
 
-def test_wishes_that_make_no_sense(backbone: Backbone, tmp_path: Path) -> None:
-    path = written(tmp_path / "c", coop("cocoop"))
+def test_conflicting_settings_are_refused(backbone: Backbone, tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path / "c", coop("cocoop"))
     assert "always has the class name at the end" in refusal(
         import_checkpoint, path, tmp_path / "run", backbone=backbone, position="front"
     )
-    assert "give one of them" in refusal(
+    assert "give only one" in refusal(
         import_checkpoint, path, tmp_path / "run", backbone=backbone, data="emoji-food", classnames=["a"]
     )
     (tmp_path / "taken").mkdir()
@@ -371,21 +374,21 @@ def test_wishes_that_make_no_sense(backbone: Backbone, tmp_path: Path) -> None:
     assert "is not empty" in refusal(import_checkpoint, path, tmp_path / "taken", backbone=backbone)
 
 
-def test_the_command_makes_a_run_that_the_others_take(tmp_path: Path, capsys) -> None:
+def test_the_command_writes_a_run_that_predict_accepts(tmp_path: Path, capsys) -> None:
     save_file(CLIP, tmp_path / "clip.safetensors")
-    written(tmp_path / "model.pth.tar-50", coop("coop-csc-middle"))
+    save_checkpoint(tmp_path / "model.pth.tar-50", coop("coop-csc-middle"))
     (tmp_path / "names.txt").write_text("\n".join(CLASSNAMES))
     Image.new("RGB", (20, 20), "red").save(tmp_path / "a.png")
-    given = ["--backbone", f"openai:{tmp_path / 'clip.safetensors'}", "--output", str(tmp_path / "run")]
-    cli.main(["import", str(tmp_path / "model.pth.tar-50"), *given, "--position", "middle", "--classes-file",
+    options = ["--backbone", f"openai:{tmp_path / 'clip.safetensors'}", "--output", str(tmp_path / "run")]
+    cli.main(["import", str(tmp_path / "model.pth.tar-50"), *options, "--position", "middle", "--classes-file",
               str(tmp_path / "names.txt")])  # fmt: skip
-    said = capsys.readouterr().out
-    assert "model.pth.tar-50 is of CoOp, epoch 50: one context per class, 5 vectors of 128." in said
-    assert "7 classes: red fox, owl, grand piano, jack-o'-lantern, very slow old train, ..." in said
-    assert "without its buffers of class names" in said and f"Next: gopro predict {tmp_path / 'run'} IMAGES" in said
+    output = capsys.readouterr().out
+    assert "model.pth.tar-50 is from CoOp, epoch 50: 5 vectors of 128, one context per class." in output
+    assert "7 classes: red fox, owl, grand piano, jack-o'-lantern, very slow old train, ..." in output
+    assert "without its buffers of class names" in output and f"Next: gopro predict {tmp_path / 'run'} IMAGES" in output
     cli.main(["predict", str(tmp_path / "run"), str(tmp_path / "a.png"), "--top-k", "7", "--csv"])
     answers = capsys.readouterr().out.splitlines()[1:]
     assert {line.split(",")[2] for line in answers} == {name.replace("_", " ") for name in CLASSNAMES}
     with pytest.raises(SystemExit) as stop:
-        cli.main(["import", str(tmp_path / "model.pth.tar-50"), *given])
+        cli.main(["import", str(tmp_path / "model.pth.tar-50"), *options])
     assert stop.value.code == 2 and "is not empty" in capsys.readouterr().err

@@ -1,5 +1,8 @@
-"""A stand-in for the Hugging Face Hub on 127.0.0.1: what its client calls to make a repository, commit to it and fetch
-it, with tokens, private repositories, branches, and large files in a store of their own."""
+"""A stand-in for the Hugging Face Hub on 127.0.0.1.
+
+It implements the endpoints that the client uses to create repositories, commit to them and download from them, with
+tokens, private repositories, branches, and a separate store for large files.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ Files = dict[str, bytes]
 
 @dataclass
 class Repository:
-    """Branches are names of commits, commits are all their files."""
+    """A repository. `branches` maps names to commits, `commits` maps each commit to all its files."""
 
     private: bool
     commits: dict[str, Files] = field(default_factory=dict)
@@ -41,30 +44,34 @@ class Repository:
 
 
 class Hub:
-    """What the Hub has. `large` are patterns of the files that it wants in the store of large files."""
+    """The state of the Hub.
+
+    Attributes:
+        tokens: token → the owners whose repositories it may read and write.
+        large: pattern of the files that go to the store of large files.
+        requests: received requests, as `METHOD path`.
+    """
 
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
         self.tokens: dict[str, set[str]] = {}
-        """Whose repositories a token opens, reading and writing."""
         self.large = "*.safetensors"
         self.store: dict[str, bytes] = {}
-        self.seen: list[str] = []
-        """Requests that came, as `METHOD path`."""
+        self.requests: list[str] = []
         self.address = ""
 
     def files(self, repository: str, revision: str = "main") -> Files:
-        there = self.repositories[repository]
-        return there.commits[there.branches[revision]]
+        branches = self.repositories[repository].branches
+        return self.repositories[repository].commits[branches[revision]]
 
     def put(self, repository: str, files: Files, *, private: bool = False) -> None:
-        """A repository as if somebody had pushed it."""
+        """Create a repository with these files."""
         self.repositories[repository] = Repository(private)
         self.repositories[repository].commit("main", files)
 
 
 class Refused(Exception):
-    """An answer other than 200."""
+    """A response with a status other than 200."""
 
     def __init__(self, status: int, code: str = "", body: Any = None):
         super().__init__(status, code)
@@ -91,11 +98,11 @@ class Handler(BaseHTTPRequestHandler):
                           r"/api/models/([^/]+/[^/]+)/commit/(.+)": self.commit})  # fmt: skip
 
     def do_PUT(self) -> None:
-        self.handle_with({r"/store/(\w+)": self.keep})
+        self.handle_with({r"/store/(\w+)": self.store})
 
     def handle_with(self, routes: dict[str, Any]) -> None:
         path = unquote(urlsplit(self.path).path)
-        self.hub.seen.append(f"{self.command} {path}")
+        self.hub.requests.append(f"{self.command} {path}")
         length = int(self.headers.get("Content-Length") or 0)
         if self.headers.get("Transfer-Encoding") == "chunked":
             self.body = b"".join(iter(self.chunk, b""))
@@ -129,11 +136,11 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(json.dumps(content).encode(), {"Content-Type": "application/json"})
 
     def owned(self) -> set[str] | None:
-        """What the token opens; None without one."""
+        """Return the owners that the request's token gives access to; None without a token."""
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         return self.hub.tokens.get(token)
 
-    def may_write(self, owner: str) -> None:
+    def check_write_access(self, owner: str) -> None:
         owned = self.owned()
         if owned is None:
             raise Refused(401)
@@ -141,18 +148,18 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(403)
 
     def repository(self, name: str) -> Repository:
-        """As the Hub does it: to a stranger, what is private and what is not there are the same."""
-        there, owned = self.hub.repositories.get(name), self.owned()
-        if there is None or (there.private and name.partition("/")[0] not in (owned or ())):
+        """Return a repository. As on the Hub, a private one does not exist for strangers."""
+        repository, owned = self.hub.repositories.get(name), self.owned()
+        if repository is None or (repository.private and name.partition("/")[0] not in (owned or ())):
             raise Refused(401 if owned is None else 404, "RepoNotFound")
-        return there
+        return repository
 
     def at(self, name: str, revision: str) -> tuple[str, Files]:
-        there = self.repository(name)
-        sha = there.sha(revision)
+        repository = self.repository(name)
+        sha = repository.sha(revision)
         if sha is None:
             raise Refused(404, "RevisionNotFound")
-        return sha, there.commits[sha]
+        return sha, repository.commits[sha]
 
     def info(self, name: str, revision: str | None) -> None:
         sha, files = self.at(name, revision or "main")
@@ -179,12 +186,12 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(content, {"ETag": f'"{etag}"', "X-Repo-Commit": sha})
 
     def create(self) -> None:
-        wanted = json.loads(self.body)
-        self.may_write(wanted["organization"])
-        name = f"{wanted['organization']}/{wanted['name']}"
+        request = json.loads(self.body)
+        self.check_write_access(request["organization"])
+        name = f"{request['organization']}/{request['name']}"
         if name in self.hub.repositories:
             raise Refused(409, body={"url": f"{self.hub.address}/{name}"})
-        private = wanted.get("private") or wanted.get("visibility") == "private"
+        private = request.get("private") or request.get("visibility") == "private"
         self.hub.put(name, {".gitattributes": b"*.safetensors filter=lfs\n"}, private=bool(private))
         self.json({"url": f"{self.hub.address}/{name}"})
 
@@ -196,15 +203,15 @@ class Handler(BaseHTTPRequestHandler):
         self.json({})
 
     def branch(self, name: str, branch: str) -> None:
-        self.may_write(name.partition("/")[0])
-        there = self.repository(name)
-        if branch in there.branches:
+        self.check_write_access(name.partition("/")[0])
+        branches = self.repository(name).branches
+        if branch in branches:
             raise Refused(409)
-        there.branches[branch] = there.branches["main"]
+        branches[branch] = branches["main"]
         self.json({})
 
     def preupload(self, name: str, revision: str) -> None:
-        self.may_write(name.partition("/")[0])
+        self.check_write_access(name.partition("/")[0])
         self.at(name, revision)
         self.json({"files": [
             {"path": file["path"], "shouldIgnore": False,
@@ -213,28 +220,28 @@ class Handler(BaseHTTPRequestHandler):
         ]})  # fmt: skip
 
     def batch(self, name: str) -> None:
-        self.may_write(name.partition("/")[0])
+        self.check_write_access(name.partition("/")[0])
         self.json({"transfer": "basic", "objects": [
-            {**wanted, "actions": {"upload": {"href": f"{self.hub.address}/store/{wanted['oid']}"}}}
-            for wanted in json.loads(self.body)["objects"]
+            {**file, "actions": {"upload": {"href": f"{self.hub.address}/store/{file['oid']}"}}}
+            for file in json.loads(self.body)["objects"]
         ]})  # fmt: skip
 
-    def keep(self, oid: str) -> None:
+    def store(self, oid: str) -> None:
         assert hashlib.sha256(self.body).hexdigest() == oid
         self.hub.store[oid] = self.body
         self.json({})
 
     def commit(self, name: str, branch: str) -> None:
-        self.may_write(name.partition("/")[0])
+        self.check_write_access(name.partition("/")[0])
         files = dict(self.at(name, branch)[1])
         for line in self.body.splitlines():
-            said = json.loads(line)
-            value = said["value"]
-            if said["key"] == "file":
+            operation = json.loads(line)
+            value = operation["value"]
+            if operation["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
-            elif said["key"] == "lfsFile":
+            elif operation["key"] == "lfsFile":
                 files[value["path"]] = self.hub.store[value["oid"]]
-            elif said["key"] == "deletedFile":
+            elif operation["key"] == "deletedFile":
                 del files[value["path"]]
         sha = self.repository(name).commit(branch, files)
         self.json({"commitUrl": f"{self.hub.address}/{name}/commit/{sha}", "commitOid": sha})
@@ -249,7 +256,7 @@ def git_oid(content: bytes) -> str:
 
 @contextmanager
 def serving() -> Iterator[Hub]:
-    """A Hub on a free port, for as long as the block lasts."""
+    """Run a Hub on a free port while the block runs."""
     hub = Hub()
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("HubHandler", (Handler,), {"hub": hub}))
     server.daemon_threads = True

@@ -75,6 +75,6 @@ def import_command(
         f"{checkpoint.name} is from {CODE[found.method]}{epoch}: {found.tokens} vectors of {found.width}, {context}."
     )
     out.print_line(f"{len(names)} classes: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}")
-    left_out = "" if found.names is None else ", without its buffers of class names"
+    left_out = "" if found.suffixes is None else ", without its buffers of class names"
     out.print_line(f"Written to {run.folder} as {run.config.method} on {run.config.backbone}{left_out}.")
     out.print_line(f"Next: gopro predict {run.folder} IMAGES")

@@ -1,5 +1,7 @@
-"""Checkpoints of CoOp, CoCoOp (KaiyangZhou/CoOp) and the released GOPro (mainaksingha01/GOPro), as Dassl writes them:
-`model.pth.tar-50`, a pickle of which nothing but tensors and numbers is ever made."""
+"""Read checkpoints of CoOp, CoCoOp (repository KaiyangZhou/CoOp) and the released GOPro (mainaksingha01/GOPro).
+
+Dassl writes these as pickles, `model.pth.tar-50`. Only their tensors and numbers are unpickled; code is refused.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +22,10 @@ from gopro.clip.text_tower import TextTower
 from gopro.errors import InputError
 
 CODE = {"coop": "CoOp", "cocoop": "CoCoOp", "gopro-release": "the released GOPro"}
-"""Whose code writes checkpoints that our methods of these names take."""
+"""Name of our method → name of the code whose checkpoints it can load."""
 
 _FROZEN = {"image_encoder.": "visual.", "text_encoder.": "", "logit_scale": "logit_scale"}
-"""What the released GOPro keeps of its frozen CLIP beside what it learns, and how OpenAI calls it."""
+"""Key prefixes of the frozen CLIP in checkpoints of the released GOPro → those of OpenAI."""
 
 _RENAMED = {
     "ctx": "context",
@@ -34,60 +36,61 @@ _RENAMED = {
     "simproj.linear.": "project_beside.0.",
     "simproj.batchnorm.": "project_beside.1.",
 }
-"""What is learned, by the beginnings of their names and ours."""
+"""Key prefixes of learned weights in their checkpoints → those of our methods."""
 
-CLOSE = 0.01
-"""Largest difference, relative to the largest number, that half precision may make of a frozen weight."""
+TOLERANCE = 0.01
+"""Largest difference of a frozen weight from the backbone's, relative to the largest weight. Half precision causes
+differences of up to 2^-11 = 0.0005."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds.
+    """The content of a checkpoint.
 
     Attributes:
         path: its file.
-        method: name of our method that takes it.
-        learned: what was learned, by our names, in fp32.
-        names: embeddings of what follows the context in the prompt of each class it was trained on: name, full stop,
-            EOT, padding; None where the checkpoint was stripped of them.
-        frozen: weights of the CLIP it was trained on, by OpenAI's names, where it holds them.
-        epoch: after which it was written, if it says so.
+        method: name of our method that can load it.
+        learned: learned weights under our keys, in fp32.
+        suffixes: token embeddings that follow the context in the prompt of each trained class: name, full stop, EOT,
+            padding; None if they were removed from the checkpoint.
+        frozen: weights of its CLIP under OpenAI's keys, if included.
+        epoch: last finished epoch, if recorded.
     """
 
     path: Path
     method: str
     learned: dict[str, Tensor]
-    names: Float[Tensor, "classes rest width"] | None
+    suffixes: Float[Tensor, "classes rest width"] | None
     frozen: dict[str, Tensor]
     epoch: int | None
 
     @property
     def class_specific(self) -> bool:
-        """Whether each class has a context of its own."""
+        """Whether each class has its own context."""
         return self.learned["context"].ndim == 3
 
     @property
     def tokens(self) -> int:
-        """Length of the context."""
+        """Number of context vectors."""
         return self.learned["context"].shape[-2]
 
     @property
     def width(self) -> int:
-        """d, size of a context vector."""
+        """Size of a context vector."""
         return self.learned["context"].shape[-1]
 
     @property
     def classes(self) -> int | None:
-        """How many classes it was trained on, if it tells."""
+        """Number of trained classes, if it can be told."""
         if self.class_specific:
             return len(self.learned["context"])
-        return None if self.names is None else len(self.names)
+        return None if self.suffixes is None else len(self.suffixes)
 
     def spec(self, position: str) -> str:
-        """The method with its settings, for `gopro.methods.build_method`.
+        """Return the method with its settings, for `gopro.methods.build_method`.
 
         Args:
-            position: where the class name stands, which CoOp's checkpoints do not say: end, middle or front.
+            position: of the class name in CoOp's prompts, end, middle or front; checkpoints do not record it.
         """
         if self.method == "coop":
             csc = ",csc=true" if self.class_specific else ""
@@ -99,49 +102,50 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """What is in a checkpoint file, which is read weights-only: code in it is refused, never run.
+    """Read a checkpoint file, weights only: code in it is refused, never run.
 
     Raises:
-        InputError: no such file, no checkpoint, one that holds code, or one of another method.
+        InputError: no such file, not a checkpoint, one that contains code, or one of another method.
     """
     if not path.is_file():
-        what = "a folder" if path.is_dir() else "no file"
-        raise InputError(f"{path} is {what}: give a checkpoint, such as .../prompt_learner/model.pth.tar-50")
+        reason = "is a folder" if path.is_dir() else "does not exist"
+        raise InputError(f"{path} {reason}: give a checkpoint, such as .../prompt_learner/model.pth.tar-50")
     content = safe_load(path, _stand_ins())
     if not isinstance(content, dict):
-        raise InputError(f"{path} holds no state dict: give a model.pth.tar-N or model-best.pth.tar of Dassl")
+        raise InputError(f"{path} contains no state dict: give a model.pth.tar-N or model-best.pth.tar of Dassl")
     state = state_dict(path, content)
     epoch = content.get("epoch")
-    frozen, own = {}, {}
+    frozen, trained = {}, {}
     for key, tensor in state.items():
-        beginning = next((b for b in _FROZEN if key.startswith(b)), None)
-        if beginning is None:
-            own[key.removeprefix("prompt_learner.")] = tensor
+        prefix = next((prefix for prefix in _FROZEN if key.startswith(prefix)), None)
+        if prefix is None:
+            trained[key.removeprefix("prompt_learner.")] = tensor
         else:
-            frozen[_FROZEN[beginning] + key.removeprefix(beginning)] = tensor
-    own.pop("token_prefix", None)
-    names = own.pop("token_suffix", None)
-    learned = {ours(key): tensor.float() for key, tensor in own.items()}
-    method = _method(path, list(own))
+            frozen[_FROZEN[prefix] + key.removeprefix(prefix)] = tensor
+    trained.pop("token_prefix", None)
+    suffixes = trained.pop("token_suffix", None)
+    learned = {rename_key(key): tensor.float() for key, tensor in trained.items()}
+    method = _method(path, list(trained))
     if method == "gopro-release":
-        learned = {key: tensor for key, tensor in learned.items() if not key.startswith("meta_net.")}  # it is dead
+        # The released code creates a meta net, as CoCoOp's, but never uses it.
+        learned = {key: tensor for key, tensor in learned.items() if not key.startswith("meta_net.")}
         learned["rho"], learned["rho_bias"] = learned["rho"].reshape(1, 1, -1), learned["rho_bias"].reshape(1, 1)
     context = learned["context"]
     if context.ndim not in ((2, 3) if method == "coop" else (2,)):
         raise InputError(f"{path}: ctx has the shape {list(context.shape)}, which is no context of {CODE[method]}")
-    return Checkpoint(path, method, learned, names, frozen, epoch if isinstance(epoch, int) else None)
+    return Checkpoint(path, method, learned, suffixes, frozen, epoch if isinstance(epoch, int) else None)
 
 
-def ours(key: str) -> str:
-    """Our name of what CoOp, CoCoOp and the released GOPro learn, by the name in their prompt learners."""
-    for beginning, renamed in _RENAMED.items():
-        if key.startswith(beginning):
-            return renamed + key.removeprefix(beginning)
+def rename_key(key: str) -> str:
+    """Translate a key of their prompt learners to the key of our method."""
+    for prefix, renamed in _RENAMED.items():
+        if key.startswith(prefix):
+            return renamed + key.removeprefix(prefix)
     return key
 
 
 def _method(path: Path, keys: Sequence[str]) -> str:
-    """Which method learns what goes by these names."""
+    """Tell the method by the keys of its learned weights."""
     meta = {f"meta_net.linear{i}.{part}" for i in (1, 2) for part in ("weight", "bias")}
     if set(keys) == {"ctx"}:
         return "coop"
@@ -154,60 +158,66 @@ def _method(path: Path, keys: Sequence[str]) -> str:
     released = {"ctx", "rho.weight", "rho.bias", *meta, *maps, *beside}
     if set(keys) == released:
         return "gopro-release"
-    strange = sorted(set(keys) - released) or sorted(released - set(keys))
+    unexpected, missing = sorted(set(keys) - released), sorted(released - set(keys))
     raise InputError(
-        f"{path} is no checkpoint of CoOp, CoCoOp or the released GOPro: "
-        f"{strange[0]!r} {'is none of theirs' if strange[0] in keys else 'is missing'}"
+        f"{path} is not a checkpoint of CoOp, CoCoOp or the released GOPro: "
+        + (f"it has an unknown weight {unexpected[0]!r}" if unexpected else f"{missing[0]!r} is missing")
     )
 
 
 def check_clip(checkpoint: Checkpoint, backbone: Backbone) -> None:
-    """That a checkpoint was trained on this backbone, as far as it tells.
+    """Check that a checkpoint was trained on this backbone, as far as its content tells.
 
     Raises:
-        InputError: it was not; one line says by what that is seen.
+        InputError: it was not; the message names the difference.
     """
-    where, text = f"{checkpoint.path} was not trained on {backbone.name}", backbone.text
+    refusal, text = f"{checkpoint.path} was not trained on {backbone.name}", backbone.text
     if checkpoint.width != text.width:
         raise InputError(
-            f"{where}: its context is {checkpoint.width} wide, the backbone takes {text.width}; give --backbone"
+            f"{refusal}: its context vectors have {checkpoint.width} numbers, those of the backbone {text.width}; give "
+            "another --backbone"
         )
-    if checkpoint.names is not None and 1 + checkpoint.tokens + checkpoint.names.shape[1] != text.context_length:
-        length = 1 + checkpoint.tokens + checkpoint.names.shape[1]
-        raise InputError(f"{where}: its prompts have {length} tokens, the backbone's {text.context_length}")
-    own: Mapping[str, Tensor] = backbone.model.state_dict()
+    if checkpoint.suffixes is not None:
+        length = 1 + checkpoint.tokens + checkpoint.suffixes.shape[1]
+        if length != text.context_length:
+            raise InputError(f"{refusal}: its prompts have {length} tokens, the backbone's {text.context_length}")
+    weights: Mapping[str, Tensor] = backbone.model.state_dict()
     for key, tensor in checkpoint.frozen.items():
-        there = own.get(key)
-        if there is None or there.shape != tensor.shape or not _close(tensor, there):
-            raise InputError(f"{where}: its {key} is another; give --backbone")
+        weight = weights.get(key)
+        if weight is None or weight.shape != tensor.shape or not _close(tensor, weight):
+            raise InputError(f"{refusal}: its weight {key} differs; give another --backbone")
 
 
 def token_ids(checkpoint: Checkpoint, text: TextTower) -> list[list[int]] | None:
-    """The tokens of the class names that a checkpoint was trained on, each with the full stop behind it; None where it
-    does not hold their embeddings.
+    """Recover the tokens of the trained class names, each with its full stop, from their embeddings.
+
+    Returns:
+        The tokens of each name; None if the checkpoint has no embeddings of names.
 
     Raises:
-        InputError: they are no embeddings of this text tower.
+        InputError: the embeddings are not those of this text tower.
     """
-    if checkpoint.names is None:
+    if checkpoint.suffixes is None:
         return None
     table = text.token_embedding.weight.detach().float().cpu()
-    rows, places = checkpoint.names.float().flatten(0, 1).unique(dim=0, return_inverse=True)
+    rows, places = checkpoint.suffixes.float().flatten(0, 1).unique(dim=0, return_inverse=True)
     nearest = torch.cat([torch.cdist(part, table).argmin(dim=1) for part in rows.split(256)])
     if not _close(rows, table[nearest]):
         raise InputError(
-            f"{checkpoint.path}: the embeddings of its class names are none of the backbone's; give the --backbone "
-            "that it was trained on"
+            f"{checkpoint.path}: the embeddings of its class names are not in the backbone's vocabulary; give the "
+            "--backbone that it was trained on"
         )
-    ids = nearest[places].view(checkpoint.names.shape[:2]).tolist()
+    ids = nearest[places].view(checkpoint.suffixes.shape[:2]).tolist()
     if any(text.eot not in row for row in ids):
-        raise InputError(f"{checkpoint.path}: its token_suffix holds prompts without an end")
+        raise InputError(f"{checkpoint.path}: its token_suffix has prompts without an EOT token")
     return [row[: row.index(text.eot)] for row in ids]
 
 
-def spelled(ids: Sequence[Sequence[int]], text: TextTower) -> list[str] | None:
-    """Class names that have these tokens, full stop included; None where that cannot be told. Capitals and the spaces
-    around punctuation are lost to the tokenizer, which makes no difference to a prediction."""
+def decode_names(ids: Sequence[Sequence[int]], text: TextTower) -> list[str] | None:
+    """Decode class names from their tokens, which include a full stop; None if the tokenizer cannot decode them.
+
+    Capitals and spaces around punctuation are lost in tokenization, and so make no difference to predictions.
+    """
     if not isinstance(text.tokenizer, open_clip.SimpleTokenizer):
         return None
     names = [text.tokenizer.decode(row).strip().removesuffix(".").strip() for row in ids]
@@ -215,27 +225,29 @@ def spelled(ids: Sequence[Sequence[int]], text: TextTower) -> list[str] | None:
 
 
 def same_tokens(name: str, ids: Sequence[int], text: TextTower) -> bool:
-    """Whether a class name is the one that these tokens write, full stop included."""
+    """Return whether a class name with a full stop has these tokens."""
     return text.tokens(f"{name}.") == list(ids)
 
 
 def _close(tensor: Tensor, other: Tensor) -> bool:
     tensor, other = tensor.float().cpu(), other.detach().float().cpu()
-    return (tensor - other).abs().max().item() <= CLOSE * other.abs().max().item()
+    return (tensor - other).abs().max().item() <= TOLERANCE * other.abs().max().item()
 
 
 def _stand_ins() -> list[Any]:
-    """What takes the places of the objects that Dassl lets into a checkpoint, so that none of them is made: its warm-up
-    keeps the scheduler that follows it among its numbers, and that one its optimizer."""
+    """Return inert classes to unpickle instead of those in Dassl's checkpoints.
 
-    class Passed:
+    The state of Dassl's warm-up scheduler contains the scheduler that follows it, and that one contains the optimizer.
+    """
+
+    class Inert:
         def __new__(cls, *args: Any) -> Any:
             return object.__new__(cls)
 
         def __setstate__(self, state: Any) -> None:
-            """Which is passed over."""
+            """Ignore the state."""
 
-    class Plain:
+    class PlainDict:
         def __new__(cls, *args: Any) -> Any:
             return {}
 
@@ -245,9 +257,9 @@ def _stand_ins() -> list[Any]:
     schedulers = ("CosineAnnealingLR", "StepLR", "MultiStepLR")
     optimizers = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "rmsprop": "RMSprop"}
     return [
-        *(named(Passed, "torch.optim.lr_scheduler", name) for name in schedulers),
-        *(named(Passed, f"torch.optim.{module}", name) for module, name in optimizers.items()),
-        named(Passed, "dassl.optim.radam", "RAdam"),
-        named(Plain, "collections", "defaultdict"),
-        named(Passed, "builtins", "dict"),
+        *(named(Inert, "torch.optim.lr_scheduler", name) for name in schedulers),
+        *(named(Inert, f"torch.optim.{module}", name) for module, name in optimizers.items()),
+        named(Inert, "dassl.optim.radam", "RAdam"),
+        named(PlainDict, "collections", "defaultdict"),
+        named(Inert, "builtins", "dict"),
     ]

@@ -1,4 +1,4 @@
-"""Files to the Hugging Face Hub and from there. Whatever goes wrong on the way is one line of `InputError`."""
+"""Upload files to the Hugging Face Hub and download them. Every failure is an `InputError` of one line."""
 
 from __future__ import annotations
 
@@ -26,22 +26,23 @@ from huggingface_hub.errors import (
 from gopro.errors import InputError
 
 CARD = "README.md"
-OURS = "<!-- gopro push writes this card anew each time; without this line it leaves the card alone. -->"
-"""Ends a model card that may be written over."""
+CARD_MARK = "<!-- gopro push writes this card anew each time; without this line it leaves the card alone. -->"
+"""Last line of a model card that `gopro push` may overwrite."""
 
 
 def download(repository: str, revision: str | None, patterns: Sequence[str]) -> Path:
-    """The folder in the Hub's cache that holds the repository's files of these patterns, fetched as far as they are not
-    there. Without a connection what was fetched before is taken.
+    """Download the files of a repository that match the patterns, and return their folder in the Hub's cache.
+
+    Files in the cache are not downloaded again. Without a connection, the cached files are used.
 
     Args:
         repository: `ORG/NAME`.
-        revision: a branch, tag or commit; main if not given.
+        revision: a branch, tag or commit; by default main.
 
     Raises:
-        InputError: no such repository or revision, one that no token of the user's opens, no connection.
+        InputError: no such repository or revision, no access to it, or no connection.
     """
-    with _in_words(repository, revision):
+    with _one_line_errors(repository, revision):
         folder = snapshot_download(
             repository,
             revision=revision,
@@ -61,42 +62,41 @@ def upload(
     revision: str | None,
     message: str,
 ) -> str:
-    """Commits the files to a repository, which is made if there is none. A card there that is not ours stays.
+    """Commit files to a repository, which is created if it does not exist, and return the URL of the commit.
+
+    A model card without `CARD_MARK` was edited by its owner and is left alone.
 
     Args:
         repository: `ORG/NAME`.
-        files: by their paths in the repository, the card among them.
-        replaced: a folder in which all that is not among the files is deleted.
-        private: whether only those whom its owner lets may see it.
-        revision: the branch to commit to, made if there is none; main if not given.
-
-    Returns: the address of the commit.
+        files: path in the repository → local file or content.
+        replaced: a folder in the repository; its files that are not among `files` are deleted.
+        private: create the repository as private.
+        revision: the branch to commit to, created if it does not exist; by default main.
 
     Raises:
-        InputError: the Hub takes nothing from the user's token or there is none, no connection, or the repository is
-            public where a private one is asked for.
+        InputError: no token, or one without write access; no connection; or `private` for a public repository.
     """
     api = HfApi(library_name="gopro", library_version=version("gopro"))
-    with _in_words(repository, revision):
+    with _one_line_errors(repository, revision):
         api.create_repo(repository, private=private or None, exist_ok=True)
         if private and not api.model_info(repository).private:
-            raise InputError(f"{repository} is there already and everyone sees it: make it private there first")
+            raise InputError(f"{repository} exists already and is public: make it private on the Hub first")
         if revision is not None:
             api.create_branch(repository, branch=revision, exist_ok=True)
-        there = api.list_repo_files(repository, revision=revision)
-        kept = CARD in there and OURS not in Path(hf_hub_download(repository, CARD, revision=revision)).read_text(
-            encoding="utf-8"
-        )
+        existing = api.list_repo_files(repository, revision=revision)
+        edited = CARD in existing and CARD_MARK not in Path(
+            hf_hub_download(repository, CARD, revision=revision)
+        ).read_text(encoding="utf-8")
         operations = [
-            *(CommitOperationDelete(f) for f in there if f.startswith(f"{replaced}/") and f not in files),
-            *(CommitOperationAdd(name, content) for name, content in files.items() if not (kept and name == CARD)),
+            *(CommitOperationDelete(f) for f in existing if f.startswith(f"{replaced}/") and f not in files),
+            *(CommitOperationAdd(name, content) for name, content in files.items() if not (edited and name == CARD)),
         ]
         return api.create_commit(repository, operations, commit_message=message, revision=revision).commit_url
 
 
 @contextmanager
-def _in_words(repository: str, revision: str | None) -> Iterator[None]:
-    """What the Hub's client raises, as one line."""
+def _one_line_errors(repository: str, revision: str | None) -> Iterator[None]:
+    """Turn the exceptions of the Hub's client into an `InputError` of one line."""
     token = get_token() is not None
     log_in = "log in with hf auth login, or set HF_TOKEN"
     try:
@@ -104,22 +104,22 @@ def _in_words(repository: str, revision: str | None) -> Iterator[None]:
     except InputError:
         raise
     except HFValidationError as error:
-        raise InputError(f"{repository} is no name of a repository on the Hub ({_first_line(error)})") from error
+        raise InputError(f"{repository} is not a valid repository name on the Hub ({_first_line(error)})") from error
     except RevisionNotFoundError as error:
         raise InputError(f"{repository} on the Hub has no revision {revision}") from error
-    except RepositoryNotFoundError as error:  # a gated one, too: the Hub tells strangers no difference
-        private = "it is private and your token does not open it" if token else f"it is private: {log_in}"
+    except RepositoryNotFoundError as error:  # the Hub's answer is the same for private and gated repositories
+        private = "it is private and your token has no access" if token else f"it is private: {log_in}"
         raise InputError(f"{repository} is neither a folder nor on the Hub, or {private}") from error
     except LocalEntryNotFoundError as error:
         raise InputError(
-            f"{repository} is no folder, and the Hub ({HfApi().endpoint}) cannot be reached to look for it there"
+            f"{repository} is not a folder, and the Hub ({HfApi().endpoint}) cannot be reached to look for it there"
         ) from error
     except HfHubHTTPError as error:
-        said = f"an error of the Hub: {_first_line(error)}"
+        reason = f"an error of the Hub: {_first_line(error)}"
         if error.response is not None and error.response.status_code in (401, 403):
-            said = "the Hub does not let your token do that" if token else f"the Hub asks who you are: {log_in}"
-        raise InputError(f"{repository}: {said}") from error
-    except Exception as error:  # the HTTP client underneath, and so its errors, differ between versions
+            reason = "your token may not do that on the Hub" if token else f"you are not logged in: {log_in}"
+        raise InputError(f"{repository}: {reason}") from error
+    except Exception as error:  # the HTTP client, and with it its exceptions, differs between versions
         raise InputError(f"{repository} on the Hub ({HfApi().endpoint}): {_first_line(error)}") from error
 
 

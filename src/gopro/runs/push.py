@@ -1,4 +1,4 @@
-"""A run on the Hugging Face Hub: what of it goes there, and with which card."""
+"""Push a run to the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -23,31 +23,35 @@ def push(
     private: bool = False,
     revision: str | None = None,
 ) -> str:
-    """Puts a trained run on the Hugging Face Hub, from where `gopro.load(repository)` takes it: its config without the
-    paths of this machine, its cost, what was learned, its first-order heads, and a model card made of these and of how
-    the run was evaluated.
+    """Push a trained run to the Hugging Face Hub, so that `gopro.load(repository)` can load it.
+
+    Pushed are the config without paths of this machine, the training cost, the learned weights, the first-order heads,
+    and a model card with the results of the run.
 
     Args:
         run: its folder.
-        repository: `ORG/NAME`; it is made if there is none.
-        license: of what was learned, as the Hub calls it: `mit`, `cc-by-4.0`, ...
-        results: the results.jsonl of the benchmark that the run belongs to; found by itself where the run lies where
-            `gopro benchmark` put it. What `gopro eval` wrote into the folder is taken in any case.
-        private: makes the repository one that only those may see whom its owner lets.
-        revision: the branch to commit to, made if there is none; main if not given.
+        repository: `ORG/NAME`; it is created if it does not exist.
+        license: of the learned weights, by the Hub's identifier: `mit`, `cc-by-4.0`, ...
+        results: the results.jsonl of the benchmark that the run is part of; by default the one beside the folder
+            `runs` that the run is in. Results that `gopro eval` wrote into the run's folder are always used.
+        private: create the repository as private.
+        revision: the branch to commit to, created if it does not exist; by default main.
 
-    Returns: the address of the commit. The token is the one that `hf auth login` keeps, or that of HF_TOKEN.
+    Returns:
+        The URL of the commit. It is made with the token saved by `hf auth login`, or in HF_TOKEN.
 
     Raises:
-        InputError: no finished run, results that say nothing of it, a name that the Hub does not take, no token, no
-            connection.
+        InputError: not a finished run, results without this run, an invalid name, no token, or no connection.
+
+    Example:
+        >>> gopro.push("runs/activities", "my-name/my-classifier", license="mit")  # doctest: +SKIP
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
         raise InputError(f"{repository}: give the repository as ORG/NAME, such as my-name/my-classifier")
     folder = find_run(run)
-    read_config(folder)  # which says what is wrong with it, if anything
+    read_config(folder)  # raises if it is not the config of a run
     if not (folder / LEARNED).is_file():
-        raise InputError(f"{folder} is not finished: go on with gopro train --resume {folder}")
+        raise InputError(f"{folder} is not finished: finish it with gopro train --resume {folder}")
     config = without_paths(json.loads((folder / CONFIG).read_text()))
     rows = evaluations(folder, results)
     files: dict[str, Path | bytes] = {
@@ -63,9 +67,8 @@ def push(
 
 
 def without_paths(content: dict[str, Any]) -> dict[str, Any]:
-    """What `config.json` holds, without where things lie on this machine: of a path only its last name stays."""
-    config, name = content["config"], content["backbone"]["name"]
-    backbone = _last_name(name)
+    """Return the content of `config.json` with every path reduced to its last component."""
+    config, backbone = content["config"], _without_folders(content["backbone"]["name"])
     return {
         **content,
         "config": {
@@ -79,41 +82,43 @@ def without_paths(content: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _last_name(backbone: str) -> str:
-    """`ARCHITECTURE:FILE` without the folders of the file."""
+def _without_folders(backbone: str) -> str:
+    """Reduce the file of `ARCHITECTURE:FILE` to its name."""
     architecture, colon, weights = backbone.partition(":")
     return architecture + colon + Path(weights).name
 
 
 def evaluations(folder: Path, results: Path | None = None) -> list[ResultRow]:
-    """What is known of how well a run does: the rows of a benchmark's results that are its own, and what `gopro eval`
-    wrote into its folder, each with `data`, `classes`, `accuracy`, `macro_accuracy` and `n`.
+    """Collect the results of a run: its rows in a benchmark's results, and what `gopro eval` wrote into its folder.
 
     Args:
-        results: a results.jsonl; where not given, the one that `gopro benchmark` wrote if the run is one of its.
+        results: a results.jsonl; by default the one that `gopro benchmark` wrote, if the run is part of a benchmark.
+
+    Returns:
+        Rows with `data`, `classes`, `accuracy`, `macro_accuracy` and `n`, the latest for each `data` and `classes`.
 
     Raises:
-        InputError: there is no such file, or none of its rows is of this run.
+        InputError: there is no such file, or it has no row of this run.
     """
     rows: list[ResultRow] = []
-    found = folder.resolve().parent.parent / "results.jsonl" if results is None else results
+    benchmark = folder.resolve().parent.parent / "results.jsonl" if results is None else results
     if results is not None and not results.is_file():
         raise InputError(f"--results {results}: there is no such file; give the results.jsonl of gopro benchmark")
-    if found.is_file():
-        rows = [row for row in Results(found).rows if _is_of(row, folder, found)]
+    if benchmark.is_file():
+        rows = [row for row in Results(benchmark).rows if _belongs_to(row, folder, benchmark)]
         if results is not None and not rows:
-            raise InputError(f"{results} says nothing of {folder}: give those of the benchmark that it is part of")
+            raise InputError(f"{results} has no results of {folder}: give those of the benchmark that it is part of")
     for path in sorted(folder.glob("eval-*.json")):
         try:
             row = json.loads(path.read_text())
             rows.append({key: row[key] for key in ("data", "classes", "accuracy", "macro_accuracy", "n")})
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path} is not what gopro eval writes: remove it, or evaluate again") from error
+            raise InputError(f"{path} was not written by gopro eval: remove it, or evaluate again") from error
     unique = {(row["data"], row["classes"]): row for row in rows}
     return [unique[key] for key in sorted(unique)]
 
 
-def _is_of(row: ResultRow, folder: Path, results: Path) -> bool:
-    """Whether a row of a benchmark's results is of the run in this folder."""
+def _belongs_to(row: ResultRow, folder: Path, results: Path) -> bool:
+    """Return whether a row of a benchmark's results belongs to the run in this folder."""
     name = row.get("run")
     return isinstance(name, str) and (results.resolve().parent / "runs" / Path(name).name) == folder.resolve()
