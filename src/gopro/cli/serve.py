@@ -44,9 +44,9 @@ def serve_command(
     api_key_file:
         File with an API key that requests must carry; by default the environment variable GOPRO_API_KEY, if it is set.
     device:
-        Device to compute on; auto is a GPU if there is one.
+        Device to compute on; auto uses a GPU if there is one.
     samples:
-        Data set, as --data takes it, whose test images are shown to everybody as samples; by default embedded emoji.
+        Data set, as --data takes it, whose test images everybody can see as samples; by default embedded emoji.
     root:
         Directory that holds the folders of the benchmark data sets, for --samples.
     """
@@ -65,5 +65,9 @@ def serve_command(
         classifier = load(run, device)
         assert classifier.run is not None
         app = make_app(classifier.run, limits or Limits(), key, samples_of=samples, root=root)
-        run_server(app, listener, lambda address: err.print(f"{run} at {address}", markup=False, soft_wrap=True))
-    err.print("stopped")
+        run_server(app, listener, lambda address: _print(f"Serving {run} at {address} (Ctrl-C stops it)"))
+    _print("Stopped.")
+
+
+def _print(line: str) -> None:
+    err.print(line, markup=False, soft_wrap=True)

@@ -225,14 +225,14 @@ def test_probabilities_follow_the_class_names(browser_page: BrowserPage, trained
     wait_for_answers(page)
     assert first_column(page) == expected(trained_run, image(1), names(page))
     browser_page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    for text, want in {
+    for text, added in {
         "dice; dart\tyo-yo": ["dice", "dart", "yo-yo"],
         "kite, blue\r\n\r\n kite, red \n": ["kite, blue", "kite, red"],
     }.items():
         before = names(page)
         page.evaluate("text => navigator.clipboard.writeText(text)", text)
         box.press("Control+V")
-        assert names(page) == [*before, *want]
+        assert names(page) == [*before, *added]
     page.get_by_role("button", name="Reset").click()
     assert names(page) == training
     wait_for_answers(page)
@@ -279,8 +279,8 @@ def test_several_images_form_a_strip(browser_page: BrowserPage, trained_run: Run
     strip = page.get_by_role("list", name="Images to choose from")
     expect(strip.get_by_role("button", name="broken.png").first).to_contain_text("unreadable")
     for i in range(3):
-        want = Classifier(trained_run.method, trained_run).predict(image(i))
-        expect(strip.get_by_role("button", name=f"{i}.png").first).to_contain_text(want)
+        label = Classifier(trained_run.method, trained_run).predict(image(i))
+        expect(strip.get_by_role("button", name=f"{i}.png").first).to_contain_text(label)
     strip.get_by_role("button", name="2.png").first.click()
     expect(page.locator("#caption")).to_have_text("2.png")
     wait_for_answers(page)
@@ -582,5 +582,5 @@ def test_the_html_has_no_inline_script_or_style_and_no_other_host() -> None:
     html = (PAGE / "index.html").read_text(encoding="utf-8")
     assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\bstyle=|\bon\w+=|https?:|//", html)
     for file in PAGE.iterdir():
-        found = re.findall(r"https?://[^\s\"']+", file.read_text(encoding="utf-8"))
-        assert set(found) <= {"http://www.w3.org/2000/svg"}, file
+        urls = re.findall(r"https?://[^\s\"']+", file.read_text(encoding="utf-8"))
+        assert set(urls) <= {"http://www.w3.org/2000/svg"}, file

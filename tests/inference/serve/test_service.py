@@ -88,17 +88,17 @@ def test_zeroshot_head_equals_zero_shot_clip(server: RunningServer, trained_run:
 
 def test_clients_share_batches_but_not_class_names(trained_run: Run) -> None:
     """12 clients, each with an image and names of its own, wait while the image of a thirteenth is processed."""
-    asked = [(png(i), [f"{name} {i % 4}" for name in NAMES[: 2 + i % 3]]) for i in range(12)]
+    queries = [(png(i), [f"{name} {i % 4}" for name in NAMES[: 2 + i % 3]]) for i in range(12)]
     with serve_in_thread(trained_run, batch=8) as server:
         with server.pause() as pause:
             first = pause.clients.submit(server.predict, png(3000))
             assert pause.reached.wait(30)
-            responses = [pause.clients.submit(server.predict, image, classes=names) for image, names in asked]
+            responses = [pause.clients.submit(server.predict, image, classes=names) for image, names in queries]
             wait_until(lambda: server.service.images.in_progress == 13)
             wait_until(lambda: server.service.batcher._queue.qsize() == 12)
             pause.resume()
         assert first.result().status_code == 200
-        for (image, names), response in zip(asked, responses, strict=True):
+        for (image, names), response in zip(queries, responses, strict=True):
             result = probabilities(response.result(), names)
             np.testing.assert_allclose(result, expected(trained_run, [image], names), atol=2e-6)
         assert server.tower_batches[:3] == [1, 8, 4]
@@ -257,11 +257,11 @@ def test_metrics_count_requests_images_and_stages(trained_run: Run) -> None:
 
 
 def test_eight_clients_with_different_names_and_images_get_their_own_answers(trained_run: Run) -> None:
-    asked = [([png(10 * i + j) for j in range(3)], [f"{name} {i}" for name in NAMES]) for i in range(8)]
-    right = [expected(trained_run, images, names) for images, names in asked]
+    queries = [([png(10 * i + j) for j in range(3)], [f"{name} {i}" for name in NAMES]) for i in range(8)]
+    answers = [expected(trained_run, images, names) for images, names in queries]
     with serve_in_thread(trained_run, encodings_mib=1) as server, ThreadPoolExecutor(8) as clients:
         for _ in range(4):
-            responses = [clients.submit(server.predict, *images, classes=names) for images, names in asked]
-            for (_, names), response, answer in zip(asked, responses, right, strict=True):
+            responses = [clients.submit(server.predict, *images, classes=names) for images, names in queries]
+            for (_, names), response, answer in zip(queries, responses, answers, strict=True):
                 np.testing.assert_allclose(probabilities(response.result(), names), answer, atol=2e-6)
         assert server.service.images.in_progress == 0

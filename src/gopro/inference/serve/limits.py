@@ -16,33 +16,33 @@ class Limits:
     """
 
     max_images: int = 32
-    """Images per request, at most."""
+    """Maximum number of images per request."""
     max_names: int = 1000
-    """Class names per request, at most."""
+    """Maximum number of class names per request."""
     max_name_length: int = 200
-    """Characters per class name, at most."""
+    """Maximum length of a class name, in characters."""
     max_upload_mib: int = 32
-    """Size of a request in MiB, at most."""
+    """Maximum size of a request, in MiB."""
     max_megapixels: int = 50
-    """Million pixels per image, at most; larger images are not decoded."""
+    """Maximum size of an image, in million pixels; larger images are not decoded."""
     max_requests: int = 128
-    """Prediction requests in progress, at most; further ones are told to try again later."""
+    """Maximum number of prediction requests in progress; further ones are refused with status 503."""
     max_queue: int = 256
-    """Images waiting or being processed, at most; further requests are told to try again later."""
+    """Maximum number of images waiting or being processed; further requests are refused with status 503."""
     upload_seconds: int = 60
-    """Seconds that the body of a request may take to arrive."""
+    """Maximum time for the body of a request to arrive, in seconds."""
     batch: int = 64
-    """Images per pass through the image tower, at most."""
+    """Maximum number of images per pass through the image tower."""
     encodings_mib: int = 64
-    """MiB of cached image encodings, so that asking again about an image with other class names is cheap."""
+    """Cache size for encodings of recent images, in MiB; they make other class names for the same image cheap."""
     heads_mib: int = 256
-    """MiB of cached heads: the prompts, text features and first-order heads of recent lists of class names."""
+    """Cache size for prompts, text features and first-order heads of recent class names, in MiB."""
     head_names: int = 200
-    """Class names of a first-order head that is built on request, at most."""
+    """Maximum number of class names of a first-order head that is built on request."""
     head_builds: int = 4
-    """First-order heads being built or waiting to be built, at most."""
+    """Maximum number of first-order heads being built or queued."""
     head_seconds: int = 20
-    """Seconds that a request waits for a first-order head to be built."""
+    """Maximum time that a request waits for a first-order head, in seconds."""
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
