@@ -7,12 +7,12 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
-
-from safetensors.torch import save
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from gopro.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -74,6 +74,8 @@ def _sync_folder(folder: Path) -> None:
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write tensors to a safetensors file, atomically."""
+    from safetensors.torch import save  # imports torch, which commands that only list data do not need
+
     write_atomically(path, save({key: t.detach().cpu().contiguous() for key, t in tensors.items()}, metadata))
 
 

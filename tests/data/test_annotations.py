@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
+from gopro.data import splits
 from gopro.data.catalog import CATALOG, Benchmark
 from gopro.data.dataset import Dataset, Sample
 from gopro.data.splits import Entry, split_in_three, split_off_val
@@ -36,7 +37,7 @@ def image(path: Path) -> None:
 
 
 def small(name: str, classes: int, images: int = 0) -> Benchmark:
-    """The entry as if the data set were no larger than that."""
+    """Return the entry with smaller numbers of classes and images."""
     return replace(CATALOG[name], classes=classes, counts=(images, 0, 0))
 
 
@@ -58,7 +59,7 @@ def refusal(entry: Benchmark, root: Path) -> str:
 # ---- the catalog
 
 
-def test_the_data_sets_of_the_published_tables(shared: Path):
+def test_the_catalog_has_the_data_sets_of_the_published_tables(shared: Path):
     def rows(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader((shared / "reference" / f"published_{name}.csv").read_text().splitlines()))
 
@@ -67,7 +68,7 @@ def test_the_data_sets_of_the_published_tables(shared: Path):
     assert named - {"average"} == set(CATALOG) and len(CATALOG) == 15
 
 
-def test_the_documented_table_is_the_catalog():
+def test_the_documented_table_matches_the_catalog():
     table = (Path(__file__).parents[2] / "docs" / "datasets.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \| `(\S+)` \| (\d+) \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \| (.+) \|$", table, re.M)
     assert [row[0] for row in rows] == list(CATALOG)
@@ -95,14 +96,14 @@ REAL = ("oxford_pets", "oxford_flowers", "stanford_cars", "dtd", "eurosat", "ucf
 
 
 def real(name: str, shared: Path) -> tuple[Raw, list[str]]:
-    """The content of CoOp's split file, and its class names by label."""
+    """Read CoOp's split file, and its class names by label."""
     raw: Raw = json.loads((shared / "datasets" / "splits" / str(CATALOG[name].split)).read_text())
     names = {label: written for part in raw.values() for _, label, written in part}
     return raw, [names[label] for label in range(len(names))]
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_coop_s_split_file_counts(name: str, shared: Path, tmp_path: Path):
+def test_coop_s_split_file_is_used(name: str, shared: Path, tmp_path: Path):
     entry, (raw, names) = CATALOG[name], real(name, shared)
     home = tmp_path / entry.folder
     for folder in entry.needs or (entry.images,):
@@ -194,7 +195,7 @@ WRITERS: dict[str, Callable[[Path, Raw], None]] = {
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_a_split_drawn_from_the_annotations_is_coop_s_but_for_the_draw(name: str, shared: Path, tmp_path: Path):
+def test_a_split_drawn_from_annotations_matches_coop_s_in_all_but_the_draw(name: str, shared: Path, tmp_path: Path):
     entry, (raw, names) = CATALOG[name], real(name, shared)
     home = tmp_path / entry.folder
     WRITERS[name](home, raw)
@@ -218,7 +219,7 @@ def test_a_split_drawn_from_the_annotations_is_coop_s_but_for_the_draw(name: str
     assert listed(entry.load(home).train, home / entry.images) == theirs["train"]
 
 
-def test_caltech101_s_split_drawn_from_the_real_images(shared: Path, tmp_path: Path):
+def test_a_split_drawn_from_caltech101_s_images(shared: Path, tmp_path: Path):
     entry, (raw, names) = CATALOG["caltech101"], real("caltech101", shared)
     home = tmp_path / entry.folder
     home.mkdir()
@@ -240,7 +241,7 @@ def made_folders(images: Path, folders: dict[str, int]) -> Path:
     return images
 
 
-def test_renamed_and_ignored_folders(tmp_path: Path):
+def test_folders_are_renamed_and_ignored(tmp_path: Path):
     made_folders(
         tmp_path / "caltech-101/101_ObjectCategories",
         {"BACKGROUND_Google": 2, "Faces": 10, "Faces_easy": 10, "airplanes": 10, "yin_yang": 10},
@@ -259,7 +260,7 @@ def test_renamed_and_ignored_folders(tmp_path: Path):
     assert dataset.classnames == ("apple pie", "waffles") and counts(dataset) == (10, 4, 6)
 
 
-def test_eurosat_s_names_are_those_of_its_split_file(shared: Path, tmp_path: Path):
+def test_eurosat_s_names_match_its_split_file(shared: Path, tmp_path: Path):
     raw, names = real("eurosat", shared)
     folders = {Path(path).parent.name for part in raw.values() for path, _, _ in part}
     made_folders(tmp_path / "eurosat/2750", dict.fromkeys(folders, 10))
@@ -268,20 +269,20 @@ def test_eurosat_s_names_are_those_of_its_split_file(shared: Path, tmp_path: Pat
 
 def test_an_incomplete_folder_is_not_split(tmp_path: Path):
     made_folders(tmp_path / "food-101/images", {"apple_pie": 10, "waffles": 9})
-    assert "2 classes, where food101 has 101" in refusal(CATALOG["food101"], tmp_path)
-    assert "19 images, where food101 has 20" in refusal(small("food101", 2, 20), tmp_path)
+    assert "2 classes, but food101 has 101" in refusal(CATALOG["food101"], tmp_path)
+    assert "19 images, but food101 has 20" in refusal(small("food101", 2, 20), tmp_path)
     assert [path.name for path in (tmp_path / "food-101").iterdir()] == ["images"]
 
 
-def test_a_folder_that_cannot_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_unwritable_folder_is_split_with_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     made_folders(tmp_path / "food-101/images", {"apple_pie": 10, "waffles": 10})
     entry = small("food101", 2, 20)
 
-    def refuse(self: Path, *_, **__):
-        raise PermissionError(13, "Permission denied")
+    def refuse(path: Path, content: object):
+        raise InputError(f"{path} cannot be written: Permission denied")
 
-    monkeypatch.setattr(Path, "write_text", refuse)
-    with pytest.warns(UserWarning, match=r"split_gopro_Food101\.json cannot be written \(Permission denied\)"):
+    monkeypatch.setattr(splits, "write_json", refuse)
+    with pytest.warns(UserWarning, match=r"split_gopro_Food101\.json cannot be written: Permission denied"):
         drawn = entry.load(tmp_path)
     monkeypatch.undo()
     assert drawn == entry.load(tmp_path)
@@ -307,7 +308,7 @@ def write_sun(root: Path) -> Path:
     return home
 
 
-def test_sun397(tmp_path: Path):
+def test_sun397_s_annotations(tmp_path: Path):
     home = write_sun(tmp_path)
     dataset = small("sun397", 3, 42).load(tmp_path)
     assert dataset.classnames == ("abbey", "airplane cabin", "outdoor athletic field")
@@ -328,7 +329,7 @@ def write_aircraft(root: Path) -> Path:
     return home
 
 
-def test_fgvc_aircraft(tmp_path: Path):
+def test_fgvc_aircraft_s_annotations(tmp_path: Path):
     home = write_aircraft(tmp_path)
     dataset = small("fgvc_aircraft", 3).load(tmp_path)
     assert dataset.classnames == ("707-320", "Boeing 717", "F-16A/B") and counts(dataset) == (3, 6, 9)
@@ -355,7 +356,7 @@ def write_imagenet(root: Path) -> Path:
     return home
 
 
-def test_imagenet(tmp_path: Path):
+def test_imagenet_s_folders(tmp_path: Path):
     home = write_imagenet(tmp_path)
     place(home / "images" / "val" / "valprep.sh")
 
@@ -378,7 +379,7 @@ def test_imagenet(tmp_path: Path):
 def test_imagenet_s_folders_and_names_must_agree(tmp_path: Path):
     home = write_imagenet(tmp_path)
     entry = small("imagenet", 4)
-    assert "4 classes, where imagenet has 1000" in refusal(CATALOG["imagenet"], tmp_path)
+    assert "4 classes, but imagenet has 1000" in refusal(CATALOG["imagenet"], tmp_path)
     place(home / "images/val/n99999999/x.JPEG")
     assert re.search(r"classnames\.txt: has no name for n99999999 of .*val", refusal(entry, tmp_path))
     (home / "images/val/n99999999").rename(tmp_path / "away")
@@ -405,7 +406,7 @@ def write_variant(root: Path, name: str) -> Path:
 
 
 @pytest.mark.parametrize("name", ["imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r"])
-def test_variants_of_imagenet_are_there_to_be_tested_on(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_variants_of_imagenet_are_only_tested_on(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     home = write_variant(tmp_path, name)
     assert CATALOG[name].missing(tmp_path) == [home / "classnames.txt"]
     write_classnames(home)
@@ -426,7 +427,7 @@ def test_variants_of_imagenet_are_there_to_be_tested_on(name: str, tmp_path: Pat
     assert entry.load(Path(".")).test[-1].label == dataset.test[-1].label
 
 
-def test_imagenetv2_s_folders_are_one_a_line_of_the_names(tmp_path: Path):
+def test_imagenetv2_s_folders_are_one_per_line_of_the_names(tmp_path: Path):
     home = write_variant(tmp_path, "imagenetv2")
     write_classnames(home)
     (home / CATALOG["imagenetv2"].images / "3").rename(home / CATALOG["imagenetv2"].images / "03")
@@ -446,10 +447,22 @@ DAMAGE = {
     ("oxford_pets", "annotations/test.txt", b"a/../../b_1 1 1 1\n"): "not an image",
     ("oxford_pets", "annotations/test.txt", b"Beagle_1 1 1 1\n"): "calls label 0 'beagle', elsewhere 'abyssinian'",
     ("oxford_pets", "annotations/test.txt", b"Zebra_1 99 1 1\n"): "without gaps; 'zebra' has label 98",
-    ("stanford_cars", "devkit/cars_meta.mat", b"no mat file"): r"cars_meta\.mat: no MATLAB file with class_names",
-    ("stanford_cars", "devkit/cars_train_annos.mat", b""): r"cars_train_annos\.mat: no MATLAB file with annotations",
-    ("oxford_flowers", "imagelabels.mat", b"MATLAB 5.0 MAT-file" * 20): r"imagelabels\.mat: no MATLAB file with labels",
-    ("oxford_flowers", "cat_to_name.json", b"{"): r"cat_to_name\.json: no valid JSON",
+    (
+        "stanford_cars",
+        "devkit/cars_meta.mat",
+        b"no mat file",
+    ): r"cars_meta\.mat: not a MATLAB file with the variable class_names",
+    (
+        "stanford_cars",
+        "devkit/cars_train_annos.mat",
+        b"",
+    ): r"cars_train_annos\.mat: not a MATLAB file with the variable annotations",
+    (
+        "oxford_flowers",
+        "imagelabels.mat",
+        b"MATLAB 5.0 MAT-file" * 20,
+    ): r"imagelabels\.mat: not a MATLAB file with the variable labels",
+    ("oxford_flowers", "cat_to_name.json", b"{"): r"cat_to_name\.json: invalid JSON",
     ("oxford_flowers", "cat_to_name.json", b'{"2": "fire lily"}'): r"cat_to_name\.json: has no name for the label \d+",
     ("ucf101", "ucfTrainTestlist/testlist01.txt", b"Nap/v_Nap_g01_c01.avi\n"): r"testlist01\.txt: has the class 'Nap'",
     ("ucf101", "ucfTrainTestlist/testlist01.txt", b"../v_Nap.avi\n"): "line 1 is",
@@ -465,7 +478,7 @@ def test_damaged_annotations_are_named(name: str, file: str, content: bytes, sha
     assert not list(home.glob("split_*"))
 
 
-def test_lists_that_lead_out_of_the_folder_or_disagree(tmp_path: Path):
+def test_lists_that_lead_out_of_the_folder_or_disagree_are_refused(tmp_path: Path):
     home = write_sun(tmp_path)
     place(home / "Testing_01.txt", "/a/abbey/../sun.jpg\n")
     assert "has the class 'a/abbey/..'" in refusal(small("sun397", 3, 42), tmp_path)
@@ -481,10 +494,10 @@ def test_lists_that_lead_out_of_the_folder_or_disagree(tmp_path: Path):
     assert re.search(r"images_variant_val\.txt: has the class '747', which .*variants\.txt lacks", message)
 
 
-def test_a_car_s_label_beyond_the_classes(shared: Path, tmp_path: Path):
+def test_a_label_beyond_the_classes_is_named(shared: Path, tmp_path: Path):
     raw, _ = real("stanford_cars", shared)
     home = tmp_path / "stanford_cars"
     write_cars(home, raw)
     savemat(home / "devkit/cars_meta.mat", {"class_names": np.array([["A Car 2012", "B Car 2011"]], dtype=object)})
     message = refusal(CATALOG["stanford_cars"], tmp_path)
-    assert re.search(r"cars_train_annos\.mat: has the label \d+, of 2 classes", message)
+    assert re.search(r"cars_train_annos\.mat: has the label \d+, but there are 2 classes", message)

@@ -14,7 +14,7 @@ from PIL import Image
 from gopro.data.catalog import CATALOG, fingerprint
 from gopro.data.dataset import Dataset
 from gopro.data.load_dataset import load_dataset
-from gopro.data.splits import clean_name, read_split, write_entries
+from gopro.data.splits import clean_name, read_split, save_entries
 from gopro.data.verify import verify_dataset
 from gopro.errors import InputError
 
@@ -32,7 +32,7 @@ def refusal(name: str, root: Path | None = None) -> str:
     return str(caught.value)
 
 
-def test_caltech101_is_the_benchmark_s(shared: Path):
+def test_caltech101_has_the_benchmark_s_classes_and_counts(shared: Path):
     dataset = load_dataset("caltech101", shared / "datasets")
     assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (4128, 1649, 2465)
     assert len(dataset.classnames) == 100 and dataset.template == "a photo of a {}."
@@ -44,7 +44,7 @@ def test_caltech101_is_the_benchmark_s(shared: Path):
     assert load_dataset("caltech101", shared / "datasets" / "caltech-101") == dataset
 
 
-def test_caltech101_s_halves_and_shots(shared: Path):
+def test_halves_and_shots_of_caltech101(shared: Path):
     dataset = load_dataset("caltech101", shared / "datasets")
     base, new = dataset.half("base"), dataset.half("new")
     assert base.classnames + new.classnames == dataset.classnames and len(base.classnames) == 50
@@ -55,7 +55,7 @@ def test_caltech101_s_halves_and_shots(shared: Path):
         dataset.few_shot(17, seed=1)  # the smallest class has 16 training images
 
 
-def test_every_real_split_file_reads(shared: Path):
+def test_coop_s_own_split_files_are_read(shared: Path):
     files = sorted((shared / "datasets" / "splits").glob("split_zhou_*.json"))
     assert len(files) >= 7
     for file in files:
@@ -66,11 +66,11 @@ def test_every_real_split_file_reads(shared: Path):
             assert read == [(f"images/{path}", label, name) for path, label, name in raw[part]]
 
 
-def test_class_names_are_known_by_their_fingerprints(shared: Path):
+def test_fingerprints_tell_coop_s_class_names_from_others(shared: Path):
     files = shared / "datasets" / "splits"
-    held = [entry for entry in CATALOG.values() if entry.names is not None]
-    assert len(held) == 7
-    for entry in held:
+    fingerprinted = [entry for entry in CATALOG.values() if entry.names is not None]
+    assert len(fingerprinted) == 7
+    for entry in fingerprinted:
         assert entry.split is not None
         names = [clean_name(name) for name in read_split(files / entry.split, Path("images")).classnames]
         assert fingerprint(names) == entry.names
@@ -90,27 +90,27 @@ def test_a_missing_image_is_named_when_opened(tmp_path: Path):
         dataset.train[0].image.open()
 
 
-def test_what_is_missing_is_named(tmp_path: Path):
+def test_missing_files_are_named(tmp_path: Path):
     assert "--root" in refusal("oxford_pets")
     entry = CATALOG["oxford_pets"]
     home = tmp_path / entry.folder
     assert entry.missing(tmp_path) == [home]
-    assert f"no {home};" in refusal("oxford_pets", tmp_path)
+    assert f"there is no {home};" in refusal("oxford_pets", tmp_path)
     home.mkdir()
     lists = [home / "annotations" / name for name in ("trainval.txt", "test.txt")]
     assert entry.missing(tmp_path) == entry.missing(home) == [home / "images", *lists]
     assert f"{home / 'images'}, {lists[0]}, {lists[1]}; " in refusal("oxford_pets", tmp_path)
     (home / "images").mkdir()
     assert entry.missing(tmp_path) == lists
-    assert f"or {entry.split} be there instead" in refusal("oxford_pets", tmp_path)
+    assert f"or add {entry.split} instead" in refusal("oxford_pets", tmp_path)
     (home / str(entry.split)).write_text(json.dumps(SPLIT))
     assert entry.missing(tmp_path) == [] and len(load_dataset("oxford_pets", tmp_path).train) == 2
     (home / "images").rmdir()
     assert entry.missing(tmp_path) == [home / "images"]
-    assert "be there instead" not in refusal("oxford_pets", tmp_path)
+    assert "instead" not in refusal("oxford_pets", tmp_path)
 
 
-def test_a_data_set_s_own_folder_is_known_by_its_name_or_its_split_file(tmp_path: Path):
+def test_a_data_set_s_folder_is_recognised_by_its_name_or_split_file(tmp_path: Path):
     entry = CATALOG["dtd"]
     (tmp_path / "dtd" / "images").mkdir(parents=True)
     assert entry.home(tmp_path) == entry.home(tmp_path / "dtd") == tmp_path / "dtd"
@@ -124,7 +124,7 @@ def test_a_data_set_s_own_folder_is_known_by_its_name_or_its_split_file(tmp_path
     assert load_dataset("dtd", tmp_path) == load_dataset("dtd", tmp_path / "dtd")
 
 
-def test_unknown_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_unknown_names_are_refused_with_a_suggestion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     assert "did you mean caltech101?" in refusal("caltech-101")
     message = refusal("no/such/thing")
@@ -134,7 +134,7 @@ def test_unknown_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     refusal("file")
 
 
-def test_a_folder_by_path_and_below_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_folder_is_loaded_by_path_and_from_below_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for name in ("a", "b"):
         (tmp_path / "own" / name).mkdir(parents=True)
         for i in range(4):
@@ -146,9 +146,9 @@ def test_a_folder_by_path_and_below_the_root(tmp_path: Path, monkeypatch: pytest
     assert load_dataset(".").name == "own"
 
 
-def test_writing_and_reading_agree(tmp_path: Path):
+def test_saved_entries_are_read_back(tmp_path: Path):
     entries = {part: [tuple(entry) for entry in listed] for part, listed in SPLIT.items()}
-    write_entries(tmp_path / "s.json", entries)  # pyright: ignore[reportArgumentType]
+    save_entries(tmp_path / "s.json", entries)  # pyright: ignore[reportArgumentType]
     assert json.loads((tmp_path / "s.json").read_text()) == SPLIT
     split = read_split(tmp_path / "s.json", tmp_path)
     assert split.classnames == ("red_fox", "owl") and split.val == ()
@@ -156,7 +156,7 @@ def test_writing_and_reading_agree(tmp_path: Path):
     assert list(tmp_path.iterdir()) == [tmp_path / "s.json"]
 
 
-def faulty(change) -> dict:
+def changed(change) -> dict:
     content = copy.deepcopy(SPLIT)
     change(content)
     return content
@@ -185,16 +185,16 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("reason", FAULTS)
-def test_a_faulty_split_file_is_refused_with_its_entry(tmp_path: Path, reason: str):
+def test_an_invalid_split_file_is_refused_with_its_entry(tmp_path: Path, reason: str):
     file = tmp_path / "split.json"
-    file.write_text(json.dumps(faulty(FAULTS[reason])))
+    file.write_text(json.dumps(changed(FAULTS[reason])))
     with pytest.raises(InputError, match=reason) as caught:
         read_split(file, tmp_path)
     assert str(caught.value).startswith(str(file)) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"[1, 2", b"\xff\xfe\x00", b"[" * 100_000, b"null", b"[]"])
-def test_a_file_that_is_no_split_file_is_refused(tmp_path: Path, content: bytes):
+def test_other_files_are_not_split_files(tmp_path: Path, content: bytes):
     file = tmp_path / "split.json"
     file.write_bytes(content)
     with pytest.raises(InputError, match=r"split\.json: not a split file") as caught:
@@ -212,6 +212,6 @@ def test_names_are_cleaned_as_coop_does(shared: Path):
 
 
 @given(st.text(alphabet="ab_ ", max_size=12))
-def test_cleaning_twice_is_cleaning_once(name: str):
+def test_cleaning_a_name_is_idempotent(name: str):
     cleaned = clean_name(name)
     assert clean_name(cleaned) == cleaned and "_" not in cleaned and cleaned == cleaned.strip()

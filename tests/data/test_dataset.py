@@ -19,25 +19,28 @@ from gopro.errors import InputError
 
 @dataclass(frozen=True)
 class Blank:
-    """An image that is nothing but its name."""
+    """An image that has only a name."""
 
     name: str
 
     def open(self) -> Image.Image:
         return Image.new("RGB", (1, 1))
 
+    def digest(self) -> str:
+        return self.name
+
 
 @st.composite
-def datasets(draw: st.DrawFn, least: int = 4) -> Dataset:
+def datasets(draw: st.DrawFn, smallest: int = 4) -> Dataset:
     classes = draw(st.integers(2, 9))
 
-    def part(name: str, least: int) -> tuple[Sample, ...]:
-        counts = draw(st.lists(st.integers(least, 12), min_size=classes, max_size=classes))
+    def split(name: str, smallest: int) -> tuple[Sample, ...]:
+        counts = draw(st.lists(st.integers(smallest, 12), min_size=classes, max_size=classes))
         samples = [Sample(Blank(f"{name}/{c}/{i}"), c) for c, count in enumerate(counts) for i in range(count)]
         return tuple(draw(st.permutations(samples)))
 
     names = tuple(f"class {c}" for c in range(classes))
-    return Dataset("made up", names, part("train", least), part("val", 0), part("test", 1))
+    return Dataset("made up", names, split("train", smallest), split("val", 0), split("test", 1))
 
 
 def images(samples: tuple[Sample, ...]) -> list[str]:
@@ -45,7 +48,7 @@ def images(samples: tuple[Sample, ...]) -> list[str]:
 
 
 @given(datasets())
-def test_the_halves_part_the_classes_and_their_images(dataset: Dataset):
+def test_the_halves_divide_the_classes_and_their_images(dataset: Dataset):
     base, new = dataset.half("base"), dataset.half("new")
     assert base.classnames + new.classnames == dataset.classnames
     assert len(base.classnames) - len(new.classnames) in (0, 1)
@@ -58,11 +61,11 @@ def test_the_halves_part_the_classes_and_their_images(dataset: Dataset):
 
 
 @given(datasets(), st.integers(1, 4), st.integers(0, 9))
-def test_a_draw_has_its_shots_and_leaves_test_whole(dataset: Dataset, shots: int, seed: int):
+def test_a_draw_has_its_shots_and_all_test_images(dataset: Dataset, shots: int, seed: int):
     drawn = dataset.few_shot(shots, seed)
     assert Counter(s.label for s in drawn.train) == dict.fromkeys(range(len(dataset.classnames)), shots)
-    there = Counter(s.label for s in dataset.val)
-    assert Counter(s.label for s in drawn.val) == {c: min(shots, 4, n) for c, n in there.items()}
+    available = Counter(s.label for s in dataset.val)
+    assert Counter(s.label for s in drawn.val) == {c: min(shots, 4, n) for c, n in available.items()}
     assert len(set(images(drawn.train))) == len(drawn.train)
     assert set(drawn.train) <= set(dataset.train) and set(drawn.val) <= set(dataset.val)
     assert drawn.test == dataset.test and drawn.classnames == dataset.classnames
@@ -71,7 +74,7 @@ def test_a_draw_has_its_shots_and_leaves_test_whole(dataset: Dataset, shots: int
 @given(datasets(), st.integers(1, 4), st.integers(0, 9), st.randoms(use_true_random=False))
 def test_a_draw_depends_on_the_seed_and_the_class_alone(dataset: Dataset, shots: int, seed: int, order):
     drawn = dataset.few_shot(shots, seed)
-    dataset.few_shot(1, seed + 1)  # another draw in between is nothing to it
+    dataset.few_shot(1, seed + 1)  # another draw in between must not matter
     train = list(dataset.train)
     order.shuffle(train)
     assert images(replace(dataset, train=tuple(train)).few_shot(shots, seed).train) == images(drawn.train)
@@ -79,7 +82,7 @@ def test_a_draw_depends_on_the_seed_and_the_class_alone(dataset: Dataset, shots:
         assert dataset.half(half).few_shot(shots, seed) == drawn.half(half)
 
 
-@given(datasets(least=8), st.integers(0, 9))
+@given(datasets(smallest=8), st.integers(0, 9))
 def test_seeds_draw_differently(dataset: Dataset, seed: int):
     assume(len(dataset.classnames) >= 5)
     draws = {tuple(images(dataset.few_shot(4, seed + i).train)) for i in range(3)}
@@ -87,7 +90,7 @@ def test_seeds_draw_differently(dataset: Dataset, seed: int):
 
 
 def test_a_draw_is_the_same_on_every_machine(shared: Path, tmp_path: Path):
-    """Other process, hash seed, folder and order of the split file: the images that a machine drew once."""
+    """Repeat a recorded draw in another process, with another hash seed, folder and order of the split file."""
     home = tmp_path / "elsewhere" / "caltech-101"
     (home / "101_ObjectCategories").mkdir(parents=True)
     split = json.loads((shared / "datasets" / "caltech-101" / "split_zhou_Caltech101.json").read_text())
@@ -119,12 +122,12 @@ def test_too_many_shots_name_the_class():
         few.few_shot(0, seed=1)
 
 
-def test_what_is_there_to_be_tested_on_is_not_trained_on():
+def test_few_shot_needs_training_images():
     with pytest.raises(InputError, match="v2 has no training images: it can only be tested on"):
         Dataset("v2", ("owl", "fox"), (), (), (Sample(Blank("o"), 0),)).few_shot(1, seed=1)
 
 
-def test_halves_that_are_none():
+def test_impossible_halves_are_refused():
     one = Dataset("one", ("owl",), (Sample(Blank("o"), 0),), (), ())
     with pytest.raises(InputError, match="only one class"):
         one.half("base")

@@ -1,4 +1,4 @@
-"""A folder of class folders: its classes, its split that is written once, and what is refused."""
+"""A folder of class folders: its classes, its split that is written once, and its errors."""
 
 import json
 import random
@@ -54,7 +54,7 @@ def test_classes_are_sorted_cleaned_and_split_50_20_30(pets: Path):
     assert dataset.train[0].image.open().mode == "RGB"
 
 
-def test_the_split_is_written_once_in_coop_s_form(pets: Path):
+def test_the_split_is_written_once_in_coop_s_format(pets: Path):
     first = folder_dataset(pets, seed=3)
     written = json.loads((pets / SPLIT_FILE).read_text())
     assert list(written) == ["train", "val", "test"]
@@ -66,7 +66,7 @@ def test_the_split_is_written_once_in_coop_s_form(pets: Path):
     assert [p.name for p in pets.iterdir() if p.is_file()] == [SPLIT_FILE]  # nothing partial is left
 
 
-def test_the_draw_is_the_seed_s_and_each_class_its_own(pets: Path):
+def test_the_draw_of_a_class_depends_on_the_seed_but_not_on_other_classes(pets: Path):
     first = folder_dataset(pets, seed=1)
     (pets / SPLIT_FILE).unlink()
     fill(pets / "another", 6)
@@ -87,18 +87,22 @@ def test_a_moved_folder_keeps_its_split(pets: Path, tmp_path: Path):
     ]
 
 
-def test_a_folder_that_cannot_be_written_to_is_split_with_a_warning(pets: Path, monkeypatch: pytest.MonkeyPatch):
-    def refuse(self: Path, *_, **__):
-        raise PermissionError(13, "Permission denied")
+def test_an_unwritable_folder_is_split_with_a_warning(pets: Path, monkeypatch: pytest.MonkeyPatch):
+    plain_open = Path.open
 
-    monkeypatch.setattr(Path, "write_text", refuse)
-    with pytest.warns(UserWarning, match=r"split_gopro\.json cannot be written \(Permission denied\)"):
+    def refuse(path: Path, mode: str = "r", *args, **kwargs):
+        if "w" in mode:
+            raise PermissionError(13, "Permission denied")
+        return plain_open(path, mode, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.warns(UserWarning, match=r"split_gopro\.json cannot be written: Permission denied"):
         drawn = folder_dataset(pets)
     monkeypatch.undo()
     assert drawn == folder_dataset(pets)
 
 
-def test_images_that_came_or_went_since_the_split(pets: Path):
+def test_images_added_or_removed_since_the_split_are_named(pets: Path):
     folder_dataset(pets)
     fill(pets / "red_fox", 5, "new")
     message = refusal(pets)
@@ -114,22 +118,22 @@ def test_images_that_came_or_went_since_the_split(pets: Path):
 
 
 @given(counts=st.lists(st.integers(2, 60), min_size=2, max_size=5), seed=st.integers(0, 99))
-def test_every_image_is_in_one_part_and_each_class_in_train_and_test(counts: list[int], seed: int):
-    found = {f"c{i}": [f"c{i}/{j}.png" for j in range(count)] for i, count in enumerate(counts)}
-    entries = _draw(found, Path("root"), seed)
+def test_every_image_is_in_one_split_and_each_class_in_train_and_test(counts: list[int], seed: int):
+    images = {f"c{i}": [f"c{i}/{j}.png" for j in range(count)] for i, count in enumerate(counts)}
+    entries = _draw(images, Path("root"), seed)
     assert sorted(path for part in entries.values() for path, _, _ in part) == sorted(
-        path for paths in found.values() for path in paths
+        path for paths in images.values() for path in paths
     )
     for label, count in enumerate(counts):
         train, val, test = (sum(e[1] == label for e in entries[part]) for part in ("train", "val", "test"))
         assert train >= 1 and test >= 1 and train + val + test == count
         if count > 3:
             assert (train, val) == (round(0.5 * count), round(0.2 * count))
-    shuffled = {name: random.sample(paths, len(paths)) for name, paths in found.items()}
-    assert _draw(shuffled, Path("root"), seed) == entries  # the order in which a disk lists them is nothing
+    shuffled = {name: random.sample(paths, len(paths)) for name, paths in images.items()}
+    assert _draw(shuffled, Path("root"), seed) == entries  # the disk's order of listing does not matter
 
 
-def test_train_and_test_folders_are_taken_as_they_are(tmp_path: Path):
+def test_train_and_test_folders_are_used_as_they_are(tmp_path: Path):
     for part, count in (("train", 4), ("test", 3)):
         for name in ("oak", "silver_birch"):
             fill(tmp_path / part / name, count)
@@ -139,14 +143,14 @@ def test_train_and_test_folders_are_taken_as_they_are(tmp_path: Path):
     assert all(f"/train/{'oak' if s.label == 0 else 'silver_birch'}/" in s.image.name for s in dataset.train)
     assert not (tmp_path / SPLIT_FILE).exists()
     fill(tmp_path / "val" / "oak", 1)
-    assert "val: no folder for silver_birch" in refusal(tmp_path)
+    assert "val: lacks the class silver_birch" in refusal(tmp_path)
     fill(tmp_path / "val" / "silver_birch", 1)
     assert len(folder_dataset(tmp_path).val) == 2
     fill(tmp_path / "test" / "elm", 1)
-    assert "test: has elm, which train lacks" in refusal(tmp_path)
+    assert "test: has the class elm, which train lacks" in refusal(tmp_path)
 
 
-def test_parts_that_are_incomplete_or_mixed_with_classes(tmp_path: Path):
+def test_split_folders_that_are_incomplete_or_mixed_with_classes_are_refused(tmp_path: Path):
     fill(tmp_path / "train" / "a", 1)
     assert "train, test" in refusal(tmp_path)
     fill(tmp_path / "test" / "a", 1)
@@ -160,7 +164,7 @@ def test_a_class_may_be_called_train(tmp_path: Path):
     assert folder_dataset(tmp_path).classnames == ("bus", "train")
 
 
-def test_nested_images_links_hidden_files_and_litter(pets: Path, tmp_path: Path):
+def test_nested_and_linked_images_count_and_hidden_files_do_not(pets: Path, tmp_path: Path):
     fill(pets / "red_fox" / "winter" / "2020", 2)
     elsewhere = fill(tmp_path / "elsewhere", 4)
     (pets / "arctic_hare").symlink_to(elsewhere, target_is_directory=True)
@@ -172,20 +176,20 @@ def test_nested_images_links_hidden_files_and_litter(pets: Path, tmp_path: Path)
     dataset = folder_dataset(pets)
     assert dataset.classnames == ("arctic hare", "red fox", "snow owl")
     assert Counter(s.label for part in (dataset.train, dataset.val, dataset.test) for s in part) == {0: 4, 1: 22, 2: 10}
-    folder_dataset(pets)  # and the written split agrees with what is found
+    folder_dataset(pets)  # the written split agrees with the images
 
 
-def test_what_is_refused(tmp_path: Path):
+def test_invalid_folders_are_refused(tmp_path: Path):
     assert "no such folder" in refusal(tmp_path / "nowhere")
     root = tmp_path / "root"
     root.mkdir()
     assert "no class folders" in refusal(root)
     fill(root / "a_cat", 3)
-    assert "one class only (a_cat)" in refusal(root)
+    assert "only one class (a_cat)" in refusal(root)
     (root / "dog").mkdir()
     assert "dog: no images" in refusal(root)
     fill(root / "dog", 1)
-    assert "dog: one image only" in refusal(root)
+    assert "dog: only one image" in refusal(root)
     fill(root / "dog", 3)
     (root / "dog" / "notes.txt").touch()
     assert "dog/notes.txt: not an image" in refusal(root)
@@ -204,10 +208,10 @@ def test_what_is_refused(tmp_path: Path):
     (root / "dog" / "loop").unlink()
     assert len(folder_dataset(root).classnames) == 2
     (root / SPLIT_FILE).write_text("{")
-    assert "no valid JSON" in refusal(root)
+    assert "invalid JSON" in refusal(root)
 
 
-def test_a_part_of_caltech101(shared: Path, tmp_path: Path):
+def test_three_classes_of_caltech101(shared: Path, tmp_path: Path):
     source = shared / "datasets" / "caltech-101" / "101_ObjectCategories"
     root = tmp_path / "part"
     root.mkdir()

@@ -47,7 +47,7 @@ class ImagePaths:
             yield path
             return
         errors_before, empty = len(self.errors), True
-        for file in files_below(Path(path), ignored=self._ignored, refuse=self.add_error):
+        for file in files_below(Path(path), ignored=self._ignored, on_error=self.add_error):
             if is_image(file):
                 empty = False
                 yield os.fspath(file)

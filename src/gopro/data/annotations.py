@@ -1,7 +1,7 @@
-"""Readers of the formats that the benchmarks' makers published them in, one a format.
+"""Readers of the original annotations of each benchmark, one function per format.
 
-Each takes the paths of what it reads and gives the entries of train, val and test, with the labels and class names
-that CoOp's `datasets/*.py` gives them. Where CoOp draws a part at random, the draw is that of `splits.py`.
+Each takes the paths of its files and returns the entries of train, val and test, with the labels and class names of
+CoOp's `datasets/*.py`. Where CoOp draws a split at random, `gopro.data.splits` draws it.
 """
 
 from __future__ import annotations
@@ -13,31 +13,33 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from gopro.data.find_images import class_folders, images_by_class, some
-from gopro.data.splits import Entry, Parts, check_entries, split_in_three, split_off_val
+from gopro.data.find_images import class_folders, first_few, images_by_class
+from gopro.data.splits import Entries, Entry, check_entries, split_in_three, split_off_val
 from gopro.errors import InputError
 
 Element = TypeVar("Element")
 
 
-def folders(images: Path, *, ignored: Collection[str] = (), renamed: Mapping[str, str] = MappingProxyType({})) -> Parts:
-    """Class-named folders, split 50/20/30. Labels follow the sorted folder names, whatever the classes are `renamed`.
+def folders(
+    images: Path, *, ignored: Collection[str] = (), renamed: Mapping[str, str] = MappingProxyType({})
+) -> Entries:
+    """Read class folders, split 50/20/30. Labels follow the sorted folder names, before classes are `renamed`.
 
     Raises:
         InputError: as `images_by_class`.
     """
-    found = images_by_class(images, ignored)
+    paths = images_by_class(images, ignored)
     return split_in_three(
         (path, label, renamed.get(folder, folder))
-        for label, folder in enumerate(sorted(found))
-        for path in found[folder]
+        for label, folder in enumerate(sorted(paths))
+        for path in paths[folder]
     )
 
 
-def pets(trainval: Path, test: Path) -> Parts:
-    """Oxford-IIIT Pet's lists: lines of image, label from 1, species, breed within the species.
+def pets(trainval: Path, test: Path) -> Entries:
+    """Read Oxford-IIIT Pet's lists: lines of image, label from 1, species, breed within the species.
 
-    The class name is the image's, less its number, in lower case.
+    The class name is the image's name without its number, in lower case.
     """
 
     def entries(file: Path) -> list[Entry]:
@@ -47,8 +49,8 @@ def pets(trainval: Path, test: Path) -> Parts:
     return _checked(split_off_val(entries(trainval), entries(test)), trainval.parent)
 
 
-def cars(trainval: Path, test: Path, meta: Path) -> Parts:
-    """Stanford Cars' annotations in MATLAB's format; the year goes from the end of a class name to its front."""
+def cars(trainval: Path, test: Path, meta: Path) -> Entries:
+    """Read Stanford Cars' MATLAB files; the year moves from the end of a class name to its front."""
 
     def name(element: Any) -> str:
         *words, year = str(element[0]).split()
@@ -66,15 +68,15 @@ def cars(trainval: Path, test: Path, meta: Path) -> Parts:
     return _checked(split_off_val(entries(trainval, "cars_train"), entries(test, "cars_test")), trainval.parent)
 
 
-def flowers(labels: Path, names: Path) -> Parts:
-    """Flowers102's labels from 1 of its numbered images, and the JSON object of label → name; split 50/20/30.
+def flowers(labels: Path, names: Path) -> Entries:
+    """Read Flowers102's labels (from 1) of its numbered images and the JSON object of label → name; split 50/20/30.
 
-    CoOp leaves the official parts, of 10, 10 and the other images a class, aside.
+    CoOp does not use the official splits of 10, 10 and the remaining images per class.
     """
     try:
         named: Any = json.loads(names.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{names}: no valid JSON ({error}); restore it") from error
+        raise InputError(f"{names}: invalid JSON ({error}); restore it") from error
     entries: list[Entry] = []
     for i, label in enumerate(_mat(labels, "labels", int), start=1):
         name = named.get(str(label)) if isinstance(named, dict) else None
@@ -84,8 +86,8 @@ def flowers(labels: Path, names: Path) -> Parts:
     return _checked(split_in_three(entries), labels)
 
 
-def aircraft(variants: Path, train: Path, val: Path, test: Path) -> Parts:
-    """FGVC-Aircraft's own three parts by variant: lines of image and variant; labels follow the list of variants."""
+def aircraft(variants: Path, train: Path, val: Path, test: Path) -> Entries:
+    """Read FGVC-Aircraft's official splits by variant: lines of image and variant."""
     label_of = {name: label for label, (name,) in enumerate(_rows(variants, r"(.+)", "a variant"))}
 
     def entries(file: Path) -> list[Entry]:
@@ -95,10 +97,10 @@ def aircraft(variants: Path, train: Path, val: Path, test: Path) -> Parts:
     return _checked({"train": entries(train), "val": entries(val), "test": entries(test)}, train.parent)
 
 
-def sun(classes: Path, trainval: Path, test: Path) -> Parts:
-    """SUN397's first partition: lines of /LETTER/CLASS/IMAGE, CLASS being of one or two folders.
+def sun(classes: Path, trainval: Path, test: Path) -> Entries:
+    """Read SUN397's first partition: lines of /LETTER/CLASS/IMAGE, where CLASS is one or two folders.
 
-    In the class name the second folder comes first (`outdoor athletic_field`), and the letter goes.
+    In the class name the second folder comes first (`outdoor athletic_field`), and the letter is dropped.
     """
     label_of = {name: label for label, (name,) in enumerate(_rows(classes, r"/(\w/.+)", "/LETTER/CLASS"))}
 
@@ -112,8 +114,8 @@ def sun(classes: Path, trainval: Path, test: Path) -> Parts:
     return _checked(split_off_val(entries(trainval), entries(test)), classes.parent)
 
 
-def ucf(classes: Path, trainval: Path, test: Path) -> Parts:
-    """UCF101's first split of its videos, the images being their middle frames.
+def ucf(classes: Path, trainval: Path, test: Path) -> Entries:
+    """Read UCF101's first split of its videos, of which the images are the middle frames.
 
     Actions are written in CamelCase; folders and class names have underscores between the words.
     """
@@ -129,56 +131,59 @@ def ucf(classes: Path, trainval: Path, test: Path) -> Parts:
     return _checked(split_off_val(entries(trainval), entries(test)), classes.parent)
 
 
-def imagenet(train: Path, val: Path, classnames: Path) -> Parts:
-    """ImageNet's folders, named by WordNet id; its validation images are `test`, as everywhere in the field.
+def imagenet(train: Path, val: Path, classnames: Path) -> Entries:
+    """Read ImageNet's folders, named by WordNet id; its validation images are `test`, as everywhere in the field.
 
-    `val` is empty: CoOp puts the test images there too, and a model chosen by them would have seen the test labels.
+    `val` is empty. CoOp puts the test images there too, but a model selected on them would have seen the test labels.
     """
     names = _wnids(classnames)
-    found = _named(images_by_class(train), names, train, classnames)
-    held_out = _named(images_by_class(val), names, val, classnames)
-    if differing := sorted(set(found) ^ set(held_out)):
-        raise InputError(f"{val}: its folders and those of {train} must be the same, and are not: {some(differing)}")
+    train_paths = _check_named(images_by_class(train), names, train, classnames)
+    test_paths = _check_named(images_by_class(val), names, val, classnames)
+    if differing := sorted(set(train_paths) ^ set(test_paths)):
+        raise InputError(f"{val}: has other folders than {train}: {first_few(differing)}; make them agree")
     return {
-        "train": _by_folder(found, names, f"{train.name}/"),
+        "train": _by_folder(train_paths, names, f"{train.name}/"),
         "val": [],
-        "test": _by_folder(held_out, names, f"{val.name}/"),
+        "test": _by_folder(test_paths, names, f"{val.name}/"),
     }
 
 
-def wnid_folders(images: Path, classnames: Path) -> Parts:
-    """A variant of ImageNet to test on, in folders named by WordNet id; labels follow the folders that are there."""
+def wnid_folders(images: Path, classnames: Path) -> Entries:
+    """Read a test set of ImageNet's classes, in folders named by WordNet id; labels follow the sorted folders."""
     names = _wnids(classnames)
-    found = _named(images_by_class(images), names, images, classnames)
-    return {"train": [], "val": [], "test": _by_folder(found, names)}
+    paths = _check_named(images_by_class(images), names, images, classnames)
+    return {"train": [], "val": [], "test": _by_folder(paths, names)}
 
 
-def numbered_folders(images: Path, classnames: Path) -> Parts:
-    """A variant of ImageNet to test on, in folders 0, 1, ... that count the lines of the class names."""
+def numbered_folders(images: Path, classnames: Path) -> Entries:
+    """Read a test set of ImageNet's classes, in folders 0, 1, ... that count the lines of the class names."""
     names = {str(number): name for number, name in enumerate(_wnids(classnames).values())}
     present = set(class_folders(images))
     if differing := sorted(present ^ set(names)):
         raise InputError(
-            f"{images}: its folders must be 0 to {len(names) - 1}, one a line of {classnames}; see {some(differing)}"
+            f"{images}: its folders must be 0 to {len(names) - 1}, one per line of {classnames}; check "
+            f"{first_few(differing)}"
         )
-    found = images_by_class(images)
-    return {"train": [], "val": [], "test": _by_folder({number: found[number] for number in names}, names)}
+    paths = images_by_class(images)
+    return {"train": [], "val": [], "test": _by_folder({number: paths[number] for number in names}, names)}
 
 
-def _by_folder(found: Mapping[str, list[str]], names: Mapping[str, str], prefix: str = "") -> list[Entry]:
-    return [(prefix + path, label, names[folder]) for label, folder in enumerate(found) for path in found[folder]]
+def _by_folder(paths: Mapping[str, list[str]], names: Mapping[str, str], prefix: str = "") -> list[Entry]:
+    return [(prefix + path, label, names[folder]) for label, folder in enumerate(paths) for path in paths[folder]]
 
 
-def _named(
-    found: dict[str, list[str]], names: Mapping[str, str], images: Path, classnames: Path
+def _check_named(
+    paths: dict[str, list[str]], names: Mapping[str, str], images: Path, classnames: Path
 ) -> dict[str, list[str]]:
-    if nameless := [folder for folder in found if folder not in names]:
-        raise InputError(f"{classnames}: has no name for {some(nameless)} of {images}; restore it or move them away")
-    return found
+    if nameless := [folder for folder in paths if folder not in names]:
+        raise InputError(
+            f"{classnames}: has no name for {first_few(nameless)} of {images}; restore it or move the folders away"
+        )
+    return paths
 
 
 def _wnids(file: Path) -> dict[str, str]:
-    """CoOp's classnames.txt: WordNet id → class name. Two ids may have one name, as `missile` has."""
+    """Read CoOp's classnames.txt: WordNet id → class name. Two ids may share a name, as `missile` does."""
     names: dict[str, str] = {}
     for wnid, name in _rows(file, r"(n\d{8}) (.+)", "a WordNet id and a class name"):
         if wnid in names:
@@ -188,7 +193,7 @@ def _wnids(file: Path) -> dict[str, str]:
 
 
 def _rows(file: Path, pattern: str, form: str) -> Iterator[tuple[str, ...]]:
-    """The groups of `pattern` in each line that is not blank."""
+    """Yield the groups of `pattern` in each line that is not blank."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -201,22 +206,22 @@ def _rows(file: Path, pattern: str, form: str) -> Iterator[tuple[str, ...]]:
 
 
 def _mat(file: Path, variable: str, read: Callable[[Any], Element], *fields: str) -> list[Element]:
-    """What `read` makes of each element, which must have `fields`, in the first row of a variable of a MATLAB file."""
-    from scipy.io import loadmat  # loaded where it is needed: most commands read no such file
+    """Apply `read` to each element, which must have `fields`, in the first row of a variable of a MATLAB file."""
+    from scipy.io import loadmat  # slow to import, and most commands read no such file
 
     try:
         row = loadmat(file, appendmat=False, variable_names=[variable])[variable][0]
         if missing := set(fields) - set(row.dtype.names or ()):
             raise KeyError(*missing)
         return [read(element) for element in row]
-    except Exception as error:  # on damaged bytes scipy raises nearly anything
+    except Exception as error:  # scipy raises nearly anything on damaged bytes
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"{file}: no MATLAB file with {variable} in it ({reason}); restore it") from error
+        raise InputError(f"{file}: not a MATLAB file with the variable {variable} ({reason}); restore it") from error
 
 
 def _nth(names: list[str], label: int, file: Path) -> str:
     if not 1 <= label <= len(names):
-        raise InputError(f"{file}: has the label {label}, of {len(names)} classes; restore the annotations")
+        raise InputError(f"{file}: has the label {label}, but there are {len(names)} classes; restore the annotations")
     return names[label - 1]
 
 
@@ -226,6 +231,6 @@ def _label(label_of: Mapping[str, int], name: str, file: Path, classes: Path) ->
     return label_of[name]
 
 
-def _checked(parts: Parts, where: Path) -> Parts:
-    check_entries(parts, where)
-    return parts
+def _checked(entries: Entries, source: Path) -> Entries:
+    check_entries(entries, source)
+    return entries

@@ -1,6 +1,6 @@
-"""The benchmark data sets of CoOp's protocols, one entry each, laid out as its DATASETS.md says.
+"""The benchmark data sets of CoOp's protocols, one entry each, in the layout of its DATASETS.md.
 
-Layout, class names, proportions and templates are those of https://github.com/KaiyangZhou/CoOp (`datasets/*.py` and
+Layout, class names, split sizes and templates are those of https://github.com/KaiyangZhou/CoOp (`datasets/*.py` and
 `trainers/zsclip.py`); docs/datasets.md shows every folder.
 """
 
@@ -13,47 +13,48 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from gopro.data import annotations as formats
+from gopro.data import annotations
 from gopro.data.dataset import Dataset
-from gopro.data.find_images import some
-from gopro.data.splits import Parts, as_split, clean_name, keep_entries, read_entries
+from gopro.data.find_images import first_few
+from gopro.data.splits import Entries, clean_name, read_entries, save_entries, split_from_entries
 from gopro.errors import InputError
 
 CLASSNAMES = "classnames.txt"
-"""ImageNet's class names, which its variants use as well."""
+"""File of ImageNet's class names, which its variants use too."""
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A data set: where its parts lie below the root, how large it is, and the prompt of CoOp's zero-shot baseline."""
+    """One data set of the catalog: its folders and files below the root, its size and its prompt."""
 
     name: str
     folder: str
     """Its own folder below the root."""
     images: str
-    """The folder of images in it, which the paths of the split file start from."""
+    """The folder of images in it, from which the paths of the split file start."""
     template: str
+    """The prompt of CoOp's zero-shot baseline."""
     classes: int
     counts: tuple[int, int, int]
-    """Images to train, validate and test on, as CoOp has them, but that ImageNet's test images are not its val."""
-    read: Callable[..., Parts]
-    """What makes the three parts of the original annotations; see `formats.py`."""
+    """Images in train, val and test, as in CoOp, except that ImageNet's test images are not its val too."""
+    read: Callable[..., Entries]
+    """Reader of the original annotations, of `gopro.data.annotations`."""
     reads: tuple[str, ...] = ()
-    """The files and folders that `read` takes, in its order; the folder of images where none is named."""
+    """The files and folders that `read` takes, in its order; the folder of images if empty."""
     split: str | None = None
-    """CoOp's split file, which counts where it lies in the data set's folder; none if `read` always says the parts."""
+    """CoOp's split file, used if it lies in the data set's folder; None if the annotations have official splits."""
     needs: tuple[str, ...] = ()
-    """The folders of images, where `images` holds several."""
+    """The folders of images, if there are several below `images`."""
     names: str | None = None
-    """`fingerprint` of CoOp's class names; None where it was not known."""
+    """`fingerprint` of CoOp's class names; None if unknown."""
 
     @property
     def own_split(self) -> str | None:
-        """The file that a split drawn here is written to."""
+        """The file to which a split drawn by gopro is written."""
         return self.split and self.split.replace("_zhou_", "_gopro_")
 
     def home(self, root: Path) -> Path:
-        """The data set's own folder: below `root`, or `root` itself if it goes by that name or has the split file."""
+        """Find the data set's folder: below `root`, or `root` itself if it has that name or holds the split file."""
         root = root.expanduser()
         below = root / self.folder
         if self.split and (root / self.split).is_file():
@@ -61,7 +62,7 @@ class Benchmark:
         return root if Path(os.path.abspath(root)).name == self.folder and not below.is_dir() else below
 
     def missing(self, root: Path) -> list[Path]:
-        """The files and folders that loading needs and that are not there; none if the data set is in place."""
+        """List the files and folders that loading needs and that do not exist."""
         home = self.home(root)
         if not home.is_dir():
             return [home]
@@ -71,44 +72,43 @@ class Benchmark:
         return [path for path in dict.fromkeys(needed) if not path.exists()]
 
     def load(self, root: Path) -> Dataset:
-        """The data set below `root`, the benchmarks' directory, or in `root`, its own folder.
+        """Load the data set from `root`, the directory of all benchmarks or the data set's own folder.
 
-        The parts are those of CoOp's split file. Where that is absent, they are made from the original annotations
-        as CoOp makes them; what CoOp draws at random is drawn with a fixed seed, the same on every machine, and
-        written once to `split_gopro_*.json` beside the images, which counts from then on. Where it cannot be
-        written, the split is drawn anew each time, with a warning. No image is looked up: one that is missing is
-        an InputError when it is opened.
+        The splits are those of CoOp's split file. Without one, they are made from the original annotations as CoOp
+        makes them. What CoOp draws at random is drawn with a fixed seed, the same on every machine, and written once to
+        `split_gopro_*.json` beside the images; that file counts from then on. If it cannot be written, the split is
+        drawn again each time, with a warning. No image is looked up: a missing one is an InputError when it is opened.
 
         Raises:
-            InputError: something is missing, a file is faulty, or the annotations are not of as many classes and
-                images as the data set has.
+            InputError: something is missing, a file is invalid, or the annotations have another number of classes or
+                images than the data set.
         """
         home = self.home(root)
         if missing := self.missing(root):
-            advice = f"{self.folder}/ must lie in --root, laid out as docs/datasets.md says"
+            advice = f"put {self.folder}/ into --root, in the layout of docs/datasets.md"
             if self.split and home.is_dir() and not set(missing) & set(self._image_folders(home)):
-                advice += f", or {self.split} be there instead"
-            raise InputError(f"{self.name}: no {some(list(map(str, missing)))}; {advice}")
-        split = as_split(self._parts(home), home / self.images)
+                advice += f", or add {self.split} instead"
+            raise InputError(f"{self.name}: there is no {first_few(list(map(str, missing)))}; {advice}")
+        split = split_from_entries(self._entries(home), home / self.images)
         classnames = tuple(map(clean_name, split.classnames))
         return Dataset(self.name, classnames, split.train, split.val, split.test, self.template)
 
-    def _parts(self, home: Path) -> Parts:
+    def _entries(self, home: Path) -> Entries:
         if file := self._split_file(home):
             return read_entries(file)
-        parts = self.read(*self._inputs(home))
-        classes = len({label for part in parts.values() for _, label, _ in part})
+        entries = self.read(*self._inputs(home))
+        classes = len({label for listed in entries.values() for _, label, _ in listed})
         if classes != self.classes:
-            raise InputError(f"{home}: {classes} classes, where {self.name} has {self.classes}; is it all unpacked?")
+            raise InputError(f"{home}: {classes} classes, but {self.name} has {self.classes}; is all of it unpacked?")
         if self.own_split:
-            # an incomplete folder's split would stay when the rest has come
-            if (found := sum(map(len, parts.values()))) != (whole := sum(self.counts)):
-                raise InputError(f"{home}: {found} images, where {self.name} has {whole}; is it all unpacked?")
-            keep_entries(home / self.own_split, parts)
-        return parts
+            # Checked before saving: the split of an incomplete folder would stay when the rest arrives.
+            if (images := sum(map(len, entries.values()))) != (expected := sum(self.counts)):
+                raise InputError(f"{home}: {images} images, but {self.name} has {expected}; is all of it unpacked?")
+            save_entries(home / self.own_split, entries)
+        return entries
 
     def _split_file(self, home: Path) -> Path | None:
-        """The split file that counts: CoOp's, else the one that was drawn here."""
+        """Find the split file in use: CoOp's, else the one that gopro has drawn."""
         files = [home / split for split in (self.split, self.own_split) if split]
         return next((file for file in files if file.is_file()), None)
 
@@ -122,7 +122,7 @@ class Benchmark:
 
 
 def fingerprint(classnames: Sequence[str]) -> str:
-    """What tells class names, their order and their spelling apart: 16 hexadecimal digits of SHA-256."""
+    """Hash class names, their order and their spelling to 16 hexadecimal digits of SHA-256."""
     return hashlib.sha256("\n".join(classnames).encode()).hexdigest()[:16]
 
 
@@ -138,7 +138,7 @@ CATALOG: dict[str, Benchmark] = {
             template=_PHOTO,
             classes=1000,
             counts=(1_281_167, 0, 50_000),
-            read=formats.imagenet,
+            read=annotations.imagenet,
             reads=("images/train", "images/val", CLASSNAMES),
         ),
         Benchmark(
@@ -149,7 +149,7 @@ CATALOG: dict[str, Benchmark] = {
             classes=100,
             counts=(4128, 1649, 2465),
             read=partial(
-                formats.folders,
+                annotations.folders,
                 ignored=("BACKGROUND_Google", "Faces_easy"),
                 renamed={"airplanes": "airplane", "Faces": "face", "Leopards": "leopard", "Motorbikes": "motorbike"},
             ),
@@ -163,7 +163,7 @@ CATALOG: dict[str, Benchmark] = {
             template="a photo of a {}, a type of pet.",
             classes=37,
             counts=(2944, 736, 3669),
-            read=formats.pets,
+            read=annotations.pets,
             reads=("annotations/trainval.txt", "annotations/test.txt"),
             split="split_zhou_OxfordPets.json",
             names="325452254a1c260e",
@@ -176,7 +176,7 @@ CATALOG: dict[str, Benchmark] = {
             template=_PHOTO,
             classes=196,
             counts=(6509, 1635, 8041),
-            read=formats.cars,
+            read=annotations.cars,
             reads=("devkit/cars_train_annos.mat", "cars_test_annos_withlabels.mat", "devkit/cars_meta.mat"),
             split="split_zhou_StanfordCars.json",
             names="2caca90b5c02b65f",
@@ -188,7 +188,7 @@ CATALOG: dict[str, Benchmark] = {
             template="a photo of a {}, a type of flower.",
             classes=102,
             counts=(4093, 1633, 2463),
-            read=formats.flowers,
+            read=annotations.flowers,
             reads=("imagelabels.mat", "cat_to_name.json"),
             split="split_zhou_OxfordFlowers.json",
             names="0d27092c2140383d",
@@ -200,7 +200,7 @@ CATALOG: dict[str, Benchmark] = {
             template="a photo of {}, a type of food.",
             classes=101,
             counts=(50_500, 20_200, 30_300),
-            read=formats.folders,
+            read=annotations.folders,
             split="split_zhou_Food101.json",
         ),
         Benchmark(
@@ -210,7 +210,7 @@ CATALOG: dict[str, Benchmark] = {
             template="a photo of a {}, a type of aircraft.",
             classes=100,
             counts=(3334, 3333, 3333),
-            read=formats.aircraft,
+            read=annotations.aircraft,
             reads=("variants.txt", *(f"images_variant_{part}.txt" for part in ("train", "val", "test"))),
         ),
         Benchmark(
@@ -220,7 +220,7 @@ CATALOG: dict[str, Benchmark] = {
             template=_PHOTO,
             classes=397,
             counts=(15_880, 3970, 19_850),
-            read=formats.sun,
+            read=annotations.sun,
             reads=("ClassName.txt", "Training_01.txt", "Testing_01.txt"),
             split="split_zhou_SUN397.json",
         ),
@@ -231,7 +231,7 @@ CATALOG: dict[str, Benchmark] = {
             template="{} texture.",
             classes=47,
             counts=(2820, 1128, 1692),
-            read=formats.folders,
+            read=annotations.folders,
             split="split_zhou_DescribableTextures.json",
             names="681d23b9cd3c2ede",
         ),
@@ -243,7 +243,7 @@ CATALOG: dict[str, Benchmark] = {
             classes=10,
             counts=(13_500, 5400, 8100),
             read=partial(
-                formats.folders,
+                annotations.folders,
                 renamed={
                     "AnnualCrop": "Annual Crop Land",
                     "HerbaceousVegetation": "Herbaceous Vegetation Land",
@@ -265,7 +265,7 @@ CATALOG: dict[str, Benchmark] = {
             template="a photo of a person doing {}.",
             classes=101,
             counts=(7639, 1898, 3783),
-            read=formats.ucf,
+            read=annotations.ucf,
             reads=tuple(f"ucfTrainTestlist/{file}.txt" for file in ("classInd", "trainlist01", "testlist01")),
             split="split_zhou_UCF101.json",
             names="911d40df1647f15a",
@@ -277,7 +277,7 @@ CATALOG: dict[str, Benchmark] = {
             template=_PHOTO,
             classes=1000,
             counts=(0, 0, 10_000),
-            read=formats.numbered_folders,
+            read=annotations.numbered_folders,
             reads=("imagenetv2-matched-frequency-format-val", CLASSNAMES),
         ),
         Benchmark(
@@ -287,7 +287,7 @@ CATALOG: dict[str, Benchmark] = {
             template=_PHOTO,
             classes=1000,
             counts=(0, 0, 50_889),
-            read=formats.wnid_folders,
+            read=annotations.wnid_folders,
             reads=("images", CLASSNAMES),
         ),
         Benchmark(
@@ -297,7 +297,7 @@ CATALOG: dict[str, Benchmark] = {
             template=_PHOTO,
             classes=200,
             counts=(0, 0, 7500),
-            read=formats.wnid_folders,
+            read=annotations.wnid_folders,
             reads=("imagenet-a", CLASSNAMES),
         ),
         Benchmark(
@@ -307,7 +307,7 @@ CATALOG: dict[str, Benchmark] = {
             template=_PHOTO,
             classes=200,
             counts=(0, 0, 30_000),
-            read=formats.wnid_folders,
+            read=annotations.wnid_folders,
             reads=("imagenet-r", CLASSNAMES),
         ),
     )

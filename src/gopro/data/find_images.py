@@ -1,4 +1,4 @@
-"""What images lie in a folder, of class-named folders or of any: names alone are read, no image is opened."""
+"""Images in a folder, of class folders or of any kind, found by their names alone; no image is opened."""
 
 from __future__ import annotations
 
@@ -10,116 +10,122 @@ from gopro.data.image_file import SUFFIXES
 from gopro.data.splits import clean_name
 from gopro.errors import InputError
 
-_LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})  # what systems leave behind; hidden names go anyway
-
-
-def class_folders(root: Path) -> Iterable[str]:
-    """The names of the folders in `root`, sorted; hidden ones and what systems leave behind are passed over.
-
-    Raises:
-        InputError: the folder cannot be read, or an image lies in it outside any class folder.
-    """
-    for entry in _kept(root):
-        if _is_folder(entry):
-            yield entry.name
-        elif entry.name.lower().endswith(SUFFIXES):
-            raise InputError(f"{entry.path}: an image outside any class folder; move it into one or remove it")
-
-
-def images_by_class(root: Path, ignored: Collection[str] = ()) -> dict[str, list[str]]:
-    """Class folder → its images' paths below `root`, both sorted, but for the folders `ignored`.
-
-    Raises:
-        InputError: as `class_folders`; a class folder has no images or a file that is none, or two give one name.
-    """
-    found: dict[str, list[str]] = {}
-    names: dict[str, str] = {}
-    for folder in class_folders(root):
-        if folder in ignored:
-            continue
-        found[folder] = _images_below(root, folder)
-        if not found[folder]:
-            raise InputError(f"{root / folder}: no images in this class folder; add some or remove the folder")
-        name = clean_name(folder).casefold()
-        if not name:
-            raise InputError(f"{root / folder}: the folder's name gives an empty class name; rename it")
-        if name in names:
-            raise InputError(
-                f"{root}: folders {names[name]} and {folder} give the same class name; rename one or merge"
-            )
-        names[name] = folder
-    return found
-
-
-def some(names: list[str]) -> str:
-    """A few of the names, and how many more there are."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+_IGNORED = frozenset({"thumbs.db", "desktop.ini", "__macosx"})  # left behind by operating systems
 
 
 def find_images(folder: str | Path) -> list[Path]:
-    """The images in a folder and the folders in it, by the endings of their names, sorted.
+    """Find the images in a folder and its subfolders by the endings of their names, sorted.
 
-    Hidden files, what systems leave behind (Thumbs.db) and files that are no images by name are passed over.
+    Hidden files, those that operating systems leave behind (Thumbs.db) and files without an image's ending are ignored.
 
     Raises:
-        InputError: there is no such folder, one of the folders cannot be read, or no image is in them.
+        InputError: no such folder, one of the folders cannot be read, or there is no image in them.
+
+    Example:
+        >>> import gopro
+        >>> gopro.find_images("nowhere")
+        Traceback (most recent call last):
+        gopro.errors.InputError: nowhere: the folder cannot be read (No such file or directory)
     """
     folder = Path(folder)
-    found = [path for path in files_below(folder) if is_image(path)]
-    if not found:
+    images = [path for path in files_below(folder) if is_image(path)]
+    if not images:
         raise InputError(f"{folder}: no images in this folder ({' '.join(SUFFIXES)})")
-    return found
+    return images
 
 
 find_pictures = find_images  # its name in version 0.1
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file counts as an image by its name."""
+    """Tell whether a file is an image by the ending of its name."""
     return path.name.lower().endswith(SUFFIXES)
 
 
-def files_below(
-    folder: Path, *, ignored: Path | None = None, refuse: Callable[[InputError], None] | None = None
-) -> Iterator[Path]:
-    """All files in a folder and the folders in it, folder by folder, each sorted; links are followed.
-
-    Args:
-        ignored: a folder to pass over.
-        refuse: is told of a folder that cannot be read or leads back to one above it, and the others are gone on with;
-            if not given, it is raised.
+def class_folders(root: Path) -> Iterable[str]:
+    """List the names of the folders in `root`, sorted, without hidden ones and those that systems leave behind.
 
     Raises:
-        InputError: see `refuse`.
+        InputError: the folder cannot be read, or an image lies in it outside any class folder.
     """
-    return _files_below(folder, os.path.realpath(ignored) if ignored else "", refuse or _raise, ())
+    for entry in _visible_entries(root):
+        if _is_folder(entry):
+            yield entry.name
+        elif is_image(Path(entry.name)):
+            raise InputError(f"{entry.path}: an image outside any class folder; move it into one or remove it")
+
+
+def images_by_class(root: Path, ignored: Collection[str] = ()) -> dict[str, list[str]]:
+    """Map each class folder, except those `ignored`, to its images' paths below `root`; both are sorted.
+
+    Raises:
+        InputError: as `class_folders`; or a class folder has no images or a file that is not one, or two folders give
+            the same class name.
+    """
+    images: dict[str, list[str]] = {}
+    folder_of: dict[str, str] = {}
+    for folder in class_folders(root):
+        if folder in ignored:
+            continue
+        images[folder] = _images_below(root, folder)
+        if not images[folder]:
+            raise InputError(f"{root / folder}: no images in this class folder; add some or remove the folder")
+        name = clean_name(folder).casefold()
+        if not name:
+            raise InputError(f"{root / folder}: the folder's name gives an empty class name; rename it")
+        if name in folder_of:
+            raise InputError(
+                f"{root}: folders {folder_of[name]} and {folder} give the same class name; rename one or merge them"
+            )
+        folder_of[name] = folder
+    return images
+
+
+def files_below(
+    folder: Path, *, ignored: Path | None = None, on_error: Callable[[InputError], None] | None = None
+) -> Iterator[Path]:
+    """List all files in a folder and its subfolders, folder by folder, each sorted; links are followed.
+
+    Args:
+        ignored: a folder to leave out.
+        on_error: takes the error of a folder that cannot be read or leads back to one above it, and the others go on;
+            by default, the error is raised.
+
+    Raises:
+        InputError: see `on_error`.
+    """
+    return _files_below(folder, os.path.realpath(ignored) if ignored else "", on_error or _raise, ())
+
+
+def first_few(names: list[str]) -> str:
+    """Join the first three names, and say how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _files_below(
-    folder: Path, ignored: str, refuse: Callable[[InputError], None], above: tuple[str, ...]
+    folder: Path, ignored: str, on_error: Callable[[InputError], None], parents: tuple[str, ...]
 ) -> Iterator[Path]:
     real = os.path.realpath(folder)
     if real == ignored:
         return
     try:
-        if real in above:
+        if real in parents:
             raise InputError(f"{folder}: a link that leads back to a folder above it; remove it")
-        entries = _kept(folder)
+        entries = _visible_entries(folder)
     except InputError as error:
-        refuse(error)
+        on_error(error)
         return
     for entry in entries:
         if _is_folder(entry):
-            yield from _files_below(folder / entry.name, ignored, refuse, (*above, real))
+            yield from _files_below(folder / entry.name, ignored, on_error, (*parents, real))
         else:
             yield folder / entry.name
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Also of a link that leads to itself, at which `is_dir` raises: it is a file that cannot be opened."""
     try:
         return entry.is_dir()
-    except OSError:
+    except OSError:  # a link to itself: reported as a file that cannot be opened
         return False
 
 
@@ -128,7 +134,7 @@ def _raise(error: InputError) -> None:
 
 
 def _images_below(root: Path, folder: str) -> list[str]:
-    """Paths below `root` of the images in one of its folders."""
+    """List the paths below `root` of the images in one of its folders."""
     paths: list[str] = []
     for path in files_below(root / folder):
         if not is_image(path):
@@ -138,10 +144,10 @@ def _images_below(root: Path, folder: str) -> list[str]:
     return sorted(paths)
 
 
-def _kept(folder: Path) -> list[os.DirEntry[str]]:
+def _visible_entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            kept = [e for e in entries if not e.name.startswith(".") and e.name.lower() not in _LITTER]
+            visible = [e for e in entries if not e.name.startswith(".") and e.name.lower() not in _IGNORED]
     except OSError as error:
         raise InputError(f"{folder}: the folder cannot be read ({error.strerror})") from error
-    return sorted(kept, key=lambda entry: entry.name)
+    return sorted(visible, key=lambda entry: entry.name)

@@ -1,4 +1,4 @@
-"""Data sets: the catalog's benchmarks, the embedded emoji sets, and folders of one's own images."""
+"""A data set by name: a benchmark of the catalog, an embedded emoji set, or a folder of the user's own images."""
 
 from __future__ import annotations
 
@@ -14,16 +14,22 @@ from gopro.errors import InputError
 
 
 def load_dataset(name: str, root: Path | None = None) -> Dataset:
-    """A data set by name.
+    """Load a data set by name.
 
     Args:
         name: an embedded set (`emoji-animals`, or `emoji-animals:STYLE`), a benchmark of the catalog (`caltech101`),
-            or the path of a folder of class-named folders, itself or below `root`. A benchmark's name always means
-            the benchmark; write `./caltech101` for a folder of that name.
+            or the path of a folder of class folders, as it is or below `root`. A benchmark's name always means the
+            benchmark; write `./caltech101` for a folder of that name.
         root: the directory that holds the benchmarks' folders, in CoOp's layout.
 
     Raises:
-        InputError: nothing goes by that name, a benchmark's root is missing, or what is there is faulty.
+        InputError: nothing has that name, a benchmark is missing from `root`, or its files are invalid.
+
+    Example:
+        >>> import gopro
+        >>> animals = gopro.load_dataset("emoji-animals:noto")
+        >>> len(animals.classnames), animals.classnames[0]
+        (152, 'T-Rex')
     """
     if name.startswith("emoji-"):
         return emoji_dataset(name)
@@ -40,8 +46,9 @@ def load_dataset(name: str, root: Path | None = None) -> Dataset:
 
 
 def find_folder(name: str, root: Path | None = None) -> Path | None:
-    """The folder of one's own that `load_dataset` takes a name for; None where it means something else or nothing."""
+    """Find the user's folder that `load_dataset` would load; None if the name means something else or nothing."""
     if not name or name.startswith("emoji-") or name in CATALOG:
         return None
-    own = Path(os.path.expanduser(name))
-    return next((f for f in [own] + ([] if root is None else [root.expanduser() / own]) if f.is_dir()), None)
+    path = Path(os.path.expanduser(name))
+    candidates = [path] if root is None else [path, root.expanduser() / path]
+    return next((folder for folder in candidates if folder.is_dir()), None)

@@ -1,4 +1,4 @@
-"""Images decoded ahead of whoever works on them, in order, however many there are."""
+"""Images decoded in threads ahead of the caller, in order, however many there are."""
 
 from __future__ import annotations
 
@@ -16,34 +16,32 @@ from gopro.data.transforms import View
 from gopro.errors import InputError
 
 Decoded = tuple[ImageSource, Tensor | InputError]
-"""An image and its view, or why there is none."""
+"""An image and its view, or the reason why it has none."""
 
-PATIENCE = 0.2
-"""Seconds that a batch waits for a source of images that gives none, before it goes on with what it has."""
+QUEUE_POLL_SECONDS = 0.2
+"""Time that an incomplete batch waits for the next image before it is passed on as it is."""
 
-_AHEAD = 2  # batches: one that is waiting while another is worked on
+_BATCHES_AHEAD = 2  # one that waits while another is worked on
 
 
 def decode_ahead(
     images: Iterable[ImageSource], view: View, *, batch: int = 64, workers: int | None = None
 ) -> Generator[list[Decoded], None, None]:
-    """Batches of views, in the order of the images; a file that cannot be read takes its place with the reason.
+    """Yield batches of views in the order of the images; in place of an image that cannot be read stands its error.
 
-    Threads decode while the caller works on the batch before, and no more than two batches are held ready. The decoders
-    work outside Python's lock: threads are as fast as processes, and take images that are in memory as they are.
+    Threads decode while the caller works on the batch before, and at most two batches are held ready. The decoders
+    release Python's lock, so threads are as fast as processes, and images in memory need not be copied to them.
 
     Args:
-        images: iterated in a thread of its own, as far as there is room, so that a source may keep one waiting.
-        workers: threads, one for each core, 16 at most, if not given.
+        images: iterated in a thread of its own, and only as far as there is room; it may wait for its images.
+        workers: threads; by default one per core, at most 16.
 
     Raises:
         Whatever `images` raises.
     """
     workers = workers or min(16, os.cpu_count() or 1)
-    room, closed = Semaphore(_AHEAD * batch), Event()
-    waiting: SimpleQueue[tuple[ImageSource, Future[Tensor | InputError]] | BaseException | Literal["end"]] = (
-        SimpleQueue()
-    )
+    room, closed = Semaphore(_BATCHES_AHEAD * batch), Event()
+    queue: SimpleQueue[tuple[ImageSource, Future[Tensor | InputError]] | BaseException | Literal["end"]] = SimpleQueue()
 
     def feed() -> None:
         try:
@@ -51,23 +49,23 @@ def decode_ahead(
                 room.acquire()
                 if closed.is_set():
                     return
-                waiting.put((image, pool.submit(_open, image, view)))
-            waiting.put("end")
+                queue.put((image, pool.submit(_open, image, view)))
+            queue.put("end")
         except BaseException as error:
-            waiting.put(error)
+            queue.put(error)
 
     pool = ThreadPoolExecutor(workers, "decode")
-    Thread(target=feed, name="images", daemon=True).start()  # daemon: it may hang in reading from somebody's pipe
+    Thread(target=feed, name="images", daemon=True).start()  # a daemon, as it may wait for ever for the user's pipe
     ready: list[Decoded] = []
     try:
         while True:
             try:
-                item = waiting.get(timeout=PATIENCE if ready else None)
+                item = queue.get(timeout=QUEUE_POLL_SECONDS if ready else None)
             except Empty:
                 yield ready
                 ready = []
                 continue
-            if isinstance(item, str):  # the end
+            if isinstance(item, str):
                 break
             if isinstance(item, BaseException):
                 raise item
