@@ -14,8 +14,8 @@ from torch import Tensor
 from gopro.clip.backbone import Encoded
 from gopro.clip.full_prompts import FullPrompts
 from gopro.clip.prompts import Prompts
-from gopro.methods.base import split_context_template
-from gopro.methods.gopro import GOProRelease
+from gopro.methods.gopro_release import GOProRelease
+from gopro.methods.template import split_context_template
 
 
 class UnpackedGOPro(GOProRelease):

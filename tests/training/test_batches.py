@@ -21,7 +21,8 @@ from gopro.data.load_dataset import load_dataset
 from gopro.data.loader import EpochBatches
 from gopro.data.transforms import draw_view, make_view
 from gopro.errors import InputError
-from gopro.methods.base import Method, Recipe
+from gopro.methods.base import Method
+from gopro.methods.recipe import Recipe
 from gopro.methods.registry import build_method
 from gopro.runs.config import BenchmarkConfig, TrainConfig
 from gopro.runs.run import LEARNED

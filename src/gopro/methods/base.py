@@ -1,9 +1,9 @@
-"""What every method is: the one interface by which training, evaluation, serving and the report know it."""
+"""The interface of all methods: training, evaluation, serving, export and the report use nothing else of them."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Self
 
 from jaxtyping import Float, Int
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from gopro.clip.backbone import Backbone
 from gopro.clip.similarity import similarity
-from gopro.clip.text_tower import TextTower
 from gopro.data.transforms import ViewName
 from gopro.errors import InputError
 from gopro.methods.recipe import Recipe, Training
@@ -20,167 +19,158 @@ from gopro.methods.recipe import Recipe, Training
 class Method(nn.Module):
     """A classifier over class names on a frozen CLIP.
 
-    The module's parameters and buffers are what is learned, and nothing else: the backbone and the class names stay
-    out of them, so that a state dict is small and fits any class names.
+    Its parameters and buffers are what it has learned, and nothing else: backbone and class names stay out of them, so
+    that a state dict is small and fits any class names. Most methods define `set_classes`, `text_features` and
+    `losses`; some also `image_features`.
+
+    Example:
+        >>> import gopro, torch
+        >>> from gopro.methods import build_method
+        >>> backbone = gopro.load_backbone()
+        >>> method = build_method("coop", backbone, ["owl", "fox"], "a photo of a {}.")
+        >>> size = backbone.preprocess.size
+        >>> method.logits(method.encode(torch.zeros(4, 3, size, size))).shape
+        torch.Size([4, 2])
 
     Attributes:
-        config: its settings; on the class, the defaults.
+        config: the settings, a dataclass made by `gopro.settings.settings`; on the class, the defaults.
         trained_by: gradient steps on `losses`, one call of `solve`, both, or nothing.
-        recipe: optimiser and schedule of the steps, unless a run's settings say otherwise.
-        frozen_images: whether the image tower is as it was, so that what it says of an image can be kept. A method
-            that learns inside the tower has no such part: its `encode` gives the images themselves.
-        views: which views of an image a training step needs, the plain one first.
-        draws: how many random draws of its first view `solve` is given; 0 for the evaluation view alone.
+        recipe: optimiser and schedule of the steps, where a run's settings do not say otherwise.
+        views: the views of an image that a training step needs, the plain one first.
+        frozen_images: whether the image tower is the frozen CLIP's, so that its output can be cached. A method that
+            learns inside the tower sets it to False; its `encode` then returns the images themselves.
+        text_depends_on_image: whether each image has text features of its own, from `image_contexts`. If not, they
+            are computed once for all images.
+        trained_names: the class names that it was created with.
+        classnames: the class names that it classifies now.
     """
 
     config: Any
     trained_by: ClassVar[Training] = Training.STEPS
     recipe: ClassVar[Recipe] = Recipe()
-    frozen_images: bool = True
     views: tuple[ViewName, ...] = ("base",)
-    draws: int = 0
+    frozen_images: bool = True
+    text_depends_on_image: bool = False
 
     def __init__(self, backbone: Backbone, classnames: Sequence[str], config: Any):
         super().__init__()
         self.backbone = backbone
         self.config = config
+        self.trained_names = tuple(classnames)
         self.set_classes(classnames)
 
-    def set_classes(self, classnames: Sequence[str]) -> None:
-        """Prepares what depends on the class names. Methods extend it; nothing learned may be touched."""
-        self.classnames = tuple(classnames)
-
     def for_classes(self, classnames: Sequence[str]) -> Self:
-        """The same learned state, shared, over other class names.
+        """Return a classifier over other class names that shares what was learned.
+
+        It is a shallow copy: its parameters, buffers and submodules are the very same objects, so further training of
+        either one shows in both.
 
         Raises:
-            InputError: no names, or one that the text tower cannot take.
+            InputError: there are no names, the text tower cannot encode one, or the method cannot classify it.
         """
         other = copy.copy(self)
         other.set_classes(classnames)
         return other
 
+    def set_classes(self, classnames: Sequence[str]) -> None:
+        """Prepare what depends on the class names, mostly their prompts; called by `__init__` and `for_classes`.
+
+        Store it in plain attributes. Parameters, buffers and submodules are off limits: the copies that `for_classes`
+        makes share them, and at the first call there are none.
+        """
+        self.classnames = tuple(classnames)
+
+    def trained_rows(self, classnames: Sequence[str], reason: str) -> list[int]:
+        """Return the position of each class name among the trained ones.
+
+        Args:
+            reason: why no other name will do, and what to use instead.
+
+        Raises:
+            InputError: a name that was not trained on.
+        """
+        if unknown := [name for name in classnames if name not in self.trained_names]:
+            raise InputError(f"class {unknown[0]!r} was not trained on: {reason}")
+        return [self.trained_names.index(name) for name in classnames]
+
     def encode(self, images: Float[Tensor, "*batch 3 size size"]) -> Any:
-        """The part that no learned parameter touches: `Encoded` [*batch], or the images where there is none."""
+        """Compute what no learned parameter touches: `Encoded` [*batch], or the images if the tower is not frozen."""
         return self.backbone.encode(images) if self.frozen_images else images
 
     def image_features(self, encoded: Any) -> Float[Tensor, "*batch embed"]:
-        """The unit image features of images [*batch] that the logits are made of; the embeddings, unless a method
-        makes others of them.
+        """Return the unit image features; the embeddings, unless the method changes them.
 
         Args:
-            encoded: what `encode` gives.
+            encoded: the output of `encode` for images [*batch].
         """
         return encoded.embedding
 
-    def class_features(self, encoded: Any) -> Float[Tensor, "#batch classes embed"]:
-        """The unit text features that the logits compare images [batch] with: [batch, classes, D], or
-        [1, classes, D] where they are the same for all images.
-
-        Args:
-            encoded: what `encode` gives.
-
-        Raises:
-            InputError: the method compares images with no text.
-        """
-        return self.class_vectors(self.image_contexts(encoded))[..., : self.backbone.embed_dim]
-
     def image_contexts(self, encoded: Any) -> Float[Tensor, "batch tokens width"] | None:
-        """The context that each image generates, of which its text features are made; None where they are the same
-        for all images."""
+        """Return the context that each image generates for its text features; None without `text_depends_on_image`."""
         return None
 
-    def image_vectors(self, encoded: Any) -> Float[Tensor, "batch dim"]:
-        """The images' side of the logits: their image features, unless a method compares more than these."""
-        return self.image_features(encoded)
-
-    def class_vectors(self, contexts: Tensor | None = None) -> Float[Tensor, "#batch classes dim"]:
-        """The classes' side of the logits: their text features, and behind them what else a method compares.
+    def text_features(self, contexts: Tensor | None = None) -> Float[Tensor, "#batch classes embed"]:
+        """Return the unit text features of the classes: [1, classes, D], or [batch, classes, D] under contexts.
 
         Args:
-            contexts: what `image_contexts` gives.
+            contexts: the output of `image_contexts`.
+
+        Raises:
+            InputError: the method has no text.
         """
         raise InputError(f"{type(self).__name__} compares images with no text: there are no text features")
 
-    def solve(
-        self, draws: Iterable[Any], labels: Int[Tensor, " n"], val: tuple[Any, Int[Tensor, " val"]] | None = None
-    ) -> None:
-        """Takes what it can from all training images at once, without steps. The same again gives the same bits.
+    def image_vectors(self, encoded: Any) -> Float[Tensor, "batch dim"]:
+        """Return the images' side of the logits; the image features, unless the method compares more than these."""
+        return self.image_features(encoded)
 
-        Args:
-            draws: what `encode` gives for a view of every training image, [n], one draw after the other.
-            labels: [n].
-            val: the evaluation view of the validation images, [val], and their labels, where there are any.
+    def class_vectors(self, contexts: Tensor | None = None) -> Float[Tensor, "#batch classes dim"]:
+        """Return the classes' side of the logits: the text features, then any columns that do not depend on the image.
+
+        `TaylorHead` relies on this order.
         """
-        raise NotImplementedError(f"{type(self).__name__} is not solved")
+        return self.text_features(contexts)
 
     def logits(self, encoded: Any) -> Float[Tensor, "batch classes"]:
-        """Scaled products of the images' and the classes' side; their softmax are the probabilities.
+        """Return the scaled products of `image_vectors` and `class_vectors`; their softmax is the probabilities.
 
         Args:
-            encoded: what `encode` gives for images [batch].
+            encoded: the output of `encode` for images [batch].
         """
         classes = self.class_vectors(self.image_contexts(encoded))
         return self.backbone.logit_scale * similarity(self.image_vectors(encoded), classes)
 
     def losses(self, encoded: Any, labels: Int[Tensor, " batch"]) -> dict[str, Tensor]:
-        """Loss terms by name, already weighted; their sum is stepped on.
+        """Return the loss terms by name, already weighted; a training step minimises their sum.
 
-        On several devices the batch is one's share of it: a term that is a mean over images is right as it is, one
-        that compares images with one another takes them through `gopro.distributed.gather`.
+        On several devices the batch is one device's share. A mean over images is right as it is; a term that compares
+        images with one another joins the shares by `gopro.distributed.gather`.
 
         Args:
-            encoded: what `encode` gives for the views of a batch, [views, batch], in the order of `views`.
+            encoded: the output of `encode` for the views of a batch, [views, batch], in the order of `views`.
             labels: [batch].
         """
-        raise NotImplementedError(f"{type(self).__name__} is not trained")
+        raise NotImplementedError(f"{type(self).__name__} is not trained in steps")
+
+    def solve(
+        self,
+        draws: Callable[[int], Iterable[Any]],
+        labels: Int[Tensor, " n"],
+        val: tuple[Any, Int[Tensor, " val"]] | None = None,
+    ) -> None:
+        """Learn from all training images at once. The same images give the same bits.
+
+        Args:
+            draws: yields the encoded training images [n]: for a count of 0 once, in their evaluation view; otherwise
+                that often, in random draws of the first of `views`.
+            labels: [n].
+            val: the encoded validation images [val] and their labels, if there are any.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no closed form")
 
     def end_epoch(self, epoch: int, epochs: int) -> None:
-        """Called in training after each of `epochs` epochs, counted from 0, before its state is saved or judged."""
+        """Do what follows each of `epochs` epochs, counted from 0, before the state is saved or validated."""
 
     def forward(self, encoded: Any, labels: Int[Tensor, " batch"]) -> dict[str, Tensor]:
-        """The losses: a wrapped module must be called for its gradients to be synchronised."""
+        """Return `losses`; modules wrapped for several devices synchronise gradients only when called."""
         return self.losses(encoded, labels)
-
-
-def split_template(template: str) -> tuple[str, str]:
-    """What stands before and behind the class name in a prompt template.
-
-    Raises:
-        InputError: the template does not hold exactly one `{}`.
-    """
-    if template.count("{}") != 1:
-        raise InputError(f"template {template!r}: write {{}} exactly once, where the class name goes")
-    before, _, behind = template.partition("{}")
-    return before.strip(), behind
-
-
-def split_context_template(template: str) -> tuple[str, str]:
-    """As `split_template`, for methods that learn the words before the class name.
-
-    Raises:
-        InputError: also where no word stands before the `{}`.
-    """
-    before, behind = split_template(template)
-    if not before:
-        raise InputError(f"template {template!r}: the context starts from the words before {{}}, and there are none")
-    return before, behind
-
-
-def split_context_tokens(template: str, tokens: int, text: TextTower) -> tuple[str, str, str]:
-    """As `split_context_template`, for methods that learn only the first `tokens` tokens of the words.
-
-    Returns: the words to learn, the words that stay between them and the class name, what follows it.
-
-    Raises:
-        InputError: also where no word ends with that token.
-    """
-    before, behind = split_context_template(template)
-    words = before.split()
-    for i in range(1, len(words) + 1):
-        if len(text.tokens(" ".join(words[:i]))) == tokens:
-            return " ".join(words[:i]), " ".join(words[i:]), behind
-    raise InputError(
-        f"template {template!r}: no word before {{}} ends with token {tokens}, up to which the context is learned; "
-        "choose other words or another number of tokens"
-    )

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from gopro.clip.backbone import Backbone, Encoded
 from gopro.clip.encode_text import make_prompts
-from gopro.methods.base import Method, split_context_template
+from gopro.methods.base import Method
 from gopro.methods.recipe import Recipe
+from gopro.methods.template import DEFAULT_TEMPLATE, split_context_template
 from gopro.settings import settings
 
 
@@ -20,36 +21,37 @@ from gopro.settings import settings
 class CoCoOpConfig:
     """Settings of `cocoop`."""
 
-    template: str = "a photo of a {}."
-    """The words before {} are the context to start from; what follows {} stays fixed."""
+    template: str = DEFAULT_TEMPLATE
+    """The words before {} initialise the context; what follows {} stays fixed."""
 
 
 class CoCoOp(Method):
     """Conditional Context Optimization (Zhou et al. 2022, arXiv 2203.05557; repository KaiyangZhou/CoOp).
 
-    Learned: the context vectors before the class name, one set for all classes, and the meta net, which makes one
-    shift of all of them out of an image's unit embedding: linear to a sixteenth of its size, ReLU, linear to d.
+    Learned: the context vectors before the class name, shared by all classes, and the meta net. From an image's unit
+    embedding it computes one shift of all context vectors, by a linear map to D/16, ReLU and a linear map to d.
     Published Base/New/HM on 11 data sets, ViT-B/16: 80.47/71.69/75.83.
 
-    A training step of the authors' code is reproduced (tests/golden). Ours departs from it in the fixed words behind
-    the name, which are the template's, not always a full stop. The recipe is the authors'; batches of one image are
-    what their memory allowed, not what the method asks for.
+    A training step of the authors' code is reproduced (tests/golden). One difference from it: what follows the class
+    name is the template's, not always a full stop. The recipe is the authors'; their batch of one image is what fitted
+    in their memory, not a need of the method.
     """
 
     recipe = Recipe(optimizer="sgd", lr=2e-3, epochs=10, batch=1)
     config: CoCoOpConfig = CoCoOpConfig()
+    text_depends_on_image = True
 
     def __init__(self, backbone: Backbone, classnames: Sequence[str], config: CoCoOpConfig):
         super().__init__(backbone, classnames, config)
         words, _ = split_context_template(config.template)
         self.context = nn.Parameter(backbone.text.embed(words))  # [M, d]
         hidden = backbone.embed_dim // 16
-        parts = {
+        layers = {
             "linear1": nn.Linear(backbone.embed_dim, hidden),
             "relu": nn.ReLU(),
             "linear2": nn.Linear(hidden, backbone.text.width),
         }
-        self.meta_net = nn.Sequential(OrderedDict(parts))
+        self.meta_net = nn.Sequential(OrderedDict(layers))
 
     def set_classes(self, classnames: Sequence[str]) -> None:
         super().set_classes(classnames)
@@ -58,13 +60,13 @@ class CoCoOp(Method):
         self.prompts = make_prompts(text, classnames, before=len(text.tokens(words)), tail=tail)
 
     def image_contexts(self, encoded: Encoded) -> Float[Tensor, "batch tokens width"]:
-        """The context of each image: the learned one, every token shifted alike."""
         return self.context + self.meta_net(encoded.embedding)[:, None]
 
-    def class_vectors(self, contexts: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch classes embed"]:
+    def text_features(self, contexts: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch classes embed"]:
         return self.prompts(contexts)
 
     def logits(self, encoded: Encoded) -> Float[Tensor, "batch classes"]:
+        # In chunks of classes: text features of all images and classes at once take batch · classes · D numbers.
         similarities = self.prompts.similarities(encoded.embedding, self.image_contexts(encoded))
         return self.backbone.logit_scale * similarities
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from gopro.clip.backbone import Backbone, Encoded
 from gopro.clip.encode_text import make_prompts
-from gopro.errors import InputError
-from gopro.methods.base import Method, split_context_template, split_template
+from gopro.methods.base import Method
 from gopro.methods.recipe import Recipe
+from gopro.methods.template import DEFAULT_TEMPLATE, split_context_template, split_template
 from gopro.settings import PositiveInt, settings
 
 
@@ -22,27 +22,26 @@ from gopro.settings import PositiveInt, settings
 class CoOpConfig:
     """Settings of `coop`."""
 
-    template: str = "a photo of a {}."
-    """The words before {} are the context to start from; what follows {} stays fixed."""
+    template: str = DEFAULT_TEMPLATE
+    """The words before {} initialise the context; what follows {} stays fixed."""
     tokens: PositiveInt | None = None
-    """Length of a context that starts from random vectors instead of the template's words."""
+    """Length of a context that is initialised at random instead of from the template's words."""
     csc: bool = False
-    """A context of each class's own; it holds for no class name that was not trained on."""
+    """Class-specific context: one context per class, which cannot classify a class that was not trained on."""
     position: Literal["end", "middle", "front"] = "end"
-    """Where the class name stands: behind the context, between its halves or before it."""
+    """Position of the class name: after the context, between its halves, or before it."""
 
 
 class CoOp(Method):
     """Context Optimization (Zhou et al. 2022, arXiv 2109.01134; repository KaiyangZhou/CoOp).
 
-    Learned: the context vectors, [tokens, d] for all classes or [classes, tokens, d]. The defaults are those of the
-    base-to-new comparison of CoCoOp: from a written start, one context, the class name behind it. Published
+    Learned: the context vectors, [tokens, d] for all classes or [classes, tokens, d]. The defaults are those of
+    CoCoOp's base-to-new comparison: one context initialised from words, with the class name at its end. Published
     Base/New/HM on 11 data sets, ViT-B/16: 82.69/63.22/71.66.
 
-    A training step of the authors' code is reproduced for each setting (tests/golden). Ours departs from it in three
-    places: 50 epochs for every data set, where the authors take 50 on ImageNet and 200 on the others; class-specific
-    context may start from words, which theirs cannot; the fixed words behind the name are the template's, not always
-    a full stop.
+    A training step of the authors' code is reproduced for each setting (tests/golden). Differences from it: 50 epochs
+    for every data set, where the authors use 50 on ImageNet and 200 on the others; class-specific context may also be
+    initialised from words; what follows the class name is the template's, not always a full stop.
     """
 
     recipe = Recipe(optimizer="sgd", lr=2e-3, epochs=50, batch=32)
@@ -58,11 +57,13 @@ class CoOp(Method):
         if config.csc:
             context = context.expand(len(classnames), -1, -1).clone()
         self.context = nn.Parameter(context)  # [M, d] or [C, M, d]
-        self.trained, self.rows = self.classnames, list(range(len(classnames)))
 
     def set_classes(self, classnames: Sequence[str]) -> None:
         super().set_classes(classnames)
         config, text = self.config, self.backbone.text
+        if config.csc:
+            reason = "class-specific context cannot be carried to other class names; use coop without csc"
+            self.rows = self.trained_rows(classnames, reason)
         if config.tokens is None:
             words, tail = split_context_template(config.template)
             length = len(text.tokens(words))
@@ -71,24 +72,7 @@ class CoOp(Method):
         self.before = {"end": length, "middle": length // 2, "front": 0}[config.position]
         self.prompts = make_prompts(text, classnames, before=self.before, after=length - self.before, tail=tail)
 
-    def for_classes(self, classnames: Sequence[str]) -> Self:
-        """The same learned state over other class names; with `csc` over some of those trained on, in any order.
-
-        Raises:
-            InputError: also a name without a context of its own, with `csc`.
-        """
-        unknown = [name for name in classnames if name not in self.trained] if self.config.csc else []
-        if unknown:
-            raise InputError(
-                f"class-specific context cannot be carried to other class names, and {unknown[0]!r} was not trained "
-                "on: use coop without csc"
-            )
-        other = super().for_classes(classnames)
-        if self.config.csc:
-            other.rows = [self.trained.index(name) for name in classnames]
-        return other
-
-    def class_vectors(self, contexts: None = None) -> Float[Tensor, "1 classes embed"]:
+    def text_features(self, contexts: None = None) -> Float[Tensor, "1 classes embed"]:
         context = self.context[self.rows][None] if self.config.csc else self.context
         return self.prompts(context[..., : self.before, :], context[..., self.before :, :])
 

@@ -1,4 +1,4 @@
-"""What methods with learned tokens in both towers, replaced layer by layer, have in common."""
+"""Base of the methods that learn tokens in both towers and replace them layer by layer."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from gopro.clip.backbone import Backbone
 from gopro.clip.encode_text import make_prompts
 from gopro.clip.prompted_image_tower import PromptedImageTower
 from gopro.errors import InputError
-from gopro.methods.base import Method, split_context_tokens
+from gopro.methods.base import Method
+from gopro.methods.template import split_context_tokens
 
 STD = 0.02
-"""Standard deviation that tokens without a written start are drawn with."""
+"""Standard deviation of random initial tokens."""
 
 
 class DeepConfig(Protocol):
@@ -32,12 +33,13 @@ class DeepConfig(Protocol):
 
 
 class DeepPrompts(Method):
-    """Text prompts whose first tokens are learned, and replaced by other learned ones at the input of further layers;
-    image prompts of which a method says where they come from.
+    """A method whose first text tokens are learned and replaced at the input of further layers by other learned ones.
+
+    The tokens of the image tower come from `image_prompts`, which a subclass defines.
 
     Raises:
-        InputError: the backbone's image tower is no ViT of open_clip's own; a depth below 1; a template of which no
-            word ends with the last learned token.
+        InputError: the image tower is not open_clip's own ViT, or no word of the template ends with the last learned
+            token.
     """
 
     frozen_images = False
@@ -52,18 +54,18 @@ class DeepPrompts(Method):
         self.deep = nn.Parameter(STD * torch.randn(deeper, config.tokens, backbone.text.width))
 
     def text_depth(self) -> int:
-        """Layers of the text tower with tokens of their own."""
+        """Return the number of layers of the text tower with tokens of their own."""
         return min(self.config.depth, len(self.backbone.text.blocks))
 
     def image_depth(self) -> int:
-        """Layers of the image tower with tokens of their own."""
+        """Return the number of layers of the image tower with tokens of their own."""
         return min(self.config.depth, self.image_tower.layers)
 
     def set_classes(self, classnames: Sequence[str]) -> None:
         super().set_classes(classnames)
         text = self.backbone.text
         for name in classnames:
-            if not text.tokens(name):  # in front of which words that stay would hide it
+            if not text.tokens(name):  # the fixed words before the name would make the prompt look complete
                 raise InputError(f"class name {name!r} has no token: give it a name in words")
         _, fixed, tail = split_context_tokens(self.config.template, self.config.tokens, text)
         names = [f"{fixed} {name}".strip() for name in classnames]
@@ -71,15 +73,10 @@ class DeepPrompts(Method):
 
     @abstractmethod
     def image_prompts(self) -> Sequence[Float[Tensor, "tokens width"]]:
-        """The tokens of the image tower, layer by layer."""
+        """Return the tokens of the image tower, layer by layer."""
 
-    def text_features(self) -> Float[Tensor, "classes embed"]:
-        """Unit text features of all classes."""
-        return self.prompts(self.context, deep=tuple(self.deep))[0]
+    def text_features(self, contexts: None = None) -> Float[Tensor, "1 classes embed"]:
+        return self.prompts(self.context, deep=tuple(self.deep))
 
     def image_features(self, encoded: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch embed"]:
-        """Unit image features."""
         return self.image_tower(encoded, self.image_prompts())
-
-    def class_vectors(self, contexts: None = None) -> Float[Tensor, "1 classes embed"]:
-        return self.text_features()[None]

@@ -1,4 +1,4 @@
-"""GOPro: prompts generated out of an image's style and content, trained with two self-supervised losses."""
+"""GOPro: prompts generated from an image's style and content, trained with two self-supervised losses."""
 
 from __future__ import annotations
 
@@ -15,137 +15,113 @@ from gopro.clip.encode_text import make_prompts
 from gopro.clip.prompts import Prompts
 from gopro.clip.similarity import similarity
 from gopro.distributed import gather
-from gopro.errors import InputError
-from gopro.methods.base import Method, split_context_template
+from gopro.methods.base import Method
 from gopro.methods.kernel_residual import KernelResidual
 from gopro.methods.losses import nt_xent, prompt_consistency
 from gopro.methods.ood_gate import OODGate
 from gopro.methods.recipe import Recipe
-from gopro.settings import NonNegativeFloat, PositiveFloat, PositiveInt, settings
+from gopro.methods.template import DEFAULT_TEMPLATE, split_context_template
+from gopro.settings import NonNegativeFloat, PositiveInt, settings
+
+SHARPNESS = 20.0
+"""Decay of the text projector's corrections, exp(-20 (1 - cos)): 0.14 of a correction is left at a cosine of 0.9."""
 
 
 @settings
 class GOProConfig:
-    """Settings of `gopro`; the defaults are the preset of that name."""
+    """Settings of `gopro`."""
 
-    template: str = "a photo of a {}."
-    """The words before {} are the context to start from; what follows {} stays fixed."""
-    statistics: Literal["both", "style", "content", "none", "release"] = "both"
-    """What shifts the context: style (sigma) and content (mu) of the layers, one of them, nothing, or as released
-    (mu + sigma) / 2 and mu, averaged."""
+    template: str = DEFAULT_TEMPLATE
+    """The words before {} initialise the context; what follows {} stays fixed."""
+    statistics: Literal["both", "style", "content", "none"] = "both"
+    """Token statistics that shift the context: style (sigma) and content (mu), one of them, or none."""
     layers: PositiveInt | None = None
-    """Layers of the image tower whose statistics are taken, counted from the last; all if none."""
+    """Use the statistics of the last layers of the image tower only; by default of all layers."""
     shift: Literal["token", "shared"] = "token"
-    """One shift for each context token, or one for all."""
+    """One shift per context token, or one for all."""
     rho: Literal["view", "shared"] = "view"
-    """Layer weights of each view's own (the paper's figure), or one set for all views."""
+    """Layer weights per view (the paper's figure), or one set for all views."""
     rank: PositiveInt | None = 8
-    """Rank of the style and content maps; full maps if none."""
-    projectors: Literal["inside", "image", "text", "outside"] = "inside"
-    """Residual image and text projectors that the logits use, one of them, or one image projector beside the logits."""
+    """Rank of the style and content maps; null for full rank."""
+    projectors: Literal["inside", "image", "text"] = "inside"
+    """Residual projectors on the way to the logits: image and text, or one of them."""
     projector_rank: PositiveInt | None = None
-    """Rank of the linear residual projectors; full maps if none."""
+    """Rank of the linear projectors; null for full rank."""
     text_projector: Literal["kernel", "linear"] = "kernel"
-    """A correction of each trained class that fades with distance from it, or one linear map of all text features."""
-    sharpness: float = 20.0
-    """How fast the corrections fade: as exp(-sharpness (1 - cos))."""
+    """One correction per trained class that decays with the distance from it, or a linear map of all text features."""
     compare: Literal["both", "moco", "augmix"] = "both"
-    """The views that an image is compared with; the contrastive loss takes the first of them."""
+    """Views that an image is compared with; the contrastive loss uses the first of them."""
     sem: float = 10.0
     """Weight of the prompt consistency loss."""
-    sem_form: Literal["cosine", "mse"] = "cosine"
-    """1 - cos, or the released element-wise mean of squares."""
     sem_classes: PositiveInt | None = 8
-    """Classes, taking turns, whose prompts the views are compared in at a step; all at each step if none."""
+    """Classes whose prompts the views are compared on at each step, in rotation; null for all classes."""
     con: float = 0.3
     """Weight of the visual contrastive loss."""
     con_form: Literal["nt-xent", "supervised"] = "nt-xent"
-    """An image's other view against all else, or with the images of its class on its side."""
-    temperature: PositiveFloat = 0.1
-    """Of the visual contrastive loss."""
+    """Positives of the contrastive loss: the other view of an image, or all images of its class."""
     ce_views: float = 0.3
-    """Weight of the cross-entropy of the other views' image features, against the texts of the plain view."""
+    """Weight of the cross-entropy of the other views' image features, with the text features of the plain view."""
     anchor_image: float = 64.0
-    """Weight of the image features' distance to frozen CLIP's, 1 - cos."""
+    """Weight of 1 - cos between the image features and frozen CLIP's."""
     anchor_text: float = 128.0
-    """Weight of the text features' distance to frozen CLIP's, 1 - cos."""
+    """Weight of 1 - cos between the text features and frozen CLIP's."""
     fade: NonNegativeFloat = 3.0
-    """How fast predictions go over to frozen CLIP's where images are unlike those trained on: the exponent of a
-    image's familiarity, 0 to 1, by which it is left to what was learned. 0: never."""
-
-
-RELEASE = GOProConfig(
-    statistics="release",
-    shift="shared",
-    rho="shared",
-    rank=None,
-    projectors="outside",
-    sem=1.0,
-    sem_form="mse",
-    sem_classes=None,
-    con=0.1,
-    ce_views=0.0,
-    anchor_image=0.0,
-    anchor_text=0.0,
-    fade=0.0,
-)
-"""What the released code computes, without the faults of its harness."""
+    """Exponent of the out-of-distribution gate: the larger, the sooner images unlike the training images are left to
+    frozen CLIP. 0 for never."""
 
 
 class GOPro(Method):
     """Generate and optimize prompts with self-supervision (Singha, Jha, Banerjee, BMVC 2023, arXiv 2308.11605;
     repository mainaksingha01/GOPro).
 
-    Learned: the context tokens; for each layer of the image tower a map of its token statistics to a style and to a
-    content vector in word-embedding space; the layer weights rho that sum them to a shift of each context token; the
-    projectors. Published Base/New/HM on 11 data sets, ViT-B/16: 84.21/77.32/80.62.
+    Learned: the context tokens; for each layer of the image tower, maps of its token statistics to a style and a
+    content vector in word-embedding space; the layer weights rho that sum these into a shift of each context token;
+    the projectors. Published Base/New/HM on 11 data sets, ViT-B/16: 84.21/77.32/80.62.
 
-    The paper's body was not available; where the released code and the abstract and figure differ, the defaults
-    follow the latter and `RELEASE` the former. Ours beyond these: the zero-initialised maps (so that training starts at
-    zero-shot CLIP), the low rank of those to the context, the text projector that corrects each trained class and fades
-    away from it (`KernelResidual`), the fading over to frozen CLIP for unfamiliar images (`OODGate`), the
-    cross-entropy of the other views, the distance to frozen CLIP and the recipe; the released code takes SGD at 2e-3,
-    batches of 4 and 50 epochs. Weights were chosen on validation images of emoji-objects, 4 shots.
+    The paper's body was not available. Where the released code differs from the abstract and the figure, the defaults
+    follow the latter; `gopro-release` follows the code. Our additions: maps that are zero at initialisation, so that
+    training starts from zero-shot CLIP; their low rank; the text projector that corrects each trained class and decays
+    away from it (`KernelResidual`); the gate that leaves out-of-distribution images to frozen CLIP (`OODGate`); the
+    cross-entropy of the other views; the losses that keep features near frozen CLIP's; the recipe, where the released
+    code has SGD at 2e-3, batches of 4 and 50 epochs. Weights were chosen on validation images of emoji-objects, 4 shots.
 
-    Result in the embedded suite (docs/benchmark.md: 4 shots, 5 seeds): base/new/HM 72.9/43.9/54.8 where PromptSRC has
-    66.6/39.5/49.6, CoOp 53.3/41.5/46.7 and zero-shot CLIP 50.1/44.4/47.0; other sets 34.9 (28.5, 32.1, 34.8), other
-    styles 50.2 (49.3, 48.5, 50.4).
-    Cost: 25 to 102 s a run of 43 to 109 classes on one shared core, its views from the bank; CoOp takes 10 to 34 s.
+    Results on the embedded benchmark (docs/benchmark.md: 4 shots, 5 seeds): base/new/HM 72.9/43.9/54.8, compared with
+    66.6/39.5/49.6 of PromptSRC, 53.3/41.5/46.7 of CoOp and 50.1/44.4/47.0 of zero-shot CLIP; on other data sets 34.9
+    (28.5, 32.1, 34.8), in other styles 50.2 (49.3, 48.5, 50.4). A run of 43 to 109 classes takes 25 to 102 s on one
+    shared core with cached views; CoOp takes 10 to 34 s.
     """
 
-    views = ("base", "moco", "augmix")
     recipe = Recipe(optimizer="adamw", lr=1e-3, epochs=5, batch=4, warmup=0.25)
     config: GOProConfig = GOProConfig()
+    views = ("base", "moco", "augmix")
+    text_depends_on_image = True
 
     def __init__(self, backbone: Backbone, classnames: Sequence[str], config: GOProConfig):
         super().__init__(backbone, classnames, config)
         self.views = ("base", "moco", "augmix") if config.compare == "both" else ("base", config.compare)
         words, _ = split_context_template(config.template)
         self.context = nn.Parameter(backbone.text.embed(words))  # [M, d]
-        width, inside = backbone.text.width, config.projectors != "outside"
-        taken = self._taken(backbone.layer_widths)
-        kinds = {"none": (), "style": ("style",), "content": ("content",)}.get(config.statistics, ("style", "content"))
+        widths = self._last_layers(backbone.layer_widths)
+        statistics = {"both": ("style", "content"), "none": ()}.get(config.statistics, (config.statistics,))
         self.maps = nn.ModuleDict(
-            {kind: nn.ModuleList(_map(w, width, config.rank, at_zero=inside) for w in taken) for kind in kinds}
+            {name: nn.ModuleList(_zero_map(w, backbone.text.width, config.rank) for w in widths) for name in statistics}
         )
-        views = len(self.views) if config.rho == "view" else 1
-        tokens = len(self.context) if config.shift == "token" else 1
-        if kinds:
-            self.rho = nn.Parameter(torch.full((views, tokens, len(taken)), 1 / len(taken)))
+        if statistics:
+            views = len(self.views) if config.rho == "view" else 1
+            tokens = len(self.context) if config.shift == "token" else 1
+            self.rho = nn.Parameter(torch.full((views, tokens, len(widths)), 1 / len(widths)))
             self.rho_bias = nn.Parameter(torch.zeros(views, tokens))
         dim = backbone.embed_dim
-        if config.projectors in ("inside", "image"):
-            self.project_image = _map(dim, dim, config.projector_rank, at_zero=True)
-        if config.projectors in ("inside", "text"):
+        if config.projectors != "text":
+            self.project_image = _zero_map(dim, dim, config.projector_rank)
+        if config.projectors != "image":
             if config.text_projector == "kernel":
-                self.project_text = KernelResidual(self.frozen_text(), config.sharpness)
+                self.project_text = KernelResidual(self.frozen_text(), SHARPNESS)
             else:
-                self.project_text = _map(dim, dim, config.projector_rank, at_zero=True)
-        if config.projectors == "outside":
-            self.project_beside = nn.Sequential(nn.Linear(dim, dim), nn.BatchNorm1d(dim))
+                self.project_text = _zero_map(dim, dim, config.projector_rank)
         if config.fade:
             self.familiarity = OODGate(len(classnames), dim)
-        self._turn = 0  # which classes the views are compared in next; begun anew each epoch, so that resuming is exact
+        self._next_class = 0  # in the rotation of sem_classes; 0 again after each epoch, so that resuming is exact
 
     def set_classes(self, classnames: Sequence[str]) -> None:
         super().set_classes(classnames)
@@ -156,7 +132,7 @@ class GOPro(Method):
 
     @torch.no_grad()
     def frozen_text(self) -> Float[Tensor, "classes embed"]:
-        """Frozen CLIP's text features of the template as written; computed once, when first asked for, in fp32."""
+        """Return frozen CLIP's text features of the template; computed once, at the first call, in fp32."""
         if self._frozen_text is None:
             words, _ = split_context_template(self.config.template)
             with torch.autocast(self.backbone.device.type, enabled=False):
@@ -164,143 +140,126 @@ class GOPro(Method):
         return self._frozen_text
 
     def end_epoch(self, epoch: int, epochs: int) -> None:
-        self._turn = 0
+        self._next_class = 0
 
-    def _taken(self, of_layers: Sequence[Any]) -> Sequence[Any]:
-        """Of something a layer what is of the layers that are taken."""
-        return of_layers[-self.config.layers :] if self.config.layers else of_layers
+    def _last_layers(self, values: Sequence[Any]) -> Sequence[Any]:
+        """Keep only the last `config.layers` entries."""
+        return values[-self.config.layers :] if self.config.layers else values
 
-    def contexts(self, encoded: Encoded) -> Float[Tensor, "views batch tokens width"]:
-        """The context that each image of each view generates: the learned one plus its shift."""
+    def view_contexts(self, encoded: Encoded) -> Float[Tensor, "views batch tokens width"]:
+        """Return the context that each image of each view generates: the learned one plus the image's shift."""
         views = encoded.embedding.shape[:2]
         if not self.maps:
             return self.context.expand(*views, -1, -1)
         widths = self.backbone.layer_widths
-        mean, std = (self._taken(t.split(widths, dim=-1)) for t in (encoded.mean, encoded.std))
-        of = {"style": std, "content": mean}
-        if self.config.statistics == "release":
-            of["style"] = [(m + s) / 2 for m, s in zip(mean, std, strict=True)]
+        mean, std = (self._last_layers(t.split(widths, dim=-1)) for t in (encoded.mean, encoded.std))
+        values = {"style": std, "content": mean}
         features = sum(
-            torch.stack([f(x) for f, x in zip(maps.children(), of[kind], strict=True)], dim=-2)
-            for kind, maps in self.maps.items()
+            torch.stack([f(x) for f, x in zip(maps.children(), values[name], strict=True)], dim=-2)
+            for name, maps in self.maps.items()
         )  # [views, batch, layers, d]
-        if self.config.statistics == "release":
-            features = features / 2
         rho = self.rho[: views[0]].expand(views[0], -1, -1)
         bias = self.rho_bias[: views[0]].expand(views[0], -1)
         shift = torch.einsum("vml,vbld->vbmd", rho, features) + bias[:, None, :, None]
         return self.context + shift
 
     def image_contexts(self, encoded: Encoded) -> Float[Tensor, "batch tokens width"]:
-        return self.contexts(encoded[None])[0]
+        return self.view_contexts(encoded[None])[0]
 
     def text_features(
         self, contexts: Float[Tensor, "*batch tokens width"], prompts: Prompts | None = None
     ) -> Float[Tensor, "*batch classes embed"]:
-        """Unit text features, as the logits use them, of every class (or of other prompts) under these contexts."""
-        text = (prompts or self.prompts)(contexts.flatten(0, -3)).unflatten(0, contexts.shape[:-2])
-        return self._shared_space(text)
+        """Return the projected unit text features under these contexts.
 
-    def _shared_space(self, text: Float[Tensor, "*batch embed"]) -> Float[Tensor, "*batch embed"]:
-        if self.config.projectors in ("outside", "image"):
+        Args:
+            prompts: those of other classes than the method's own.
+        """
+        text = (prompts or self.prompts)(contexts.flatten(0, -3)).unflatten(0, contexts.shape[:-2])
+        return self._project_text(text)
+
+    def _project_text(self, text: Float[Tensor, "*batch embed"]) -> Float[Tensor, "*batch embed"]:
+        if self.config.projectors == "image":
             return text
         return F.normalize(text + self.project_text(text), dim=-1)
 
     def image_features(self, encoded: Encoded) -> Float[Tensor, "*batch embed"]:
-        """The unit image features that the logits use."""
         image = encoded.embedding
-        if self.config.projectors in ("outside", "text"):
+        if self.config.projectors == "text":
             return image
         return F.normalize(image + self.project_image(image), dim=-1)
 
     def image_vectors(self, encoded: Encoded) -> Float[Tensor, "batch dim"]:
-        """The image features; with `fade`, as far as the image is familiar, and behind them frozen CLIP's for the
-        rest."""
+        """Return the image features; with `fade` times the gate, then frozen CLIP's times what is left of 1."""
         image = self.image_features(encoded)
         if not self.config.fade:
             return image
-        share = self._share(encoded)
-        return torch.cat([share * image, (1 - share) * encoded.embedding], dim=-1)
+        gate = self._gate(encoded)
+        return torch.cat([gate * image, (1 - gate) * encoded.embedding], dim=-1)
 
     def class_vectors(self, contexts: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch classes dim"]:
-        """The text features; with `fade`, frozen CLIP's behind them."""
+        """Return the text features; with `fade`, then frozen CLIP's."""
         text = self.text_features(contexts)
         if not self.config.fade:
             return text
         return torch.cat([text, self.frozen_text().expand(len(text), -1, -1)], dim=-1)
 
     def logits(self, encoded: Encoded) -> Float[Tensor, "batch classes"]:
-        """As by default, without all classes' vectors at once."""
+        # In chunks of classes: text features of all images and classes at once take batch · classes · D numbers.
         image, contexts = self.image_features(encoded), self.image_contexts(encoded)
-        similarities = self.prompts.similarities(image, contexts, transform=self._shared_space)
+        similarities = self.prompts.similarities(image, contexts, transform=self._project_text)
         if self.config.fade:
-            share = self._share(encoded)
-            similarities = share * similarities + (1 - share) * similarity(encoded.embedding, self.frozen_text())
+            gate = self._gate(encoded)
+            similarities = gate * similarities + (1 - gate) * similarity(encoded.embedding, self.frozen_text())
         return self.backbone.logit_scale * similarities
 
-    def _share(self, encoded: Encoded) -> Float[Tensor, "batch 1"]:
-        """What of a prediction is left to what was learned."""
+    def _gate(self, encoded: Encoded) -> Float[Tensor, "batch 1"]:
+        """Return the weight of the learned prediction against frozen CLIP's, between 0 and 1."""
         return self.familiarity(encoded.embedding)[..., None] ** self.config.fade
 
-    def _logits(self, image: Tensor, text: Tensor) -> Tensor:
-        return self.backbone.logit_scale * similarity(image, text)
-
     def losses(self, encoded: Encoded, labels: Int[Tensor, " batch"]) -> dict[str, Tensor]:
-        config, image, contexts = self.config, self.image_features(encoded), self.contexts(encoded)
+        config, scale = self.config, self.backbone.logit_scale
+        image, contexts = self.image_features(encoded), self.view_contexts(encoded)
         if config.fade and self.training:
-            self.familiarity.see(gather(encoded.embedding[0]), gather(labels))
-        text, others, classes = self._texts(contexts)
-        terms = {"ce": F.cross_entropy(self._logits(image[0], text), labels)}
+            self.familiarity.add(gather(encoded.embedding[0]), gather(labels))
+        text, other_texts, classes = self._view_text_features(contexts)
+        terms = {"ce": F.cross_entropy(scale * similarity(image[0], text), labels)}
         if config.sem:
-            distance = prompt_consistency if config.sem_form == "cosine" else F.mse_loss
-            terms["sem"] = config.sem * torch.stack([distance(text[:, classes], other) for other in others]).sum()
+            distances = [prompt_consistency(text[:, classes], other) for other in other_texts]
+            terms["sem"] = config.sem * torch.stack(distances).sum()
         if config.ce_views:
-            others = [F.cross_entropy(self._logits(other, text), labels) for other in image[1:]]
-            terms["ce_views"] = config.ce_views * torch.stack(others).mean()
+            entropies = [F.cross_entropy(scale * similarity(other, text), labels) for other in image[1:]]
+            terms["ce_views"] = config.ce_views * torch.stack(entropies).mean()
         if config.con:
-            pair = gather(image[0]), gather(image[1])
-            if config.projectors == "outside":
-                if len(pair[0]) == 1:
-                    raise InputError(
-                        "projectors=outside: its batch norm takes no step of one image: use a larger --batch"
-                    )
-                pair = self.project_beside(pair[0]), self.project_beside(pair[1])
-            same = gather(labels) if config.con_form == "supervised" else None
-            terms["con"] = config.con * nt_xent(*pair, config.temperature, labels=same)
+            positives = gather(labels) if config.con_form == "supervised" else None
+            terms["con"] = config.con * nt_xent(gather(image[0]), gather(image[1]), labels=positives)
         if config.anchor_image:
             terms["anchor_image"] = config.anchor_image * prompt_consistency(image, encoded.embedding)
         if config.anchor_text:
             terms["anchor_text"] = config.anchor_text * prompt_consistency(text, self.frozen_text())
         return terms
 
-    def _texts(
+    def _view_text_features(
         self, contexts: Float[Tensor, "views batch tokens width"]
     ) -> tuple[Tensor, Sequence[Tensor], list[int] | slice]:
-        """The text features of all classes that the plain view generates, those that each of the other views does, and
-        the classes that the latter are of: all, or some that take turns."""
-        count, many = len(self.classnames), self.config.sem_classes
+        """Return the plain view's text features of all classes, the other views' of some, and which classes these are.
+
+        At each step the other views have the next `config.sem_classes` classes in rotation.
+        """
+        count, some = len(self.classnames), self.config.sem_classes
         if not self.config.sem:
             return self.text_features(contexts[0]), (), slice(None)
-        if many is None or many >= count:  # in one call, so that they share the memory given to activations
+        if some is None or some >= count:  # one call for all views, so that one memory plan covers all activations
             text, *others = self.text_features(contexts)
             return text, others, slice(None)
-        classes = [(self._turn + i) % count for i in range(many)]
-        self._turn = (self._turn + many) % count
+        classes = [(self._next_class + i) % count for i in range(some)]
+        self._next_class = (self._next_class + some) % count
         others = self.text_features(contexts[1:], self.prompts.subset(classes))
         return self.text_features(contexts[0]), others.unbind(), classes
 
 
-class GOProRelease(GOPro):
-    """GOPro with the released code's settings and training recipe."""
-
-    recipe = Recipe(optimizer="sgd", lr=2e-3, epochs=50, batch=4)
-    config = RELEASE
-
-
-def _map(inputs: int, outputs: int, rank: int | None, *, at_zero: bool) -> nn.Module:
-    """A linear map with bias, of full or low rank, that starts at zero or as torch starts it."""
+def _zero_map(inputs: int, outputs: int, rank: int | None) -> nn.Module:
+    """Return a linear map with bias, of full or low rank, whose output is zero at initialisation."""
     last = nn.Linear(rank or inputs, outputs)
-    if at_zero:
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
     return last if rank is None else nn.Sequential(nn.Linear(inputs, rank, bias=False), last)

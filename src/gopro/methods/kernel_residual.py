@@ -1,4 +1,4 @@
-"""A residual that is learned at some places of the unit sphere and fades away from them."""
+"""RBF residual: a correction learned at some points of the unit sphere that decays with the distance from them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from torch import Tensor, nn
 
 
 class KernelResidual(nn.Module):
-    """Σ_k exp(−sharpness · (1 − ⟨x, centre_k⟩)) · value_k for unit vectors x; zero at the start.
+    """The layer x ↦ Σ_k exp(−sharpness · (1 − ⟨x, centre_k⟩)) · value_k for unit vectors x; zero at initialisation.
 
-    A linear map that takes each training class to where its images are takes other classes somewhere as well. Here
-    what is learned for a class holds for what is like it, and less the less it is like it: new classes are left to
-    frozen CLIP as far as no trained class is near. It is a layer of Gaussian radial basis functions, the kernel that
-    Tip-Adapter (arXiv 2111.03930) has around images, here around texts.
+    A linear map that moves the text feature of each trained class towards its images also moves every other text
+    feature. Here a correction applies to the texts near a trained class, so that a new class keeps its zero-shot
+    feature unless a trained class is close to it. The layer is a Gaussian radial basis function network; Tip-Adapter
+    (arXiv 2111.03930) uses the same kernel around images.
 
     Args:
-        centres: unit vectors, [K, D]; kept with what is learned, so that a state says where its values stand.
+        centres: unit vectors, [K, D]; a buffer, so that a state dict holds the position of each value.
+        sharpness: decay of the corrections.
     """
 
     def __init__(self, centres: Float[Tensor, "k dim"], sharpness: float):
@@ -30,12 +31,13 @@ class KernelResidual(nn.Module):
         self.values = nn.Parameter(torch.zeros_like(centres))
 
     def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
-        with torch.autocast(x.device.type, enabled=False):  # in half precision 1 - cos has no digits left
-            near = (x.float() @ (self.sharpness * self.centres).T).sub_(self.sharpness).exp_()  # one tensor, not four
-            return near @ self.values
+        with torch.autocast(x.device.type, enabled=False):  # bf16 rounds cosines near 1 to multiples of 2^-8
+            # In place: one tensor of [*batch, K] instead of four.
+            weights = (x.float() @ (self.sharpness * self.centres).T).sub_(self.sharpness).exp_()
+            return weights @ self.values
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
-        """Makes room for as many centres as the state holds, which may be of other classes."""
+        """Resize to the number of centres in the state, which may be of other classes."""
         if (saved := state_dict.get(f"{prefix}centres")) is not None:
             self.centres = self.centres.new_empty(saved.shape)
             self.values.data = self.values.data.new_empty(saved.shape)

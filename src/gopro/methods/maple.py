@@ -1,4 +1,4 @@
-"""MaPLe: prompts in both towers, those of the image tower made out of those of the text tower."""
+"""MaPLe: prompts in both towers; those of the image tower are computed from those of the text tower."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gopro.clip.backbone import Backbone
 from gopro.methods.deep_prompts import DeepPrompts
 from gopro.methods.recipe import Recipe
+from gopro.methods.template import DEFAULT_TEMPLATE
 from gopro.settings import PositiveInt, settings
 
 
@@ -19,27 +20,27 @@ from gopro.settings import PositiveInt, settings
 class MaPLeConfig:
     """Settings of `maple`."""
 
-    template: str = "a photo of a {}."
-    """The first words are the context to start from; those behind the learned tokens stay fixed."""
+    template: str = DEFAULT_TEMPLATE
+    """The first words initialise the context; those after the learned tokens stay fixed."""
     tokens: PositiveInt = 2
-    """Learned tokens a layer, in each tower."""
+    """Learned tokens per layer, in each tower."""
     depth: PositiveInt = 9
-    """Layers with learned tokens of their own, at most as many as the shallower tower has."""
+    """Layers with learned tokens of their own; at most the layers of the shallower tower."""
 
 
 class MaPLe(DeepPrompts):
     """Multi-modal Prompt Learning (Khattak et al. 2023, arXiv 2210.03117; repository
     muzairkhattak/multimodal-prompt-learning). ViTs only.
 
-    Learned: the first two tokens of the text prompt, those that replace them at the input of the next eight layers,
-    and for each of these nine layers a linear map of its tokens to those of the image tower at the same layer, which
-    stand behind the patches; 3,555,072 numbers on ViT-B/16. Published Base/New/HM on 11 data sets, ViT-B/16:
+    Learned: the first two tokens of the text prompt, the tokens that replace them at the input of the next eight
+    layers, and for each of these nine layers a linear map from its tokens to those of the image tower at the same
+    layer, which follow the patches; 3,555,072 parameters on ViT-B/16. Published Base/New/HM on 11 data sets, ViT-B/16:
     82.28/75.14/78.55.
 
-    Recipe and start are those of the authors' base-to-new runs: the first tokens from words, the deeper ones from
-    N(0, 0.02²), the maps of all deeper layers from one draw. Their logits, loss, gradients and first steps are
-    reproduced (tests/golden). Ours departs from their code in two places: a depth beyond the shallower tower's
-    layers means that many, where theirs makes tokens that a tower never reads; the fixed words behind the name are the
+    Recipe and initialisation are those of the authors' base-to-new runs: the first tokens from words, the deeper ones
+    from N(0, 0.02²), the maps of all deeper layers as copies of one. The authors' logits, loss, gradients and first
+    steps are reproduced (tests/golden). Differences from their code: a depth beyond the layers of the shallower tower
+    is cut to that number, where theirs creates tokens that a tower never reads; what follows the class name is the
     template's, not always a full stop.
     """
 

@@ -1,4 +1,4 @@
-"""How familiar an image is: whether those that were trained on look like it."""
+"""Out-of-distribution gate: a score of how closely an image resembles the training images."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 
 class OODGate(nn.Module):
-    """min(1, max_c ⟨x, p_c⟩ / |p_c|²) for unit image features x, p_c being the mean over class c's training images.
+    """The score min(1, max_c ⟨x, p_c⟩ / |p_c|²) of unit image features x, with p_c the mean training image of class c.
 
-    The mean of ⟨x, p_c⟩ over these is |p_c|², so it is about 1 for images like them, in any space of features, and
-    lower for other classes and other styles. Before any image has been seen it is 1.
+    The mean of ⟨x, p_c⟩ over the training images of class c is |p_c|². The score is therefore about 1 for images like
+    them, in any feature space, and lower for other classes and styles. It is 1 before any image was added.
 
     Args:
-        classes: how many are trained on.
+        classes: number of trained classes.
         dim: D, size of the features.
     """
 
@@ -29,22 +29,22 @@ class OODGate(nn.Module):
         self.register_buffer("count", torch.zeros(classes))
 
     @torch.no_grad()
-    def see(self, x: Float[Tensor, "batch dim"], labels: Int[Tensor, " batch"]) -> None:
-        """Takes training images into account; the same ones may come again in each epoch."""
+    def add(self, x: Float[Tensor, "batch dim"], labels: Int[Tensor, " batch"]) -> None:
+        """Add training images to the means of their classes; repeating all of them in each epoch changes no mean."""
         self.total.index_add_(0, labels, x.to(self.total))
         self.count.index_add_(0, labels, torch.ones_like(labels, dtype=self.count.dtype))
 
     def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
-        """Between 0 and 1 for each."""
+        """Return a score between 0 and 1 per image."""
         with torch.autocast(x.device.type, enabled=False):
-            seen = self.count > 0
+            has_images = self.count > 0
             means = self.total / self.count.clamp(min=1)[:, None]
-            near = x.float() @ (means / means.square().sum(dim=-1, keepdim=True).clamp(min=1e-12)).T
-            highest = near.where(seen, 0.0).amax(dim=-1).clamp(0, 1)
-            return highest.where(seen.any(), 1.0)
+            scores = x.float() @ (means / means.square().sum(dim=-1, keepdim=True).clamp(min=1e-12)).T
+            highest = scores.where(has_images, 0.0).amax(dim=-1).clamp(0, 1)
+            return highest.where(has_images.any(), 1.0)
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
-        """Makes room for as many classes as the state holds, which may be others."""
+        """Resize to the number of classes in the state."""
         if (saved := state_dict.get(f"{prefix}total")) is not None:
             self.total, self.count = self.total.new_empty(saved.shape), self.count.new_empty(len(saved))
         super()._load_from_state_dict(state_dict, prefix, *rest)  # pyright: ignore[reportArgumentType]

@@ -16,7 +16,8 @@ from gopro.errors import InputError
 from gopro.methods.base import Method
 from gopro.methods.cocoop import CoCoOp
 from gopro.methods.coop import CoOp
-from gopro.methods.gopro import GOPro, GOProRelease
+from gopro.methods.gopro import GOPro
+from gopro.methods.gopro_release import GOProRelease
 from gopro.methods.kgcoop import KgCoOp
 from gopro.methods.linear_probe import LinearProbe
 from gopro.methods.maple import MaPLe

@@ -1,4 +1,4 @@
-"""Hand-written prompts: text features of classes from one template, or from the mean of CLIP's published ones."""
+"""Text features of hand-written prompts: from one template, or averaged over several of CLIP's."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor
 
 from gopro.clip.encode_text import encode_texts
 from gopro.clip.text_tower import TextTower
-from gopro.methods.base import split_template
+from gopro.methods.template import DEFAULT_TEMPLATE, split_template
 
 Ensemble = Literal["none", 7, 80]
-"""One template, or CLIP's for ImageNet (openai/CLIP, notebooks/Prompt_Engineering_for_ImageNet.ipynb): all 80 or the
-subset of 7 that it ends with."""
+"""One template, or CLIP's for ImageNet (openai/CLIP, notebooks/Prompt_Engineering_for_ImageNet.ipynb): all 80, or the
+subset of 7 at the end of the notebook."""
 
 _TEMPLATES: dict[Ensemble, Sequence[Callable[[str], str]]] = {
     7: SIMPLE_IMAGENET_TEMPLATES,
@@ -25,20 +25,20 @@ _TEMPLATES: dict[Ensemble, Sequence[Callable[[str], str]]] = {
 }
 
 
-def template_features(
-    text: TextTower, classnames: Sequence[str], template: str, ensemble: Ensemble = "none"
+def zero_shot_text_features(
+    text: TextTower, classnames: Sequence[str], template: str | None, ensemble: Ensemble = "none"
 ) -> Float[Tensor, "classes embed"]:
-    """Unit text features of hand-written prompts, without gradient.
+    """Encode hand-written prompts into unit text features, without gradient.
 
     Args:
-        template: with {} for the class name; an ensemble has its own.
-        ensemble: the mean of the unit features of these templates, made unit length again.
+        template: the prompt with {} for the class name, `DEFAULT_TEMPLATE` if None; an ensemble does not use it.
+        ensemble: average the unit features over these templates and normalise the mean.
 
     Raises:
-        InputError: a template without exactly one {}; a class name that the text tower cannot take.
+        InputError: a template without exactly one {}; a class name that the text tower cannot encode.
     """
-    before, behind = split_template(template)
     if ensemble == "none":
-        return encode_texts(text, [f"{before} {name}{behind}".strip() for name in classnames])
-    features = [encode_texts(text, [write(name) for name in classnames]) for write in _TEMPLATES[ensemble]]
+        before, after = split_template(template or DEFAULT_TEMPLATE)
+        return encode_texts(text, [f"{before} {name}{after}".strip() for name in classnames])
+    features = [encode_texts(text, [fill(name) for name in classnames]) for fill in _TEMPLATES[ensemble]]
     return F.normalize(torch.stack(features).mean(dim=0), dim=-1)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gopro.methods.base import Method
 from gopro.methods.recipe import Training
-from gopro.methods.zero_shot_text import Ensemble, template_features
+from gopro.methods.zero_shot_text import Ensemble, zero_shot_text_features
 from gopro.settings import settings
 
 
@@ -18,16 +18,16 @@ class ZeroShotConfig:
     """Settings of `zeroshot`."""
 
     template: str | None = None
-    """The prompt, with {} for the class name; the data set's own if not given."""
+    """Prompt with {} for the class name; by default the data set's own."""
     ensemble: Ensemble = "none"
-    """The mean over CLIP's 7 or 80 templates for ImageNet in the place of the one template."""
+    """Average over CLIP's 7 or 80 templates for ImageNet instead of one template."""
 
 
 class ZeroShot(Method):
-    """CLIP as it is (Radford et al. 2021, arXiv 2103.00020; repository openai/CLIP), with one template or several.
+    """CLIP without training (Radford et al. 2021, arXiv 2103.00020; repository openai/CLIP), with one or more templates.
 
     Nothing is learned. Published Base/New/HM on 11 data sets, ViT-B/16, with each data set's own template:
-    69.34/74.22/71.70. The ensembles are published for ImageNet alone.
+    69.34/74.22/71.70. For the ensembles only ImageNet is published.
     """
 
     trained_by = Training.NONE
@@ -35,8 +35,8 @@ class ZeroShot(Method):
 
     def set_classes(self, classnames: Sequence[str]) -> None:
         super().set_classes(classnames)
-        template = self.config.template or "a photo of a {}."
-        self.text = template_features(self.backbone.text, classnames, template, self.config.ensemble)
+        config = self.config
+        self.text = zero_shot_text_features(self.backbone.text, classnames, config.template, config.ensemble)
 
-    def class_vectors(self, contexts: None = None) -> Float[Tensor, "1 classes embed"]:
+    def text_features(self, contexts: None = None) -> Float[Tensor, "1 classes embed"]:
         return self.text[None]

@@ -1,0 +1,114 @@
+"""GOPro as released: what the authors' code computes, without the faults of its harness."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from gopro.clip.backbone import Backbone, Encoded
+from gopro.clip.encode_text import make_prompts
+from gopro.clip.similarity import similarity
+from gopro.distributed import gather
+from gopro.errors import InputError
+from gopro.methods.base import Method
+from gopro.methods.losses import nt_xent
+from gopro.methods.recipe import Recipe
+from gopro.methods.template import DEFAULT_TEMPLATE, split_context_template
+from gopro.settings import settings
+
+
+@settings
+class GOProReleaseConfig:
+    """Settings of `gopro-release`."""
+
+    template: str = DEFAULT_TEMPLATE
+    """The words before {} initialise the context; what follows {} stays fixed."""
+    sem: float = 1.0
+    """Weight of the prompt consistency loss."""
+    con: float = 0.1
+    """Weight of the visual contrastive loss."""
+
+
+class GOProRelease(Method):
+    """GOPro as its released code computes it (Singha, Jha, Banerjee, BMVC 2023, arXiv 2308.11605; repository
+    mainaksingha01/GOPro).
+
+    Learned: the context tokens; for each layer of the image tower, maps of (mu + sigma) / 2 and mu over its tokens to a
+    style and a content vector in word-embedding space; the layer weights rho that average these into one shift of all
+    context tokens; a projector with batch norm for the contrastive loss, which no prediction uses. Published
+    Base/New/HM on 11 data sets, ViT-B/16: 84.21/77.32/80.62.
+
+    Logits, losses, gradients and the recipe are those of the code (tests/golden); docs/method.md lists what the paper
+    describes differently, and the faults of the authors' harness that are not reproduced.
+    """
+
+    recipe = Recipe(optimizer="sgd", lr=2e-3, epochs=50, batch=4)
+    config: GOProReleaseConfig = GOProReleaseConfig()
+    views = ("base", "moco", "augmix")
+    text_depends_on_image = True
+
+    def __init__(self, backbone: Backbone, classnames: Sequence[str], config: GOProReleaseConfig):
+        super().__init__(backbone, classnames, config)
+        words, _ = split_context_template(config.template)
+        self.context = nn.Parameter(backbone.text.embed(words))  # [M, d]
+        widths, dim = backbone.layer_widths, backbone.embed_dim
+        self.maps = nn.ModuleDict(
+            {
+                name: nn.ModuleList(nn.Linear(width, backbone.text.width) for width in widths)
+                for name in ("style", "content")
+            }
+        )
+        self.rho = nn.Parameter(torch.full((1, 1, len(widths)), 1 / len(widths)))
+        self.rho_bias = nn.Parameter(torch.zeros(1, 1))
+        self.project_beside = nn.Sequential(nn.Linear(dim, dim), nn.BatchNorm1d(dim))
+
+    def set_classes(self, classnames: Sequence[str]) -> None:
+        super().set_classes(classnames)
+        words, tail = split_context_template(self.config.template)
+        text = self.backbone.text
+        self.prompts = make_prompts(text, classnames, before=len(text.tokens(words)), tail=tail)
+
+    def view_contexts(self, encoded: Encoded) -> Float[Tensor, "views batch tokens width"]:
+        """Return the context that each image of each view generates: the learned one plus the image's shift."""
+        widths = self.backbone.layer_widths
+        mean, std = encoded.mean.split(widths, dim=-1), encoded.std.split(widths, dim=-1)
+        style = [(m + s) / 2 for m, s in zip(mean, std, strict=True)]
+        features = sum(
+            torch.stack([f(x) for f, x in zip(self.maps[name].children(), values, strict=True)], dim=-2)
+            for name, values in (("style", style), ("content", mean))
+        )  # [views, batch, layers, d]
+        views = len(encoded.embedding)
+        shift = torch.einsum("vml,vbld->vbmd", self.rho.expand(views, -1, -1), features / 2)
+        return self.context + (shift + self.rho_bias.expand(views, -1)[:, None, :, None])
+
+    def image_contexts(self, encoded: Encoded) -> Float[Tensor, "batch tokens width"]:
+        return self.view_contexts(encoded[None])[0]
+
+    def text_features(self, contexts: Float[Tensor, "*batch tokens width"]) -> Float[Tensor, "*batch classes embed"]:
+        return self.prompts(contexts.flatten(0, -3)).unflatten(0, contexts.shape[:-2])
+
+    def logits(self, encoded: Encoded) -> Float[Tensor, "batch classes"]:
+        # In chunks of classes: text features of all images and classes at once take batch · classes · D numbers.
+        similarities = self.prompts.similarities(encoded.embedding, self.image_contexts(encoded))
+        return self.backbone.logit_scale * similarities
+
+    def losses(self, encoded: Encoded, labels: Int[Tensor, " batch"]) -> dict[str, Tensor]:
+        config, image = self.config, encoded.embedding
+        if config.sem:
+            text, *others = self.text_features(self.view_contexts(encoded))
+        else:
+            text, others = self.text_features(self.view_contexts(encoded)[0]), []
+        logits = self.backbone.logit_scale * similarity(image[0], text)
+        terms = {"ce": F.cross_entropy(logits, labels)}
+        if config.sem:
+            terms["sem"] = config.sem * torch.stack([F.mse_loss(text, other) for other in others]).sum()
+        if config.con:
+            pair = gather(image[0]), gather(image[1])
+            if len(pair[0]) == 1:
+                raise InputError("gopro-release: its batch norm takes no step of one image; use a larger --batch")
+            terms["con"] = config.con * nt_xent(self.project_beside(pair[0]), self.project_beside(pair[1]))
+        return terms
