@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gopro.clip.backbone import Encoded
 from gopro.clip.full_prompts import FullPrompts
-from gopro.clip.prompts import Prompts
+from gopro.clip.similarity import similarity
 from gopro.methods.gopro_release import GOProRelease
 from gopro.methods.template import split_context_template
 
@@ -32,12 +32,12 @@ class UnpackedGOPro(GOProRelease):
         views = [self.backbone.encode(view) for view in images]
         return Encoded(*(torch.stack([getattr(v, f) for v in views]) for f in ("embedding", "mean", "std")))
 
-    def text_features(self, contexts: Tensor, prompts: Prompts | None = None) -> Tensor:
+    def text_features(self, contexts: Tensor) -> Tensor:
         """Encode the prompts image by image."""
-        prompts = prompts or self.prompts
-        text = [prompts(context[None])[0] for context in contexts.flatten(0, -3)]
+        text = [self.prompts(context[None])[0] for context in contexts.flatten(0, -3)]
         return torch.stack(text).unflatten(0, contexts.shape[:-2])
 
     def logits(self, encoded: Encoded) -> Tensor:
         """Return the logits of the first view from all views [views, batch], as the released code does."""
-        return self._logits(self.image_features(encoded)[0], self.text_features(self.contexts(encoded))[0])
+        text = self.text_features(self.view_contexts(encoded))[0]
+        return self.backbone.logit_scale * similarity(encoded.embedding[0], text)

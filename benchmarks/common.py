@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from gopro.clip.backbone import Backbone, from_openai
-from gopro.methods.gopro import RELEASE, GOPro, GOProConfig, GOProRelease
+from gopro.methods.base import Method
+from gopro.methods.gopro_release import GOProRelease
 from gopro.runs.environment import describe_machine
 
 T = TypeVar("T")
@@ -67,13 +68,11 @@ def make_backbone(architecture: str = "ViT-B-16", device: str = "cpu") -> Backbo
     return from_openai(openai_state(architecture), architecture, device)
 
 
-def make_method(
-    backbone: Backbone, classnames: Sequence[str], kind: type[GOPro] = GOProRelease, config: GOProConfig = RELEASE
-) -> GOPro:
-    """Return `gopro-release` or a variant of it, with the same random initialisation every time."""
+def make_method(backbone: Backbone, classnames: Sequence[str], kind: type[Method] = GOProRelease) -> Method:
+    """Return a method with its default settings, `gopro-release` if none is named, initialised alike every time."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        return kind(backbone, classnames, config).to(backbone.device)
+        return kind(backbone, classnames, kind.config).to(backbone.device)
 
 
 def make_views(views: int, batch: int, size: int) -> Tensor:

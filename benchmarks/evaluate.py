@@ -36,7 +36,7 @@ from benchmarks.isolated import run_isolated
 from benchmarks.released import Released
 from gopro.clip.backbone import from_openai
 from gopro.inference.taylor_head import TaylorHead, expand_classes
-from gopro.methods.gopro import GOProRelease
+from gopro.methods.gopro_release import GOProRelease
 from gopro.runs.environment import PeakMemory
 
 

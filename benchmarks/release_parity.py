@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from gopro.clip.backbone import from_openai
-from gopro.methods.gopro import RELEASE, GOPro
+from gopro.methods.gopro_release import GOProRelease, GOProReleaseConfig
 from gopro.runs.coop_checkpoint import rename_key
 
 LIMIT = 1e-4
@@ -53,8 +52,8 @@ def compare(path: Path) -> dict[str, float]:
         return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
     backbone = from_openai(part("clip."), str(path))
-    config = replace(RELEASE, template=metadata["ctx_init"].replace("_", " ") + " {}.")
-    method = GOPro(backbone, [name.replace("_", " ") for name in json.loads(metadata["classnames"])], config)
+    config = GOProReleaseConfig(template=metadata["ctx_init"].replace("_", " ") + " {}.")
+    method = GOProRelease(backbone, [name.replace("_", " ") for name in json.loads(metadata["classnames"])], config)
     state = method.state_dict()
     for name, value in part("init.").items():
         key = ours(name)
@@ -66,7 +65,7 @@ def compare(path: Path) -> dict[str, float]:
     labels = tensors["label"]
     result: dict[str, float] = {}
 
-    text = method.text_features(method.contexts(encoded))
+    text = method.text_features(method.view_contexts(encoded))
     result["logits"] = deviation(method.logits(encoded[0]), tensors["out.logits"])
     for i, view in enumerate(("image", "moco", "augmix")):
         result[f"text_features.{view}"] = deviation(text[i], tensors[f"out.text_features.{view}"])

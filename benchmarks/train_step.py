@@ -40,14 +40,15 @@ from benchmarks.common import (
 from benchmarks.isolated import run_isolated
 from benchmarks.released import Released
 from gopro.clip.backbone import from_openai
-from gopro.methods.gopro import RELEASE, GOPro, GOProConfig, GOProRelease
+from gopro.methods.gopro import GOPro
+from gopro.methods.gopro_release import GOProRelease
 from gopro.runs.environment import PeakMemory
 
 KINDS = {
-    "ours": (GOProRelease, RELEASE),
-    "default": (GOPro, GOProConfig()),
-    "unpacked": (UnpackedGOPro, RELEASE),
-    "released": (GOProRelease, RELEASE),  # the source of its learned parameters
+    "ours": GOProRelease,
+    "default": GOPro,
+    "unpacked": UnpackedGOPro,
+    "released": GOProRelease,  # the source of its learned parameters
 }
 
 
@@ -126,7 +127,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
 def measure(variant: str, classes: int, batch: int, repeats: int, device: str, reference: Path | None) -> Measured:
     """Time steps of one variant; call it in a process of its own."""
     state, names = openai_state(), class_names(classes)
-    method: Any = make_method(from_openai(state, device=device), names, *KINDS[variant])
+    method: Any = make_method(from_openai(state, device=device), names, KINDS[variant])
     views = make_views(3, batch, method.backbone.preprocess.size).to(device)
     labels = torch.arange(batch, device=device) % classes
     if variant == "released":

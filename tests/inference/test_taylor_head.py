@@ -16,7 +16,7 @@ from gopro.clip.backbone import Backbone, Encoded
 from gopro.data.load_dataset import load_dataset
 from gopro.errors import InputError
 from gopro.inference.classifier import Classifier
-from gopro.inference.evaluate import EncodedSamples, encode_samples, evaluate, text_depends_on_image
+from gopro.inference.evaluate import EncodedSamples, encode_samples, evaluate
 from gopro.inference.taylor_head import (
     Agreement,
     TaylorHead,
@@ -55,6 +55,7 @@ class Quadratic(Method):
     """A method whose class features are quadratic in two numbers of an image, without their product."""
 
     curved = True
+    text_depends_on_image = True
 
     def image_contexts(self, encoded: Encoded) -> Tensor:
         numbers = encoded.embedding[:, :2] - encoded.embedding[:, :2].mean(dim=0)
@@ -161,7 +162,7 @@ def test_agreement_by_hand() -> None:
 def test_the_head_of_a_method_whose_text_is_the_same_for_all_images_is_exact(name: str, tiny: Backbone) -> None:
     method = perturbed(build_method(name, tiny, NAMES, TEMPLATE))
     images = method.encode(torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(3)))
-    depends = text_depends_on_image(method)
+    depends = method.text_depends_on_image
     assert depends == (method.image_contexts(images) is not None)
     if depends:
         return

@@ -29,7 +29,7 @@ from gopro.training.devices import Runtime, make_fabric
 from gopro.training.loop import learning_rate
 from gopro.training.progress import Step
 from gopro.training.resume_state import RESUME
-from gopro.training.solve import draws_for_solve
+from gopro.training.solve import encode_draws
 from gopro.training.train import resume, train
 
 NAMES = ["red fox", "owl", "grand piano", "dog"]
@@ -67,7 +67,7 @@ def test_tip_adapter_against_a_plain_sum(tiny: Backbone) -> None:
     """Zhang et al. 2022, equations 3 to 6, written out for one image and class at a time."""
     method = build_method("tip-adapter[alpha=2,beta=3.5]", tiny, NAMES, TEMPLATE)
     draws = [images(6, seed=1), images(6, seed=2)]
-    method.solve(draws, labels(6))
+    method.solve(lambda count: draws, labels(6))
     zeroshot = build_method("zeroshot", tiny, NAMES, TEMPLATE)
     test = images(5, seed=9)
     expected = zeroshot.logits(test).clone()
@@ -92,7 +92,7 @@ def as_recorded(spec: str, recorded: dict[str, Tensor], backbone: Backbone, *, s
     assert isinstance(method, TipAdapter)
     method.text = recorded["text"]
     val = (features(recorded["test"]), recorded["test_labels"]) if search else None
-    method.solve([features(draw) for draw in recorded["draws"]], recorded["labels"], val)
+    method.solve(lambda count: [features(draw) for draw in recorded["draws"]], recorded["labels"], val)
     return method
 
 
@@ -125,7 +125,7 @@ def test_the_authors_fine_tuning(authors: tuple[dict[str, Tensor], Backbone]) ->
 @pytest.mark.parametrize("spec", ["tip-adapter", "tip-adapter-f"])
 def test_names_without_a_image_get_zero_shot_logits(spec: str, tiny: Backbone) -> None:
     method = build_method(f"{spec}[alpha=5]", tiny, NAMES, TEMPLATE)
-    method.solve([images(8)], labels(8))
+    method.solve(lambda count: [images(8)], labels(8))
     mixed, test = ["sea", "dog", "owl", "lamp"], images(5, seed=9)
     logits, zeroshot = method.for_classes(mixed).logits(test), build_method("zeroshot", tiny, mixed, TEMPLATE)
     extra = logits - zeroshot.logits(test)
@@ -144,8 +144,8 @@ def test_search_takes_the_best_on_validation_images(tiny: Backbone) -> None:
     val = Encoded(F.normalize(train.embedding + 0.3 * noise, dim=-1), train.mean, train.std)
     before = (method.logits(val).argmax(-1) == labels(8)).sum()
     with pytest.raises(InputError, match="no validation images"):
-        method.solve([train], labels(8))
-    method.solve([train], labels(8), (val, labels(8)))
+        method.solve(lambda count: [train], labels(8))
+    method.solve(lambda count: [train], labels(8), (val, labels(8)))
     assert isinstance(method, TipAdapter) and method.alpha > 0
     assert (method.logits(val).argmax(-1) == labels(8)).sum() > before
     other = build_method("tip-adapter[search=true,alpha=0]", tiny, NAMES, TEMPLATE)
@@ -182,7 +182,7 @@ def test_c_is_the_best_on_validation_images(tiny: Backbone) -> None:
 
     def right(spec: str, held_out: tuple[Encoded, Tensor] | None) -> int:
         method = build_method(spec, tiny, NAMES, TEMPLATE)
-        method.solve([train], wrong, held_out)
+        method.solve(lambda count: [train], wrong, held_out)
         return int((method.logits(val).argmax(-1) == truth).sum())
 
     searched = right("linear-probe", (val, truth))
@@ -193,7 +193,7 @@ def test_c_is_the_best_on_validation_images(tiny: Backbone) -> None:
 
 def test_a_linear_probe_refuses_names_that_it_was_not_trained_on(tiny: Backbone) -> None:
     method = build_method("linear-probe", tiny, NAMES, TEMPLATE)
-    method.solve([images(8)], labels(8))
+    method.solve(lambda count: [images(8)], labels(8))
     test = images(3, seed=9)
     torch.testing.assert_close(method.for_classes(["dog", "owl"]).logits(test), method.logits(test)[:, [3, 1]])
     with pytest.raises(InputError, match=r"^[^\n]*'lamp'[^\n]*$"):
@@ -232,9 +232,9 @@ def test_every_training_image_is_a_key(tmp_path: Path, tiny: Backbone) -> None:
     keys = {}
     for augment in (0, 3):
         method = build_method(f"tip-adapter[augment={augment}]", tiny, few.classnames, TEMPLATE)
-        draws = list(draws_for_solve(method, few, CONFIG, Runtime(make_fabric(CONFIG))))
+        draws = list(encode_draws(method, augment, few, CONFIG, Runtime(make_fabric(CONFIG))))
         assert [len(draw.embedding) for draw in draws] == [65] * max(1, augment)
-        method.solve(draws, torch.tensor([sample.label for sample in few.train]))
+        method.solve(lambda count, draws=draws: draws, torch.tensor([sample.label for sample in few.train]))
         assert isinstance(method, TipAdapter)
         keys[augment] = method.keys
     plain = encode_samples(method, few.train).encoded[:].embedding
@@ -279,5 +279,5 @@ def test_a_sweep_records_what_a_linear_probe_cannot_be_tested_on(tmp_path: Path)
     outcome = benchmark("base-to-new", config)
     assert [row["classes"] for row in outcome.rows] == ["base"] and outcome.rows[0]["train_seconds"] > 0
     [failure] = outcome.failures
-    assert "knows no class names but those it was trained on" in failure["error"] and failure["traceback"] is None
+    assert "was not trained on: a linear probe reads no names" in failure["error"] and failure["traceback"] is None
     assert isinstance(load_run(next((tmp_path / "runs").iterdir())).method, LinearProbe)

@@ -56,7 +56,7 @@ def test_with_frozen_clips_features_nothing_but_cross_entropy_is_left(
     method, images = promptsrc(tiny), torch.randn(1, 4, 3, 32, 32, generator=torch.Generator().manual_seed(3))
     labels = torch.tensor([0, 1, 2, 3])
     assert all(term.item() > 1e-4 for term in method.losses(images, labels).values())
-    monkeypatch.setattr(method, "text_features", method.frozen_text)
+    monkeypatch.setattr(method, "text_features", lambda: method.frozen_text()[None])
     monkeypatch.setattr(method, "image_features", lambda images: tiny.encode(images).embedding)
     terms = method.losses(images, labels)
     assert terms.pop("ce").item() > 0.1

@@ -30,7 +30,7 @@ from gopro.training import loop
 from gopro.training.devices import Runtime, make_fabric
 from gopro.training.progress import Step
 from gopro.training.resume_state import RESUME
-from gopro.training.solve import draws_for_solve
+from gopro.training.solve import encode_draws
 from gopro.training.train import resume, train
 
 CONFIG = TrainConfig(
@@ -180,8 +180,8 @@ def test_the_bits_do_not_depend_on_workers_or_on_what_was_there(tmp_path: Path, 
 def test_solved_methods_are_given_the_banks_draws(tiny: Backbone) -> None:
     dataset = load_dataset("emoji-activities")
     dataset = replace(dataset, train=dataset.train[:400:40])
-    method = build_method("tip-adapter[augment=5]", tiny, ["a", "b"], "a photo of a {}.")
-    draws = list(draws_for_solve(method, dataset, CONFIG, Runtime(make_fabric(CONFIG))))
+    method = build_method("tip-adapter", tiny, ["a", "b"], "a photo of a {}.")
+    draws = list(encode_draws(method, 5, dataset, CONFIG, Runtime(make_fabric(CONFIG))))
     view = make_view("base", tiny.preprocess, dataset.crop)
     for number, draw in enumerate(draws):
         images = [draw_view(view, s.image.open(), s.image.digest(), number % 2, "base") for s in dataset.train]

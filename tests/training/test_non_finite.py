@@ -146,7 +146,7 @@ CLASSES = {"one": ["cat"], "some": ["cat", "dog", "an elephant that walks"]}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("name", [*TRAINED, "gopro[con_form=supervised]", "gopro[sem_form=mse]"])
+@pytest.mark.parametrize("name", [*TRAINED, "gopro[con_form=supervised]"])
 def test_losses_and_gradients_are_finite_at_the_edges(name: str, precision: str, tiny: Backbone) -> None:
     """All-black, white, identical images; one a batch; logit scale 100; one class."""
     plugin = MixedPrecision("bf16-mixed", device="cpu") if precision == "bf16" else None
@@ -172,7 +172,7 @@ def check(method: Method, fabric: Fabric, images: Tensor, labels: Tensor) -> Non
     if Training.CLOSED_FORM in method.trained_by:
         with fabric.autocast():
             encoded = method.encode(images)
-        method.solve(iter([encoded] * max(method.draws, 1)), labels)
+        method.solve(lambda count: [encoded] * max(count, 1), labels)
     views = images.expand(len(method.views), *images.shape)
     with fabric.autocast():
         encoded = method.encode(views)
@@ -195,7 +195,7 @@ def test_bf16_keeps_losses_in_fp32(name: str, tiny: Backbone) -> None:
     images, labels = torch.rand(4, 3, 32, 32), torch.tensor([0, 1, 2, 0])
     with fabric.autocast():
         if Training.CLOSED_FORM in method.trained_by:
-            method.solve(iter([method.encode(images)] * max(method.draws, 1)), labels)
+            method.solve(lambda count: [method.encode(images)] * max(count, 1), labels)
         terms = method(method.encode(images.expand(len(method.views), *images.shape)), labels)
         logits = method.eval().logits(method.encode(images))
     assert {term.dtype for term in terms.values()} == {torch.float32}

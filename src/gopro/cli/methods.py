@@ -133,7 +133,7 @@ def _learned(method: Method) -> int:
     if Training.CLOSED_FORM in method.trained_by:
         size = method.backbone.preprocess.size
         images = method.encode(torch.zeros(1, 3, size, size))[torch.zeros(CLASSES * SHOTS, dtype=torch.long)]
-        method.solve([images] * max(1, method.draws), torch.arange(CLASSES * SHOTS) % CLASSES)
+        method.solve(lambda count: [images] * max(1, count), torch.arange(CLASSES * SHOTS) % CLASSES)
     return sum(parameter.numel() for parameter in method.parameters())
 
 

@@ -243,7 +243,7 @@ class Classifier:
         """
 
         def text_features(encoded: Any) -> Tensor:
-            text = self.method.class_features(encoded)
+            text = self.method.text_features(self.method.image_contexts(encoded))
             return text.expand(len(self.method.image_features(encoded)), -1, -1)
 
         return self._rows(images, text_features, batch)

@@ -122,18 +122,13 @@ def evaluate_images(
     return _summarise(logits, torch.cat(labels), len(method.classnames), time.perf_counter() - started)
 
 
-def text_depends_on_image(method: Method) -> bool:
-    """Return whether the method generates its prompts from the image."""
-    return type(method).image_contexts is not Method.image_contexts
-
-
 @torch.no_grad()
 def logits_function(method: Method) -> Callable[[Any], Float[Tensor, "batch classes"]]:
     """Return a function from encoded images to logits, for many images.
 
     Text that does not depend on the image is encoded here, once.
     """
-    if text_depends_on_image(method):
+    if method.text_depends_on_image:
         return method.logits
     classes = method.class_vectors()
     return lambda encoded: method.backbone.logit_scale * similarity(method.image_vectors(encoded), classes)

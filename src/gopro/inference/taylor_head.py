@@ -29,6 +29,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gopro.clip.backbone import Encoded
+from gopro.clip.similarity import similarity
 from gopro.errors import InputError
 from gopro.methods.base import Method
 
@@ -116,6 +117,7 @@ class TaylorHead(Method):
         super().__init__(exact.backbone, classnames, exact.config)
         self.exact, self.expansion, self.agreement = exact, expansion, agreement
         self.frozen_images = exact.frozen_images
+        self.text_depends_on_image = exact.text_depends_on_image
 
     def for_classes(self, classnames: Sequence[str]) -> Self:
         """Refuse other class names: an expansion holds for the names it was computed for.
@@ -140,17 +142,22 @@ class TaylorHead(Method):
     def image_features(self, encoded: Any) -> Float[Tensor, "*batch embed"]:
         return self.exact.image_features(encoded)
 
-    def class_features(self, encoded: Any) -> Float[Tensor, "#batch classes embed"]:
-        """Evaluate the expansion for each image; exact if the text does not depend on the image."""
-        contexts = self.exact.image_contexts(encoded)
+    def image_contexts(self, encoded: Any) -> Float[Tensor, "batch tokens width"] | None:
+        return self.exact.image_contexts(encoded)
+
+    def text_features(self, contexts: Tensor | None = None) -> Float[Tensor, "#batch classes embed"]:
+        """Evaluate the expansion at each context; exact if the text does not depend on the image."""
         if contexts is None:
-            return self.exact.class_features(encoded)
+            return self.exact.text_features()
         weights = self.expansion.weights[..., : self.backbone.embed_dim]
         return weights[:, 0] + torch.einsum("br,crd->bcd", self.expansion.coordinates(contexts), weights[:, 1:])
 
-    def class_vectors(self, contexts: None = None) -> Float[Tensor, "1 classes dim"]:
-        """Return (t̄, terms) of each class."""
+    def class_vectors(self, contexts: Tensor | None = None) -> Float[Tensor, "1 classes dim"]:
+        """Return (t̄, terms) of each class, the same for all contexts."""
         return self.expansion.weights.flatten(1)[None]
+
+    def logits(self, encoded: Any) -> Float[Tensor, "batch classes"]:
+        return self.backbone.logit_scale * similarity(self.image_vectors(encoded), self.class_vectors())
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from gopro.clip.feature_store import cache_folder
 from gopro.data.dataset import Sample
 from gopro.errors import InputError
 from gopro.files import save_tensors
-from gopro.inference.evaluate import encode_samples, text_depends_on_image
+from gopro.inference.evaluate import encode_samples
 from gopro.inference.taylor_head import Agreement, Expansion, TaylorHead, constant_head, fit_taylor_head
 from gopro.runs.run import HEADS, LEARNED, Run
 
@@ -65,7 +65,7 @@ def build_head(
     method, classnames = run.method, tuple(classnames)
     if not classnames:
         raise InputError("no class names: give at least one")
-    if text_depends_on_image(method):
+    if method.text_depends_on_image:
         device = method.backbone.device
         images, held_out = (
             encode_samples(method, samples, workers=workers).encoded[:].to(device) for samples in head_samples(run)

@@ -83,7 +83,8 @@ class GOPro(Method):
     training starts from zero-shot CLIP; their low rank; the text projector that corrects each trained class and decays
     away from it (`KernelResidual`); the gate that leaves out-of-distribution images to frozen CLIP (`OODGate`); the
     cross-entropy of the other views; the losses that keep features near frozen CLIP's; the recipe, where the released
-    code has SGD at 2e-3, batches of 4 and 50 epochs. Weights were chosen on validation images of emoji-objects, 4 shots.
+    code has SGD at 2e-3, batches of 4 and 50 epochs. Weights were chosen on validation images of emoji-objects at 4
+    shots.
 
     Results on the embedded benchmark (docs/benchmark.md: 4 shots, 5 seeds): base/new/HM 72.9/43.9/54.8, compared with
     66.6/39.5/49.6 of PromptSRC, 53.3/41.5/46.7 of CoOp and 50.1/44.4/47.0 of zero-shot CLIP; on other data sets 34.9

@@ -20,8 +20,8 @@ from gopro.settings import NonNegativeInt, settings
 
 BETAS = [0.1 + i * 11.9 / 200 for i in range(200)]
 ALPHAS = [0.1 + i * 9.9 / 20 for i in range(20)]
-"""The grid of `search`: the authors' for SUN397 and EuroSAT, up to 12 and 10. For other data sets theirs ends at 7 to 50
-and at 3 to 50."""
+"""The grid of `search`: the authors' for SUN397 and EuroSAT, up to 12 and 10. For other data sets theirs ends at 7 to
+50 and at 3 to 50."""
 
 
 @settings

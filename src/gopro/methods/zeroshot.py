@@ -24,7 +24,7 @@ class ZeroShotConfig:
 
 
 class ZeroShot(Method):
-    """CLIP without training (Radford et al. 2021, arXiv 2103.00020; repository openai/CLIP), with one or more templates.
+    """CLIP without training (Radford et al. 2021, arXiv 2103.00020; repository openai/CLIP).
 
     Nothing is learned. Published Base/New/HM on 11 data sets, ViT-B/16, with each data set's own template:
     69.34/74.22/71.70. For the ensembles only ImageNet is published.

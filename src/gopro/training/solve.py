@@ -27,33 +27,35 @@ def solve(method: Method, dataset: Dataset, config: TrainConfig, runtime: Runtim
             samples = encode_samples(method, dataset.val, workers=config.workers)
         val = samples.encoded[:].to(runtime.device), samples.labels.to(runtime.device)
     labels = torch.tensor([sample.label for sample in dataset.train], device=runtime.device)
-    method.solve(draws_for_solve(method, dataset, config, runtime), labels, val)
+    method.solve(lambda count: encode_draws(method, count, dataset, config, runtime), labels, val)
     return time.perf_counter() - started
 
 
-def draws_for_solve(method: Method, dataset: Dataset, config: TrainConfig, runtime: Runtime) -> Iterator[Encoded]:
-    """Yield all training images in their order, [n], once for each of the draws that `Method.solve` asks for.
+def encode_draws(
+    method: Method, count: int, dataset: Dataset, config: TrainConfig, runtime: Runtime
+) -> Iterator[Encoded]:
+    """Yield all training images in their order, [n]: `count` random draws, or the evaluation view if it is 0.
 
     One draw at a time is in memory. With a view bank of K draws, draw d is the bank's draw d mod K.
     """
     device, samples = runtime.device, dataset.train
-    if not method.draws:
+    if not count:
         with runtime.fabric.autocast():
             encoded = encode_samples(method, samples, workers=config.workers).encoded
         yield encoded[:].to(device)
         return
     if config.bank:
-        draws = min(config.bank, method.draws)
+        draws = min(config.bank, count)
         features = encode_bank(method, method.views[:1], draws, dataset, config, runtime)
         first_draw = torch.arange(len(samples)) * draws
-        for draw in range(method.draws):
+        for draw in range(count):
             yield features[first_draw + draw % draws].to(device)
         return
     # The loader leaves out a last batch of one image, so take the largest batch size that leaves no such batch.
     size = next(size for size in range(64, 1, -1) if len(samples) % size != 1)
     images = load_into_memory(samples, method.backbone.preprocess)
     loader = train_batches(images, method.views[:1], view_settings(method, dataset, config), size, config.seed)
-    for draw in range(method.draws):
+    for draw in range(count):
         loader.set_epoch(draw)
         parts, indices = [], []
         for batch in loader:

@@ -27,7 +27,6 @@ from gopro.clip.encode_text import make_prompts
 from gopro.clip.packed_prompts import PackedPrompts
 from gopro.data.transforms import Preprocess
 from gopro.errors import InputError
-from gopro.inference.evaluate import text_depends_on_image
 from gopro.inference.export import ExportSettings, export_run, model_file
 from gopro.inference.export import compare as comparison
 from gopro.inference.export.formats import FORMATS
@@ -55,7 +54,7 @@ def trained_like(spec: str, backbone: Backbone) -> Method:
     method = build_method(spec, backbone, NAMES, TEMPLATE)
     if Training.CLOSED_FORM in method.trained_by:
         labels = torch.arange(10) % len(NAMES)
-        method.solve([backbone.encode(images(10, seed=i)) for i in range(max(1, method.draws))], labels)
+        method.solve(lambda count: [backbone.encode(images(10, seed=i)) for i in range(max(1, count))], labels)
     with torch.no_grad():
         for parameter in method.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(5)))
@@ -87,7 +86,7 @@ def assert_file_agrees(graph: Graph, method: Method, format: Any = "onnx") -> No
 def test_every_method_can_be_exported_with_its_exact_head(name: str, tiny: Backbone) -> None:
     deep = name in ("maple", "promptsrc", "mmrl")  # these also replace tokens of the second layer
     method = trained_like(name, tiny if deep else make_tiny(layers=1)).for_classes(NAMES[::-1])
-    exact = method if text_depends_on_image(method) else constant_head(method, method.classnames)
+    exact = method if method.text_depends_on_image else constant_head(method, method.classnames)
     assert_file_agrees(Graph(exact), method)
 
 

@@ -69,11 +69,11 @@ def test_every_kind_of_method_is_served(spec: str, tiny: Backbone, tmp_path: Pat
             result = probabilities(response, NAMES[:3])
             np.testing.assert_allclose(result, expected(run, images, NAMES[:3]), atol=2e-6)
         if spec == "linear-probe":
-            assert "knows no class names" in check_error(
+            assert "a linear probe reads no names" in check_error(
                 server.predict(images[0], classes=["x"]), 422, "bad_class_names"
             )
             [result] = server.predict(images[0], classes=["x", "y"], heads=["exact", "zeroshot"]).json()["results"]
-            assert "knows no class names" in result["heads"]["exact"]["error"]
+            assert "a linear probe reads no names" in result["heads"]["exact"]["error"]
             assert len(result["heads"]["zeroshot"]["predictions"]) == 2
 
 

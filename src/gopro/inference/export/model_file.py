@@ -12,7 +12,6 @@ from typing import Any, Literal
 from gopro.errors import InputError
 from gopro.files import write_atomically
 from gopro.inference.classifier import Classifier, load
-from gopro.inference.evaluate import text_depends_on_image
 from gopro.inference.export.compare import Comparison, compare, comparison_images
 from gopro.inference.export.formats import FORMATS, FormatName
 from gopro.inference.export.graph import Graph, prompt_tokens
@@ -136,7 +135,7 @@ def choose_head(classifier: Classifier, head: ExportHead) -> Method:
     method = classifier.method
     if isinstance(method, TaylorHead):
         return method
-    if not text_depends_on_image(method):
+    if not method.text_depends_on_image:
         return constant_head(method, method.classnames)
     tokens = prompt_tokens(method)
     if head == "exact" or (head == "auto" and tokens is not None and tokens <= MAX_EXACT_TOKENS):

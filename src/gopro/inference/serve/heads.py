@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple, get_args
 
 from gopro.clip.backbone import Encoded
 from gopro.errors import InputError
-from gopro.inference.evaluate import encode_samples, text_depends_on_image
+from gopro.inference.evaluate import encode_samples
 from gopro.inference.serve.lru_cache import SharedLRUCache
 from gopro.inference.taylor_head import TaylorHead, constant_head, fit_taylor_head
 from gopro.inference.taylor_head_file import DEFAULT_ERROR, head_path, head_samples, load_head
@@ -48,7 +48,7 @@ class Heads:
             max_names: class names that a first-order head is built for, at most.
         """
         self.run, self._max_names = run, max_names
-        self._fixed_text = not text_depends_on_image(run.method)
+        self._fixed_text = not run.method.text_depends_on_image
         self._cache: SharedLRUCache[HeadKey, Method] = SharedLRUCache(max_bytes, _size)
         self._samples: tuple[Encoded, Encoded] | None = None
         self.available: tuple[HeadName, ...] = tuple(head for head in HEADS if self._is_available(head))

@@ -1,0 +1,181 @@
+"""GOPro: its losses, its context, and what `gopro-release` does differently."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from gopro.clip.backbone import Backbone, load_backbone
+from gopro.clip.encode_text import encode_texts
+from gopro.methods.base import Method
+from gopro.methods.gopro import GOPro
+from gopro.methods.kernel_residual import KernelResidual
+from gopro.methods.registry import build_method
+from tests.support.live_bytes import LiveBytes
+from tests.support.methods import NAMES, TEMPLATE, encode_noise, perturb
+
+
+def step(method: Method, term: str, tiny: Backbone) -> dict[str, torch.Tensor]:
+    """Gradients of one loss alone."""
+    views = encode_noise(tiny, len(method.views), 4)
+    method.train()
+    method.losses(views, torch.tensor([0, 1, 2, 3]))[term].backward()
+    return {name: p.grad for name, p in method.named_parameters() if p.grad is not None and p.grad.abs().max() > 1e-12}
+
+
+@pytest.mark.parametrize("term", ["ce", "sem", "ce_views", "con", "anchor_image", "anchor_text"])
+def test_each_loss_of_gopro_changes_predictions(term: str, tiny: Backbone) -> None:
+    """One step along the gradient of this loss alone makes that loss smaller and moves the logits."""
+    method = perturb(build_method("gopro", tiny, NAMES, TEMPLATE))
+    before = method.logits(encode_noise(tiny, 4)).detach()
+    labels, views = torch.tensor([0, 1, 2, 3]), encode_noise(tiny, 3, 4)
+    loss = method.losses(views, labels)[term].item()
+    gradients = step(method, term, tiny)
+    size = sum(g.square().sum() for g in gradients.values())
+    with torch.no_grad():
+        for name, parameter in method.named_parameters():
+            if name in gradients:
+                parameter -= 1e-2 * loss / size * gradients[name]
+    assert method.losses(views, labels)[term].item() < loss
+    assert (method.logits(encode_noise(tiny, 4)) - before).abs().max() > 1e-5
+
+
+def test_the_released_contrastive_loss_changes_nothing(tiny: Backbone) -> None:
+    """Why the default preset departs from the released code: its L_con reaches only a projector beside the logits."""
+    method = perturb(build_method("gopro-release", tiny, NAMES, TEMPLATE))
+    assert {name.split(".")[0] for name in step(method, "con", tiny)} == {"project_beside"}
+
+
+@pytest.mark.parametrize("off", ["sem", "con", "ce_views", "anchor_image", "anchor_text"])
+def test_a_weight_of_zero_turns_a_loss_off(off: str, tiny: Backbone) -> None:
+    on, method = (perturb(build_method(spec, tiny, NAMES, TEMPLATE)) for spec in ("gopro", f"gopro[{off}=0]"))
+    views, labels = encode_noise(tiny, 3, 4), torch.tensor([0, 1, 2, 3])
+    assert set(on.losses(views, labels)) - set(method.losses(views, labels)) == {off}
+
+
+def test_the_anchors_are_the_distance_to_frozen_clip(tiny: Backbone) -> None:
+    labels, views = torch.tensor([0, 1, 2, 3]), encode_noise(tiny, 3, 4)
+    method = build_method("gopro[anchor_image=2,anchor_text=3]", tiny, NAMES, TEMPLATE)
+    losses = method.losses(views, labels)
+    assert losses["anchor_image"].item() == pytest.approx(0, abs=1e-5)  # it starts at zero-shot CLIP
+    assert losses["anchor_text"].item() == pytest.approx(0, abs=1e-5)
+    method = perturb(method)
+    assert isinstance(method, GOPro)
+    frozen = encode_texts(tiny.text, [TEMPLATE.format(name) for name in NAMES])
+    text = 1 - torch.cosine_similarity(method.text_features(method.view_contexts(views)[0]), frozen, dim=-1)
+    image = 1 - torch.cosine_similarity(method.image_features(views), views.embedding, dim=-1)
+    losses = method.losses(views, labels)
+    torch.testing.assert_close(losses["anchor_image"], 2 * image.mean())
+    torch.testing.assert_close(losses["anchor_text"], 3 * text.mean())
+    assert method.for_classes(NAMES[:2]).losses(views, labels % 2)["anchor_text"] > 0
+
+
+def test_views_are_compared_in_classes_that_take_turns(tiny: Backbone) -> None:
+    """In the mean over a round of all classes, comparing a few classes a step is comparing all of them."""
+    names = [f"{name} {i}" for i in range(2) for name in NAMES[:4]]
+    every, some = (build_method(f"gopro[sem_classes={n}]", tiny, names, TEMPLATE) for n in ("null", "2"))
+    every.load_state_dict(perturb(some).state_dict())
+    views, labels = encode_noise(tiny, 3, 4), torch.tensor([0, 1, 2, 3])
+    steps = [some.losses(views, labels)["sem"] for _ in range(5)]
+    torch.testing.assert_close(torch.stack(steps[:4]).mean(), every.losses(views, labels)["sem"])
+    assert len({step.item() for step in steps[:4]}) == 4
+    torch.testing.assert_close(steps[4], steps[0])
+    some.end_epoch(0, 2)  # a run that is gone on with begins an epoch with the first classes too
+    torch.testing.assert_close(some.losses(views, labels)["sem"], steps[0])
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "projectors=image",
+        "projectors=text",
+        "text_projector=linear",
+        "statistics=style",
+        "layers=1",
+        "compare=moco",
+    ],
+)
+def test_parts_of_gopro_start_at_zero_shot_clip_and_learn(setting: str, tiny: Backbone) -> None:
+    method = build_method(f"gopro[{setting}]", tiny, NAMES, TEMPLATE).train()
+    zeroshot = build_method("zeroshot", tiny, NAMES, TEMPLATE)
+    torch.testing.assert_close(
+        method.logits(encode_noise(tiny, 3)), zeroshot.logits(encode_noise(tiny, 3)), atol=1e-4, rtol=1e-4
+    )
+    method = perturb(method)
+    losses = method.losses(encode_noise(tiny, len(method.views), 4), torch.tensor([0, 1, 2, 3]))
+    sum(losses.values()).backward()
+    assert [n for n, p in method.named_parameters() if n != "rho_bias" and (p.grad is None or not p.grad.any())] == []
+
+
+def test_a_correction_fades_with_distance_from_its_class() -> None:
+    centres = F.normalize(torch.randn(3, 16, generator=torch.Generator().manual_seed(0)), dim=-1)
+    residual = KernelResidual(centres, sharpness=20)
+    assert residual(centres).abs().max() == 0
+    with torch.no_grad():
+        residual.values[1] = 2.0
+    x = F.normalize(torch.randn(5, 16, generator=torch.Generator().manual_seed(1)), dim=-1)
+    for row, found in zip(x, residual(x), strict=True):
+        expected = 2.0 * math.exp(-20 * (1 - float(row @ centres[1])))
+        torch.testing.assert_close(found, torch.full((16,), expected))
+    torch.testing.assert_close(residual(centres[1]), torch.full((16,), 2.0))
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(residual(x), residual(x.float()))
+        assert residual(x.bfloat16()).dtype == torch.float32
+
+
+def test_contexts_see_the_layers_that_are_taken_alone(tiny: Backbone) -> None:
+    method = perturb(build_method("gopro[layers=1,statistics=style]", tiny, NAMES, TEMPLATE))
+    assert isinstance(method, GOPro)
+    views = encode_noise(tiny, 1, 2)
+    contexts = method.view_contexts(views)
+    views.std[..., :64] += 1
+    views.mean[:] += 1
+    torch.testing.assert_close(method.view_contexts(views), contexts)
+    views.std[..., 64:] += 1
+    assert (method.view_contexts(views) - contexts).abs().max() > 1e-4
+
+
+def test_every_parameter_of_gopro_learns(tiny: Backbone) -> None:
+    method = perturb(build_method("gopro", tiny, NAMES, TEMPLATE)).train()
+    sum(method.losses(encode_noise(tiny, 3, 4), torch.tensor([0, 1, 2, 3])).values()).backward()
+    # a shift of all dimensions alike is taken out by layer norm, up to its epsilon
+    idle = [n for n, p in method.named_parameters() if n != "rho_bias" and (p.grad is None or p.grad.abs().max() == 0)]
+    assert idle == []
+
+
+def test_views_have_their_own_rho_unless_shared(tiny: Backbone) -> None:
+    own, shared = (build_method(f"gopro[rho={rho}]", tiny, NAMES, TEMPLATE) for rho in ("view", "shared"))
+    assert own.rho.shape == (3, 4, 2) and shared.rho.shape == (1, 4, 2)
+
+
+def test_contexts_against_a_plain_sum(tiny: Backbone) -> None:
+    method = perturb(build_method("gopro", tiny, NAMES, TEMPLATE))
+    assert isinstance(method, GOPro)
+    views = encode_noise(tiny, 3, 2)
+    contexts = method.view_contexts(views)
+    for v in range(3):
+        for b in range(2):
+            for m in range(4):
+                expected = method.context[m] + method.rho_bias[v, m]
+                for layer in range(2):
+                    mean = views.mean[v, b, 64 * layer : 64 * (layer + 1)]
+                    std = views.std[v, b, 64 * layer : 64 * (layer + 1)]
+                    feature = method.maps["style"][layer](std) + method.maps["content"][layer](mean)
+                    expected = expected + method.rho[v, m, layer] * feature
+                torch.testing.assert_close(contexts[v, b, m], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_twenty_one_thousand_classes_keep_to_the_memory_of_a_few() -> None:
+    backbone = load_backbone()
+    names = [f"{a} {b}" for a in range(150) for b in range(140)]
+    method = perturb(build_method("gopro[anchor_text=0]", backbone, names[:50], TEMPLATE)).for_classes(names)
+    assert isinstance(method, GOPro)
+    method.prompts.memory = 64 << 20
+    images = backbone.encode(torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(3)))
+    with torch.no_grad(), LiveBytes() as measured:
+        logits = method.logits(images)
+    assert measured.peak < 96 << 20  # at once it would be 1.1 GiB
+    some = list(range(5, 21000, 700))
+    few = method.for_classes([names[i] for i in some])
+    torch.testing.assert_close(few.logits(images), logits[:, some], atol=1e-3, rtol=1e-4)

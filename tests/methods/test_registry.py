@@ -1,0 +1,51 @@
+"""Methods by name and settings."""
+
+import pytest
+import torch
+
+from gopro.clip.backbone import Backbone
+from gopro.errors import InputError
+from gopro.methods.gopro import GOProConfig
+from gopro.methods.registry import build_method, parse_method
+from tests.support.methods import NAMES, TEMPLATE, encode_noise
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("gopr", "did you mean gopro"),
+        ("", "there are"),
+        ("gopro[", "no such method"),
+        ("gopro[sen=1]", "no setting 'sen'"),
+        ("gopro[sem]", "no setting 'sem'"),
+        ("gopro[sem=much]", "sem is 'much': give a number"),
+        ("gopro[sem=nan]", "sem is nan: give a number"),
+        ("gopro[rank=true]", "rank is True: give a whole number, at least 1, or null"),
+        ("gopro[rho=each]", "give view or shared"),
+        ('gopro[template="a photo]', "closing quotation"),
+    ],
+)
+def test_wrong_specs_are_named(spec: str, words: str) -> None:
+    with pytest.raises(InputError, match=r"^[^\n]*$") as caught:
+        parse_method(spec)
+    assert words.lower() in str(caught.value).lower()
+
+
+def test_settings_are_read_as_their_types() -> None:
+    config = parse_method('gopro[sem=2, con=1e-3, rank=null, rho=shared, template="an icon, of {}."]').config
+    assert config == GOProConfig(sem=2.0, con=0.001, rank=None, rho="shared", template="an icon, of {}.")
+
+
+@pytest.mark.parametrize("template", ["a photo.", "{} and {}", "{}."])
+def test_a_template_without_room_for_context_is_refused(template: str, tiny: Backbone) -> None:
+    with pytest.raises(InputError, match="template"):
+        build_method(f'gopro[template="{template}"]', tiny, NAMES, TEMPLATE)
+
+
+def test_zeroshot_uses_the_template_of_the_data_set(tiny: Backbone) -> None:
+    def logits(spec: str, template: str) -> torch.Tensor:
+        return build_method(spec, tiny, NAMES, template).logits(encode_noise(tiny, 2))
+
+    own = logits('zeroshot[template="a drawing of {}"]', TEMPLATE)
+    torch.testing.assert_close(logits("zeroshot", "a drawing of {}"), own)
+    assert not torch.allclose(logits("zeroshot", TEMPLATE), own)
