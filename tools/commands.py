@@ -1,4 +1,4 @@
-"""docs/commands.md: every command with its help, as the command line itself has it.
+"""Write docs/commands.md, every command with its help, from the command line itself.
 
 python -m tools.commands
 """
@@ -14,16 +14,16 @@ COMMANDS = Path(__file__).resolve().parents[1] / "docs" / "commands.md"
 
 HEAD = """# Every command
 
-What `gopro COMMAND --help` says; `python -m tools.commands` makes this page of it.
+`python -m tools.commands` writes this page from the output of `gopro COMMAND --help`.
 
 """
 
 
 def commands_page() -> str:
-    """The page's text."""
+    """Return the text of the page."""
     text = app.generate_docs(usage_name="gopro")
-    text = re.sub(r" -m [\w.]+(?= )", "", text)  # usage lines have what Python was started with
-    text = re.sub(r"(?<=\S)\n[ \t]+(?=[^\s*-])", " ", text)  # an option is one line
+    text = re.sub(r" -m [\w.]+(?= )", "", text)  # usage lines repeat how Python was started
+    text = re.sub(r"(?<=\S)\n[ \t]+(?=[^\s*-])", " ", text)  # one line per option
     return HEAD + text[text.index("\n## gopro ") + 1 :].rstrip() + "\n"
 
 

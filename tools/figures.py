@@ -1,8 +1,8 @@
-"""The figures of the documents, drawn from the embedded benchmark: docs/images/.
+"""Draw the figures of the documents, docs/images/, from the embedded benchmark.
 
     python -m tools.figures [example prompt packed losses]
 
-`example` trains GOPro first, about a minute on two cores; numbers and bars in the others are of a real image, too.
+`example` first trains GOPro, about a minute on two cores. The numbers and bars in the others are those of a real image.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def main(names: list[str]) -> None:
 
 
 def example() -> Figure:
-    """Eight test images, chosen by rule, with what zero-shot CLIP and a GOPro trained on the base classes say."""
+    """Draw eight test images, chosen by rule, with the predictions of zero-shot CLIP and of GOPro."""
     dataset = load_dataset(DATA)
     with tempfile.TemporaryDirectory() as folder:
         trained = train(
@@ -69,9 +69,9 @@ def example() -> Figure:
             "zero-shot CLIP": zeroshot.for_classes(part.classnames),
             "GOPro": trained.for_classes(part.classnames),
         }
-        said = [f"{name} {evaluate_images(method, part.test).accuracy:.0f} %" for name, method in methods.items()]
+        accuracies = [f"{name} {evaluate_images(method, part.test).accuracy:.0f} %" for name, method in methods.items()]
         kind = "trained with 4 images each" if half == "base" else "never trained on"
-        head = f"{len(part.classnames)} classes {kind}; all {len(part.test)} test images: {', '.join(said)}"
+        head = f"{len(part.classnames)} classes {kind}; all {len(part.test)} test images: {', '.join(accuracies)}"
         rows.suptitle(head, x=0.01, ha="left", fontsize=9, fontweight="bold")
         step = len(part.classnames) // 4
         for axes, label in zip(rows.subplots(1, 4), range(step // 2, 4 * step, step), strict=True):
@@ -81,7 +81,7 @@ def example() -> Figure:
 
 
 def answers(axes: Axes, image: Image.Image, right: str, methods: dict[str, Method]) -> None:
-    """An image and below it the three likeliest classes of each method, with bars."""
+    """Draw an image and below it the three most likely classes of each method, with bars."""
     axes.set(xlim=(0, 100), ylim=(-9, 5), xticks=[], yticks=[])
     axes.spines[:].set_color(LINE)
     axes.imshow(image, extent=(34.2, 65.8, 0.3, 4.7), aspect="auto", interpolation="nearest")
@@ -104,7 +104,7 @@ def answers(axes: Axes, image: Image.Image, right: str, methods: dict[str, Metho
 
 
 def prompt() -> Figure:
-    """How an image's layer statistics become the context of its prompts."""
+    """Draw how an image's layer statistics become the context of its prompts."""
     backbone = load_backbone()
     sample = load_dataset(DATA).test[123]
     image = sample.image.open()
@@ -134,8 +134,8 @@ def prompt() -> Figure:
     axes.add_patch(plt.Circle((7.97, 2.62), 0.2, facecolor="white", edgecolor=INK))
     note(axes, 7.97, 2.62, "+")
     arrow(axes, (8.17, 2.62), (8.6, 2.62))
-    note(axes, 8.72, 3.85, "a shift of each\nlearned context token", ha="left")
-    tokens = ["SOS", "ctx$_1$", "ctx$_2$", "ctx$_3$", "ctx$_4$", *load_name(backbone, sample.label), ".", "EOT"]
+    note(axes, 8.72, 3.85, "shift of each\nlearned context token", ha="left")
+    tokens = ["SOS", "ctx$_1$", "ctx$_2$", "ctx$_3$", "ctx$_4$", *class_words(sample.label), ".", "EOT"]
     for i, token in enumerate(tokens):
         learned = token.startswith("ctx")
         box(axes, 8.65, 3.28 - 0.36 * i, 1.25, 0.32, token, TEXT if learned else LINE)
@@ -145,13 +145,13 @@ def prompt() -> Figure:
     return figure
 
 
-def load_name(backbone: object, label: int) -> list[str]:
-    """A class name in words, which here are its tokens."""
+def class_words(label: int) -> list[str]:
+    """Return the words of a class name, which are also its tokens here."""
     return load_dataset(DATA).classnames[label].split()
 
 
 def packed() -> Figure:
-    """What of the prompts of eight classes is computed, at full length and packed."""
+    """Draw the positions computed for the prompts of eight classes, at full length and packed."""
     backbone = load_backbone()
     names = ["soccer ball", "kite", "chess pawn", "yo-yo", "1st place medal", "artist palette", "trophy", "game die"]
     prompts = PackedPrompts(backbone.text, names, before=4)
@@ -170,7 +170,7 @@ def packed() -> Figure:
     left.set_title(f"full: {len(names)} × {length} = {full} positions, for every image", loc="left", fontsize=9.5)
     order = sorted(range(len(names)), key=lengths.__getitem__)
     cells(right, 0, 0, [("sos", 1), ("ctx", 4)])
-    right.text(5.4, 0.45, "once: all classes look back at it", va="center", fontsize=8, color=SOFT)
+    right.text(5.4, 0.45, "once: all classes attend to it", va="center", fontsize=8, color=SOFT)
     row = 1.6
     for body in sorted(set(lengths)):
         bucket = [c for c in order if lengths[c] == body]
@@ -197,7 +197,7 @@ FILL = {"sos": LIGHT["bar"], "ctx": TEXT, "body": CONTENT, "pad": LIGHT["track"]
 
 
 def cells(axes: Axes, row: float, at: float, runs: list[tuple[str, int]]) -> None:
-    """Positions of a sequence, one square each."""
+    """Draw the positions of a sequence, one square each."""
     for kind, count in runs:
         for _ in range(count):
             axes.add_patch(Rectangle((at, row), 0.9, 0.8, facecolor=FILL[kind], linewidth=0))
@@ -205,7 +205,7 @@ def cells(axes: Axes, row: float, at: float, runs: list[tuple[str, int]]) -> Non
 
 
 def losses() -> Figure:
-    """The three views of an image, and what each loss compares."""
+    """Draw the three views of an image, and what each loss compares."""
     backbone = load_backbone()
     image = load_dataset(DATA).train[123].image.open()
     figure, axes = canvas(10.4, 4.2)
@@ -238,7 +238,7 @@ def losses() -> Figure:
 
 
 def canvas(width: float, height: float) -> tuple[Figure, Axes]:
-    """An empty drawing area whose units are inches."""
+    """Return an empty drawing area whose units are inches."""
     figure = plt.figure(figsize=(width, height))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
@@ -272,7 +272,7 @@ def note(
 
 
 def bars(axes: Axes, values: torch.Tensor, x: float, y: float, width: float, height: float, colour: str) -> None:
-    """A vector's first 24 numbers as small bars; each vector on its own scale."""
+    """Draw the first 24 numbers of a vector as small bars, scaled to their maximum."""
     values = values[:24] / values[:24].abs().max()
     step = width / len(values)
     for i, value in enumerate(values.tolist()):
@@ -296,7 +296,7 @@ def arrow(
 def double(
     axes: Axes, start: tuple[float, float], end: tuple[float, float], text: str, colour: str, *, above: bool = False
 ) -> None:
-    """What a loss compares: an arrow with two heads and its name."""
+    """Draw what a loss compares: an arrow with two heads and the name of the loss."""
     axes.add_patch(
         FancyArrowPatch(
             start, end, arrowstyle="<|-|>", mutation_scale=11, color=colour, linewidth=1.8, shrinkA=0, shrinkB=0

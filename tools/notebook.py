@@ -1,4 +1,4 @@
-"""Runs docs/notebook.ipynb from top to bottom and keeps what it prints and draws.
+"""Run docs/notebook.ipynb from top to bottom and store what it prints and draws.
 
 python -m tools.notebook
 """
@@ -11,18 +11,18 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-PATH = Path(__file__).resolve().parents[1] / "docs" / "notebook.ipynb"
+NOTEBOOK = Path(__file__).resolve().parents[1] / "docs" / "notebook.ipynb"
 
 
-def executed(path: Path, folder: Path) -> nbformat.NotebookNode:
-    """The notebook with its outputs but for what went to stderr, run in this folder by this Python.
+def execute(path: Path, folder: Path) -> nbformat.NotebookNode:
+    """Run a notebook in `folder` and return it with its outputs, except those to stderr.
 
     Raises:
         CellExecutionError: a cell failed.
     """
     notebook = nbformat.read(path, as_version=4)
-    where = {"metadata": {"path": str(folder)}}
-    NotebookClient(notebook, timeout=300, record_timing=False, coalesce_streams=True, resources=where).execute()
+    resources = {"metadata": {"path": str(folder)}}
+    NotebookClient(notebook, timeout=300, record_timing=False, coalesce_streams=True, resources=resources).execute()
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
@@ -31,6 +31,6 @@ def executed(path: Path, folder: Path) -> nbformat.NotebookNode:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        run = executed(PATH, Path(folder))
+        run = execute(NOTEBOOK, Path(folder))
     run.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
-    nbformat.write(run, PATH)
+    nbformat.write(run, NOTEBOOK)

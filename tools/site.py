@@ -1,7 +1,7 @@
-"""What mkdocs does not do by itself (a hook of mkdocs.yml): pages from files outside docs/, and the notebook as a page.
+"""A hook of mkdocs.yml that adds pages from files outside docs/, the notebook among them, and adapts links.
 
-In the repository a document links to whatever file it speaks of. On the site a link to a file that is a page there
-leads to that page, and of a link to any other file its text remains.
+In the repository documents link to any file they mention. On the site a link to a file that has a page leads to that
+page; a link to any other file becomes plain text.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ PAGES = {
     "benchmarks/RESULTS.md": "measured.md",
     "docs/notebook.ipynb": "notebook.md",
 }
-"""File of the repository → page of the site."""
+"""Page of the site by file of the repository."""
 
 CODE_BLOCK = re.compile(r"(^```.*?^```$)", flags=re.DOTALL | re.MULTILINE)
-LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!\w+:)([^)#\s]+)(#[^)]*|)\)")  # neither an image nor an address
+LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!\w+:)([^)#\s]+)(#[^)]*|)\)")  # no image, no URL
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the pages that are made of files outside docs/."""
+    """Add the pages made from files outside docs/."""
     for source, page in PAGES.items():
         text = (ROOT / source).read_text(encoding="utf-8")
         content = notebook_page(json.loads(text)) if source.endswith(".ipynb") else text
@@ -39,15 +39,15 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
-    """Turns links between files of the repository into links between pages."""
+    """Turn links between files of the repository into links between pages."""
     here = page.file.src_uri
     parts = CODE_BLOCK.split(markdown)
-    parts[::2] = [LINK.sub(lambda match: relinked(*match.groups(), here), part) for part in parts[::2]]
+    parts[::2] = [LINK.sub(lambda match: relink(*match.groups(), here), part) for part in parts[::2]]
     return "".join(parts)
 
 
-def relinked(text: str, target: str, anchor: str, here: str) -> str:
-    """A link of the page `here`, as it stands in the file that the page is made of."""
+def relink(text: str, target: str, anchor: str, here: str) -> str:
+    """Return a link, written in the file that the page `here` is made from, as the page needs it."""
     source = next((file for file, page in PAGES.items() if page == here), f"docs/{here}")
     file = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
     page = PAGES.get(file, file.removeprefix("docs/"))
@@ -57,12 +57,12 @@ def relinked(text: str, target: str, anchor: str, here: str) -> str:
 
 
 def notebook_page(notebook: dict[str, Any]) -> str:
-    """A notebook with its outputs as Markdown."""
+    """Return a notebook with its outputs as Markdown."""
     return "\n\n".join(part for cell in notebook["cells"] for part in cell_parts(cell)) + "\n"
 
 
 def cell_parts(cell: dict[str, Any]) -> list[str]:
-    """A cell, and below code what it printed and drew."""
+    """Return the source of a cell, and for code what it printed and drew."""
     source = "".join(cell["source"])
     if cell["cell_type"] != "code":
         return [source]

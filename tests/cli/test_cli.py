@@ -109,6 +109,13 @@ def test_commands_of_a_group_are_reached(gopro) -> None:
     assert code == 0 and "imagenet_sketch" in out and "emoji-food" in out
 
 
+def test_an_example_folder_is_not_overwritten(tmp_path: Path, gopro) -> None:
+    assert gopro("data", "sample", tmp_path / "new")[0] == 0
+    assert len(list((tmp_path / "new").glob("*/*.png"))) == 200
+    code, _, err = gopro("data", "sample", tmp_path / "new")
+    assert code == 2 and "new is not empty" in err
+
+
 @pytest.mark.parametrize(
     "command",
     [

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
@@ -97,7 +97,7 @@ def test_wheel_holds_all_that_git_holds(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     assert tracked - names == set()
-    assert {"gopro/py.typed", "gopro/report/templates/page.html"} <= names
+    assert {"gopro/py.typed", "gopro/benchmark/report/templates/page.html"} <= names
     assert any(name.endswith("dist-info/licenses/LICENSE") for name in names)
     assert not [name for name in names if "__pycache__" in name or name.startswith("tests")]
 

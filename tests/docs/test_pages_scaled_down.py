@@ -1,7 +1,6 @@
-"""The commands of README and documents run, on a small scale, page by page in the order in which they stand.
+"""The commands of README and documents run on a small scale, page by page in the order in which they stand.
 
-`start.md`, `use.md`, the first part of `export.md` (test_readme.py), `serve.md` (inference/serve/test_server.py) and
-`add-a-method.md` (test_methods_command.py) run as they are written.
+Pages that run as they are written are in test_pages_as_written.py.
 """
 
 import re
@@ -13,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from gopro import cli
-from tests.docs.test_readme import ROOT, blocks, commands
+from tests.support.pages import ROOT, blocks, commands
 
 Options = dict[str, list[str]]
 FAST = {"--epochs": ["1"], "--workers": ["0"]}
 
 
 def options(arguments: list[str]) -> tuple[list[str], Options]:
-    """What stands before the first flag, and each flag with its values."""
+    """Split arguments into those before the first flag, and each flag with its values."""
     parts: list[list[str]] = [[]]
     for argument in arguments:
         if argument.startswith("--"):
@@ -29,12 +28,11 @@ def options(arguments: list[str]) -> tuple[list[str], Options]:
     return parts[0], {flag: values for flag, *values in parts[1:]}
 
 
-def small(command: str) -> list[str]:
-    """The arguments of a documented command, with less of everything that takes long.
+def scaled_down(command: str) -> list[str]:
+    """Return the arguments of a documented command, with less of everything that takes long.
 
-    Large backbones become the embedded one, placeholders the names of what the test's folder has. Training has one
-    image a class and one epoch, a sweep one seed, two methods and one data set, and a file is checked on few
-    images; in the place of the paper's stands Caltech101.
+    Large backbones become the embedded one, placeholders the names in the test's folder. A run gets one image per class
+    and one epoch, a sweep one seed, two methods and one data set. Caltech101 takes the place of the paper's data sets.
     """
     words = shlex.split(re.sub(r"\.{3}", "x", command), comments=True)[1:]
     words = [{"MY_IMAGES": "my-images", "IMAGES": "images", "SORTED": "sorted"}.get(w, w) for w in words]
@@ -60,10 +58,9 @@ def small(command: str) -> list[str]:
     return head + [word for flag, values in flags.items() for word in (flag, *values)]
 
 
-def run(page: str, where: Callable[[str], bool] = lambda command: True) -> list[list[str]]:
-    """Runs a page's commands. Returns what was run."""
-    path = ROOT / page
-    ran = [small(c) for block in blocks(path, "sh") for c in commands(block) if where(c)]
+def run(page: str, include: Callable[[str], bool] = lambda command: True) -> list[list[str]]:
+    """Run a page's commands. Returns the arguments of each."""
+    ran = [scaled_down(c) for _, block in blocks(ROOT / page, "sh") for c in commands(block) if include(c)]
     assert ran
     for arguments in ran:
         try:
@@ -74,8 +71,8 @@ def run(page: str, where: Callable[[str], bool] = lambda command: True) -> list[
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with what the pages name, the current one."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with the images that the pages name."""
     monkeypatch.chdir(tmp_path)
     cli.main(["data", "sample", "my-images"])
     shutil.copytree("my-images/fox", "images")
@@ -84,31 +81,35 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def data(here: Path, shared: Path) -> Path:
-    """`DATA`, which has Caltech101."""
-    (here / "DATA").mkdir()
-    (here / "DATA" / "caltech-101").symlink_to(shared / "datasets" / "caltech-101")
-    return here / "DATA"
+def data(folder: Path, shared: Path) -> Path:
+    """The folder `DATA`, with Caltech101."""
+    (folder / "DATA").mkdir()
+    (folder / "DATA" / "caltech-101").symlink_to(shared / "datasets" / "caltech-101")
+    return folder / "DATA"
 
 
-def test_readme(here: Path) -> None:
+@pytest.mark.slow
+def test_readme(folder: Path) -> None:
     run("README.md")
     assert any(Path("sorted").rglob("*.png"))
 
 
-def test_cache(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GOPRO_CACHE", "kept")
-    cli.main(["train", "--data", "my-images", "--method", "zeroshot", "--output", "runs/seen"])
-    cli.main(["eval", "runs/seen"])
+@pytest.mark.slow
+def test_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOPRO_CACHE", "cached")
+    cli.main(["train", "--data", "my-images", "--method", "zeroshot", "--output", "runs/cached"])
+    cli.main(["eval", "runs/cached"])
     run("docs/cache.md")
-    assert not any(Path("kept").rglob("*.safetensors"))  # the page ends with pruning all
+    assert not any(Path("cached").rglob("*.safetensors"))  # the last command of the page deletes everything
 
 
-def test_add_a_dataset(here: Path) -> None:
+@pytest.mark.slow
+def test_add_a_dataset(folder: Path) -> None:
     run("docs/add-a-dataset.md")
     assert Path("runs/compare/results.jsonl").read_text().count("\n") == 4
 
 
+@pytest.mark.slow
 def test_benchmark(data: Path) -> None:
     ran = run("docs/benchmark.md", lambda command: not Path("runs/paper").exists())
     assert len(ran) == 13
@@ -116,12 +117,14 @@ def test_benchmark(data: Path) -> None:
         assert Path("runs", folder, "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_reproduce(data: Path) -> None:
-    run("docs/reproduce.md", lambda command: "runs/paper" not in command)  # as on the page of the benchmark
+    run("docs/reproduce.md", lambda command: "runs/paper" not in command)  # these are on the benchmark page too
     assert Path("runs/check/report.html").is_file()
 
 
-@pytest.mark.no_cover  # see test_export.py
-def test_export(here: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.no_cover  # see tests/inference/export/test_export.py
+def test_export(folder: Path) -> None:
     run("docs/export.md", lambda command: "runs/activities" not in command)
     assert Path("exact.onnx").is_file() and Path("first-order.onnx").is_file()
