@@ -40,29 +40,35 @@ class HeadResult:
 
 
 @dataclass(eq=False)
-class QueuedImage:
-    """An image of a request, from the queue to its results.
+class ImageJob:
+    """An image of a request, from the upload to its results.
 
     Attributes:
-        digest: hash of the file, by which encodings are cached.
-        view: input of the image tower; None if `row` is all that is needed.
-        row: cached encoding of the frozen image tower (`Encoded.rows`), if there is one.
-        heads: the heads that the client asks.
+        name: file name that the client gave.
+        heads: the heads that are to answer.
+        first_order: the first-order heads among them.
         top_k: number of predictions that the client wants.
         done: future that is set to this object, in the event loop, once `results` is complete.
-        first_order: the first-order heads among `heads`.
+        digest: hash of the file, by which encodings are cached.
+        view: input of the image tower; None if `row` is all that is needed.
+        row: encoding by the frozen image tower (`Encoded.rows`), if it is cached or computed.
+        error: why the image cannot be read.
+        decode_ms: time to decode the image.
         queued_at, started_at: when it was queued and when its batch was started, in `time.perf_counter` seconds.
         encode_ms: time of the image tower for its batch; 0 if the encoding was cached.
         results: one per head.
     """
 
-    digest: bytes
-    view: Float[Tensor, "3 size size"] | None
-    row: Float[Tensor, " width"] | None
+    name: str
     heads: tuple[HeadKey, ...]
+    first_order: dict[HeadKey, Method]
     top_k: int
-    done: asyncio.Future[QueuedImage]
-    first_order: dict[HeadKey, Method] = field(default_factory=dict)
+    done: asyncio.Future[ImageJob]
+    digest: bytes = b""
+    view: Float[Tensor, "3 size size"] | None = None
+    row: Float[Tensor, " width"] | None = None
+    error: InputError | None = None
+    decode_ms: float = 0.0
     queued_at: float = 0.0
     started_at: float = 0.0
     encode_ms: float = 0.0
@@ -81,32 +87,32 @@ class BatchedInference:
         self.backbone = heads.run.method.backbone
 
     @torch.no_grad()
-    def run(self, images: Sequence[QueuedImage], on_done: Callable[[list[QueuedImage]], None]) -> None:
+    def run(self, jobs: Sequence[ImageJob], on_done: Callable[[list[ImageJob]], None]) -> None:
         """Fill in the results of a batch, cheap heads first.
 
-        If a head cannot take its class names, only the images that asked for it with these names get an error.
+        If a head cannot take its class names, only the images that are asked about with these names get an error.
 
         Args:
-            on_done: called with the images whose results are complete, as soon as they are.
+            on_done: called with the jobs whose results are complete, as soon as they are.
         """
         started = time.perf_counter()
-        for image in images:
-            image.started_at = started
-        self._encode([image for image in images if image.row is None and self._needs_row(image)])
-        groups: dict[HeadKey, list[QueuedImage]] = {}
-        for image in images:
-            for key in image.heads:
-                groups.setdefault(key, []).append(image)
+        for job in jobs:
+            job.started_at = started
+        self._encode([job for job in jobs if job.row is None and self._needs_row(job)])
+        groups: dict[HeadKey, list[ImageJob]] = {}
+        for job in jobs:
+            for key in job.heads:
+                groups.setdefault(key, []).append(job)
         for key, group in sorted(groups.items(), key=lambda item: _cost(*item)):
-            self._run_head(key, [image for image in group if not image.done.cancelled()])
-            on_done([image for image in group if len(image.results) == len(image.heads)])
+            self._run_head(key, [job for job in group if not job.done.cancelled()])
+            on_done([job for job in group if len(job.results) == len(job.heads)])
 
-    def _needs_row(self, image: QueuedImage) -> bool:
-        return any(key.head == "zeroshot" or self.heads.run.method.frozen_images for key in image.heads)
+    def _needs_row(self, job: ImageJob) -> bool:
+        return any(key.head == "zeroshot" or self.heads.run.method.frozen_images for key in job.heads)
 
-    def _encode(self, images: Sequence[QueuedImage]) -> None:
-        """Set `row` of each image; copies of the same file pass through the tower once."""
-        views = {image.digest: image.view for image in images if image.view is not None}
+    def _encode(self, jobs: Sequence[ImageJob]) -> None:
+        """Set `row` of each job; copies of the same file pass through the tower once."""
+        views = {job.digest: job.view for job in jobs if job.view is not None}
         if not views:
             return
         started = time.perf_counter()
@@ -115,48 +121,48 @@ class BatchedInference:
         by_digest = {digest: row.clone() for digest, row in zip(views, rows, strict=True)}
         for digest, row in by_digest.items():
             self.encodings.put(digest, row)
-        for image in images:
-            image.row, image.encode_ms = by_digest[image.digest], milliseconds
+        for job in jobs:
+            job.row, job.encode_ms = by_digest[job.digest], milliseconds
         self.metrics.count_batch(len(views), milliseconds)
 
-    def _run_head(self, key: HeadKey, images: Sequence[QueuedImage]) -> None:
-        """Set `results[key]` of each image."""
-        if not images:
+    def _run_head(self, key: HeadKey, jobs: Sequence[ImageJob]) -> None:
+        """Set `results[key]` of each job."""
+        if not jobs:
             return
         started = time.perf_counter()
         try:
-            method = images[0].first_order.get(key) or self.heads.make(key)
+            method = jobs[0].first_order.get(key) or self.heads.make(key)
             step = max(1, MAX_LOGITS // len(key.names))
-            for i in range(0, len(images), step):
-                self._predict(key, method, images[i : i + step])
+            for i in range(0, len(jobs), step):
+                self._predict(key, method, jobs[i : i + step])
         except InputError as error:
-            for image in images:
-                image.results[key] = HeadResult(error=error)
+            for job in jobs:
+                job.results[key] = HeadResult(error=error)
         milliseconds = 1000 * (time.perf_counter() - started)
-        for image in images:
-            image.results[key].milliseconds = milliseconds
+        for job in jobs:
+            job.results[key].milliseconds = milliseconds
         self.metrics.count_stage(key.head, milliseconds)
 
-    def _predict(self, key: HeadKey, method: Method, images: Sequence[QueuedImage]) -> None:
-        probabilities = method.logits(self._encoded(method, images)).float().softmax(dim=-1)
-        largest_k = min(max(image.top_k for image in images), len(key.names))
+    def _predict(self, key: HeadKey, method: Method, jobs: Sequence[ImageJob]) -> None:
+        probabilities = method.logits(self._encoded(method, jobs)).float().softmax(dim=-1)
+        largest_k = min(max(job.top_k for job in jobs), len(key.names))
         top = probabilities.topk(largest_k)
-        for image, values, indices in zip(images, top.values.tolist(), top.indices.tolist(), strict=True):
-            pairs = zip(indices[: image.top_k], values, strict=False)
-            image.results[key] = HeadResult([(key.names[i], value) for i, value in pairs])
+        for job, values, indices in zip(jobs, top.values.tolist(), top.indices.tolist(), strict=True):
+            pairs = zip(indices[: job.top_k], values, strict=False)
+            job.results[key] = HeadResult([(key.names[i], value) for i, value in pairs])
 
-    def _encoded(self, method: Method, images: Sequence[QueuedImage]) -> Any:
+    def _encoded(self, method: Method, jobs: Sequence[ImageJob]) -> Any:
         """Return what `method.encode` would return for the images."""
         if not method.frozen_images:
-            return self._stack(image.view for image in images if image.view is not None)
-        rows = torch.stack([image.row for image in images if image.row is not None])
+            return self._stack(job.view for job in jobs if job.view is not None)
+        rows = torch.stack([job.row for job in jobs if job.row is not None])
         return Encoded.from_rows(rows, self.backbone.embed_dim).to(self.backbone.device)
 
     def _stack(self, views: Iterable[Tensor | None]) -> Float[Tensor, "batch 3 size size"]:
         return torch.stack([view for view in views if view is not None]).to(self.backbone.device)
 
 
-def _cost(key: HeadKey, images: Sequence[QueuedImage]) -> tuple[bool, int]:
+def _cost(key: HeadKey, jobs: Sequence[ImageJob]) -> tuple[bool, int]:
     """Return a sort key by which exact heads, which may encode text per image, come last, the largest of them at the
     very end."""
-    return key.head == "exact", len(key.names) * len(images)
+    return key.head == "exact", len(key.names) * len(jobs)

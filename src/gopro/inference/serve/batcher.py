@@ -10,11 +10,11 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Thread
 
-from gopro.inference.serve.batched_inference import QueuedImage
+from gopro.inference.serve.batched_inference import ImageJob
 
 log = logging.getLogger("uvicorn.error")
 
-RunBatch = Callable[[Sequence[QueuedImage], Callable[[list[QueuedImage]], None]], None]
+RunBatch = Callable[[Sequence[ImageJob], Callable[[list[ImageJob]], None]], None]
 
 
 class Batcher:
@@ -31,7 +31,7 @@ class Batcher:
             batch: images per batch, at most.
         """
         self._run_batch, self._batch = run_batch, batch
-        self._queue: SimpleQueue[QueuedImage | None] = SimpleQueue()
+        self._queue: SimpleQueue[ImageJob | None] = SimpleQueue()
         self._thread = Thread(target=self._work, name="torch", daemon=True)
 
     def start(self) -> None:
@@ -44,7 +44,7 @@ class Batcher:
         self._queue.put(None)
         self._thread.join()
 
-    def put(self, image: QueuedImage) -> asyncio.Future[QueuedImage]:
+    def put(self, image: ImageJob) -> asyncio.Future[ImageJob]:
         """Queue an image and return the future of its results."""
         image.queued_at = time.perf_counter()
         self._queue.put(image)
@@ -63,9 +63,9 @@ class Batcher:
                 log.exception("a batch of %d images failed", len(images))
                 self._set_done(images, error)
 
-    def _next_batch(self) -> tuple[list[QueuedImage], bool]:
+    def _next_batch(self) -> tuple[list[ImageJob], bool]:
         """Wait for an image and return it with all others in the queue, and whether this is the last batch."""
-        images: list[QueuedImage] = []
+        images: list[ImageJob] = []
         image = self._queue.get()
         while image is not None:
             images.append(image)
@@ -77,7 +77,7 @@ class Batcher:
                 return images, False
         return images, True
 
-    def _set_done(self, images: list[QueuedImage], error: Exception | None = None) -> None:
+    def _set_done(self, images: list[ImageJob], error: Exception | None = None) -> None:
         def set_done() -> None:
             for image in images:
                 if image.done.done():

@@ -8,7 +8,6 @@ import io
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 from starlette.datastructures import UploadFile
@@ -17,38 +16,18 @@ from torch import Tensor
 from gopro.data.image_file import decode
 from gopro.data.transforms import make_view
 from gopro.errors import InputError
-from gopro.inference.serve.batched_inference import BatchedInference, HeadResult, QueuedImage
+from gopro.inference.serve.batched_inference import BatchedInference, HeadResult, ImageJob
 from gopro.inference.serve.batcher import Batcher
 from gopro.inference.serve.concurrency import ConcurrencyLimit
 from gopro.inference.serve.errors import RequestError
 from gopro.inference.serve.head_builder import HeadBuilder
-from gopro.inference.serve.heads import HeadKey, Heads
+from gopro.inference.serve.heads import HeadKey, HeadName, Heads
 from gopro.inference.serve.limits import Limits
 from gopro.inference.serve.lru_cache import SharedLRUCache
 from gopro.inference.serve.metrics import Metrics
 from gopro.inference.serve.uploads import PredictRequest
 from gopro.methods.base import Method
 from gopro.runs.run import Run
-
-
-@dataclass
-class UploadedImage:
-    """An image that a client sent.
-
-    Attributes:
-        name: file name that the client gave.
-        digest: hash of the file.
-        view, row: see `QueuedImage`; both None if the image cannot be read.
-        error: why it cannot be read.
-        milliseconds: time to decode it.
-    """
-
-    name: str
-    digest: bytes
-    view: Tensor | None = None
-    row: Tensor | None = None
-    error: InputError | None = None
-    milliseconds: float = 0.0
 
 
 class Service:
@@ -96,99 +75,81 @@ class Service:
             RequestError: too many images are in progress, no image can be read, or no head can answer.
         """
         started = time.perf_counter()
-        names = request.names or self.names
-        keys = tuple(HeadKey(head, names) for head in request.heads)
-        first_order, head_errors = await self._first_order_heads(keys)
-        with self.images.hold(len(request.images)):
-            uploaded = await asyncio.gather(*(self._open(image, keys) for image in request.images))
-            readable = [image for image in uploaded if image.error is None]
+        names, loop = request.names or self.names, asyncio.get_running_loop()
+        first_order, head_errors = await self._first_order_heads(names, request.heads)
+        heads = tuple(key for head in request.heads if (key := HeadKey(head, names)) not in head_errors)
+        jobs = [
+            ImageJob((file.filename or "image")[:200], heads, first_order, request.top_k, loop.create_future())
+            for file in request.images
+        ]
+        with self.images.hold(len(jobs)):
+            await asyncio.gather(*map(self._open, jobs, request.images))
+            readable = [job for job in jobs if job.error is None]
             if not readable:
-                raise _unreadable(uploaded)
-            answering = tuple(key for key in keys if key not in head_errors)
-            queued = await self._predict(readable, answering, first_order, request.top_k)
-        _check_any_answer(queued, head_errors)
-        failed = {key: HeadResult(error=InputError(error.message)) for key, error in head_errors.items()}
-        results = {id(upload): image.results | failed for upload, image in zip(readable, queued, strict=True)}
-        batches = {image.started_at: image.encode_ms for image in queued if image.encode_ms}
+                images = [{"image": job.name, "error": str(job.error)} for job in jobs]
+                raise RequestError(422, "unreadable", images[0]["error"], images=images)
+            if heads:
+                await asyncio.gather(*map(self.batcher.put, readable))
+                for job in readable:
+                    self.metrics.count_stage("queue", 1000 * (job.started_at - job.queued_at))
+        for job in readable:
+            job.results |= {key: HeadResult(error=InputError(error.message)) for key, error in head_errors.items()}
+        errors = [result.error for job in readable for result in job.results.values()]
+        if None not in errors:  # no head has an answer for any image
+            raise next(iter(head_errors.values()), None) or RequestError(422, "bad_class_names", str(errors[0]))
+        encode_ms = {job.started_at: job.encode_ms for job in readable if job.encode_ms}  # one entry per batch
         return {
             "classes": len(names),
-            "results": [_image_json(upload, results.get(id(upload), {})) for upload in uploaded],
+            "results": [_image_json(job) for job in jobs],
             "milliseconds": {
-                "decode": round(sum(upload.milliseconds for upload in uploaded), 2),
-                "queue": round(1000 * max((i.started_at - i.queued_at for i in queued), default=0.0), 2),
-                "encode": round(sum(batches.values()), 2),
+                "decode": round(sum(job.decode_ms for job in jobs), 2),
+                "queue": round(1000 * max(job.started_at - job.queued_at for job in readable), 2),
+                "encode": round(sum(encode_ms.values()), 2),
                 "total": round(1000 * (time.perf_counter() - started), 2),
             },
         }
 
-    async def _open(self, file: UploadFile, keys: tuple[HeadKey, ...]) -> UploadedImage:
-        upload = await asyncio.get_running_loop().run_in_executor(self._decoders, self._decode, file, keys)
-        self.metrics.count_image("unreadable" if upload.error else "encoded" if upload.row is None else "cached")
-        self.metrics.count_stage("decode", upload.milliseconds)
-        return upload
+    async def _first_order_heads(
+        self, names: tuple[str, ...], heads: tuple[HeadName, ...]
+    ) -> tuple[dict[HeadKey, Method], dict[HeadKey, RequestError]]:
+        """Return the first-order head if it is among `heads`, or the error if it cannot be built."""
+        key = HeadKey("first-order", names)
+        if key.head not in heads:
+            return {}, {}
+        try:
+            return {key: self.heads.cached(key) or await self.builder.head(names)}, {}
+        except RequestError as error:
+            return {}, {key: error}
+        except InputError as error:
+            return {}, {key: RequestError(422, "no_head", str(error))}
 
-    def _decode(self, file: UploadFile, keys: tuple[HeadKey, ...]) -> UploadedImage:
-        """Decode an image, unless its cached encoding is all that these heads need."""
+    async def _open(self, job: ImageJob, file: UploadFile) -> None:
+        """Decode an image in one of the decoding threads."""
+        await asyncio.get_running_loop().run_in_executor(self._decoders, self._decode, job, file)
+        self.metrics.count_image("unreadable" if job.error else "encoded" if job.row is None else "cached")
+        self.metrics.count_stage("decode", job.decode_ms)
+
+    def _decode(self, job: ImageJob, file: UploadFile) -> None:
+        """Set `view`, unless the cached encoding is all that the heads need, or `error`."""
         started = time.perf_counter()
         content = file.file.read()
-        upload = UploadedImage((file.filename or "image")[:200], hashlib.blake2b(content, digest_size=16).digest())
-        upload.row = self.encodings.get(upload.digest)
-        needs_view = not self.run.method.frozen_images and any(key.head != "zeroshot" for key in keys)
-        if upload.row is None or needs_view:
+        job.digest = hashlib.blake2b(content, digest_size=16).digest()
+        job.row = self.encodings.get(job.digest)
+        needs_view = not self.run.method.frozen_images and any(key.head != "zeroshot" for key in job.heads)
+        if job.row is None or needs_view:
             try:
-                upload.view = self._view(decode(io.BytesIO(content), upload.name, self.limits.pixels))
+                job.view = self._view(decode(io.BytesIO(content), job.name, self.limits.pixels))
             except InputError as error:
-                upload.error = error
+                job.error = error
             except MemoryError:
-                upload.error = InputError(f"{upload.name}: not enough memory to decode it; scale it down")
-        upload.milliseconds = 1000 * (time.perf_counter() - started)
-        return upload
-
-    async def _first_order_heads(
-        self, keys: tuple[HeadKey, ...]
-    ) -> tuple[dict[HeadKey, Method], dict[HeadKey, RequestError]]:
-        """Return the first-order heads among `keys`, and errors for those that cannot be built."""
-        heads: dict[HeadKey, Method] = {}
-        errors: dict[HeadKey, RequestError] = {}
-        for key in keys:
-            if key.head == "first-order":
-                try:
-                    heads[key] = self.heads.cached(key) or await self.builder.head(key.names)
-                except RequestError as error:
-                    errors[key] = error
-                except InputError as error:
-                    errors[key] = RequestError(422, "no_head", str(error))
-        return heads, errors
-
-    async def _predict(
-        self, uploads: list[UploadedImage], keys: tuple[HeadKey, ...], first_order: dict[HeadKey, Method], top_k: int
-    ) -> list[QueuedImage]:
-        """Pass the images through the queue and return them with their results."""
-        loop = asyncio.get_running_loop()
-        images = [QueuedImage(u.digest, u.view, u.row, keys, top_k, loop.create_future(), first_order) for u in uploads]
-        if keys:
-            await asyncio.gather(*map(self.batcher.put, images))
-            for image in images:
-                self.metrics.count_stage("queue", 1000 * (image.started_at - image.queued_at))
-        return images
+                job.error = InputError(f"{job.name}: not enough memory to decode it; scale it down")
+        job.decode_ms = 1000 * (time.perf_counter() - started)
 
 
-def _unreadable(uploads: list[UploadedImage]) -> RequestError:
-    images = [{"image": upload.name, "error": str(upload.error)} for upload in uploads]
-    return RequestError(422, "unreadable", images[0]["error"], images=images)
-
-
-def _check_any_answer(images: list[QueuedImage], head_errors: dict[HeadKey, RequestError]) -> None:
-    """Raise RequestError if no head has an answer for any image."""
-    results = [result for image in images for result in image.results.values()]
-    if all(result.error is not None for result in results):
-        raise next(iter(head_errors.values()), None) or RequestError(422, "bad_class_names", str(results[0].error))
-
-
-def _image_json(upload: UploadedImage, results: dict[HeadKey, HeadResult]) -> dict[str, Any]:
-    if upload.error is not None:
-        return {"image": upload.name, "error": str(upload.error)}
-    return {"image": upload.name, "heads": {key.head: _head_json(result) for key, result in results.items()}}
+def _image_json(job: ImageJob) -> dict[str, Any]:
+    if job.error is not None:
+        return {"image": job.name, "error": str(job.error)}
+    return {"image": job.name, "heads": {key.head: _head_json(result) for key, result in job.results.items()}}
 
 
 def _head_json(result: HeadResult) -> dict[str, Any]:
