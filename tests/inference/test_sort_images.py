@@ -1,5 +1,6 @@
-"""Sorting images into folders: nothing is overwritten, nothing is lost, and again changes nothing."""
+"""Sort images into folders: nothing is overwritten or lost, and sorting again changes nothing."""
 
+import doctest
 import os
 import unicodedata
 from pathlib import Path
@@ -9,15 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gopro.errors import InputError
+from gopro.inference import sort_images
 from gopro.inference.sort_images import UNSURE, Sorter, folder_names
 
 
 def tree(root: Path) -> dict[str, bytes]:
-    """Everything below a folder, hidden files too."""
+    """Return the content of every file below a folder, hidden ones too."""
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-def put(path: Path, content: str) -> Path:
+def write(path: Path, content: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content)
     return path
@@ -25,12 +27,12 @@ def put(path: Path, content: str) -> Path:
 
 @pytest.fixture
 def sources(tmp_path: Path) -> list[Path]:
-    """Three files of one name, the last two of one content, and one more."""
+    """Three files with the same name, of which the last two have the same content, and one more."""
     return [
-        put(tmp_path / "a" / "1.jpg", "one"),
-        put(tmp_path / "b" / "1.jpg", "two"),
-        put(tmp_path / "c" / "1.jpg", "two"),
-        put(tmp_path / "c" / "2.jpg", "three"),
+        write(tmp_path / "a" / "1.jpg", "one"),
+        write(tmp_path / "b" / "1.jpg", "two"),
+        write(tmp_path / "c" / "1.jpg", "two"),
+        write(tmp_path / "c" / "2.jpg", "three"),
     ]
 
 
@@ -46,34 +48,36 @@ EXPECTED = {"cat/1.jpg": b"one", "cat/1 (2).jpg": b"two", "cat/1 (3).jpg": b"two
 
 
 @pytest.mark.parametrize("link", [None, "hard", "symbolic"])
-def test_same_names_are_told_apart_and_again_changes_nothing(tmp_path: Path, sources: list[Path], link) -> None:
+def test_equal_file_names_get_numbers_once(tmp_path: Path, sources: list[Path], link) -> None:
     root = tmp_path / "sorted"
     first = sort(root, sources, link=link)
     assert tree(root) == EXPECTED and first.counts == {"cat": 4} and first.already == 0
     for order in (sources, sources[::-1], sources[1:], [*sources, *sources]):
         again = sort(root, order, link=link)
         assert tree(root) == EXPECTED and again.already == again.counts["cat"] == len(set(order))
-    kept = root / "cat" / "1.jpg"
-    assert kept.is_symlink() == (link == "symbolic") and kept.samefile(sources[0]) == (link is not None)
+    image = root / "cat" / "1.jpg"
+    assert image.is_symlink() == (link == "symbolic") and image.samefile(sources[0]) == (link is not None)
 
 
-def test_what_lies_there_is_never_overwritten(tmp_path: Path, sources: list[Path]) -> None:
+def test_existing_files_are_never_overwritten(tmp_path: Path, sources: list[Path]) -> None:
     root = tmp_path / "sorted"
     mine = {"cat/1.jpg": "mine", "cat/1 (2).jpg": "mine too"}
     for name, content in mine.items():
-        put(root / name, content)
+        write(root / name, content)
     (root / "cat" / "1 (3).jpg").symlink_to(tmp_path / "nothing")
     (root / "cat" / "1 (4).jpg").mkdir()
     for _ in range(2):
         sort(root, sources)
-        found = tree(root)
-        assert {name: found[name].decode() for name in mine} == mine
+        files = tree(root)
+        assert {name: files[name].decode() for name in mine} == mine
         assert (root / "cat" / "1 (3).jpg").is_symlink() and (root / "cat" / "1 (4).jpg").is_dir()
-        assert [found[f"cat/1 ({i}).jpg"] for i in (5, 6, 7)] == [b"one", b"two", b"two"] and len(found) == 6
+        assert [files[f"cat/1 ({i}).jpg"] for i in (5, 6, 7)] == [b"one", b"two", b"two"] and len(files) == 6
 
 
-def test_a_half_made_copy_is_made_again(tmp_path: Path, sources: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """As after a kill in the midst of a copy: no cleaning up runs, and what was written stays."""
+def test_an_interrupted_copy_is_made_again(
+    tmp_path: Path, sources: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after SIGKILL in the middle of a copy: nothing is cleaned up, and the partial file stays."""
     root = tmp_path / "sorted"
 
     def killed(source: str, target: str) -> None:
@@ -91,7 +95,7 @@ def test_a_half_made_copy_is_made_again(tmp_path: Path, sources: list[Path], mon
     assert tree(root) == EXPECTED and not (root / ".partial").exists()
 
 
-def test_copies_work_where_there_are_no_hard_links(tmp_path: Path, sources, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copies_work_without_hard_links(tmp_path: Path, sources, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*arguments: object) -> None:
         raise OSError(1, "Operation not permitted")
 
@@ -103,24 +107,24 @@ def test_copies_work_where_there_are_no_hard_links(tmp_path: Path, sources, monk
         sort(tmp_path / "linked", sources, link="hard")
 
 
-def test_what_is_not_sure_goes_to_a_folder_of_its_own(tmp_path: Path, sources: list[Path]) -> None:
+def test_images_below_the_confidence_go_to_their_own_folder(tmp_path: Path, sources: list[Path]) -> None:
     sorter = Sorter(tmp_path / "sorted", [UNSURE, "cat"], min_confidence=0.7)
-    sorter.add(sources[0], UNSURE, 0.7)  # a class of that name
+    sorter.add(sources[0], UNSURE, 0.7)  # also the name of a class
     sorter.add(sources[1], UNSURE, 0.69)
     sorter.add(sources[3], "cat", 1.0)
     assert tree(tmp_path / "sorted") == {"unsure/1.jpg": b"one", "_unsure/1.jpg": b"two", "cat/2.jpg": b"three"}
 
 
-def test_hard_links_to_a_symbolic_link_are_to_the_image(tmp_path: Path, sources: list[Path]) -> None:
+def test_a_hard_link_to_a_symbolic_link_is_to_the_image(tmp_path: Path, sources: list[Path]) -> None:
     (tmp_path / "a" / "link.jpg").symlink_to("1.jpg")
     sort(tmp_path / "sorted", [tmp_path / "a" / "link.jpg"], link="hard")
     linked = tmp_path / "sorted" / "cat" / "link.jpg"
     assert not linked.is_symlink() and linked.samefile(sources[0])
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, sources: list[Path]) -> None:
-    put(tmp_path / "sorted" / "cat", "a file")
-    with pytest.raises(InputError, match=r"1\.jpg cannot be put into .*sorted/cat: File exists"):
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path, sources: list[Path]) -> None:
+    write(tmp_path / "sorted" / "cat", "a file")
+    with pytest.raises(InputError, match=r"1\.jpg cannot be copied to .*sorted/cat: File exists"):
         sort(tmp_path / "sorted", sources)
     if os.geteuid() == 0:
         pytest.skip("root may write anywhere")
@@ -129,14 +133,14 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, sources: list[
         sort(tmp_path / "locked", sources)
 
 
-def test_long_file_names_find_room_for_their_number(tmp_path: Path) -> None:
-    sources = [put(tmp_path / folder / f"{'ü' * 125}.jpg", folder) for folder in "ab"]
+def test_long_file_names_are_cut_to_fit_their_number(tmp_path: Path) -> None:
+    sources = [write(tmp_path / folder / f"{'ü' * 125}.jpg", folder) for folder in "ab"]
     sort(tmp_path / "sorted", sources)
     assert sorted(tree(tmp_path / "sorted").values()) == [b"a", b"b"]
 
 
 @given(st.lists(st.text(max_size=30) | st.text(alphabet="aA._ /\\:é\u0301日", max_size=300), unique=True, max_size=12))
-def test_any_class_names_give_folders_of_their_own(tmp_path_factory, names: list[str]) -> None:
+def test_any_class_names_get_unique_valid_folders(tmp_path_factory, names: list[str]) -> None:
     folders = folder_names(names)
     assert list(folders) == names
     assert len({folder.casefold() for folder in folders.values()}) == len(names)
@@ -144,11 +148,19 @@ def test_any_class_names_give_folders_of_their_own(tmp_path_factory, names: list
     for folder in folders.values():
         assert not folder.startswith(("_", ".", " ")) and not folder.endswith((".", " "))
         assert not set(folder) & set('<>:"/\\|?*\0\n') and len(folder.encode()) < 240
-        (root / folder).mkdir()  # fails if it lies elsewhere or is there
+        (root / folder).mkdir()  # fails if it exists or leads elsewhere
     assert sorted(os.listdir(root)) == sorted(folders.values())
 
 
-def test_ordinary_names_stay_as_they_are() -> None:
+def test_the_examples_of_the_docstrings_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in "12":
+        write(tmp_path / "images" / f"{number}.jpg", number)
+    result = doctest.testmod(sort_images)
+    assert result.attempted == 5 and result.failed == 0
+
+
+def test_folder_names_change_as_little_as_possible() -> None:
     ordinary = ["red fox", "jack-o'-lantern", "Ōtsu 日本", "St. Bernard", "café (bar)"]
     assert folder_names(ordinary) == {name: name for name in ordinary}
     odd = {

@@ -1,4 +1,4 @@
-"""Images copied or linked into a folder a class, so that nothing that lies there is ever overwritten."""
+"""Sort images into one folder per class, by copies or links, without ever overwriting a file."""
 
 from __future__ import annotations
 
@@ -18,63 +18,70 @@ from gopro.errors import InputError
 Link = Literal["hard", "symbolic"]
 
 UNSURE = "_unsure"
-"""Folder of what is not sure enough. No class's folder begins with an underscore."""
+"""Folder of images with a low probability. It cannot clash: no folder of a class begins with an underscore."""
 
 _PARTIAL = ".partial"
-_LONGEST = 200  # bytes of a folder name; most file systems end at 255
-_RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10))}  # Windows
+_MAX_FOLDER_BYTES = 200  # most file systems allow 255
+_RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10))}  # on Windows
 
 
 class Sorter:
-    """Puts images into folders, one a class.
+    """Sorts images into one folder per class.
 
-    An image keeps its file name. Where another has it, from another folder say, it is called `name (2).jpg`, and so
-    on. An image that is there already, by its content or as a link, is left alone, so that doing the same again
-    changes nothing. A copy is made beside the class folders, in `.partial`, and then put in its place whole; one that a
-    kill left there is made again when its image comes again.
+    An image keeps its file name; if another file has that name, it becomes `name (2).jpg`, and so on. An image that is
+    already there, with the same content or as a link, is left alone, so that sorting again changes nothing. A copy is
+    written to `.partial` beside the class folders and then moved into place. A copy that was interrupted is made again
+    when its image is sorted again.
 
     Attributes:
-        counts: class folder → images that are in it, of those that were given.
-        already: how many of them were there before.
+        counts: class folder → number of sorted images in it.
+        already: number of sorted images that were there before.
+
+    Example:
+        >>> sorter = Sorter(Path("sorted"), ["cat", "dog"], min_confidence=0.5)
+        >>> sorter.add(Path("images/1.jpg"), "cat", probability=0.9)
+        PosixPath('sorted/cat/1.jpg')
+        >>> sorter.add(Path("images/2.jpg"), "cat", probability=0.4)
+        PosixPath('sorted/_unsure/2.jpg')
+        >>> sorter.close()
     """
 
     def __init__(self, root: Path, classnames: Sequence[str], *, link: Link | None = None, min_confidence: float = 0.0):
         """
         Args:
-            root: the folder to make class folders in; it is made with the first image.
-            link: links in the place of copies; symbolic ones hold the image's absolute path.
-            min_confidence: images whose probability is below it go to `UNSURE`.
+            root: the folder of the class folders; created with the first image.
+            link: make links instead of copies; symbolic links contain the absolute path of the image.
+            min_confidence: images with a lower probability go to `UNSURE`.
         """
         self.root, self.link, self.min_confidence = root, link, min_confidence
         self.folders = folder_names(classnames)
         self.counts: Counter[str] = Counter()
         self.already = 0
-        self._numbers: dict[tuple[str, str], _Numbers] = {}  # (folder, file name where case does not count) → those
-        self._placed: dict[tuple[str, str], Path] = {}
+        self._numbers: dict[tuple[str, str], _Numbers] = {}  # by folder and case-folded file name
+        self._placed: dict[tuple[str, str], Path] = {}  # by folder and absolute path of the image
 
     def add(self, image: Path, name: str, probability: float) -> Path:
-        """Puts an image into the folder of the class `name`.
-
-        Returns: where it is now.
+        """Sort an image into the folder of the class `name`, and return its new path.
 
         Raises:
-            InputError: the folder cannot be written to, or links are not possible there.
+            InputError: the folder cannot be written to, or does not support links.
         """
         folder = self.folders[name] if probability >= self.min_confidence else UNSURE
         source = os.path.abspath(image)
-        if (target := self._placed.get((folder, source))) is not None:  # given twice
+        if (target := self._placed.get((folder, source))) is not None:  # the same image again
             return target
         try:
             target = self._place(Path(source), folder)
         except OSError as error:
             advice = "; give --link symbolic, or no --link to copy" if self.link == "hard" else ""
-            raise InputError(f"{image} cannot be put into {self.root / folder}: {error.strerror}{advice}") from error
+            action = f"linked into {self.root / folder}" if self.link else f"copied to {self.root / folder}"
+            raise InputError(f"{image} cannot be {action}: {error.strerror}{advice}") from error
         self._placed[folder, source] = target
         self.counts[folder] += 1
         return target
 
     def close(self) -> None:
-        """Removes the folder of partial copies, if there is nothing in it."""
+        """Remove the folder of partial copies if it is empty."""
         with suppress(OSError):
             (self.root / _PARTIAL).rmdir()
 
@@ -83,16 +90,16 @@ class Sorter:
         numbers = self._numbers.setdefault((folder, source.name.casefold()), _Numbers())
         for number in numbers:
             target = self.root / folder / _numbered(source, number)
-            made = not os.path.lexists(target) and self._make(source, target)
-            if made or self._is_there(source, target):
-                self.already += not made
-                numbers.others.discard(number)
+            created = not os.path.lexists(target) and self._create(source, target)
+            if created or self._is_same(source, target):
+                self.already += not created
+                numbers.taken.discard(number)
                 return target
-            numbers.others.add(number)
-        raise AssertionError("there is always a further number")
+            numbers.taken.add(number)
+        raise AssertionError("the numbers never end")
 
-    def _make(self, source: Path, target: Path) -> bool:
-        """Whether the target could be made; not so if somebody else just did."""
+    def _create(self, source: Path, target: Path) -> bool:
+        """Copy or link; return False if another process has created the target in the meantime."""
         try:
             if self.link == "hard":
                 os.link(os.path.realpath(source), target)
@@ -110,41 +117,48 @@ class Sorter:
         try:
             shutil.copy2(source, partial)
             try:
-                os.link(partial, target)  # unlike a rename, fails where there is a file
+                os.link(partial, target)  # unlike a rename, this fails if the target exists
             except FileExistsError:
                 raise
-            except OSError:  # no hard links on this file system
+            except OSError:  # the file system has no hard links
                 if os.path.lexists(target):
                     raise FileExistsError from None
                 partial.rename(target)
         finally:
             partial.unlink(missing_ok=True)
 
-    def _is_there(self, source: Path, target: Path) -> bool:
-        if not target.is_file():  # a folder, or a link to nothing
+    def _is_same(self, source: Path, target: Path) -> bool:
+        if not target.is_file():  # a folder or a dangling link
             return False
         return target.samefile(source) or (self.link is None and filecmp.cmp(source, target, shallow=False))
 
 
 class _Numbers:
-    """The numbers for a file name that no image of this sorter has: those of other files, then fresh ones."""
+    """Numbers to try for a file name: those taken by other files, whose content may be the same, then new ones.
+
+    Numbers of images that this sorter has placed are not tried again.
+    """
 
     def __init__(self) -> None:
-        self.others: set[int] = set()
+        self.taken: set[int] = set()
         self.last = 0
 
     def __iter__(self) -> Iterator[int]:
-        yield from sorted(self.others)
+        yield from sorted(self.taken)
         while True:
             self.last += 1
             yield self.last
 
 
 def folder_names(classnames: Sequence[str]) -> dict[str, str]:
-    """Class name → a name for its folder that every system takes, each its own also where case does not count.
+    """Return a folder name for each class name, valid on every system and unique even if case is ignored.
 
-    Only what has to be is changed: separators, control characters and what Windows forbids become underscores, dots and
-    spaces at the ends and underscores in front go, a long name is cut.
+    Names change as little as possible: separators, control characters and characters that Windows forbids become
+    underscores; dots and spaces at the ends and leading underscores are removed; long names are cut.
+
+    Example:
+        >>> folder_names(["red fox", "AC/DC", "crane", "Crane"])
+        {'red fox': 'red fox', 'AC/DC': 'AC_DC', 'crane': 'crane', 'Crane': 'Crane (2)'}
     """
     names: dict[str, str] = {}
     taken: set[str] = set()
@@ -162,20 +176,20 @@ def folder_names(classnames: Sequence[str]) -> dict[str, str]:
 def _safe(name: str) -> str:
     text = unicodedata.normalize("NFC", name)
     text = "".join("_" if c in '<>:"/\\|?*' or not c.isprintable() else c for c in text)
-    text = _cut(text.lstrip(" ._"), _LONGEST).rstrip(" .") or "class"
+    text = _cut(text.lstrip(" ._"), _MAX_FOLDER_BYTES).rstrip(" .") or "class"
     return f"{text}_" if text.partition(".")[0].rstrip().casefold() in _RESERVED else text
 
 
 def _numbered(source: Path, number: int) -> str:
-    """The image's file name; from the second of that name on with a number, and cut to make room for it."""
+    """Return the file name with its number, cut to the 255 bytes of most file systems; the first has no number."""
     if number == 1:
         return source.name
     ending = f" ({number}){source.suffix}"
     return _cut(source.stem, 255 - len(os.fsencode(ending))) + ending
 
 
-def _cut(text: str, most: int) -> str:
-    """The text cut to so many bytes, between characters."""
-    while len(os.fsencode(text)) > most:
+def _cut(text: str, max_bytes: int) -> str:
+    """Cut the text to a number of bytes, between characters."""
+    while len(os.fsencode(text)) > max_bytes:
         text = text[:-1]
     return text
