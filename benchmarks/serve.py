@@ -34,7 +34,7 @@ from benchmarks.common import about, make_parser, print_report
 from gopro.data.load_dataset import load_dataset
 from gopro.inference.taylor_head_file import load_or_build_head
 from gopro.runs.config import TrainConfig
-from gopro.runs.run import load_run
+from gopro.runs.load_run import load_run
 from gopro.training.train import train
 
 DATA = "emoji-activities"

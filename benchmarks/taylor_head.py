@@ -19,7 +19,7 @@ from benchmarks.common import make_parser
 from gopro.data.load_dataset import load_dataset
 from gopro.inference.evaluate import encode_samples, evaluate
 from gopro.inference.taylor_head import Agreement, Expansion, TaylorHead, expand_classes
-from gopro.runs.run import load_run
+from gopro.runs.load_run import load_run
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from gopro.data.dataset import Sample
 from gopro.data.load_dataset import load_dataset
 from gopro.inference.evaluate import encode_samples, evaluate
 from gopro.runs.config import TrainConfig
-from gopro.runs.run import load_run
+from gopro.runs.load_run import load_run
 from gopro.training.progress import Step
 from gopro.training.resume_state import RESUME
 from gopro.training.train import resume, train

@@ -29,7 +29,8 @@ from gopro.methods.base import Method
 from gopro.methods.gopro import GOPro
 from gopro.methods.registry import METHODS, build_method
 from gopro.runs.config import TrainConfig
-from gopro.runs.run import Run, load_run
+from gopro.runs.load_run import load_run
+from gopro.runs.run import Run
 from gopro.training.train import train
 
 NAMES = ["red fox", "owl", "grand piano", "dog", "very slow old train"]

@@ -24,7 +24,8 @@ from gopro.methods.recipe import Training
 from gopro.methods.registry import build_method
 from gopro.methods.tip_adapter import TipAdapter
 from gopro.runs.config import BenchmarkConfig, TrainConfig
-from gopro.runs.run import LEARNED, load_run, read_cost
+from gopro.runs.load_run import load_run
+from gopro.runs.run import LEARNED, read_cost
 from gopro.training.devices import Runtime, make_fabric
 from gopro.training.loop import learning_rate
 from gopro.training.progress import Step

@@ -30,7 +30,7 @@ from gopro.methods.maple import MaPLe
 from gopro.methods.mmrl import MMRL
 from gopro.methods.registry import build_method
 from gopro.runs.config import BenchmarkConfig, TrainConfig
-from gopro.runs.run import load_run
+from gopro.runs.load_run import load_run
 from gopro.training.train import train
 from tools.golden_maple import SPECS, deeper_clip
 from tools.golden_rivals import CLASSNAMES, GOLDEN, STEPS

@@ -13,7 +13,7 @@ from gopro.clip.backbone import Backbone
 from gopro.methods.promptsrc import PromptSRC
 from gopro.methods.registry import build_method
 from gopro.runs.config import TrainConfig
-from gopro.runs.run import load_run
+from gopro.runs.load_run import load_run
 from gopro.training.train import train
 
 NAMES = ["red fox", "owl", "grand piano", "dog", "very slow old train"]

@@ -23,7 +23,7 @@ from scipy.io import savemat
 
 from gopro.data.unpack import unpack
 from gopro.errors import InputError
-from gopro.runs.run import load_run
+from gopro.runs.load_run import load_run
 from tests.support import hostile
 from tests.support.commands import CommandProcess, Finished
 

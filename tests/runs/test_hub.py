@@ -26,9 +26,9 @@ from gopro.inference.serve.samples import sample_images
 from gopro.inference.taylor_head_file import build_head, head_path, load_head
 from gopro.runs.config import TrainConfig
 from gopro.runs.hub import CARD_MARK
+from gopro.runs.load_run import load_run
 from gopro.runs.push import evaluations, push
 from gopro.runs.results import KEY
-from gopro.runs.run import load_run
 from gopro.training.train import train
 from tests.support.hub_server import Hub, serving
 
@@ -139,7 +139,8 @@ def test_no_path_of_this_machine_is_pushed(run: Path, hub: Hub, alice: None) -> 
     for name, file in hub.files("alice/birds").items():
         assert b"my-secret-place" not in file, name
     message = refusal(gopro.load, "alice/birds")
-    assert "alice/birds was trained on a backbone" in message and "'weights.safetensors' is neither a file" in message
+    assert "alice/birds: the backbone it was trained on cannot be loaded" in message
+    assert "'weights.safetensors' is neither a file" in message
 
 
 def card(hub: Hub, repository: str = "alice/activities") -> tuple[dict, str]:

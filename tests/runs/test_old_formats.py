@@ -20,8 +20,9 @@ from gopro.clip.features import ViewRequest, encode_views
 from gopro.data.load_dataset import load_dataset
 from gopro.inference.taylor_head_file import load_head
 from gopro.runs.config import BenchmarkConfig, TrainConfig
+from gopro.runs.load_run import load_run
 from gopro.runs.results import Results
-from gopro.runs.run import load_run, read_cost
+from gopro.runs.run import read_cost
 from gopro.training.train import resume
 
 OLD = Path(__file__).parent / "fc62a3e"

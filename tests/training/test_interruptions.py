@@ -21,8 +21,9 @@ from gopro.files import append, write_atomically
 from gopro.methods.recipe import Training
 from gopro.methods.registry import METHODS
 from gopro.runs.config import TrainConfig
+from gopro.runs.load_run import load_run
 from gopro.runs.results import Results, append_json, whole_lines
-from gopro.runs.run import CONFIG, LEARNED, load_run
+from gopro.runs.run import CONFIG, LEARNED
 from gopro.training.folder_lock import LOCK, leftovers, lock_folder
 from gopro.training.progress import Step
 from gopro.training.resume_state import LOG, RESUME
@@ -190,7 +191,7 @@ def test_the_state_of_another_run_is_named(tmp_path: Path, tiny: Backbone) -> No
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"config": {}}', '{"config": []}', "\udcff"])
 def test_a_config_that_is_none_is_named(content: str, tmp_path: Path) -> None:
     (tmp_path / CONFIG).write_bytes(content.encode(errors="surrogateescape"))
-    with pytest.raises(InputError, match=r"config\.json is not the config of a run .*: put it back, or train anew"):
+    with pytest.raises(InputError, match=r"config\.json is not the config of a run .*: put it back, or train again"):
         resume(tmp_path)
     (tmp_path / CONFIG).unlink()
     (tmp_path / CONFIG).mkdir()

@@ -21,7 +21,8 @@ from gopro.inference.evaluate import EncodedSamples, evaluate
 from gopro.methods.recipe import Recipe
 from gopro.methods.registry import build_method
 from gopro.runs.config import TrainConfig
-from gopro.runs.run import LEARNED, load_run
+from gopro.runs.load_run import load_run
+from gopro.runs.run import LEARNED
 from gopro.training.loop import learning_rate
 from gopro.training.progress import Step
 from gopro.training.resume_state import RESUME

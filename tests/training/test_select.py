@@ -13,7 +13,8 @@ from gopro.data.load_dataset import load_dataset
 from gopro.errors import InputError
 from gopro.inference.evaluate import encode_samples, evaluate
 from gopro.runs.config import TrainConfig
-from gopro.runs.run import LEARNED, load_run
+from gopro.runs.load_run import load_run
+from gopro.runs.run import LEARNED
 from gopro.training.progress import Step
 from gopro.training.train import resume, train
 

@@ -19,8 +19,9 @@ from gopro.errors import InputError
 from gopro.files import slug
 from gopro.inference.evaluate import Evaluation, evaluate_images
 from gopro.runs.config import TrainConfig
+from gopro.runs.load_run import load_run
 from gopro.runs.results import ResultRow
-from gopro.runs.run import CONFIG, LEARNED, Run, load_run, read_cost
+from gopro.runs.run import CONFIG, LEARNED, Run, read_cost
 from gopro.training.devices import make_fabric
 from gopro.training.progress import Step
 from gopro.training.resume_state import RESUME

@@ -39,7 +39,7 @@ def eval_command(
     from gopro.inference.evaluate import evaluate_images
     from gopro.inference.taylor_head import Agreement
     from gopro.inference.taylor_head_file import load_or_build_head
-    from gopro.runs.run import load_run
+    from gopro.runs.load_run import load_run
 
     trained = load_run(run)
     dataset = trained.dataset(root) if data is None else load_dataset(data, root or trained.config.root)
@@ -70,7 +70,7 @@ def eval_command(
             f"first-order head with {terms} terms: accuracy {approximate.accuracy:.2f} %, per-class mean "
             f"{approximate.macro_accuracy:.2f} %, {approximate.seconds:.1f} s; {agreement_in_words(agreement)}"
         )
-    path = trained.made / f"eval-{slug(dataset.name)}-{classes}.json"
+    path = trained.export_folder / f"eval-{slug(dataset.name)}-{classes}.json"
     write_json(path, row)
     out.print_line(
         f"{dataset.name}, {classes} classes: accuracy {result.accuracy:.2f} %, per-class mean "

@@ -28,7 +28,7 @@ def head_command(
         Largest probability error to allow, for 99 of 100 images. The head takes as many terms as that needs.
     """
     from gopro.inference.taylor_head_file import build_head, head_path
-    from gopro.runs.run import load_run
+    from gopro.runs.load_run import load_run
 
     trained = load_run(run)
     names = class_names(classes, classes_file) or trained.method.classnames

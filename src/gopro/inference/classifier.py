@@ -25,7 +25,8 @@ from gopro.inference.evaluate import logits_function
 from gopro.inference.taylor_head import TaylorHead
 from gopro.inference.taylor_head_file import load_or_build_head
 from gopro.methods.base import Method
-from gopro.runs.run import Run, load_run
+from gopro.runs.load_run import load_run
+from gopro.runs.run import Run
 
 Head = Literal["exact", "first-order"]
 

@@ -39,7 +39,7 @@ def head_path(run: Run, classnames: Sequence[str]) -> Path:
     path = run.folder / HEADS / f"first-order-{digest}.safetensors"
     if run.hub is None or path.is_file():
         return path
-    return (cache_folder() or run.made) / HEADS / _fingerprint(run) / path.name
+    return (cache_folder() or run.export_folder) / HEADS / _fingerprint(run) / path.name
 
 
 def build_head(

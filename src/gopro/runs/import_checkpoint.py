@@ -10,7 +10,6 @@ from gopro.clip.backbone import Backbone, load_backbone
 from gopro.data.dataset import ClassHalf
 from gopro.data.load_dataset import load_dataset
 from gopro.errors import InputError
-from gopro.files import save_tensors, write_json
 from gopro.methods.base import Method
 from gopro.methods.registry import build_method
 from gopro.runs.config import TrainConfig
@@ -23,7 +22,7 @@ from gopro.runs.coop_checkpoint import (
     same_tokens,
     token_ids,
 )
-from gopro.runs.run import CONFIG, LEARNED, UNKNOWN, Run, describe
+from gopro.runs.run import UNKNOWN, Run, write_config, write_learned
 
 BACKBONE = "ViT-B-16:openai"
 TEMPLATE = "a photo of a {}."
@@ -100,9 +99,10 @@ def import_checkpoint(
         raise InputError(f"{output} cannot be created: {error.strerror}") from error
     name = UNKNOWN if data is None else dataset.name
     origin = {"file": checkpoint.name, "code": CODE[loaded.method], "epoch": loaded.epoch}
-    save_tensors(output / LEARNED, method.state_dict())
-    write_json(output / CONFIG, {**describe(config, name, template or TEMPLATE, method), "imported": origin})
-    return Run(output, config, name, template or TEMPLATE, method.eval()), loaded
+    run = Run(output, config, name, template or TEMPLATE, method.eval())
+    write_learned(run)
+    write_config(run, imported=origin)
+    return run, loaded
 
 
 def _names(checkpoint: Checkpoint, backbone: Backbone, classnames: Sequence[str] | None) -> list[str]:

@@ -9,9 +9,10 @@ from typing import Any
 
 from gopro.errors import InputError
 from gopro.runs.hub import CARD, upload
+from gopro.runs.load_run import find_run
 from gopro.runs.model_card import model_card
 from gopro.runs.results import ResultRow, Results
-from gopro.runs.run import CONFIG, COST, HEADS, LEARNED, find_run, read_config
+from gopro.runs.run import CONFIG, COST, HEADS, LEARNED, read_config
 
 
 def push(
@@ -51,7 +52,7 @@ def push(
     folder = find_run(run)
     read_config(folder)  # raises if it is not the config of a run
     if not (folder / LEARNED).is_file():
-        raise InputError(f"{folder} is not finished: finish it with gopro train --resume {folder}")
+        raise InputError(f"{folder} is not finished: resume it with gopro train --resume {folder}")
     config = without_paths(json.loads((folder / CONFIG).read_text()))
     rows = evaluations(folder, results)
     files: dict[str, Path | bytes] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,13 +15,12 @@ from gopro.data.dataset import Dataset
 from gopro.data.load_dataset import load_dataset
 from gopro.data.transforms import stable_seed
 from gopro.errors import InputError
-from gopro.files import save_tensors, write_json
-from gopro.methods.base import Method
 from gopro.methods.recipe import Recipe, Training
 from gopro.methods.registry import MethodSpec, parse_method
 from gopro.runs.config import TrainConfig
 from gopro.runs.environment import PeakMemory
-from gopro.runs.run import CONFIG, COST, LEARNED, Run, TrainingCost, describe, load_run, read_config
+from gopro.runs.load_run import load_run
+from gopro.runs.run import CONFIG, COST, LEARNED, Run, TrainingCost, read_config, write_config, write_learned
 from gopro.training.determinism import deterministic
 from gopro.training.devices import Runtime, find_process
 from gopro.training.folder_lock import LOCK, leftovers, lock_folder
@@ -133,12 +132,12 @@ def _start(plan: _Plan, runtime: Runtime, backbone: Backbone | None = None, prog
     """Train a new run, in one of its processes."""
     if runtime.ranks.is_first:
         _check_vacant(plan.folder)
-    dataset, method = _prepare(plan, backbone, runtime)
+    run, dataset = _prepare(plan, backbone, runtime)
     with _lock(plan.folder, runtime):
         if runtime.ranks.is_first:
             _check_vacant(plan.folder)  # another process may have been quicker
-            write_json(plan.folder / CONFIG, describe(plan.config, dataset.name, dataset.template, method))
-        return _train(plan, dataset, method, runtime, progress)
+            write_config(run)
+        return _train(plan, run, dataset, runtime, progress)
 
 
 def _continue(plan: _Plan, runtime: Runtime, backbone: Backbone | None = None, progress: Progress = NO_PROGRESS) -> Run:
@@ -148,12 +147,12 @@ def _continue(plan: _Plan, runtime: Runtime, backbone: Backbone | None = None, p
         if runtime.ranks.broadcast((folder / LEARNED).exists()):
             return _finish(folder, backbone) if runtime.ranks.is_first else load_run(folder, backbone=backbone)
         content = read_config(folder)
-        dataset, method = _prepare(plan, backbone, runtime)
+        run, dataset = _prepare(plan, backbone, runtime)
         if list(dataset.classnames) != content["classnames"]:
             raise InputError(f"{folder}: the classes of {config.data} have changed since the run began")
-        if method.backbone.fingerprint() != content["backbone"]["fingerprint"]:
+        if run.method.backbone.fingerprint() != content["backbone"]["fingerprint"]:
             raise InputError(f"{folder}: the weights of {config.backbone} have changed since the run began")
-        return _train(plan, dataset, method, runtime, progress)
+        return _train(plan, run, dataset, runtime, progress)
 
 
 def _check_vacant(folder: Path) -> None:
@@ -191,8 +190,8 @@ def _finish(folder: Path, backbone: Backbone | None) -> Run:
     return run
 
 
-def _prepare(plan: _Plan, backbone: Backbone | None, runtime: Runtime) -> tuple[Dataset, Method]:
-    """Load the training and validation images and build the untrained method, before anything is written."""
+def _prepare(plan: _Plan, backbone: Backbone | None, runtime: Runtime) -> tuple[Run, Dataset]:
+    """Build the untrained method and load its training and validation images, before anything is written."""
     config = plan.config
     dataset = load_dataset(config.data, config.root).half(config.classes)
     dataset = replace(dataset, test=())  # out of reach of training
@@ -210,20 +209,21 @@ def _prepare(plan: _Plan, backbone: Backbone | None, runtime: Runtime) -> tuple[
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(stable_seed(config.seed, "start"))
         method = plan.spec.build(backbone, dataset.classnames, dataset.template)
-    return dataset, method.to(runtime.device)
+    return Run(plan.folder, config, dataset.name, dataset.template, method.to(runtime.device)), dataset
 
 
-def _train(plan: _Plan, dataset: Dataset, method: Method, runtime: Runtime, progress: Progress) -> Run:
+def _train(plan: _Plan, run: Run, dataset: Dataset, runtime: Runtime, progress: Progress) -> Run:
     """Solve the method, train it in steps, or both, and save what it has learned."""
-    folder, config, is_first = plan.folder, plan.config, runtime.ranks.is_first
+    method, config, is_first = run.method, run.config, runtime.ranks.is_first
     memory, seconds, fitted = PeakMemory(runtime.device), 0.0, FitResult(0.0, 0)
     with deterministic(config.deterministic):
         if Training.CLOSED_FORM in method.trained_by:
             seconds = solve(method, dataset, config, runtime)
         if plan.recipe is not None:
-            with profiled(progress, folder) if config.profile and is_first else nullcontext(progress) as progress:
+            with profiled(progress, run.folder) if config.profile and is_first else nullcontext(progress) as progress:
                 fitted = fit(method, dataset, plan.recipe, config, runtime, progress)
     check_learned(method)
+    method.eval()
     if is_first:
         peak = memory.mib
         cost = TrainingCost(
@@ -232,8 +232,7 @@ def _train(plan: _Plan, dataset: Dataset, method: Method, runtime: Runtime, prog
             parameters=sum(parameter.numel() for parameter in method.parameters()),
             skipped_steps=fitted.skipped,
         )
-        write_json(folder / COST, asdict(cost))
-        save_tensors(folder / LEARNED, method.state_dict())  # last of all: with it the run is finished
-        (folder / RESUME).unlink(missing_ok=True)
+        write_learned(run, cost)
+        (run.folder / RESUME).unlink(missing_ok=True)
     runtime.ranks.barrier()
-    return Run(folder, config, dataset.name, dataset.template, method.eval())
+    return run

@@ -1,0 +1,88 @@
+"""Load a trained run from its folder or from the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from gopro.clip.backbone import Backbone, load_backbone
+from gopro.errors import InputError
+from gopro.methods.registry import build_method
+from gopro.runs.hub import download
+from gopro.runs.run import CONFIG, COST, HEADS, LEARNED, Run, read_config, read_learned
+
+SHARED = (CONFIG, LEARNED, COST, f"{HEADS}/*.safetensors")
+"""The files of a run that are fetched from the Hub: JSON and safetensors, which cannot run code."""
+
+
+def find_run(run: str | Path) -> Path:
+    """Return the folder of a run; a run on the Hub is downloaded first.
+
+    Args:
+        run: a folder, or `ORG/NAME` or `ORG/NAME@REVISION` on the Hub if there is no such folder.
+
+    Raises:
+        InputError: there is neither such a folder nor such a run on the Hub.
+    """
+    folder = Path(run).expanduser()
+    if folder.is_dir():
+        return folder
+    name = run.as_posix() if isinstance(run, Path) else run
+    match = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@(.+))?", name)
+    if match is None or folder.exists():
+        raise InputError(f"{run}: there is no such folder; give the --output of gopro train, or ORG/NAME on the Hub")
+    folder = download(match[1], match[2], SHARED)
+    for file in (CONFIG, LEARNED):
+        if not (folder / file).is_file():
+            raise InputError(f"{run} on the Hub is no run of gopro: it has no {file}")
+    return folder
+
+
+def load_run(run: str | Path, device: str = "cpu", backbone: Backbone | None = None) -> Run:
+    """Load a trained run.
+
+    Args:
+        run: its folder or its name on the Hub; see `find_run`.
+        device: device to load the backbone on.
+        backbone: a backbone to use in place of loading the run's own, so that runs can share one.
+
+    Raises:
+        InputError: there is no such run; it is not finished; its backbone cannot be loaded or has changed.
+    """
+    folder = find_run(run)
+    content = read_config(folder)
+    hub = None
+    if not Path(run).expanduser().is_dir():
+        hub, content["config"] = str(run), replace(content["config"], root=None, output=folder)
+        _check_no_path(content["backbone"]["name"], hub)
+    if not (folder / LEARNED).exists():
+        raise InputError(f"{folder} is not finished: resume it with gopro train --resume {folder}")
+    if backbone is None:
+        try:
+            backbone = load_backbone(content["backbone"]["name"], device)
+        except InputError as error:
+            raise InputError(f"{run}: the backbone it was trained on cannot be loaded: {error}") from error
+    if backbone.fingerprint() != content["backbone"]["fingerprint"]:
+        raise InputError(
+            f"{run} was trained on other weights of {content['backbone']['name']} than {backbone.name} has now"
+        )
+    method = build_method(content["config"].method, backbone, content["classnames"], content["template"])
+    trained = Run(folder, content["config"], content["data"], content["template"], method, hub)
+    read_learned(trained)
+    method.to(backbone.device).eval()
+    return trained
+
+
+def _check_no_path(backbone: str, hub: str) -> None:
+    """Raise InputError if a run from the Hub names its weights by a path.
+
+    Otherwise a stranger could choose which file is opened here. A bare file name, which `gopro push` leaves as it is,
+    can only name a file of the current folder.
+    """
+    weights = backbone.partition(":")[2]
+    if weights.startswith("~") or {PurePosixPath(weights).name, PureWindowsPath(weights).name} != {weights}:
+        raise InputError(
+            f"{hub} names the weights of its backbone by a path, {weights[:80]!r}, which is not opened for a run "
+            "from the Hub: copy its files into a folder of your own, and look at its config.json"
+        )
