@@ -59,7 +59,7 @@ class Dataset:
         >>> animals = load_dataset("emoji-animals")
         >>> few = animals.half("base").few_shot(shots=4, seed=1)
         >>> len(few.classnames), len(few.train), len(few.val)
-        (76, 304, 304)
+        (79, 316, 316)
     """
 
     name: str

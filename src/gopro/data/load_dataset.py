@@ -29,7 +29,7 @@ def load_dataset(name: str, root: Path | None = None) -> Dataset:
         >>> import gopro
         >>> animals = gopro.load_dataset("emoji-animals:noto")
         >>> len(animals.classnames), animals.classnames[0]
-        (152, 'T-Rex')
+        (158, 'T-Rex')
     """
     if name.startswith("emoji-"):
         return emoji_dataset(name)
