@@ -1,8 +1,8 @@
-"""Builds src/gopro/assets/emoji: one sprite sheet a drawing style and emoji.json with names, tags and groups.
+"""Build src/gopro/assets/emoji: one sprite sheet per drawing style, and emoji.json with names, tags and groups.
 
     python tools/build_emoji.py FOLDER
 
-FOLDER holds the npm packages below as `npm pack` names them; those that are missing are packed into it first.
+FOLDER holds the npm packages below under the names that `npm pack` gives them; missing ones are downloaded into it.
 The same packages and the same versions of resvg_py and Pillow give the same bytes.
 """
 
@@ -20,7 +20,7 @@ import resvg_py
 from PIL import Image
 
 ASSETS = Path(__file__).parents[1] / "src" / "gopro" / "assets" / "emoji"
-SIZE = 64  # pixels a side of a drawing
+SIZE = 64  # pixels per side of a drawing
 COLUMNS = 40
 QUALITY = 90  # of the WebP sheets; 100 keeps every pixel
 # style -> npm package, its version, the sha256 of its tarball
@@ -58,33 +58,33 @@ NAMES = (
 )
 
 
-def packed(folder: Path, package: str, version: str, sha256: str) -> Path:
-    """The tarball of an npm package, packed into `folder` unless it lies there. Exits if it is another one."""
+def pack(folder: Path, package: str, version: str, sha256: str) -> Path:
+    """Return the tarball of an npm package in `folder`, downloaded if missing. Exits if its checksum is wrong."""
     tarball = folder / f"{package.removeprefix('@').replace('/', '-')}-{version}.tgz"
     if not tarball.exists():
         subprocess.run(["npm", "pack", "--silent", f"{package}@{version}"], cwd=folder, check=True)
-    if (found := hashlib.sha256(tarball.read_bytes()).hexdigest()) != sha256:
-        raise SystemExit(f"{tarball}: sha256 {found}, expected {sha256}; delete it to have it packed anew")
+    if (actual := hashlib.sha256(tarball.read_bytes()).hexdigest()) != sha256:
+        raise SystemExit(f"{tarball}: the sha256 is {actual}, not {sha256}; delete it to download it again")
     return tarball
 
 
 def read_json(tarball: Path, member: str) -> object:
     with tarfile.open(tarball) as archive:
-        found = archive.extractfile(f"package/{member}")
-        if found is None:
-            raise SystemExit(f"{tarball}: no {member}")
-        return json.load(found)
+        content = archive.extractfile(f"package/{member}")
+        if content is None:
+            raise SystemExit(f"{tarball}: has no {member}")
+        return json.load(content)
 
 
 def plain(hexcode: str) -> str:
-    """A hexcode without variation selectors, the form in which the packages agree."""
+    """Remove variation selectors from a hexcode, the form in which the packages agree."""
     return "-".join(part for part in hexcode.lower().split("-") if part != "fe0f")
 
 
 def draw(icons: dict, name: str) -> Image.Image:
-    """One icon of an Iconify set, RGBA, SIZE x SIZE."""
+    """Draw one icon of an Iconify set, RGBA, SIZE x SIZE."""
     icon = icons["icons"].get(name)
-    if icon is None:  # an alias; none of those used here turns or mirrors its parent
+    if icon is None:  # an alias; none of those used here changes its parent
         alias = icons["aliases"][name]
         if set(alias) - {"parent", "hidden"}:
             raise SystemExit(f"{icons['prefix']}/{name}: an alias that changes its parent")
@@ -104,8 +104,8 @@ def main() -> None:
         raise SystemExit(__doc__)
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    names = packed(folder, *NAMES)
-    tarballs = {style: packed(folder, *package) for style, package in DRAWINGS.items()}
+    names = pack(folder, *NAMES)
+    tarballs = {style: pack(folder, *package) for style, package in DRAWINGS.items()}
     chars = {
         style: {plain(code): icon for code, icon in read_json(tarball, "chars.json").items()}
         for style, tarball in tarballs.items()

@@ -1,4 +1,4 @@
-"""What the small CLIP is pretrained on: restyled drawings in scenes, and captions of names and tags."""
+"""Batches that the small CLIP is pretrained on: restyled drawings in scenes, with captions of names and tags."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gopro.data.emoji import SEEN_STYLES, SETS, Emoji, all_emoji, drawings
 from gopro.data.emoji_scenes import LUMA, SIZE, compose
 
 MAIN_TEMPLATE = "a photo of a {}."
-# Also what other words of a prompt are known by: rows of unseen tokens are zero in the exported weights.
+# Prompts may use the words of these templates and of the names only: rows of other tokens are zero in the weights.
 TEMPLATES = (
     "{}.", "{}", "a {}.", "the {}.", "an emoji of a {}.", "a photo of the {}.", "a photo of one {}.", "this is a {}.",
     "an image of a {}.", "an image of a {}.", "a drawing of a {}.", "a drawing of the {}.", "a sketch of a {}.",
@@ -33,11 +33,11 @@ TEMPLATES = (
     "a photo of {}, a type of animal.", "a photo of {}, a type of food.", "a photo of {}, a type of object.",
     "a colorful {}.", "a gray {}.", "a flat drawing of a {}.", "a black line drawing of a {}.",
 )  # fmt: skip
-OTHER_GROUPS_WEIGHT = 0.15  # of people, faces, symbols and flags, which are in none of the benchmark's sets
+OTHER_GROUPS_WEIGHT = 0.15  # for people, faces, symbols and flags, which are in none of the benchmark's sets
 
 
 class Vocabulary:
-    """The tokens that captions use, numbered anew in the order of CLIP's ids, so that end of text is the highest."""
+    """The tokens that captions use, renumbered in the order of CLIP's ids, so that end of text stays the highest."""
 
     def __init__(self) -> None:
         self.tokenize = get_tokenizer("ViT-B-32")
@@ -49,7 +49,7 @@ class Vocabulary:
         return len(self.ids)
 
     def encode(self, texts: list[str], longest: int = 32) -> Tensor:
-        """Token rows, cut after the longest caption, at most `longest`."""
+        """Tokenize texts, cut after the longest one, at most `longest` tokens."""
         tokens = self.tokenize(texts).numpy()
         rows = np.searchsorted(self.ids, tokens)
         ends = (tokens == self.ids[-1]).argmax(axis=1)
@@ -59,10 +59,9 @@ class Vocabulary:
 
 
 class Batches:
-    """Batches of distinct emoji by number, as (images uint8 [n, 64, 64, 3], tokens [n, t], places [n]).
+    """Batches of distinct emoji by number: (images uint8 [n, 64, 64, 3], tokens [n, t], places [n]).
 
-    A batch depends on the seed and its number alone. Its generator has nothing to do with those of the
-    benchmark's scenes.
+    A batch depends on the seed and its number alone. Its generator is independent of those of the benchmark's scenes.
     """
 
     def __init__(self, seed: int, size: int, harden: int) -> None:
@@ -80,12 +79,12 @@ class Batches:
             style = SEEN_STYLES[int(rng.integers(len(SEEN_STYLES)))]
             drawing = drawings(style)[place]
             if rng.random() < changed:
-                drawing = restyled(drawing, rng)
+                drawing = restyle(drawing, rng)
             images[row] = np.asarray(compose(drawing, rng))
         return torch.from_numpy(images), tokens, places
 
     def captions(self, number: int, times: int) -> tuple[Tensor, Tensor, Tensor]:
-        """A batch without images, `times` as large."""
+        """Make a batch without images, `times` as large."""
         return self._captions(np.random.default_rng([self.seed, number]), self.size * times)
 
     def _captions(self, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -96,23 +95,22 @@ class Batches:
         return torch.empty(0), self.vocabulary.encode(texts, 32 if long else 18), torch.from_numpy(places)
 
     def stream(self, start: int, stride: int, uses: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Batches start, start + stride, ..., drawn in another process; each is given `uses` times, some steps apart.
+        """Yield batches start, start + stride, ..., drawn in another process, each `uses` times some steps apart.
 
-        Drawing scenes takes a third of the time of a step: with patches dropped anew, a scene is worth a second look.
+        Drawing the scenes takes a third of the time of a step, so each is used again, with other patches dropped.
         """
         numbers = range(start, start + 10**9, stride)
         fresh = iter(DataLoader(self, batch_size=None, sampler=numbers, num_workers=1, prefetch_factor=6))
-        kept: list[tuple[Tensor, Tensor, Tensor]] = []
+        recent: list[tuple[Tensor, Tensor, Tensor]] = []
         for batch in fresh:
-            kept.append(batch)
+            recent.append(batch)
             yield batch
-            if len(kept) > 4:
-                old = kept.pop(0)
-                yield from [old] * (uses - 1)
+            if len(recent) > 4:
+                yield from [recent.pop(0)] * (uses - 1)
 
 
 def caption(emoji: Emoji, rng: np.random.Generator, long: bool) -> str:
-    """A caption of the emoji's name, in a long batch often with some of its tags, or of tags alone."""
+    """Write a caption of the emoji's name; in a long batch often with some of its tags, or of tags only."""
     u = rng.random()
     tags = [tag for tag in emoji.tags if tag != emoji.name]
     if long and u < 0.6 and tags:
@@ -124,22 +122,22 @@ def caption(emoji: Emoji, rng: np.random.Generator, long: bool) -> str:
     return TEMPLATES[int(rng.integers(len(TEMPLATES)))].format(emoji.name)
 
 
-def restyled(drawing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The drawing (uint8 RGBA), often as in a style not seen: bent, recoloured, as lines or in two tones."""
+def restyle(drawing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Change the style of a drawing (uint8 RGBA): bend it, recolour it, or reduce it to lines or two tones."""
     if rng.random() < 0.7:
-        drawing = _bent(drawing, rng)
+        drawing = _bend(drawing, rng)
     kind = rng.random()
     if kind < 0.2:
         return _lines(drawing, rng)
     if kind < 0.32:
         return _two_tone(drawing, rng)
     if kind < 0.75:
-        return _recoloured(drawing, rng)
+        return _recolour(drawing, rng)
     return drawing
 
 
-def _bent(drawing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Corners moved by up to an eighth of the side; one in four mirrored."""
+def _bend(drawing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Move the corners by up to an eighth of the side, and mirror one drawing in four."""
     shift = (rng.random((4, 2)) - 0.5) * 0.25 * SIZE
     corners = np.array([(0, 0), (0, SIZE), (SIZE, SIZE), (SIZE, 0)]) + shift
     if rng.random() < 0.25:
@@ -151,20 +149,20 @@ def _bent(drawing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _grey(drawing: np.ndarray, ground: float) -> np.ndarray:
-    """Luminance 0 to 1 on a ground."""
+    """Return the luminance, 0 to 1, on a uniform ground."""
     alpha = drawing[..., 3] / 255
     return (drawing[..., :3] @ LUMA) / 255 * alpha + ground * (1 - alpha)
 
 
 def _slope(values: np.ndarray) -> np.ndarray:
-    """Size of Sobel's gradient, roughly 0 to 1."""
+    """Return the magnitude of the Sobel gradient, roughly 0 to 1."""
     v = np.pad(values, 1, mode="edge")
     columns, rows = v[:, :-2] + 2 * v[:, 1:-1] + v[:, 2:], v[:-2] + 2 * v[1:-1] + v[2:]
     return np.hypot(columns[2:] - columns[:-2], rows[:, 2:] - rows[:, :-2]) / 4
 
 
-def _inked(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A drawing in one ink: mostly black, else any colour."""
+def _in_ink(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Make a drawing in one ink: mostly black, else any colour."""
     out = np.zeros((SIZE, SIZE, 4), np.uint8)
     if rng.random() < 0.3:
         out[..., :3] = (rng.random(3) * 255).astype(np.uint8)
@@ -173,7 +171,7 @@ def _inked(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _lines(drawing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Sobel edges of outline and colour as lines of one to three pixels; dark parts sometimes filled."""
+    """Draw the Sobel edges of outline and colour as lines of one to three pixels, dark parts sometimes filled."""
     grey = _grey(drawing, 0.5)
     ink = np.maximum(_slope(drawing[..., 3] / 255), (1.5 + 4 * rng.random()) * _slope(grey))
     for _ in range(int(rng.integers(3))):
@@ -181,11 +179,11 @@ def _lines(drawing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         ink = np.max([wide[1:-1, 1:-1], wide[:-2, 1:-1], wide[2:, 1:-1], wide[1:-1, :-2], wide[1:-1, 2:]], axis=0)
     if rng.random() < 0.4:
         ink = np.maximum(ink, (grey < 0.15 + 0.3 * rng.random()) * (drawing[..., 3] / 255))
-    return _inked(1.3 * ink - 0.15, rng)
+    return _in_ink(1.3 * ink - 0.15, rng)
 
 
 def _two_tone(drawing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One ink where the drawing is darker (or lighter) than some level within it, with or without its outline."""
+    """Ink what is darker (or lighter) than some level of the drawing, with or without its outline."""
     alpha = drawing[..., 3] / 255
     grey = _grey(drawing, 0.5)
     inside = grey[alpha > 0.5]
@@ -193,11 +191,11 @@ def _two_tone(drawing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     ink = alpha * np.clip(0.5 + 8 * (level - grey) * rng.choice([-1, 1]), 0, 1)
     if rng.random() < 0.6:
         ink = np.maximum(ink, _slope(alpha))
-    return _inked(ink, rng)
+    return _in_ink(ink, rng)
 
 
-def _recoloured(drawing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Grey, inverted, posterised, turned in hue, or with other contrast and saturation."""
+def _recolour(drawing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Make a drawing grey, invert it, posterise it, turn its hue, or change its contrast and saturation."""
     rgb = drawing[..., :3].astype(np.float32) / 255
     kind = rng.random()
     if kind < 0.15:
@@ -211,7 +209,7 @@ def _recoloured(drawing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         rgb = rgb[..., rng.permutation(3)]
     grey = (rgb @ LUMA)[..., None]
     rgb = grey + (rgb - grey) * (0.3 + 1.5 * rng.random())
-    # a small turn of hue: every channel takes some of its neighbour
+    # A small turn of hue: every channel takes some of its neighbour.
     rgb = rgb + (rgb[..., [1, 2, 0]] - rgb) * 0.4 * rng.random() * (rng.random() < 0.5)
     rgb = 0.5 + (rgb - 0.5 + 0.4 * (rng.random() - 0.5)) * (0.6 + 0.8 * rng.random())
     rgb = rgb + 0.2 * (rng.random(3) - 0.5)

@@ -1,4 +1,4 @@
-"""The small CLIP of the embedded benchmark as a file and as a model: what training and the zero-shot table share."""
+"""The small CLIP of the embedded benchmark: its file, its model and its preprocessing."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ PREPROCESS = {
 
 
 def build(cfg: dict, patch_dropout: float = 0.0) -> CLIP:
-    """The model of `cfg`, the three arguments of `CLIP`, with random weights."""
+    """Build a model with random weights from `cfg`, the three arguments of `CLIP`."""
     return CLIP(cfg["embed_dim"], {**cfg["vision_cfg"], "patch_dropout": patch_dropout}, cfg["text_cfg"])
 
 
-def normalised(images: Tensor) -> Tensor:
-    """uint8 [n, 64, 64, 3] as the model's input [n, 3, 64, 64]."""
+def normalise(images: Tensor) -> Tensor:
+    """Convert uint8 [n, 64, 64, 3] to the model's input [n, 3, 64, 64]."""
     mean, std = torch.tensor(PREPROCESS["mean"]), torch.tensor(PREPROCESS["std"])
     return ((images.float() / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
 
 
 def encode_text(model: CLIP, tokens: Tensor) -> Tensor:
-    """Unit text features of token rows cut after the longest caption: exact, as the tower is causal."""
+    """Encode token rows cut after the longest caption as unit features. Exact, because the tower is causal."""
     length = tokens.shape[1]
     x = model.token_embedding(tokens) + model.positional_embedding[:length]
     x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
@@ -44,7 +44,7 @@ def encode_text(model: CLIP, tokens: Tensor) -> Tensor:
 
 
 def read(path: Path) -> CLIP:
-    """The model of an exported file, ready to evaluate."""
+    """Read the model of an exported file, ready for evaluation."""
     with safe_open(path, "pt") as file:
         model = build(json.loads(file.metadata()["model_cfg"]))
     model.load_state_dict({name: weight.float() for name, weight in load_file(path).items()})

@@ -1,11 +1,11 @@
-"""Pretrains the small CLIP of the embedded benchmark and writes src/gopro/assets/emoji-clip.safetensors.
+"""Pretrain the small CLIP of the embedded benchmark and write src/gopro/assets/emoji-clip.safetensors.
 
     python -m tools.pretrain_emoji train --folder runs/emoji
     python -m tools.pretrain_emoji export --folder runs/emoji
     python -m tools.pretrain_emoji table
 
-Training goes by the clock: the learning rate falls along a cosine over `--minutes` of training time, on whatever
-machine, and a stopped run goes on from its checkpoint. The styles twemoji and high-contrast are never drawn.
+Training is bounded by time: the learning rate falls along a cosine over `--minutes` of training, on any machine, and a
+stopped run resumes from its checkpoint. The styles twemoji and high-contrast are never used.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from torch import Tensor
 
 from gopro.data.emoji import SEEN_STYLES, SETS, STYLES, all_emoji, emoji_dataset
 from tools.emoji_batches import Batches, Vocabulary
-from tools.emoji_model import PREPROCESS, TEMPLATE, WEIGHTS, build, encode_text, normalised, read
+from tools.emoji_model import PREPROCESS, TEMPLATE, WEIGHTS, build, encode_text, normalise, read
 
 log = logging.getLogger("pretrain_emoji")
 LOG_EVERY = 20  # steps
@@ -42,19 +42,19 @@ app = App(name="pretrain_emoji", help=__doc__)
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Config:
-    """What a pretraining run is made of.
+    """Settings of a pretraining run.
 
     Attributes:
         minutes: training time, over which the learning rate falls.
         ranks: processes, each on one thread, that average their gradients.
-        batch: distinct emoji a step and rank.
-        text_alone: share of the time in which the text tower alone learns, from pairs of captions.
-        text_every: steps from one update of the text tower to the next, after that.
-        uses: times that a drawn scene is seen, each time with other patches.
+        batch: distinct emoji per step and rank.
+        text_only: share of the time in which only the text tower learns, from pairs of captions.
+        text_every: steps between two updates of the text tower after that.
+        uses: times that a scene is used, each time with other patches dropped.
         harden: batches until restyling has risen from none to its full share.
-        lr, muon_lr: peaks of AdamW and of Muon, which has the matrices of the image tower's blocks.
+        lr, muon_lr: highest rates of AdamW and of Muon, which trains the matrices of the image tower's blocks.
         warmup: share of the time in which the rate rises.
-        keep: share of the image patches that are seen in training, but for the last `whole_tail` of the time.
+        keep: share of the image patches used in training, except in the last `whole_tail` of the time.
         bank_every: steps between two encodings of all emoji's prompts.
         save_every: seconds between two checkpoints.
     """
@@ -62,7 +62,7 @@ class Config:
     minutes: float = 47.0
     ranks: int = 2
     batch: int = 96
-    text_alone: float = 0.025
+    text_only: float = 0.025
     text_every: int = 4
     uses: int = 2
     harden: int = 1000
@@ -81,7 +81,7 @@ class Config:
 
 
 def model_cfg(config: Config, vocabulary: int = 49408) -> dict:
-    """The arguments of `open_clip.model.CLIP`, patch dropout off."""
+    """Return the arguments of `open_clip.model.CLIP`, without patch dropout."""
     return {
         "embed_dim": config.width,
         "vision_cfg": {
@@ -103,7 +103,7 @@ def model_cfg(config: Config, vocabulary: int = 49408) -> dict:
 
 
 class Training:
-    """The state of a run: model, optimisers, text bank, step and seconds spent."""
+    """State of a run: model, optimisers, encoded prompts, step and seconds."""
 
     def __init__(self, config: Config) -> None:
         torch.manual_seed(config.seed)
@@ -111,7 +111,7 @@ class Training:
         self.vocabulary = Vocabulary()
         self.model = build(model_cfg(config, len(self.vocabulary)), 1 - config.keep)
         self.weights = list(self.model.parameters())
-        # Muon for the matrices of the image tower's blocks, AdamW for the rest
+        # Muon trains the matrices of the image tower's blocks, AdamW the rest.
         named = dict(self.model.named_parameters())
         hidden = [n for n, w in named.items() if n.startswith("visual.transformer") and w.ndim == 2]
         plain = [n for n, w in named.items() if w.ndim < 2 or "embedding" in n]
@@ -133,7 +133,7 @@ class Training:
 
     @property
     def position(self) -> float:
-        """How much of the time is spent, 0 to 1."""
+        """Share of the time that has passed, 0 to 1."""
         return min(1.0, self.seconds / (60 * self.config.minutes))
 
     def refresh_bank(self) -> None:
@@ -141,21 +141,23 @@ class Training:
             self.bank = torch.cat([encode_text(self.model, part) for part in self.prompts.split(256)])
 
     def text_loss(self, tokens: Tensor, prompts: Tensor) -> Tensor:
-        """Two captions of each emoji find each other: names and tags alone already tell what is like what."""
+        """Contrast two captions of each emoji: names and tags already tell which emoji are alike."""
         scale = self.model.logit_scale.exp().clamp(max=100)
         logits = scale * encode_text(self.model, prompts) @ encode_text(self.model, tokens).T
         own = torch.arange(len(tokens))
         return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
 
     def image_loss(self, images: Tensor, tokens: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-        """Images against all emoji's prompts, and at every `text_every`th step, with gradients to the text, against
-        the batch's captions; also which images are right among all emoji."""
+        """Contrast images with all emoji's prompts, and every `text_every`th step also with the batch's captions.
+
+        Only the latter have gradients to the text. Also returns which images are classified correctly among all emoji.
+        """
         if self.step % self.config.bank_every == 0 or not len(self.bank):
             self.refresh_bank()
         scale = self.model.logit_scale.exp().clamp(max=100)
-        image = F.normalize(self.model.visual(normalised(images)), dim=-1)
-        # The right prompt comes from the bank like the wrong ones: were it fresher than they are, it could be told
-        # by its age, and the text tower would learn to drift.
+        image = F.normalize(self.model.visual(normalise(images)), dim=-1)
+        # The right prompt comes from the bank like the wrong ones. Encoded afresh, it would be recognisable by its age,
+        # and the text tower would learn to drift.
         to_bank = scale * image @ self.bank.T
         loss = F.cross_entropy(to_bank, places)
         if self.step % self.config.text_every == 0:
@@ -165,26 +167,26 @@ class Training:
         return loss, to_bank.detach().argmax(dim=1) == places
 
     def update(self, batch: tuple[Tensor, Tensor, Tensor], seconds: float) -> tuple[float, float]:
-        """One step after `seconds` since the last; the loss and the share of images right among all emoji."""
+        """Make a step, `seconds` after the last; return the loss and the accuracy among all emoji."""
         c, at = self.config, self.position
-        alone = at < c.text_alone
-        begun = at / c.text_alone if alone else (at - c.text_alone) / (1 - c.text_alone)
-        fade = 1.0 if alone else 0.5 * (1 + math.cos(math.pi * begun))
-        factor = max(fade * min(1.0, begun / (0.2 if alone else c.warmup)), 1e-3)
+        text_only = at < c.text_only
+        phase = at / c.text_only if text_only else (at - c.text_only) / (1 - c.text_only)
+        cosine = 1.0 if text_only else 0.5 * (1 + math.cos(math.pi * phase))
+        factor = max(cosine * min(1.0, phase / (0.2 if text_only else c.warmup)), 1e-3)
         for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
                 group["lr"] = factor * getattr(c, name)
         if at > 1 - c.whole_tail:
             self.model.visual.patch_dropout = torch.nn.Identity()
         images, tokens, places = batch
-        if alone:
+        if text_only:
             loss, correct = self.text_loss(tokens, self.prompts[places]), torch.zeros(1)
         else:
             loss, correct = self.image_loss(images, tokens, places)
         right = correct.float().mean()
         self.model.zero_grad(set_to_none=True)
         loss.backward()
-        means = self.averaged([loss.detach(), right, torch.tensor(seconds)])
+        means = self.average([loss.detach(), right, torch.tensor(seconds)])
         torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
         for optimizer in self.optimizers.values():
             optimizer.step()
@@ -192,8 +194,8 @@ class Training:
         self.seconds += means[2]
         return means[0], means[1]
 
-    def averaged(self, values: list[Tensor]) -> list[float]:
-        """Means of the gradients (in place) and of some numbers over the ranks: one exchange a step."""
+    def average(self, values: list[Tensor]) -> list[float]:
+        """Average the gradients (in place) and some numbers over the ranks, in one exchange per step."""
         gradients = [weight.grad for weight in self.weights if weight.grad is not None]
         flat = torch.cat([part.reshape(-1) for part in (*gradients, *values)])
         dist.all_reduce(flat)
@@ -226,15 +228,17 @@ class Training:
 
 @app.command
 def train(config: Config = Config(), *, folder: Path = Path("runs/emoji")) -> None:
-    """Trains until the minutes are spent, going on from FOLDER/checkpoint.pt where there is one."""
+    """Train until the minutes have passed; resume from FOLDER/checkpoint.pt if it exists."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as meeting:
         mp.start_processes(run_rank, (config, folder, f"file://{meeting}/store"), config.ranks, start_method="fork")
 
 
 def run_rank(rank: int, config: Config, folder: Path, meeting: str) -> None:
-    """One process of a run, on one thread: on a shared machine threads wait for each other at every operation,
-    processes once a step."""
+    """Run one process of the training on one thread.
+
+    On a shared machine, threads wait for each other at every operation, processes only once per step.
+    """
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=config.ranks)
@@ -247,10 +251,10 @@ def run_rank(rank: int, config: Config, folder: Path, meeting: str) -> None:
     batches = Batches(config.seed, config.batch, config.harden)
     scenes = batches.stream(training.step * config.ranks + rank, config.ranks, config.uses)
     saved = last = time.monotonic()
-    sums = np.zeros(2)  # of loss and share of right images since the last log line
+    sums = np.zeros(2)  # of loss and accuracy since the last log line
     while training.position < 1:
         number = training.step * config.ranks + rank
-        batch = batches.captions(number, 2) if training.position < config.text_alone else next(scenes)
+        batch = batches.captions(number, 2) if training.position < config.text_only else next(scenes)
         now = time.monotonic()
         sums += training.update(batch, now - last)
         last = now
@@ -268,14 +272,14 @@ def run_rank(rank: int, config: Config, folder: Path, meeting: str) -> None:
 
 
 def sizes(model: CLIP) -> tuple[int, int]:
-    """Parameters of the image tower and of the rest."""
+    """Count the parameters of the image tower and of the rest."""
     visual = sum(weight.numel() for weight in model.visual.parameters())
     return visual, sum(weight.numel() for weight in model.parameters()) - visual
 
 
 @app.command
 def export(*, folder: Path = Path("runs/emoji"), out: Path = WEIGHTS) -> None:
-    """Writes the checkpoint's model as half-precision safetensors, unused tokens as zero rows."""
+    """Write the checkpoint's model as half-precision safetensors, with zero rows for unused tokens."""
     state = torch.load(folder / "checkpoint.pt", weights_only=True)
     config = Config(**state["config"])
     weights = {name: weight.half().contiguous() for name, weight in state["model"].items()}
@@ -294,7 +298,7 @@ def export(*, folder: Path = Path("runs/emoji"), out: Path = WEIGHTS) -> None:
 
 @app.command
 def table(*, weights: Path = WEIGHTS, scenes: int = 10, template: str = TEMPLATE) -> None:
-    """Prints zero-shot top-1 accuracy (%) of every set in every style over `scenes` test scenes a class."""
+    """Print the zero-shot top-1 accuracy (%) of every set in every style over `scenes` test scenes per class."""
     model, tokenize = read(weights), get_tokenizer("ViT-B-32")
     print("| style | " + " | ".join(SETS) + " | mean |\n|" + "---|" * (len(SETS) + 2))
     with torch.no_grad():
@@ -308,7 +312,7 @@ def table(*, weights: Path = WEIGHTS, scenes: int = 10, template: str = TEMPLATE
                 for start in range(0, len(samples), 256):
                     part = samples[start : start + 256]
                     images = torch.from_numpy(np.stack([np.asarray(s.image.open()) for s in part]))
-                    guess = (model.visual(normalised(images)) @ text.T).argmax(dim=1)
+                    guess = (model.visual(normalise(images)) @ text.T).argmax(dim=1)
                     right += int((guess == torch.tensor([s.label for s in part])).sum())
                 row.append(100 * right / len(samples))
             row.append(sum(row) / len(row))

@@ -424,6 +424,7 @@ def test_prepare_interrupted_where_the_images_exist(site: Site, tmp_path: Path, 
     assert done
 
 
+@pytest.mark.slow
 def test_prepare_killed_while_downloading_and_while_unpacking(site: Site, tmp_path: Path):
     files = {f"images/{i % 50}/{i}.jpg": os.urandom(300) for i in range(12_000)}
     mirror(site, "dtd", files)
@@ -529,6 +530,7 @@ def test_check_compares_a_benchmark_with_the_catalog(tmp_path: Path, gopro_data)
         gopro_data("check", "dtd", "--root", tmp_path, "--workers", 0)
 
 
+@pytest.mark.slow
 def test_check_of_real_caltech101(shared: Path, gopro_data):
     code, out, _ = gopro_data("check", "caltech101", "--root", shared / "datasets", "--json")
     found = json.loads(out)

@@ -194,6 +194,7 @@ WRITERS: dict[str, Callable[[Path, Raw], None]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_split_drawn_from_annotations_matches_coop_s_in_all_but_the_draw(name: str, shared: Path, tmp_path: Path):
     entry, (raw, names) = CATALOG[name], real(name, shared)
@@ -384,7 +385,7 @@ def test_imagenet_s_folders_and_names_must_agree(tmp_path: Path):
     assert re.search(r"classnames\.txt: has no name for n99999999 of .*val", refusal(entry, tmp_path))
     (home / "images/val/n99999999").rename(tmp_path / "away")
     (home / "images/val/n01440764").rename(tmp_path / "away2")
-    assert re.search(r"images/val: .*the same.*n01440764", refusal(entry, tmp_path))
+    assert re.search(r"images/val: has other folders than .*n01440764", refusal(entry, tmp_path))
     place(home / "classnames.txt", "n01440764 tench\nn01440764 fish\n")
     assert "names n01440764 twice" in refusal(entry, tmp_path)
     place(home / "classnames.txt", "tench\n")
@@ -451,17 +452,17 @@ DAMAGE = {
         "stanford_cars",
         "devkit/cars_meta.mat",
         b"no mat file",
-    ): r"cars_meta\.mat: not a MATLAB file with the variable class_names",
+    ): r"cars_meta\.mat: not a MATLAB file with .* class_names",
     (
         "stanford_cars",
         "devkit/cars_train_annos.mat",
         b"",
-    ): r"cars_train_annos\.mat: not a MATLAB file with the variable annotations",
+    ): r"cars_train_annos\.mat: not a MATLAB file with .* annotations",
     (
         "oxford_flowers",
         "imagelabels.mat",
         b"MATLAB 5.0 MAT-file" * 20,
-    ): r"imagelabels\.mat: not a MATLAB file with the variable labels",
+    ): r"imagelabels\.mat: not a MATLAB file with .* labels",
     ("oxford_flowers", "cat_to_name.json", b"{"): r"cat_to_name\.json: invalid JSON",
     ("oxford_flowers", "cat_to_name.json", b'{"2": "fire lily"}'): r"cat_to_name\.json: has no name for the label \d+",
     ("ucf101", "ucfTrainTestlist/testlist01.txt", b"Nap/v_Nap_g01_c01.avi\n"): r"testlist01\.txt: has the class 'Nap'",

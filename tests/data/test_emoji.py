@@ -1,4 +1,4 @@
-"""The embedded benchmark: what its sets hold, and that a scene is the same wherever and whenever it is drawn."""
+"""The embedded emoji sets: their content, and scenes that are the same wherever and whenever they are drawn."""
 
 import hashlib
 import json
@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -18,8 +16,6 @@ from PIL import Image
 from gopro.data.emoji import DEFAULT_STYLE, FOLDER, SEEN_STYLES, SETS, STYLES, all_emoji, drawings, emoji_dataset
 from gopro.data.emoji_scenes import SIZE, compose, scene_rng
 from gopro.errors import InputError
-from tools.emoji_batches import Batches, Vocabulary
-from tools.emoji_model import TEMPLATE, WEIGHTS, encode_text, normalised, read
 
 DIGEST = """
 import hashlib
@@ -39,7 +35,7 @@ print(hashlib.sha256(b"".join(s.image.open().tobytes() for s in data.test[::130]
         ("emoji-activities", 85),
     ],
 )
-def test_a_set_has_its_classes_and_as_many_scenes_of_each(name, classes):
+def test_a_set_has_its_classes_and_the_same_number_of_scenes_of_each(name, classes):
     data = emoji_dataset(name)
     assert data.name == f"{name}:{DEFAULT_STYLE}"
     assert len(data.classnames) == classes == len(set(data.classnames))
@@ -62,7 +58,7 @@ def test_splits_share_no_scene_and_no_image():
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_every_drawing_shows_something_and_none_another_style_s(style):
+def test_every_drawing_shows_something_and_differs_between_styles(style):
     sheet = drawings(style)
     assert sheet.shape == (len(all_emoji()), SIZE, SIZE, 4)
     some = sheet[::13]
@@ -71,7 +67,7 @@ def test_every_drawing_shows_something_and_none_another_style_s(style):
     assert all((some != other).any(axis=(1, 2, 3)).all() for other in others)
 
 
-def test_a_image_opens_as_rgb_and_is_the_same_each_time():
+def test_an_image_opens_as_rgb_and_is_the_same_each_time():
     data = emoji_dataset("emoji-animals:high-contrast")
     image = data.test[10 * data.classnames.index("polar bear") + 3].image
     assert image.name == "emoji-animals:high-contrast/polar-bear/test-3"
@@ -96,7 +92,7 @@ def test_scenes_are_the_same_in_another_process():
 
 @settings(max_examples=30)
 @given(st.sampled_from(["1F98A", "1F431"]), st.sampled_from(STYLES), st.integers(0, 49))
-def test_each_scene_has_a_stream_of_its_own(hexcode, style, index):
+def test_each_scene_has_its_own_random_stream(hexcode, style, index):
     def draws(*key):
         return scene_rng(*key).random(4).tolist()
 
@@ -109,19 +105,19 @@ def test_each_scene_has_a_stream_of_its_own(hexcode, style, index):
 @settings(max_examples=30)
 @given(st.integers(0, 10**6), st.sampled_from([0, 40, 128, 215, 255]))
 def test_a_drawing_stands_out_from_its_background(seed, level):
-    """A square of one grey is found where its scene differs from the same scene without it."""
+    """Find a grey square as the difference between its scene and the same scene without it."""
     square = np.zeros((SIZE, SIZE, 4), np.uint8)
     square[16:48, 16:48] = (level, level, level, 255)
     nothing = square.copy()
     nothing[..., 3] = 0
-    nothing[31, 31, 3] = 1  # as good as transparent, of the same luminance
-    seen = np.asarray(compose(square, np.random.default_rng(seed)), dtype=int)
+    nothing[31, 31, 3] = 1  # practically transparent, with the same luminance
+    scene = np.asarray(compose(square, np.random.default_rng(seed)), dtype=int)
     bare = np.asarray(compose(nothing, np.random.default_rng(seed)), dtype=int)
-    apart = np.abs(seen - bare).max(axis=2) > 12
+    apart = np.abs(scene - bare).max(axis=2) > 12
     assert 0.3 * 32 * 32 * 0.49 < apart.sum() < 1.3 * 32 * 32
 
 
-def test_a_style_must_be_one_there_is():
+def test_unknown_styles_and_sets_are_refused():
     with pytest.raises(InputError, match=r"emoji-food:blob.*noto, fluent, openmoji, twemoji, high-contrast"):
         emoji_dataset("emoji-food:blob")
     with pytest.raises(InputError, match="no style ''"):
@@ -141,73 +137,10 @@ def test_every_sheet_is_attributed_with_its_licence():
         assert f"({licence})" in text and (FOLDER / licence).stat().st_size > 1000
 
 
-def test_what_was_built_is_recorded_and_small():
+def test_the_assets_are_small_and_record_their_packages():
     record = json.loads((FOLDER / "emoji.json").read_text(encoding="utf-8"))
     assert set(record["packages"]) == {*STYLES, "names"}
     assert all(len(package["sha256"]) == 64 for package in record["packages"].values())
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 8e6
     with Image.open(FOLDER / "noto.webp") as sheet:
         assert sheet.width == record["columns"] * SIZE
-
-
-def test_a_batch_depends_on_its_number_alone_and_holds_distinct_emoji():
-    images, tokens, places = Batches(1, 8, harden=1)[5]
-    again = Batches(1, 8, harden=1)[5]
-    assert all(torch.equal(a, b) for a, b in zip((images, tokens, places), again, strict=True))
-    assert images.shape == (8, SIZE, SIZE, 3) and len(set(places.tolist())) == 8
-    assert not torch.equal(images, Batches(1, 8, harden=1)[6][0])
-    assert not torch.equal(images, Batches(2, 8, harden=1)[5][0])
-
-
-def test_renumbered_tokens_keep_the_end_of_text_highest_and_cut_captions_ended():
-    vocabulary = Vocabulary()
-    texts = ["fox.", "a photo of a " + "fox " * 40]
-    rows = vocabulary.encode(texts, longest=16)
-    assert rows.shape == (2, 16)
-    assert rows.argmax(dim=1).tolist() == [3, 15]
-    assert torch.equal(torch.from_numpy(vocabulary.ids)[rows[0, :4]], vocabulary.tokenize(texts)[0, :4].long())
-
-
-@pytest.mark.skipif(
-    not hasattr(torch.optim, "Muon"), reason="the backbone is pretrained with Muon, which torch 2.9 has"
-)
-def test_pretraining_stops_on_time_goes_on_and_exports_what_it_learned(tmp_path):
-    root = Path(__file__).parents[2]
-
-    def command(*words: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "tools.pretrain_emoji", *words, "--folder", str(tmp_path)],
-            cwd=root,
-            capture_output=True,
-            text=True,
-            check=True,
-            env={**os.environ, "PYTHONPATH": "src"},
-        )
-        return done.stderr
-
-    small = ("--ranks", "1", "--batch", "4", "--layers", "1", "--text-layers", "1", "--text-alone", "0.5")
-    command("train", "--minutes", "0.01", *small)
-    first = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    command("train", "--minutes", str(first["seconds"] / 60 + 0.01), *small)
-    second = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    assert second["step"] > first["step"] > 0
-    assert second["seconds"] > first["seconds"] >= 0.6
-    command("export", "--out", str(tmp_path / "clip.safetensors"))
-    model, vocabulary = read(tmp_path / "clip.safetensors"), Vocabulary()
-    rows = model.token_embedding.weight.detach()
-    learned = second["model"]["token_embedding.weight"].half().float()
-    assert torch.equal(rows[torch.from_numpy(vocabulary.ids)], learned)
-    assert torch.count_nonzero(rows.abs().sum(dim=1)) == len(vocabulary)
-
-
-@torch.no_grad()
-def test_the_shipped_model_reads_short_token_rows_exactly_and_knows_its_classes():
-    model, data = read(WEIGHTS), emoji_dataset("emoji-activities:noto")
-    tokens = Vocabulary().tokenize([TEMPLATE.format(name) for name in data.classnames])
-    text = encode_text(model, tokens[:, :20])
-    torch.testing.assert_close(text, model.encode_text(tokens, normalize=True))
-    chosen = data.test[::10]
-    images = torch.from_numpy(np.stack([np.asarray(s.image.open()) for s in chosen]))
-    guess = (F.normalize(model.visual(normalised(images)), dim=-1) @ text.T).argmax(dim=1)
-    # chance is 1 in 85
-    assert (guess == torch.tensor([s.label for s in chosen])).float().mean() > 0.15

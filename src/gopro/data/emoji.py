@@ -1,4 +1,4 @@
-"""The embedded benchmark: five sets of emoji in five drawing styles, as scenes. See docs/emoji.md."""
+"""The embedded benchmark: five sets of emoji in five drawing styles, drawn into scenes. See docs/emoji.md."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from gopro.data.emoji_scenes import SCENE_VERSION, SIZE, compose, scene_rng
 from gopro.errors import InputError
 
 FOLDER = Path(__file__).parents[1] / "assets" / "emoji"
-# data set -> group of emojibase
-SETS = {
+SETS = {  # data set -> group of emojibase
     "emoji-animals": "animals-nature",
     "emoji-food": "food-drink",
     "emoji-travel": "travel-places",
@@ -28,15 +27,13 @@ SETS = {
 STYLES = ("noto", "fluent", "openmoji", "twemoji", "high-contrast")
 SEEN_STYLES = ("noto", "fluent", "openmoji")  # what assets/emoji-clip.safetensors was pretrained on
 DEFAULT_STYLE = "twemoji"
-CROP = 0.5
-# split -> scene indices; pretraining takes FIRST_PRETRAINING_SCENE and up
-SCENES: dict[SplitName, range] = {"train": range(32), "val": range(32, 40), "test": range(40, 50)}
-FIRST_PRETRAINING_SCENE = 1000
+SCENE_CROP = 0.5  # a smaller part of so small an image often shows only background
+SCENES: dict[SplitName, range] = {"train": range(32), "val": range(32, 40), "test": range(40, 50)}  # scene indices
 
 
 @dataclass(frozen=True, slots=True)
 class Emoji:
-    """One emoji: its place in the sprite sheets, code points, English name, tags and group."""
+    """One emoji: its place in the sprite sheets, its code points, English name, tags and group."""
 
     place: int
     hexcode: str
@@ -48,7 +45,7 @@ class Emoji:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One image of the benchmark, drawn anew when it is opened: a `ImageSource`."""
+    """One image of the benchmark, drawn when it is opened: an `ImageSource`."""
 
     name: str
     emoji: Emoji
@@ -56,19 +53,19 @@ class Scene:
     index: int
 
     def open(self) -> Image.Image:
-        """The scene, RGB, 64 x 64."""
+        """Draw the scene, RGB, 64 x 64."""
         return compose(drawings(self.style)[self.emoji.place], scene_rng(self.emoji.hexcode, self.style, self.index))
 
     def digest(self) -> str:
-        """A hash of what it is drawn from."""
-        made_from = f"{SCENE_VERSION}/{self.emoji.hexcode}/{self.style}/{self.index}".encode()
+        """Hash everything that the scene is drawn from."""
+        description = f"{SCENE_VERSION}/{self.emoji.hexcode}/{self.style}/{self.index}".encode()
         drawing = drawings(self.style)[self.emoji.place]
-        return hashlib.blake2b(made_from + drawing.tobytes(), digest_size=16).hexdigest()
+        return hashlib.blake2b(description + drawing.tobytes(), digest_size=16).hexdigest()
 
 
 @cache
 def all_emoji() -> tuple[Emoji, ...]:
-    """Every emoji there is in all styles, in Unicode's order."""
+    """List every emoji that exists in all styles, in Unicode's order."""
     record = json.loads((FOLDER / "emoji.json").read_text(encoding="utf-8"))
     return tuple(
         Emoji(place, e["hexcode"], e["name"], tuple(e["tags"]), e["group"], e["subgroup"])
@@ -78,7 +75,7 @@ def all_emoji() -> tuple[Emoji, ...]:
 
 @cache
 def drawings(style: str) -> UInt8[np.ndarray, "emoji 64 64 4"]:
-    """All drawings of a style, RGBA, in the order of `all_emoji`. Read-only."""
+    """Read all drawings of a style, RGBA, in the order of `all_emoji`. The array is read-only."""
     with Image.open(FOLDER / f"{style}.webp") as sheet:
         pixels = np.asarray(sheet.convert("RGBA"))
     rows, columns = pixels.shape[0] // SIZE, pixels.shape[1] // SIZE
@@ -89,13 +86,13 @@ def drawings(style: str) -> UInt8[np.ndarray, "emoji 64 64 4"]:
 
 
 def emoji_dataset(name: str) -> Dataset:
-    """A set of the embedded benchmark: `emoji-animals`, or `emoji-animals:noto` for a style other than twemoji.
+    """Load a set of the embedded benchmark: `emoji-animals`, or `emoji-animals:noto` for a style other than twemoji.
 
-    Classes are the names of emojibase, sorted; 32 train, 8 val and 10 test scenes a class. Random views show half of
-    a scene at least: what a smaller part of so small an image shows is often its background.
+    Classes are the names of emojibase, sorted; each has 32 train, 8 val and 10 test scenes. Random views show at least
+    half of a scene.
 
     Raises:
-        InputError: there is no such set or style.
+        InputError: no such set or style.
     """
     which, _, style = name.partition(":")
     if which not in SETS:
@@ -115,4 +112,4 @@ def emoji_dataset(name: str) -> Dataset:
         )
 
     classnames = tuple(emoji.name for emoji in members)
-    return Dataset(full_name, classnames, samples("train"), samples("val"), samples("test"), crop=CROP)
+    return Dataset(full_name, classnames, samples("train"), samples("val"), samples("test"), crop=SCENE_CROP)
