@@ -23,17 +23,7 @@ from gopro.runs.config import BenchmarkConfig, TransferConfig
 from gopro.runs.results import KEY, Results
 from gopro.runs.run import CONFIG, LEARNED
 from gopro.training.folder_lock import lock_folder
-
-SWEEP = BenchmarkConfig(
-    data=("emoji-activities", "emoji-activities:noto"),
-    output=Path(),
-    methods=("zeroshot", "coop"),
-    seeds=(1, 2),
-    shots=(1,),
-    epochs=1,
-    batch=32,
-    workers=0,
-)
+from tests.support.fake_sweep import own_images
 
 
 def figures(rows: list[dict]) -> list[dict]:
@@ -49,8 +39,30 @@ def lines(path: Path) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[BenchmarkConfig, SweepResult]:
-    config = replace(SWEEP, output=tmp_path_factory.mktemp("sweep"))
+def small(tmp_path_factory: pytest.TempPathFactory) -> BenchmarkConfig:
+    """Zero-shot CLIP and two seeds of CoOp on two data sets of six classes; tests choose the output folder."""
+    folder = tmp_path_factory.mktemp("data")
+    return BenchmarkConfig(
+        data=(own_images(folder / "pets"), own_images(folder / "cars")),
+        output=Path(),
+        methods=("zeroshot", "coop"),
+        seeds=(1, 2),
+        shots=(1,),
+        epochs=1,
+        batch=32,
+        workers=0,
+    )
+
+
+def one_data_set(config: BenchmarkConfig, output: Path) -> BenchmarkConfig:
+    """The same sweep on its first data set alone."""
+    assert config.data is not None
+    return replace(config, output=output, data=config.data[:1])
+
+
+@pytest.fixture(scope="module")
+def swept(small: BenchmarkConfig, tmp_path_factory: pytest.TempPathFactory) -> tuple[BenchmarkConfig, SweepResult]:
+    config = replace(small, output=tmp_path_factory.mktemp("sweep"))
     return config, benchmark("base-to-new", config, command="gopro benchmark base-to-new")
 
 
@@ -100,17 +112,16 @@ def test_a_missing_row_is_made_again_from_the_trained_run(
     lost = json.loads(rest.pop(5))
     path.write_text("".join(rest) + '{"protocol": "base-to-n')  # a line cut off by a crash
     monkeypatch.setattr(worker_module, "train", None)
-    with pytest.warns(UserWarning, match=r"the last line of .*results\.jsonl was cut off"):
+    with pytest.warns(UserWarning, match=r"the last line of .*results\.jsonl is incomplete"):
         benchmark("base-to-new", config)
     *before, again = lines(path)
     assert len(before) == len(rest) and figures([again]) == figures([lost])
     assert again["train_seconds"] == lost["train_seconds"]  # the seconds of the training itself, not of loading it
 
 
-def test_events_count_runs_and_estimate_the_time_left(tmp_path: Path) -> None:
+def test_events_count_runs_and_estimate_the_time_left(small: BenchmarkConfig, tmp_path: Path) -> None:
     events: list[SweepEvent] = []
-    config = replace(SWEEP, output=tmp_path, data=("emoji-activities",))
-    benchmark("base-to-new", config, on_event=events.append)
+    benchmark("base-to-new", one_data_set(small, tmp_path), on_event=events.append)
     assert [event.kind for event in events] == ["planned", *3 * ["started", "finished"]]
     assert [event.ended for event in events] == [0, 0, 1, 1, 2, 2, 3]
     assert all(event.total == 3 for event in events)
@@ -137,7 +148,7 @@ def faulty(tmp_path: Path) -> Path:
     return tmp_path / "mine"
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_failed_run_is_recorded_and_the_others_go_on(faulty: Path, tmp_path: Path, jobs: int) -> None:
     config = BenchmarkConfig(
         output=tmp_path / "out",
@@ -163,12 +174,14 @@ def test_a_failed_run_is_recorded_and_the_others_go_on(faulty: Path, tmp_path: P
     assert len(lines(config.output / "results.jsonl")) == 2
 
 
-def test_a_bug_is_recorded_with_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_recorded_with_its_traceback(
+    small: BenchmarkConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*args: object, **kwargs: object) -> None:
         raise ZeroDivisionError("within")
 
     monkeypatch.setattr(worker_module, "train", broken)
-    outcome = benchmark("base-to-new", replace(SWEEP, output=tmp_path, data=("emoji-activities",)))
+    outcome = benchmark("base-to-new", one_data_set(small, tmp_path))
     assert not outcome.rows and len(outcome.failures) == 3
     assert outcome.failures[0]["error"] == "ZeroDivisionError: within"
     assert "in broken" in outcome.failures[0]["traceback"]
@@ -190,13 +203,15 @@ def test_results_of_another_folder_of_the_same_name_are_not_reused(faulty: Path,
         benchmark("few-shot", replace(config, data=(str(tmp_path / "other" / "mine"),)))
 
 
-def test_two_sweeps_in_one_folder_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_sweeps_in_one_folder_are_refused(
+    small: BenchmarkConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("gopro.training.folder_lock.LOCK_WAIT_SECONDS", 0)
     with (
         lock_folder(tmp_path, ()),
         pytest.raises(InputError, match=f"is in use by process {os.getpid()} on .*another folder"),
     ):
-        benchmark("base-to-new", replace(SWEEP, output=tmp_path))
+        benchmark("base-to-new", replace(small, output=tmp_path))
 
 
 def test_a_foreign_line_in_results_is_named(tmp_path: Path) -> None:
@@ -282,15 +297,15 @@ def test_killed_workers_and_a_killed_sweep_lose_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_that_kills_its_process_twice_fails_and_the_others_go_on(tmp_path: Path) -> None:
-    config = replace(SWEEP, output=tmp_path / "out", data=("emoji-activities",), seeds=(1,), jobs=2)
+def test_a_run_that_kills_its_process_twice_fails_and_the_others_go_on(small: BenchmarkConfig, tmp_path: Path) -> None:
+    config = replace(one_data_set(small, tmp_path / "out"), seeds=(1,), jobs=2)
     script = tmp_path / "script.py"
     script.write_text(
         textwrap.dedent(
             f"""
             import json, os
             from pathlib import Path
-            import gopro.benchmark.worker as worker
+            from gopro.benchmark import worker
             from gopro import BenchmarkConfig, benchmark
             train = worker.train
             def train_or_die(config, **kwargs):

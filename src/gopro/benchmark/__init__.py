@@ -1,21 +1,5 @@
-"""Benchmarks: many training runs, their evaluation by the field's protocols, and the report on them."""
+"""Benchmarks: many training runs, their evaluation by the field's protocols, and the report on them.
 
-import sys
-from types import ModuleType
-from typing import Any
-
-
-class _CallablePackage(ModuleType):
-    """This package, which doubles as the public function `gopro.benchmark`.
-
-    Python sets the attribute `gopro.benchmark` to this package as soon as any of its modules is imported. Calling the
-    package therefore calls `gopro.benchmark.runner.benchmark`, so the public name works in any order of imports.
-    """
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        from gopro.benchmark.runner import benchmark
-
-        return benchmark(*args, **kwargs)
-
-
-sys.modules[__name__].__class__ = _CallablePackage
+`gopro.benchmark` is the public function of `runner`, not this package: lazy_loader (from 0.6) keeps an import of the
+package from replacing it. So write `from gopro.benchmark import worker`, not `import gopro.benchmark.worker as worker`.
+"""

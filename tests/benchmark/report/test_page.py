@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gopro.benchmark.report import plots
 from gopro.benchmark.report.experiment import Experiment
 from gopro.benchmark.report.page import write_report
 from gopro.data.dataset import Dataset
@@ -24,7 +25,7 @@ HOSTILE = """<img src=x onerror="alert('1')">&"""
 @pytest.fixture
 def no_plot_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """Skip the plots under `plots/`, which take most of a report's time; those on the page are drawn."""
-    monkeypatch.setattr("gopro.benchmark.report.plots.save", lambda plots, folder: None)
+    monkeypatch.setattr(plots, "save", lambda plots, folder: None)
 
 
 @pytest.mark.usefixtures("no_plot_files")
