@@ -71,7 +71,7 @@ def test_a_feature_store_without_room_is_a_warning(data: Path, whole: Path, tmp_
     with small_disk(tmp_path / "disk", 8) as disk:
         command = ["train", "--data", str(data), *TRAIN.split(), "--output", str(tmp_path / "run")]
         ended = run(command, tmp_path, disk / "cache")
-    assert ended.code == 0 and "features are not kept" in ended.output, ended
+    assert ended.code == 0 and "features are not cached" in ended.output, ended
     assert difference(tmp_path / "run", whole) is None
 
 
