@@ -22,9 +22,12 @@ def make_prompts(
     They are packed if the tower is causal and made of plain blocks, and padded to full length otherwise (SigLIP).
 
     Example:
-        text = load_backbone().text
-        context = text.embed("a photo of a")  # [4, width], a start for a learned context
-        features = make_prompts(text, ["cat", "dog"], before=4)(context)  # [1, 2, embed_dim]
+        >>> from gopro.clip.backbone import load_backbone
+        >>> text = load_backbone().text
+        >>> context = text.embed("a photo of a")  # [4, width], to initialise a learned context
+        >>> features = make_prompts(text, ["cat", "dog"], before=4)(context)  # [1, 2, embed_dim]
+        >>> features.shape[:2]
+        torch.Size([1, 2])
 
     Raises:
         InputError: there is no class; a class name has no token; a prompt exceeds the tower's context length.
