@@ -1,4 +1,4 @@
-"""Record training steps of the authors' own code of MaPLe, PromptSRC and MMRL, for tests/methods/test_deep_prompts.py.
+"""Record training steps of the authors' own code of MaPLe, PromptSRC and MMRL, for tests/methods/test_golden.py.
 
     git clone https://github.com/muzairkhattak/multimodal-prompt-learning      # as of 69bce21 for the recorded files
     git clone https://github.com/muzairkhattak/PromptSRC                       # as of bb95c77
@@ -32,7 +32,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tools.golden_rivals import CLASSNAMES, GOLDEN, LR, STEPS, random_clip, stand_in_for_dassl
+from tests.support.golden import CLASSNAMES, GOLDEN, deeper_clip
+from tools.golden_rivals import LR, STEPS, stand_in_for_dassl
 
 SPECS = {
     "maple": "maple[depth=3]",
@@ -40,17 +41,6 @@ SPECS = {
     "mmrl": "mmrl[tokens=3,dim=32,reg=2,alpha=0.6]",
 }
 DEPTH, GPA_MEAN, GPA_STD = 3, 2.0, 0.8
-
-
-def deeper_clip() -> dict[str, Tensor]:
-    """`random_clip` with more layers than have learned tokens: 5 in the image tower and 4 in the text tower."""
-    state = random_clip()
-    for prefix, layers in (("visual.transformer.resblocks.", 5), ("transformer.resblocks.", 4)):
-        first = {name: tensor for name, tensor in state.items() if name.startswith(prefix)}
-        for layer in range(2, layers):
-            again = f"{prefix}{layer % 2}."
-            state |= {f"{prefix}{layer}.{n.removeprefix(again)}": t for n, t in first.items() if n.startswith(again)}
-    return state
 
 
 def rewritten(name: str, numbers: dict[str, float]) -> ModuleType:

@@ -1,4 +1,4 @@
-"""Record training steps of the authors' own code of CoOp, CoCoOp and KgCoOp, for tests/methods/test_coop_family.py.
+"""Record training steps of the authors' own code of CoOp, CoCoOp and KgCoOp, for tests/methods/test_golden.py.
 
     git clone https://github.com/KaiyangZhou/CoOp             # as of ff61507 for the recorded files
     git clone https://github.com/htyao89/KgCoOp               # as of c43ccc3
@@ -28,8 +28,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-GOLDEN = Path(__file__).resolve().parents[1] / "tests" / "golden"
-CLASSNAMES = ["red fox", "owl", "grand_piano", "jack-o'-lantern", "very slow old train", "dog", "St. Bernard"]
+from tests.support.golden import CLASSNAMES, GOLDEN, random_clip
+
 LR, STEPS = 0.05, 3
 
 
@@ -58,48 +58,6 @@ CASES = {
         ("kgcoop", "KgCoOp"), 'kgcoop[template="a centered satellite photo of {}."]', context="a photo of a"
     ),
 }
-
-
-def random_clip() -> dict[str, Tensor]:
-    """A CLIP in OpenAI's layout, the same everywhere: 16 px, patches of 8, image width 64, text width 128, 96 shared.
-
-    NumPy keeps the stream of its RandomState as it is, which neither its newer generators nor torch promise.
-    """
-    draw = np.random.RandomState(0)
-    state: dict[str, Tensor] = {}
-
-    def normal(name: str, *shape: int, std: float) -> None:
-        state[name] = torch.from_numpy((std * draw.standard_normal(shape)).astype(np.float32))
-
-    def norm(name: str, width: int) -> None:
-        normal(f"{name}.weight", width, std=0.1)
-        state[f"{name}.weight"] += 1
-        normal(f"{name}.bias", width, std=0.1)
-
-    def blocks(prefix: str, width: int, layers: int) -> None:
-        for i in range(layers):
-            block = f"{prefix}transformer.resblocks.{i}"
-            linear = {"attn.in_proj_": (3, 1), "attn.out_proj.": (1, 1), "mlp.c_fc.": (4, 1), "mlp.c_proj.": (1, 4)}
-            for name, (outputs, inputs) in linear.items():
-                normal(f"{block}.{name}weight", outputs * width, inputs * width, std=(inputs * width) ** -0.5)
-                normal(f"{block}.{name}bias", outputs * width, std=0.1)
-            norm(f"{block}.ln_1", width)
-            norm(f"{block}.ln_2", width)
-
-    normal("visual.class_embedding", 64, std=0.1)
-    normal("visual.positional_embedding", 5, 64, std=0.1)
-    normal("visual.conv1.weight", 64, 3, 8, 8, std=0.1)
-    norm("visual.ln_pre", 64)
-    blocks("visual.", 64, layers=2)
-    norm("visual.ln_post", 64)
-    normal("visual.proj", 64, 96, std=0.1)
-    normal("token_embedding.weight", 49408, 128, std=0.1)
-    normal("positional_embedding", 77, 128, std=0.05)
-    blocks("", 128, layers=2)
-    norm("ln_final", 128)
-    normal("text_projection", 128, 96, std=0.1)
-    state["logit_scale"] = torch.tensor(3.0)
-    return state
 
 
 def stand_in_for_dassl() -> None:

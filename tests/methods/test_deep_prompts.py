@@ -1,7 +1,6 @@
 """The prompted image tower; MaPLe, PromptSRC and MMRL by their authors' steps; what methods without frozen images
 need."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,6 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
-from safetensors import safe_open
 from torch import Tensor
 
 from gopro import benchmark
@@ -25,19 +23,16 @@ from gopro.errors import InputError
 from gopro.inference import evaluate as evaluation
 from gopro.inference.classifier import Classifier
 from gopro.inference.evaluate import EncodedSamples, evaluate, evaluate_images
-from gopro.methods.base import Method
 from gopro.methods.maple import MaPLe
 from gopro.methods.mmrl import MMRL
 from gopro.methods.registry import build_method
 from gopro.runs.config import BenchmarkConfig, TrainConfig
 from gopro.runs.load_run import load_run
 from gopro.training.train import train
-from tools.golden_maple import SPECS, deeper_clip
-from tools.golden_rivals import CLASSNAMES, GOLDEN, STEPS
+from tests.support.golden import deeper_clip, deviation
+from tests.support.methods import NAMES, TEMPLATE, perturb
 
-NAMES = ["red fox", "owl", "grand piano", "dog", "very slow old train"]
-TEMPLATE = "a photo of a {}."
-DEEP = list(SPECS)
+DEEP = ["maple", "promptsrc", "mmrl"]
 
 
 @pytest.fixture(scope="module")
@@ -48,96 +43,6 @@ def openai_tiny() -> Backbone:
 
 def images(*batch: int, size: int = 32) -> Tensor:
     return torch.randn(*batch, 3, size, size, generator=torch.Generator().manual_seed(3))
-
-
-def disturbed(method: Method, size: float = 0.1) -> Method:
-    """The method with every learned number moved, as training would."""
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for parameter in method.parameters():
-            parameter.add_(size * torch.randn(parameter.shape, generator=generator))
-    return method.eval()
-
-
-def read(name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    with safe_open(GOLDEN / f"{name}.safetensors", framework="pt") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118 (not a dict)
-
-
-def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-
-
-def deviation(here: Tensor, theirs: Tensor) -> float:
-    """Largest difference relative to the largest magnitude."""
-    assert here.shape == theirs.shape
-    return ((here.detach() - theirs).abs().max() / theirs.abs().max()).item()
-
-
-def deviations(golden: dict[str, Tensor], metadata: dict[str, str], spec: str, backbone: Backbone) -> dict[str, float]:
-    """How far we are from the authors' steps, by what was compared."""
-    method = build_method(spec, backbone, json.loads(metadata["classnames"]), TEMPLATE)
-    start = part(golden, "init.")
-    assert {name: p.shape for name, p in method.named_parameters()} == {name: t.shape for name, t in start.items()}
-    method.load_state_dict(start, strict=False)  # all but PromptSRC's average, which begins at 0
-    optimizer = torch.optim.SGD(method.parameters(), lr=float(metadata["lr"]), momentum=0.9, weight_decay=5e-4)
-    found = {"logits": deviation(method.logits(golden["images"]), golden["logits"])}
-    if "logits_new" in golden:
-        others = method.for_classes([*method.classnames, "a new one"])
-        found["logits_new"] = deviation(others.logits(golden["images"])[:, :-1], golden["logits_new"])
-    losses = []
-    for step in range(STEPS):
-        terms = method.losses(golden["images"][None], golden["labels"])
-        losses.append(torch.stack(list(terms.values())).sum())
-        optimizer.zero_grad()
-        losses[-1].backward()
-        if step == 0:
-            named = dict(method.named_parameters())
-            found |= {f"grad.{name}": deviation(named[name].grad, g) for name, g in part(golden, "grad.").items()}
-            if "terms" in golden:
-                here = torch.stack([terms["text"], terms["image"], terms["ce"] + terms["logits"]])
-                found["terms"] = deviation(here, golden["terms"])
-        optimizer.step()
-        method.end_epoch(step, STEPS)
-    found["losses"] = deviation(torch.stack(losses), golden["losses"])
-    return found | {f"after.{k}": deviation(method.state_dict()[k], a) for k, a in part(golden, "after.").items()}
-
-
-@pytest.mark.parametrize("name", DEEP)
-def test_the_authors_steps_are_reproduced(name: str, openai_tiny: Backbone) -> None:
-    golden, metadata = read(name)
-    found = deviations(golden, metadata, metadata["spec"], openai_tiny)
-    assert max(found.values()) < 1e-4, found
-    # and the comparison is worth something: every learnable has a gradient, and the steps led somewhere
-    assert {key for key in found if key.startswith("grad.")} == {f"grad.{key}" for key in part(golden, "init.")}
-    assert all(gradient.abs().max() > 1e-6 for gradient in part(golden, "grad.").values())
-    assert deviation(golden["losses"][-1:], golden["losses"][:1]) > 1e-2
-
-
-@pytest.mark.parametrize(
-    "spec",
-    [
-        'maple[depth=3,template="a photo of the {}."]',
-        "promptsrc[depth=3,gpa_mean=3,gpa_std=0.8]",
-        "promptsrc[depth=3,gpa_mean=2,gpa_std=0.8,text_weight=24]",
-        "promptsrc[depth=3,gpa_mean=2,gpa_std=0.8,image_weight=9]",
-        "mmrl[tokens=3,dim=32,reg=2]",
-        "mmrl[tokens=3,dim=32,reg=1.9,alpha=0.6]",
-        "mmrl[tokens=3,dim=32,reg=2,alpha=0.6,fuse=false]",
-        'mmrl[tokens=3,dim=32,reg=2,alpha=0.6,template="a photo of the {}."]',
-    ],
-)
-def test_other_settings_are_told_apart(spec: str, openai_tiny: Backbone) -> None:
-    golden, metadata = read(spec.partition("[")[0])
-    assert max(deviations(golden, metadata, spec, openai_tiny).values()) > 1e-3
-
-
-@pytest.mark.parametrize("name", DEEP)
-def test_golden_files_are_small_and_say_what_the_tool_records_now(name: str) -> None:
-    _, metadata = read(name)
-    assert (GOLDEN / f"{name}.safetensors").stat().st_size < 3e5
-    assert metadata["spec"] == SPECS[name]
-    assert json.loads(metadata["classnames"]) == [classname.replace("_", " ") for classname in CLASSNAMES]
 
 
 def random_backbone(**vision: object) -> Backbone:
@@ -253,7 +158,7 @@ def test_maple_is_at_most_as_deep_as_the_shallower_tower(depth: int, found: int)
     method = build_method(f"maple[depth={depth}]", vit(), NAMES, TEMPLATE)  # 3 layers in the image tower, 2 in the text
     assert isinstance(method, MaPLe)
     assert len(method.image_prompts()) == len(method.couplings) == 1 + len(method.deep) == found
-    terms = disturbed(method).losses(images(1, 2), torch.tensor([0, 1]))
+    terms = perturb(method).losses(images(1, 2), torch.tensor([0, 1]))
     terms["ce"].backward()
     assert all(p.grad is not None and (p.grad.abs().max() > 0) for p in method.parameters() if p.numel())
 
@@ -265,13 +170,13 @@ def test_mmrl_is_in_the_upper_layers_of_each_tower(settings: str, image: int, te
     method = build_method(f"mmrl[{settings}]" if settings else "mmrl", vit(), NAMES, TEMPLATE)  # of 3 layers and 2
     assert isinstance(method, MMRL)
     assert (len(method.to_image), len(method.to_text)) == (image, text)
-    terms = disturbed(method).losses(images(1, 2), torch.tensor([0, 1]))
+    terms = perturb(method).losses(images(1, 2), torch.tensor([0, 1]))
     sum(terms.values()).backward()
     assert all(p.grad is not None and (p.grad.abs().max() > 0) for p in method.parameters())
 
 
 def test_mmrls_representation_feature_takes_part_where_all_names_were_trained_on(tiny: Backbone) -> None:
-    method = disturbed(build_method("mmrl", tiny, NAMES, TEMPLATE))
+    method = perturb(build_method("mmrl", tiny, NAMES, TEMPLATE))
     assert isinstance(method, MMRL)
     text, (image, representation) = method.text_features()[0], method.both_features(images(3))
     scale = tiny.logit_scale

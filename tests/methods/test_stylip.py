@@ -5,47 +5,33 @@ import torch
 
 from gopro.clip.backbone import Backbone, Encoded
 from gopro.errors import InputError
-from gopro.methods.base import Method
 from gopro.methods.losses import nt_xent
 from gopro.methods.registry import build_method
 from gopro.methods.slip import SLIP
 from gopro.methods.stylip import StyLIP
+from tests.support.methods import NAMES, TEMPLATE, encode_noise, perturb
 
-NAMES = ["red fox", "owl", "grand piano", "dog", "very slow old train"]
-TEMPLATE = "a photo of a {}."
 LABELS = torch.tensor([0, 1, 2, 3])
-
-
-def encoded(backbone: Backbone, *batch: int) -> Encoded:
-    return backbone.encode(torch.randn(*batch, 3, 32, 32, generator=torch.Generator().manual_seed(3)))
-
-
-def disturbed(method: Method) -> Method:
-    """The method with every learned number moved, as training would."""
-    with torch.no_grad():
-        for parameter in method.parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(5)))
-    return method.eval()
 
 
 @pytest.mark.parametrize("spec", ["slip", "stylip"])
 def test_every_parameter_learns(spec: str, tiny: Backbone) -> None:
-    method = disturbed(build_method(spec, tiny, NAMES, TEMPLATE)).train()
-    torch.stack(list(method.losses(encoded(tiny, len(method.views), 4), LABELS).values())).sum().backward()
+    method = perturb(build_method(spec, tiny, NAMES, TEMPLATE)).train()
+    torch.stack(list(method.losses(encode_noise(tiny, len(method.views), 4), LABELS).values())).sum().backward()
     assert [name for name, p in method.named_parameters() if p.grad is None or p.grad.abs().max() == 0] == []
 
 
 def test_stylip_starts_at_the_template_with_its_last_word_doubled(tiny: Backbone) -> None:
     method = build_method('stylip[template="an icon of a {}!"]', tiny, NAMES, TEMPLATE)
     zeroshot = build_method('zeroshot[template="an icon of a a {}!"]', tiny, NAMES, TEMPLATE)
-    images = encoded(tiny, 4)
+    images = encode_noise(tiny, 4)
     torch.testing.assert_close(method.logits(images), zeroshot.logits(images), atol=1e-4, rtol=1e-5)
 
 
 def test_stylips_contexts_against_a_plain_sum(tiny: Backbone) -> None:
-    method = disturbed(build_method("stylip[hidden=3]", tiny, NAMES, TEMPLATE))
+    method = perturb(build_method("stylip[hidden=3]", tiny, NAMES, TEMPLATE))
     assert isinstance(method, StyLIP)
-    images = encoded(tiny, 2)
+    images = encode_noise(tiny, 2)
     contexts = method.image_contexts(images)
     assert contexts.shape == (2, 5, 64)
 
@@ -69,7 +55,7 @@ def test_stylips_contexts_against_a_plain_sum(tiny: Backbone) -> None:
 @pytest.mark.parametrize("changed", ["mean", "std"])
 def test_stylip_predicts_by_style_and_content(changed: str, tiny: Backbone) -> None:
     """Of images whose embeddings are the same."""
-    method, image = disturbed(build_method("stylip", tiny, NAMES, TEMPLATE)), encoded(tiny, 1)
+    method, image = perturb(build_method("stylip", tiny, NAMES, TEMPLATE)), encode_noise(tiny, 1)
     mean, std = (torch.rand_like(t) if name == changed else t for name, t in vars(image).items() if name != "embedding")
     other = Encoded(image.embedding, mean, std)
     assert (method.logits(other) - method.logits(image)).abs().max() > 1e-3
@@ -77,7 +63,10 @@ def test_stylip_predicts_by_style_and_content(changed: str, tiny: Backbone) -> N
 
 def test_slips_losses(tiny: Backbone) -> None:
     """Cross-entropy on the plain view; the self-supervised loss on the other two, of the features that predict."""
-    method, views = disturbed(build_method("slip[ssl=2,temperature=0.2]", tiny, NAMES, TEMPLATE)), encoded(tiny, 3, 4)
+    method, views = (
+        perturb(build_method("slip[ssl=2,temperature=0.2]", tiny, NAMES, TEMPLATE)),
+        encode_noise(tiny, 3, 4),
+    )
     assert isinstance(method, SLIP)
     terms = method.losses(views, LABELS)
     torch.testing.assert_close(terms["ce"], torch.nn.functional.cross_entropy(method.logits(views[0]), LABELS))

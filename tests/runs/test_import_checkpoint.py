@@ -22,7 +22,7 @@ from gopro.errors import InputError
 from gopro.runs.coop_checkpoint import read_checkpoint
 from gopro.runs.import_checkpoint import import_checkpoint
 from gopro.runs.load_run import load_run
-from tools.golden_rivals import CLASSNAMES, GOLDEN, random_clip
+from tests.support.golden import CLASSNAMES, GOLDEN, random_clip
 
 CLIP = random_clip()
 

@@ -1,0 +1,129 @@
+"""Recorded training steps of the authors' own code (tests/golden), the CLIP they ran on, and how far we are from them.
+
+tools/golden_rivals.py and tools/golden_maple.py record the files and say what is in them.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from gopro.clip.backbone import Backbone
+from gopro.methods.registry import build_method
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+CLASSNAMES = ["red fox", "owl", "grand_piano", "jack-o'-lantern", "very slow old train", "dog", "St. Bernard"]
+
+
+def random_clip() -> dict[str, Tensor]:
+    """Return a CLIP in OpenAI's layout: 16 px, patches of 8, image width 64, text width 128, 96 shared dimensions.
+
+    Its weights are the same everywhere: NumPy guarantees the stream of RandomState, as neither its newer generators
+    nor torch do.
+    """
+    draw = np.random.RandomState(0)
+    state: dict[str, Tensor] = {}
+
+    def normal(name: str, *shape: int, std: float) -> None:
+        state[name] = torch.from_numpy((std * draw.standard_normal(shape)).astype(np.float32))
+
+    def norm(name: str, width: int) -> None:
+        normal(f"{name}.weight", width, std=0.1)
+        state[f"{name}.weight"] += 1
+        normal(f"{name}.bias", width, std=0.1)
+
+    def blocks(prefix: str, width: int, layers: int) -> None:
+        for i in range(layers):
+            block = f"{prefix}transformer.resblocks.{i}"
+            linear = {"attn.in_proj_": (3, 1), "attn.out_proj.": (1, 1), "mlp.c_fc.": (4, 1), "mlp.c_proj.": (1, 4)}
+            for name, (outputs, inputs) in linear.items():
+                normal(f"{block}.{name}weight", outputs * width, inputs * width, std=(inputs * width) ** -0.5)
+                normal(f"{block}.{name}bias", outputs * width, std=0.1)
+            norm(f"{block}.ln_1", width)
+            norm(f"{block}.ln_2", width)
+
+    normal("visual.class_embedding", 64, std=0.1)
+    normal("visual.positional_embedding", 5, 64, std=0.1)
+    normal("visual.conv1.weight", 64, 3, 8, 8, std=0.1)
+    norm("visual.ln_pre", 64)
+    blocks("visual.", 64, layers=2)
+    norm("visual.ln_post", 64)
+    normal("visual.proj", 64, 96, std=0.1)
+    normal("token_embedding.weight", 49408, 128, std=0.1)
+    normal("positional_embedding", 77, 128, std=0.05)
+    blocks("", 128, layers=2)
+    norm("ln_final", 128)
+    normal("text_projection", 128, 96, std=0.1)
+    state["logit_scale"] = torch.tensor(3.0)
+    return state
+
+
+def deeper_clip() -> dict[str, Tensor]:
+    """Return `random_clip` with 5 layers in the image tower and 4 in the text tower, more than have learned tokens."""
+    state = random_clip()
+    for prefix, layers in (("visual.transformer.resblocks.", 5), ("transformer.resblocks.", 4)):
+        first = {name: tensor for name, tensor in state.items() if name.startswith(prefix)}
+        for layer in range(2, layers):
+            source = f"{prefix}{layer % 2}."
+            state |= {f"{prefix}{layer}.{n.removeprefix(source)}": t for n, t in first.items() if n.startswith(source)}
+    return state
+
+
+def read_golden(name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read the tensors and the metadata of tests/golden/NAME.safetensors."""
+    with safe_open(GOLDEN / f"{name}.safetensors", framework="pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118 (not a dict)
+
+
+def under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the parameters under a prefix, by our names."""
+    named = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    return {"context" if key == "ctx" else key: value for key, value in named.items()}
+
+
+def deviation(here: Tensor, theirs: Tensor) -> float:
+    """Return the largest difference, relative to the largest magnitude of theirs."""
+    assert here.shape == theirs.shape
+    return ((here.detach() - theirs).abs().max() / theirs.abs().max()).item()
+
+
+def golden_deviations(name: str, backbone: Backbone, spec: str | None = None) -> dict[str, float]:
+    """Repeat a recording; return the deviation of logits, loss terms, gradients, losses and parameters.
+
+    Args:
+        spec: the method and its settings, if not those of the recording.
+    """
+    golden, metadata = read_golden(name)
+    method = build_method(spec or metadata["spec"], backbone, json.loads(metadata["classnames"]), "a photo of a {}.")
+    init = under(golden, "init.")
+    assert {key: p.shape for key, p in method.named_parameters()} == {key: t.shape for key, t in init.items()}
+    method.load_state_dict(init, strict=False)  # all but PromptSRC's average, which begins at 0
+    optimizer = torch.optim.SGD(method.parameters(), lr=float(metadata["lr"]), momentum=0.9, weight_decay=5e-4)
+    images, steps = method.encode(golden["images"]), len(golden["losses"])
+    deviations = {"logits": deviation(method.logits(images), golden["logits"])}
+    if "logits_new" in golden:
+        others = method.for_classes([*method.classnames, "a new one"])
+        deviations["logits_new"] = deviation(others.logits(images)[:, :-1], golden["logits_new"])
+    losses = []
+    for step in range(steps):
+        terms = method.losses(images[None], golden["labels"])
+        losses.append(torch.stack(list(terms.values())).sum())
+        optimizer.zero_grad()
+        losses[-1].backward()
+        if step == 0:
+            parameters = dict(method.named_parameters())
+            for key, gradient in under(golden, "grad.").items():
+                deviations[f"grad.{key}"] = deviation(parameters[key].grad, gradient)
+            if "terms" in golden:
+                here = torch.stack([terms["text"], terms["image"], terms["ce"] + terms["logits"]])
+                deviations["terms"] = deviation(here, golden["terms"])
+        optimizer.step()
+        method.end_epoch(step, steps)
+    deviations["losses"] = deviation(torch.stack(losses), golden["losses"])
+    state = method.state_dict()
+    return deviations | {f"after.{k}": deviation(state[k], t) for k, t in under(golden, "after.").items()}

@@ -1,0 +1,19 @@
+"""The recordings in tests/golden are small and have the settings that the tools record now."""
+
+import json
+
+import pytest
+
+from tests.support.golden import CLASSNAMES, GOLDEN, read_golden
+from tools.golden_maple import SPECS
+from tools.golden_rivals import CASES
+
+ALL = SPECS | {name: case.spec for name, case in CASES.items()}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_recording_has_the_settings_of_the_tool(name: str) -> None:
+    _, metadata = read_golden(name)
+    assert (GOLDEN / f"{name}.safetensors").stat().st_size < 3e5
+    assert metadata["spec"] == ALL[name]
+    assert json.loads(metadata["classnames"]) == [classname.replace("_", " ") for classname in CLASSNAMES]
