@@ -1,4 +1,4 @@
-"""Every kind of image file opens as what it shows, or is refused in one line that names it."""
+"""Image files of every kind open as they look, or are refused in one line that names them."""
 
 import io
 from collections.abc import Callable
@@ -18,7 +18,7 @@ RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 
 def quarters() -> Image.Image:
-    """40 x 24 pixels: red and green above, blue and white below."""
+    """Draw 40 x 24 pixels: red and green above, blue and white below."""
     image = Image.new("RGB", (40, 24))
     for corner, colour in {(0, 0): RED, (20, 0): GREEN, (0, 12): BLUE, (20, 12): WHITE}.items():
         image.paste(colour, (*corner, corner[0] + 20, corner[1] + 12))
@@ -46,7 +46,7 @@ def test_name_is_the_path_with_forward_slashes(tmp_path: Path):
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".bmp", ".tif", ".ppm", ".gif"])
 def test_lossless_formats_are_exact(tmp_path: Path, suffix: str):
     path = tmp_path / f"image{suffix}"
-    quarters().save(path, lossless=True)  # which only WebP heeds
+    quarters().save(path, lossless=True)  # only WebP has this option
     opened = ImageFile(path).open()
     assert opened.mode == "RGB"
     assert np.array_equal(np.asarray(opened), np.asarray(quarters()))
@@ -115,7 +115,7 @@ def test_transparency_is_laid_on_white(tmp_path: Path):
     assert ImageFile(tmp_path / "colour-keyed.png").open().getpixel((4, 4)) == WHITE
 
 
-def test_grey_bilevel_and_palette(tmp_path: Path):
+def test_grey_bilevel_and_palette_images_are_converted(tmp_path: Path):
     grey = noise().convert("L")
     grey.save(tmp_path / "l.png")
     assert np.array_equal(np.asarray(ImageFile(tmp_path / "l.png").open()), np.stack([np.asarray(grey)] * 3, -1))
@@ -134,7 +134,7 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path, name: str):
     assert np.array_equal(opened, np.stack([np.round(ramp / 257).astype(np.uint8)] * 3, -1))
 
 
-def test_big_endian_sixteen_bits(tmp_path: Path):
+def test_big_endian_sixteen_bits_are_scaled(tmp_path: Path):
     ramp = np.linspace(0, 65535, 256).round().astype(np.uint16).reshape(16, 16)
     image = Image.frombytes("I;16B", (16, 16), ramp.astype(">u2").tobytes())
     image.save(tmp_path / "big.tif")
@@ -154,7 +154,7 @@ def test_floating_point_is_refused(tmp_path: Path):
     assert "floating-point" in refusal(tmp_path / "f.tif")
 
 
-def test_cmyk(tmp_path: Path):
+def test_cmyk_is_converted(tmp_path: Path):
     for name in ("cmyk.jpg", "cmyk.tif"):
         Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(tmp_path / name)  # all magenta and yellow: red
         red, green, blue = ImageFile(tmp_path / name).open().getpixel((8, 8))  # pyright: ignore
@@ -162,18 +162,18 @@ def test_cmyk(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["moving.gif", "moving.webp", "moving.png", "pages.tif"])
-def test_the_first_frame_of_an_animation(tmp_path: Path, name: str):
+def test_an_animation_opens_as_its_first_frame(tmp_path: Path, name: str):
     frames = [Image.new("RGB", (20, 20), colour) for colour in (RED, GREEN, BLUE)]
-    frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], lossless=True)  # which only WebP heeds
+    frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], lossless=True)  # only WebP has this option
     assert ImageFile(tmp_path / name).open().getpixel((10, 10)) == RED
 
 
-def test_the_content_decides_not_the_suffix(tmp_path: Path):
+def test_the_content_decides_the_format_not_the_suffix(tmp_path: Path):
     quarters().save(tmp_path / "really.jpg", format="PNG")
     assert np.array_equal(np.asarray(ImageFile(tmp_path / "really.jpg").open()), np.asarray(quarters()))
 
 
-def test_what_is_no_image_is_refused(tmp_path: Path):
+def test_other_files_are_refused(tmp_path: Path):
     (tmp_path / "text.jpg").write_text("these are not the pixels you are looking for")
     assert "not an image" in refusal(tmp_path / "text.jpg")
     (tmp_path / "empty.jpg").touch()
@@ -223,7 +223,7 @@ ENCODED = {
     header=st.booleans(),
     keep=st.floats(0.02, 1),
 )
-def test_damaged_bytes_give_a_image_or_a_refusal_and_nothing_else(kind, hits, header, keep):
+def test_damaged_bytes_give_an_image_or_an_input_error(kind, hits, header, keep):
     content = bytearray(ENCODED[kind])
     for where, byte in hits:
         content[int(where * (min(len(content), 80) if header else len(content)))] = byte
@@ -243,7 +243,7 @@ def test_huge_images_are_refused_before_they_are_decoded(tmp_path: Path):
     with pytest.raises(InputError, match=r"small\.png: 40 x 24 is more than 900 pixels"):
         decode(tmp_path / "small.png", "small.png", max_pixels=900)
     assert decode(tmp_path / "small.png", "small.png", max_pixels=960).size == (40, 24)
-    assert Image.MAX_IMAGE_PIXELS == 89_478_485  # PIL's own limit is everybody's: it stays
+    assert Image.MAX_IMAGE_PIXELS == 89_478_485  # PIL's own limit is global and must not change
 
 
 def test_elongated_images_are_refused(tmp_path: Path):
