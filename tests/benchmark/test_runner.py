@@ -192,6 +192,8 @@ def test_results_of_other_settings_are_not_reused(swept: tuple[BenchmarkConfig, 
         benchmark("base-to-new", replace(swept[0], epochs=2))
     with pytest.raises(InputError, match="select last, not val"):
         benchmark("base-to-new", replace(swept[0], select="val"))
+    with pytest.raises(InputError, match="accumulate 1, not 2"):
+        benchmark("base-to-new", replace(swept[0], accumulate=2))
 
 
 def test_results_of_another_folder_of_the_same_name_are_not_reused(faulty: Path, tmp_path: Path) -> None:

@@ -48,10 +48,10 @@ class FakeSweep:
                     write_log(run / "log.csv", seed, 1 + place % 3)
                 cost = {"train_seconds": 40.0 * place * learns, "peak_memory_mib": 700.0 + 90 * place}
                 cost |= {"parameters": 512 * 4**place * learns, "seconds": 1.0, "run": name}
-                for dataset, asked, classes in tests:
+                for dataset, name_or_path, classes in tests:
                     part = dataset.half(classes)
                     gain = (skill - 0.45) * (1 + shots / 16) / 2 * (0.2 if classes == "new" else 1)
-                    predictions = predict(part, asked, classes, 0.45 + gain, f"{method}{seed}{shots}", method)
+                    predictions = predict(part, name_or_path, classes, 0.45 + gain, f"{method}{seed}{shots}", method)
                     predictions.save(run / f"test-{slug(dataset.name)}-{classes}.safetensors")
                     right = (predictions.top[:, 0] == predictions.labels).float().mean().item()
                     key = {"protocol": protocol, "source": source, "data": dataset.name, "method": method}
@@ -108,13 +108,15 @@ def own_images(folder: Path, names: Sequence[str] = ("apple", "bicycle", "cat", 
 
 
 def result_row(data: str, method: str, classes: str, accuracy: float, **other: Any) -> dict[str, Any]:
+    """Return a row of base-to-new results with 16 shots, or 0 for zero-shot CLIP."""
     learns = method != "zeroshot"
-    found = {"protocol": "base-to-new", "source": data, "data": data, "method": method, "backbone": "ViT-B-16:openai"}
-    found |= {"shots": 16 * learns, "seed": int(learns), "classes": classes, "accuracy": accuracy}
-    return {**found, **other}
+    row = {"protocol": "base-to-new", "source": data, "data": data, "method": method, "backbone": "ViT-B-16:openai"}
+    row |= {"shots": 16 * learns, "seed": int(learns), "classes": classes, "accuracy": accuracy}
+    return {**row, **other}
 
 
 def write_results(folder: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    """Write a results folder that holds the rows alone."""
     folder.mkdir(exist_ok=True)
     (folder / "results.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in rows), encoding="utf-8")
     return folder

@@ -33,19 +33,19 @@ Task = tuple[PlannedRun, Sequence[PlannedTest]]
 
 @dataclass(frozen=True)
 class RunStarted:
-    """A worker has begun a run."""
+    """Message that a worker has begun a run."""
 
 
 @dataclass(frozen=True)
 class RunFinished:
-    """A run and all its tests are done, in `seconds` of this call."""
+    """Message that a run and all its tests are done; they took `seconds` in this call."""
 
     seconds: float
 
 
 @dataclass(frozen=True)
 class RunFailed:
-    """A run ended with an error: one line, with a traceback unless the user's input is at fault."""
+    """Message that a run ended with an error: one line, with a traceback unless the user's input is at fault."""
 
     error: str
     traceback: str | None = None

@@ -95,10 +95,10 @@ def test_intervals_are_the_quantiles_of_every_resample_of_data_sets_and_of_seeds
             for seeds in product(range(3), repeat=3)
         ]
     )
-    found = compared(halves("coop", ours) + halves("gopro", theirs))
-    assert found.columns == ("Base", "New", "HM")
+    comparison = compared(halves("coop", ours) + halves("gopro", theirs))
+    assert comparison.columns == ("Base", "New", "HM")
     mean = np.subtract(averages(ours, "abc", range(3)), averages(theirs, "abc", range(3)))
-    for column, difference in enumerate(found.lines["coop"]):
+    for column, difference in enumerate(comparison.lines["coop"]):
         assert difference is not None
         assert difference.mean == pytest.approx(mean[column])
         low, high = interval(difference)
@@ -218,11 +218,13 @@ def test_a_method_that_learns_from_no_images_is_paired_with_every_seed() -> None
     gopro = {"a": [60.0, 70.0, 65.0], "b": [40.0, 44.0, 36.0]}
     unlearned = [result("zeroshot", "a", 0, 50), result("zeroshot", "b", 0, 30)]
     repeated = grid("coop", {"a": [50.0] * 3, "b": [30.0] * 3})
-    found = compared(grid("gopro", gopro) + unlearned + repeated)
-    assert found.lines["zeroshot"] == found.lines["coop"]
-    assert not [note for note in found.notes if "without" in note]
+    comparison = compared(grid("gopro", gopro) + unlearned + repeated)
+    assert comparison.lines["zeroshot"] == comparison.lines["coop"]
+    assert not [note for note in comparison.notes if "without" in note]
     other = compared(grid("gopro", gopro) + unlearned, "zeroshot")
-    assert interval(other.lines["gopro"][0]) == pytest.approx([-x for x in reversed(interval(found.lines["coop"][0]))])
+    assert interval(other.lines["gopro"][0]) == pytest.approx(
+        [-x for x in reversed(interval(comparison.lines["coop"][0]))]
+    )
 
 
 def test_two_methods_that_learn_from_no_images_differ_without_an_interval() -> None:
@@ -231,33 +233,33 @@ def test_two_methods_that_learn_from_no_images_differ_without_an_interval() -> N
         for place, method in enumerate(("zeroshot", "zeroshot[x=1]"))
         for data in "ab"
     ]
-    found = compared(rows, "zeroshot")
-    assert found.lines == {"zeroshot[x=1]": (Difference(1, None, 2),)}
-    assert found.notes == ("with one seed there is no interval",)
+    comparison = compared(rows, "zeroshot")
+    assert comparison.lines == {"zeroshot[x=1]": (Difference(1, None, 2),)}
+    assert comparison.notes == ("with one seed there is no interval",)
 
 
 def test_one_seed_gives_no_interval_with_a_note() -> None:
-    found = compared(grid("coop", {"a": [50], "b": [60]}) + grid("gopro", {"a": [55, 0], "b": [61, 0]}))
-    assert found.lines["coop"] == (Difference(-3, None, 2),)
-    assert found.notes == (
+    comparison = compared(grid("coop", {"a": [50], "b": [60]}) + grid("gopro", {"a": [55, 0], "b": [61, 0]}))
+    assert comparison.lines["coop"] == (Difference(-3, None, 2),)
+    assert comparison.notes == (
         "with one seed there is no interval",
         "coop: without seed 2, as not every data set has it for both methods",
     )
 
 
 def test_one_data_set_gives_an_interval_over_seeds_with_a_note() -> None:
-    found = compared(grid("coop", {"a": [50, 52]}) + grid("gopro", {"a": [51, 50]}))
-    assert interval(found.lines["coop"][0]) == pytest.approx((-1, 2))
-    assert found.notes[1:] == ("with one data set, the interval covers seeds alone",)
+    comparison = compared(grid("coop", {"a": [50, 52]}) + grid("gopro", {"a": [51, 50]}))
+    assert interval(comparison.lines["coop"][0]) == pytest.approx((-1, 2))
+    assert comparison.notes[1:] == ("with one data set, the interval covers seeds alone",)
 
 
 def test_results_that_one_method_lacks_are_left_out_of_both_with_a_note() -> None:
     gopro = {"a": [60.0, 70.0, 10.0], "b": [40.0, 44.0, 36.0], "c": [1.0, 1.0, 1.0]}
     coop = {"a": [61.0, 71.0, 99.0], "b": [42.0, 46.0], "d": [99.0]}
-    found = compared(grid("gopro", gopro) + grid("coop", coop) + grid("maple", coop))
+    comparison = compared(grid("gopro", gopro) + grid("coop", coop) + grid("maple", coop))
     without = compared(grid("gopro", {"a": [60, 70], "b": [40, 44]}) + grid("coop", {"a": [61, 71], "b": [42, 46]}))
-    assert found.lines["coop"] == found.lines["maple"] == without.lines["coop"]
-    assert found.notes[1:] == (
+    assert comparison.lines["coop"] == comparison.lines["maple"] == without.lines["coop"]
+    assert comparison.notes[1:] == (
         "coop; maple: without c, on which the two methods share no seed",
         "coop; maple: without d, on which the two methods share no seed",
         "coop; maple: without seed 3, as not every data set has it for both methods",
@@ -267,15 +269,15 @@ def test_results_that_one_method_lacks_are_left_out_of_both_with_a_note() -> Non
 def test_a_cell_with_one_half_is_left_out() -> None:
     gopro = {"a": [(60.0, 50.0), (62.0, 51.0)]}
     rows = halves("gopro", gopro) + halves("coop", {"a": [(61.0, 52.0)]}) + [result("coop", "a", 2, 99, "base")]
-    found = compared(rows)
-    assert [cell and cell.mean for cell in found.lines["coop"][:2]] == [1, 2]
-    assert "coop: without seed 2, as not every data set has it for both methods" in found.notes
+    comparison = compared(rows)
+    assert [cell and cell.mean for cell in comparison.lines["coop"][:2]] == [1, 2]
+    assert "coop: without seed 2, as not every data set has it for both methods" in comparison.notes
 
 
 def test_nothing_in_common_is_no_difference() -> None:
     rows = grid("gopro", {"a": [60, 70]}) + grid("coop", {"b": [60]}) + grid("maple", {"a": [50, 52]})
-    found = compared(rows)
-    assert found.lines["coop"] == (None,)
+    comparison = compared(rows)
+    assert comparison.lines["coop"] == (None,)
     assert "| coop | – |" in markdown(tables(rows, "gopro"))
     apart = compared(
         [*grid("gopro", {"a": [60, 61], "b": [60, 61]}), result("coop", "a", 1, 5), result("coop", "b", 2, 5)]
@@ -318,10 +320,10 @@ def test_transfer_averages_over_the_targets_and_has_a_column_for_each_source() -
 def test_few_shot_has_a_column_for_each_number_of_shots() -> None:
     rows = [row for shots, lead in ((16, 4), (1, 1)) for row in grid("coop", {"a": [50, 50 + lead]}, shots=shots)]
     rows += [row for shots in (1, 16) for row in grid("gopro", {"a": [50, 50]}, shots=shots)]
-    found = compared([*rows, result("zeroshot", "a", 0, 45)])
-    assert found.columns == ("1 shot", "16 shots")
-    assert [cell and cell.mean for cell in found.lines["coop"]] == [0.5, 2]
-    assert [cell and cell.mean for cell in found.lines["zeroshot"]] == [-5, -5]
+    comparison = compared([*rows, result("zeroshot", "a", 0, 45)])
+    assert comparison.columns == ("1 shot", "16 shots")
+    assert [cell and cell.mean for cell in comparison.lines["coop"]] == [0.5, 2]
+    assert [cell and cell.mean for cell in comparison.lines["zeroshot"]] == [-5, -5]
 
 
 def test_the_method_to_compare_with() -> None:

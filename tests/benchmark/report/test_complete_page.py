@@ -129,9 +129,9 @@ def test_differences_to_one_method_are_below_each_table(everything: Path) -> Non
 
 def test_example_images_fit_their_reason(everything: Path) -> None:
     text = collapsed(everything.read_text(encoding="utf-8"))
-    found = re.findall(r'<p class="reason">(.*?)</p>(.*?)</article>', text)
-    assert len({reason for reason, _ in found}) >= 6
-    for reason, card in found:
+    cards = re.findall(r'<p class="reason">(.*?)</p>(.*?)</article>', text)
+    assert len({reason for reason, _ in cards}) >= 6
+    for reason, card in cards:
         verdicts = dict(re.findall(r'</span>([^<]+)</h5> <div class="guess (right|wrong)">', card))
         for part in re.split(r", ", reason):
             method, verdict = part.rsplit(" ", 1)
@@ -141,10 +141,10 @@ def test_example_images_fit_their_reason(everything: Path) -> None:
 
 def test_training_curves_are_few_and_short(everything: Path) -> None:
     experiment = Experiment(everything.parent)
-    found, unshown = training_plots(experiment, marks(entry["method"] for entry in experiment.rows))
-    assert (len(found), unshown) == (3, 10)  # of 3 base-to-new, 9 few-shot, and 1 more of domain generalization
-    assert {"base", "all"} <= {word for plots in found for word in plots.title.replace(",", "").split()}
-    assert all(len(xs) <= POINTS for plots in found for panel in plots.panels for xs, _ in drawn_lines(panel))
+    shown, hidden = training_plots(experiment, marks(entry["method"] for entry in experiment.rows))
+    assert (len(shown), hidden) == (3, 10)  # of 3 base-to-new, 9 few-shot, and 1 more of domain generalization
+    assert {"base", "all"} <= {word for plots in shown for word in plots.title.replace(",", "").split()}
+    assert all(len(xs) <= POINTS for plots in shown for panel in plots.panels for xs, _ in drawn_lines(panel))
 
 
 def test_a_real_sweep_is_reported(tmp_path: Path) -> None:

@@ -38,11 +38,11 @@ def test_the_same_folder_gives_the_same_page(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_all_text_from_files_is_escaped(tmp_path: Path) -> None:
     own = load_dataset(own_images(tmp_path / "own", [HOSTILE, "bee", f"c{HOSTILE}", "$d$"]))
-    asked, own = str(tmp_path / "own"), replace(own, name=HOSTILE)
+    path, own = str(tmp_path / "own"), replace(own, name=HOSTILE)
     sweep = FakeSweep(tmp_path / "results", {"zeroshot": 0.4, f"gopro[{HOSTILE}]": 0.6, "$x^": 0.5})
-    sweep.runs("few-shot", HOSTILE, [(own, asked, "all")], 2, HOSTILE)
-    sweep.runs("base-to-new", HOSTILE, [(own, asked, "base"), (own, asked, "new")], 2, HOSTILE)
-    sweep.runs("cross-dataset", HOSTILE, [(own, asked, "all"), (replace(own, name="b"), asked, "all")], 2, HOSTILE)
+    sweep.runs("few-shot", HOSTILE, [(own, path, "all")], 2, HOSTILE)
+    sweep.runs("base-to-new", HOSTILE, [(own, path, "base"), (own, path, "new")], 2, HOSTILE)
+    sweep.runs("cross-dataset", HOSTILE, [(own, path, "all"), (replace(own, name="b"), path, "all")], 2, HOSTILE)
     failure = {"run": HOSTILE, "protocol": HOSTILE, "source": HOSTILE, "method": HOSTILE, "backbone": HOSTILE}
     failure |= {"shots": 1, "seed": 1, "error": HOSTILE, "traceback": HOSTILE, "when": HOSTILE}
     call = dict.fromkeys(("when", "command", "machine", "versions"), HOSTILE)
@@ -106,9 +106,9 @@ def test_a_broken_file_is_named(tmp_path: Path, name: str) -> None:
 
 def few_shot_sweep(folder: Path) -> tuple[FakeSweep, Dataset]:
     """Return a few-shot sweep on a folder of images, and the data set."""
-    asked = own_images(folder / "own")
-    sweep, own = FakeSweep(folder / "results"), load_dataset(asked)
-    sweep.runs("few-shot", own.name, [(own, asked, "all")], 2)
+    path = own_images(folder / "own")
+    sweep, own = FakeSweep(folder / "results"), load_dataset(path)
+    sweep.runs("few-shot", own.name, [(own, path, "all")], 2)
     return sweep, own
 
 

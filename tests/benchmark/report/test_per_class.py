@@ -35,8 +35,8 @@ def test_gains_and_confusions_by_hand() -> None:
     assert [entry.name for entry in gained.largest_gains] == ["ant"]
     assert [entry.name for entry in gained.largest_losses] == ["bee"]
     assert per_class.gains([test], None) == []
-    found = [(entry.truth, entry.label, entry.images, entry.counts) for entry in per_class.confusions([test])]
-    assert found == [
+    confused = [(entry.truth, entry.label, entry.images, entry.counts) for entry in per_class.confusions([test])]
+    assert confused == [
         ("cat", "ant", 1, {"zeroshot": 1, "coop": 1}),
         ("ant", "bee", 4, {"zeroshot": 3, "coop": 0.5}),
         ("bee", "ant", 2, {"zeroshot": 0, "coop": 1}),

@@ -85,8 +85,8 @@ def test_an_inline_plot_has_the_colours_of_the_page_and_tooltips() -> None:
 
 def test_methods_differ_in_colour_and_shape() -> None:
     methods = ["coop", "zeroshot", *(f"gopro[con={index}]" for index in range(40))]
-    found = marks(iter(methods))
-    assert len(set(found.values())) == len(methods)
-    assert found["zeroshot"].colour == 0
-    assert all(found[method].colour for method in methods if method != "zeroshot")
+    mark_of = marks(iter(methods))
+    assert len(set(mark_of.values())) == len(methods)
+    assert mark_of["zeroshot"].colour == 0
+    assert all(mark_of[method].colour for method in methods if method != "zeroshot")
     assert len(set(LIGHT.values())) == len(LIGHT)

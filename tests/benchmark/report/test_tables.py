@@ -165,19 +165,19 @@ def test_zeroshot_is_in_the_tables_of_all_shots_and_of_its_own_backbone() -> Non
     pair = [(60.0, 50.0)]
     rows = halves("pets", "coop", (80, 40), (60, 60)) + halves("pets", "coop", (50, 40), shots=4)
     rows += halves("pets", "zeroshot", *pair) + halves("pets", "zeroshot", *pair, backbone="RN50:openai")
-    found = tables(rows)
-    assert [table.setting for table in found] == [
+    built = tables(rows)
+    assert [table.setting for table in built] == [
         "emoji, 4 shots",
         "emoji, 16 shots",
         "RN50:openai, no training images",
     ]
-    assert [[line.label for line in table.blocks[0].lines] for table in found] == [
+    assert [[line.label for line in table.blocks[0].lines] for table in built] == [
         ["zeroshot", "coop"],
         ["zeroshot", "coop"],
         ["zeroshot"],
     ]
-    assert find(found[1], "pets", "zeroshot").cells[0].measured == MeanStd(60, None, 1)
-    assert (means(find(found[0], "pets", "coop"))[0], means(find(found[1], "pets", "coop"))[0]) == (50, 70)
+    assert find(built[1], "pets", "zeroshot").cells[0].measured == MeanStd(60, None, 1)
+    assert (means(find(built[0], "pets", "coop"))[0], means(find(built[1], "pets", "coop"))[0]) == (50, 70)
 
 
 def test_a_method_of_one_seed_keeps_its_average_beside_one_of_several() -> None:
@@ -243,9 +243,9 @@ def test_several_sources_are_blocks_of_one_table() -> None:
 def test_one_target_has_no_average_and_protocols_have_tables_of_their_own() -> None:
     rows = transfer("coop", "domain-generalization", objects=[90], sketch=[10]) + transfer("coop", food=[40])
     rows += [result("few-shot", "pets", "coop", 70), *halves("pets", "coop", (80, 40))]
-    found = tables(rows)
-    assert [table.protocol for table in found] == ["base-to-new", "cross-dataset", "domain-generalization", "few-shot"]
-    assert [table.columns for table in found[1:]] == [("objects", "food"), ("objects", "sketch"), ("16",)]
+    built = tables(rows)
+    assert [table.protocol for table in built] == ["base-to-new", "cross-dataset", "domain-generalization", "few-shot"]
+    assert [table.columns for table in built[1:]] == [("objects", "food"), ("objects", "sketch"), ("16",)]
 
 
 # Few-shot
@@ -409,11 +409,11 @@ def every_protocol() -> list[Row]:
     return rows + [result("few-shot", "~^\\`_x_", "coop", 10 * k, shots=k, seed=s) for k in (1, 8) for s in (1, 2)]
 
 
-def values(found: list[Table]) -> set[tuple[Any, ...]]:
+def values(built: list[Table]) -> set[tuple[Any, ...]]:
     """Return every figure with its place, rounded because the order of summands may differ."""
     return {
         (table.protocol, table.setting, block.title, line.label, column, str(cell.measured), cell.best, cell.published)
-        for table in found
+        for table in built
         for block in table.blocks
         for line in block.lines
         for column, cell in zip(table.columns, line.cells, strict=True)
@@ -558,14 +558,14 @@ def test_terminal_breaks_long_titles_to_fit_80_characters() -> None:
 
 def latex_rows(text: str) -> list[tuple[int, list[list[str]]]]:
     """Return the declared number of columns and the rows of cells of each outermost tabular."""
-    found = []
+    tabulars = []
     for body in re.findall(r"\\begin\{tabular\}(\{@\{\}[lr]+@\{\}\}.*?)\n\\end\{tabular\}", text, flags=re.DOTALL):
         body = re.sub(r"\\begin\{tabular\}\[.\].*?\\end\{tabular\}", "STACK", body)
         head, _, rest = body.partition("\n")
         lines = [line for line in rest.splitlines() if not re.fullmatch(r"\\(top|mid|bottom)rule", line)]
         assert all(line.endswith(r" \\") for line in lines)
-        found.append((len(re.findall("[lr]", head)), [re.split(r"(?<!\\)&", line[:-3]) for line in lines]))
-    return found
+        tabulars.append((len(re.findall("[lr]", head)), [re.split(r"(?<!\\)&", line[:-3]) for line in lines]))
+    return tabulars
 
 
 def test_latex_is_balanced_and_every_row_has_the_declared_columns() -> None:

@@ -1,4 +1,4 @@
-"""What a table of results prints, cell by cell, before it becomes Markdown, LaTeX or terminal output."""
+"""Tables as text, cell by cell: the common step before Markdown, LaTeX and terminal output."""
 
 from __future__ import annotations
 
