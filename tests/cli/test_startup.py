@@ -1,6 +1,8 @@
 """The command line answers without importing what takes seconds to import (benchmarks/startup.py has the times)."""
 
 import json
+import os
+import re
 import subprocess
 import sys
 
@@ -14,9 +16,9 @@ from gopro.cli import main
 
 report = {}
 for command in sys.argv[1:]:
-    with suppress(SystemExit), redirect_stdout(StringIO()), redirect_stderr(StringIO()) as errors:
+    with suppress(SystemExit), redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
         main(command.split())
-    report[command] = [errors.getvalue(), sorted(sys.modules)]
+    report[command] = [out.getvalue(), err.getvalue(), sorted(sys.modules)]
 print(json.dumps(report))
 """
 
@@ -48,7 +50,17 @@ MISTYPED = [
 
 
 def test_help_and_mistyped_flags_import_nothing_heavy() -> None:
-    done = subprocess.run([sys.executable, "-c", PROGRAM, *HELP, *MISTYPED], capture_output=True, text=True, check=True)
-    for command, (errors, modules) in json.loads(done.stdout).items():
+    environment = {**os.environ, "COLUMNS": "200"}
+    program = [sys.executable, "-c", PROGRAM, *HELP, *MISTYPED]
+    done = subprocess.run(program, capture_output=True, text=True, check=True, env=environment)
+    report = json.loads(done.stdout)
+    for command, (_, err, modules) in report.items():
         assert set(HEAVY) & set(modules) == set(), command
-        assert errors.startswith("error: ") == (command in MISTYPED), command
+        assert err.startswith("error: ") == (command in MISTYPED), command
+    summaries = {
+        "train": "Train a method on a few labelled images per class.",
+        "cache": "Show or prune the cache of image features.",
+        "demo": "Run base-to-new on the embedded benchmark and write a report.",
+    }
+    for command, summary in summaries.items():
+        assert re.search(rf"{command} +{re.escape(summary)}", report["--help"][0])

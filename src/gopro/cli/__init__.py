@@ -49,6 +49,8 @@ def main(arguments: list[str] | None = None) -> None:
     warnings.formatwarning = lambda message, *_: f"warning: {printable(str(message))}\n"
     try:
         _use_config_file(tokens)
+        if not tokens or tokens[0] in app.help_flags:
+            app.resolved_commands()  # imports the modules, whose docstrings are the summaries in the list of commands
         app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except ToldElsewhere:
         sys.exit(2)

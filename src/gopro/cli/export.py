@@ -22,7 +22,9 @@ def export_command(
     images: Path | None = None,
     config_file: ConfigFile = None,
 ) -> None:
-    """Export a run with fixed class names to a file that does not need GOPro, and check it on real images.
+    """Export a run to a file that does not need GOPro, and check it on real images.
+
+    The class names are fixed at export.
 
     Parameters
     ----------

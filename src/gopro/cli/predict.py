@@ -39,7 +39,7 @@ def predict_command(
     device: Device = "auto",
     config_file: ConfigFile = None,
 ) -> None:
-    """Name what images show, with probabilities; with --sort-into, sort the images into one folder per class.
+    """Classify images, or with --sort-into sort them into one folder per class.
 
     Images that cannot be read are listed at the end, and the exit code is then 1.
 
