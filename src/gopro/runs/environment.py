@@ -1,4 +1,4 @@
-"""What a result was made on, and how much memory it took."""
+"""The machine and the package versions that a result depends on, and the memory that it took."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 
 
 def describe_machine() -> str:
-    """Processor, cores, GPU and system in one line."""
+    """Return the processor, cores, GPU and operating system in one line."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file() and (model := re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE)):
@@ -24,16 +24,16 @@ def describe_machine() -> str:
 
 
 def describe_versions() -> str:
-    """Versions of what numbers depend on, in one line."""
+    """Return the versions of Python and of the packages that results depend on, in one line."""
     packages = ", ".join(f"{name} {version(name)}" for name in ("gopro", "torch", "torchvision", "open_clip_torch"))
     return f"{packages}, Python {platform.python_version()}"
 
 
 class PeakMemory:
-    """The most memory that a stretch of work held: of the GPU where it computes there, else of this process.
+    """The peak memory since this object was made: the GPU's for a CUDA device, otherwise this process's.
 
-    The process's figure holds the libraries too (several hundred MiB), not the processes that make the views. Linux
-    lets it be set back; where that is refused, and elsewhere, it is the most since the process began.
+    A process's memory includes its libraries, several hundred MiB, but not the processes that make views. Only Linux can
+    reset the peak; elsewhere, or if it refuses, it is the peak since the process began.
     """
 
     def __init__(self, device: torch.device):
@@ -42,11 +42,11 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(device)
         else:
             with suppress(OSError):
-                Path("/proc/self/clear_refs").write_text("5")
+                Path("/proc/self/clear_refs").write_text("5")  # 5 resets VmHWM, which `mib` reads (man 5 proc)
 
     @property
     def mib(self) -> float | None:
-        """So far, in MiB; None where the system does not tell."""
+        """Return the peak so far in MiB, or None if the system does not say."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 2**20
         status = Path("/proc/self/status")
