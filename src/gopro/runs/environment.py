@@ -32,8 +32,8 @@ def describe_versions() -> str:
 class PeakMemory:
     """The peak memory since this object was made: the GPU's for a CUDA device, otherwise this process's.
 
-    A process's memory includes its libraries, several hundred MiB, but not the processes that make views. Only Linux can
-    reset the peak; elsewhere, or if it refuses, it is the peak since the process began.
+    A process's memory includes its libraries, several hundred MiB, but not the processes that make views. Only Linux
+    can reset the peak; elsewhere, or if it refuses, it is the peak since the process began.
     """
 
     def __init__(self, device: torch.device):
