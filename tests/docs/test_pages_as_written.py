@@ -66,7 +66,8 @@ def test_use(tmp_path: Path, monkeypatch, capsys) -> None:
     images = len(list((tmp_path / "images").iterdir())) - 1
     assert answers[0] == "path,rank,name,probability" and len(answers) == 1 + 5 * images
     assert sum(path.is_file() for path in (tmp_path / "sorted").rglob("*")) == images
-    assert len(namespace["probabilities"]) == len(namespace["features"]) == images and namespace["most_similar"].is_file()
+    assert len(namespace["probabilities"]) == len(namespace["features"]) == images
+    assert namespace["most_similar"].is_file()
 
 
 @pytest.mark.slow
