@@ -7,8 +7,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import requests
@@ -36,23 +35,6 @@ class UnusableSource(InputError):
 
 class _BrokenTransfer(Exception):
     """A transfer that failed in a way that another try may mend."""
-
-
-@dataclass(frozen=True)
-class _Origin:
-    """The file on a server that the bytes of a .part file belong to; written beside it before its first byte."""
-
-    url: str
-    validator: str | None
-    """The server's strong ETag, else its Last-Modified: the value for If-Range."""
-    total: int | None
-
-    @classmethod
-    def read(cls, file: Path) -> _Origin | None:
-        try:
-            return cls(**json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            return None
 
 
 def download(
@@ -139,15 +121,13 @@ def _transfer(session: requests.Session, url: str, part: Path, note: Path, on_pr
     Raises:
         _BrokenTransfer: it is not complete yet.
     """
-    origin = _Origin.read(note)
-    if origin is None or origin.url != url or not origin.validator:
-        origin = None
-    done = _size(part) if origin else 0
-    if done and origin and done == origin.total:
+    validator, total = _read_note(note, url)
+    done = _size(part) if validator else 0
+    if done and done == total:
         return
-    condition = {"Range": f"bytes={done}-", "If-Range": origin.validator} if done and origin else {}
+    condition = {"Range": f"bytes={done}-", "If-Range": validator} if done else {}
     with session.get(url, headers=condition, stream=True, timeout=TIMEOUT_SECONDS) as response:
-        if response.status_code == 416:  # no such range any more
+        if response.status_code == 416:  # the range lies beyond the end
             part.unlink()
             raise _BrokenTransfer("the file on the server has changed")
         if response.status_code in BUSY:
@@ -156,30 +136,39 @@ def _transfer(session: requests.Session, url: str, part: Path, note: Path, on_pr
             raise UnusableSource(f"{url}: the server says {response.status_code} {response.reason}")
         if response.headers.get("Content-Type", "").startswith("text/html"):
             raise UnusableSource(f"{url}: the server sends a web page, not the file; open the address in a browser")
-        if response.status_code != 206 or origin is None:
+        if response.status_code != 206 or not done:
             part.unlink(missing_ok=True)  # before the note: bytes never lie beside the note of another file
-            origin, done = _describe(url, response), 0
-            note.write_text(json.dumps(asdict(origin)), encoding="utf-8")
+            done, total = 0, _write_note(note, url, response.headers)
         elif not response.headers.get("Content-Range", "").startswith(f"bytes {done}-"):
             part.unlink()
             raise _BrokenTransfer("the server sends another range than was requested")
-        _receive(response, origin, part, done, on_progress)
+        _receive(response, part, done, total, on_progress)
 
 
-def _describe(url: str, response: requests.Response) -> _Origin:
-    etag, length = response.headers.get("ETag"), response.headers.get("Content-Length", "")
-    weak = etag is None or etag.startswith("W/")
-    validator = response.headers.get("Last-Modified") if weak else etag
-    return _Origin(url, validator, int(length) if re.fullmatch("[0-9]+", length) else None)
+def _write_note(note: Path, url: str, headers: Mapping[str, str]) -> int | None:
+    """Note beside a .part file which file on the server its bytes belong to; return the length of that file."""
+    length, etag = headers.get("Content-Length", ""), headers.get("ETag", "W/")
+    total = int(length) if re.fullmatch("[0-9]+", length) else None
+    validator = headers.get("Last-Modified") if etag.startswith("W/") else etag  # If-Range takes no weak ETag
+    note.write_text(json.dumps({"url": url, "validator": validator, "total": total}), encoding="utf-8")
+    return total
 
 
-def _receive(response: requests.Response, origin: _Origin, part: Path, done: int, on_progress: Progress) -> None:
-    """Append the response's bytes to `part`, which has `done`."""
-    total = origin.total
+def _read_note(note: Path, url: str) -> tuple[str | None, int | None]:
+    """Return the value for If-Range and the length of the file; None for both if the bytes belong to another file."""
+    try:
+        content = json.loads(note.read_text(encoding="utf-8"))
+        return (content["validator"], content["total"]) if content["url"] == url else (None, None)
+    except (OSError, ValueError, LookupError, TypeError):
+        return None, None
+
+
+def _receive(response: requests.Response, part: Path, done: int, total: int | None, on_progress: Progress) -> None:
+    """Append the response's bytes to `part`, which has `done` of `total`."""
     free = shutil.disk_usage(part.parent).free
     if total is not None and total - done + FREE_BYTES > free:
         raise InputError(
-            f"{part.parent}: no room for {origin.url}: it needs {(total - done) / 1e9:.1f} GB more and "
+            f"{part.parent}: no room for {part.stem}: it needs {(total - done) / 1e9:.1f} GB more and "
             f"{free / 1e9:.1f} GB are free; make room or choose another --root"
         )
     with part.open("ab") as file:

@@ -50,7 +50,7 @@ class Source:
     coop: tuple[File, ...] = ()
     """CoOp's own small files: the split, the class names."""
     mirrored: bool = True
-    """Whether `MIRROR` has it."""
+    """True if `MIRROR` has it."""
     by_hand: tuple[str, ...] = ()
     """Steps for a person where no program can or may download it; {home} stands for the data set's folder."""
 
