@@ -1,4 +1,4 @@
-"""What is shipped, what it says it needs, and that `make` sets itself up once."""
+"""The wheel, the declared dependencies, and the set-up by `make`."""
 
 import ast
 import importlib.metadata
@@ -20,12 +20,12 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 
 
 def normalized(requirement: str) -> str:
-    """The distribution's name as the index spells it (PEP 503)."""
+    """Return the name of a distribution, normalised as in PEP 503."""
     return re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", requirement, maxsplit=1)[0]).lower()
 
 
 def imported(folder: Path) -> set[str]:
-    """Top-level modules that the Python files of a folder import, anywhere in them."""
+    """Return the top-level modules that the Python files of a folder import, anywhere in them."""
     names: set[str] = set()
     for path in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -44,7 +44,7 @@ def undeclared(folder: Path, *requirements: str) -> dict[str, list[str]]:
     return {
         module: owners.get(module, [])
         for module in imported(folder)
-        # what is not installed here, an extra's, goes by its own name
+        # a module that is not installed here counts by its own name
         if declared.isdisjoint(map(normalized, owners.get(module, [module])))
     }
 
@@ -59,7 +59,7 @@ def test_every_import_is_declared() -> None:
     assert others == {}
 
 
-def test_every_dependency_is_used_and_met() -> None:
+def test_every_dependency_is_used_and_installed() -> None:
     owners = importlib.metadata.packages_distributions()
     used = {normalized(owner) for module in imported(ROOT / "src") for owner in owners.get(module, [])}
     for requirement in PROJECT["dependencies"]:
@@ -71,7 +71,7 @@ def test_every_dependency_is_used_and_met() -> None:
         assert [int(part) for part in re.findall(r"\d+", installed)] >= [int(part) for part in floor[1].split(".")]
 
 
-def test_one_version_everywhere() -> None:
+def test_all_files_give_the_same_version() -> None:
     version = PROJECT["version"]
     released = re.findall(r"^## \[(\d[^]]*)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
@@ -80,13 +80,12 @@ def test_one_version_everywhere() -> None:
     assert importlib.metadata.version("gopro") == version
 
 
-def test_script_is_there() -> None:
+def test_the_console_script_loads() -> None:
     [script] = [entry for entry in importlib.metadata.entry_points(group="console_scripts") if entry.name == "gopro"]
     assert callable(script.load())
 
 
-def test_wheel_holds_all_that_git_holds(tmp_path: Path) -> None:
-    """Code, data, templates and licences: every tracked file under src, and the licence."""
+def test_the_wheel_contains_every_tracked_file(tmp_path: Path) -> None:
     listing = subprocess.run(["git", "ls-files", "-z", "src"], cwd=ROOT, capture_output=True, text=True, check=False)
     if listing.returncode:
         pytest.skip("not a git checkout: there is no list of files to compare with")
@@ -103,7 +102,7 @@ def test_wheel_holds_all_that_git_holds(tmp_path: Path) -> None:
 
 
 FAKE_PYTHON = """#!/bin/sh
-# A python3 that writes down what it is asked for, and on `-m venv` copies itself there.
+# A python3 that logs its arguments, and on `-m venv` copies itself into the environment.
 echo "$@" >> "{log}"
 case "$1$2" in
     -mvenv) for last; do :; done; mkdir -p "$last/bin"; cp "$0" "$last/bin/python" ;;
@@ -113,7 +112,7 @@ esac
 
 
 class Clone:
-    """A folder with the Makefile, the project file and a stand-in for Python."""
+    """A folder with the Makefile, the project file and a fake Python."""
 
     def __init__(self, folder: Path, *, too_old: bool = False) -> None:
         self.folder = folder
@@ -125,7 +124,7 @@ class Clone:
         python.chmod(python.stat().st_mode | stat.S_IXUSR)
 
     def make(self, *arguments: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
-        """Run make; what it said, and what Python was asked for."""
+        """Run make. Returns the finished process and the arguments of each call of Python."""
         self.log.write_text("", encoding="utf-8")
         environment = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL", "VENV")}
         done = subprocess.run(
@@ -146,35 +145,35 @@ def clone(tmp_path: Path) -> Clone:
     return Clone(tmp_path)
 
 
-def test_make_sets_up_once_and_again_when_the_project_file_changes(clone: Clone) -> None:
-    done, asked = clone.make("setup")
+def test_make_installs_once_and_again_when_the_project_file_changes(clone: Clone) -> None:
+    done, calls = clone.make("setup")
     assert done.returncode == 0, done.stderr
-    assert [line.split()[:2] for line in asked][-2:] == [["-m", "venv"], ["-m", "pip"]]
-    assert "pip install" in asked[-1]
-    assert ".[dev]" in asked[-1]
+    assert [line.split()[:2] for line in calls][-2:] == [["-m", "venv"], ["-m", "pip"]]
+    assert "pip install" in calls[-1]
+    assert ".[dev]" in calls[-1]
     assert "several minutes" in done.stdout
 
-    done, asked = clone.make("setup")
-    assert (done.returncode, asked) == (0, [])
+    done, calls = clone.make("setup")
+    assert (done.returncode, calls) == (0, [])
 
     ready = (clone.folder / ".venv" / ".ready").stat().st_mtime
     os.utime(clone.folder / "pyproject.toml", (ready + 5, ready + 5))
-    done, asked = clone.make("setup")
+    done, calls = clone.make("setup")
     assert done.returncode == 0
-    assert any("pip install" in line for line in asked)
-    assert not any("venv" in line for line in asked), "the environment that is there is kept"
+    assert any("pip install" in line for line in calls)
+    assert not any("venv" in line for line in calls), "the existing environment is kept"
 
 
-def test_make_refuses_an_old_python_in_one_line(tmp_path: Path, clone: Clone) -> None:
+def test_make_rejects_an_old_python_in_one_line(tmp_path: Path, clone: Clone) -> None:
     (tmp_path / "old").mkdir()
-    done, asked = Clone(tmp_path / "old", too_old=True).make("demo")
+    done, calls = Clone(tmp_path / "old", too_old=True).make("demo")
     assert done.returncode != 0
-    assert len(asked) == 1
+    assert len(calls) == 1
     assert "Python 3.11 or newer is needed" in done.stderr.splitlines()[0]
 
 
-def test_make_lists_what_it_can_do(clone: Clone) -> None:
-    done, asked = clone.make()
+def test_make_lists_its_targets(clone: Clone) -> None:
+    done, calls = clone.make()
     listed = {line.split()[1] for line in done.stdout.splitlines()}
     assert listed == {"help", "setup", "demo", "test", "test-fast", "repeat", "lint", "torture", "docs", "clean"}
-    assert asked == []
+    assert calls == []
