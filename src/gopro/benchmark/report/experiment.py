@@ -150,11 +150,13 @@ class Experiment:
 
     def note_missing_predictions(self) -> None:
         """Add a note if prediction files that the report asked for are missing."""
-        missing = list(self._predictions.values()).count(None)
-        if missing:
+        missing, total = list(self._predictions.values()).count(None), len(self._predictions)
+        if missing == total > 0:
+            self.notes.append("All prediction files are missing, so gains, confusions and images are not shown.")
+        elif missing:
             self.notes.append(
-                f"{missing} of {len(self._predictions)} prediction files are missing. Gains, confusions and images are "
-                "those of the others."
+                f"{missing} of {total} prediction files are missing. Gains, confusions and images are those of the "
+                "others."
             )
 
 

@@ -44,7 +44,7 @@ class Headline:
         else:
             figure = self._figure(best, top)
             text = f"`{best}` is best on {self.place}: {figure}, {lead:.1f} points above `{second}`."
-        text += _caveat(lead, top, next_best)
+            text += _caveat(lead, top, next_best)
         zeroshot = [] if is_zeroshot(best) or is_zeroshot(second) else [pair for pair in rest if is_zeroshot(pair[0])]
         if zeroshot:
             _, figure = min(zeroshot, key=lambda pair: pair[0] != "zeroshot")  # an ensemble only if it is all there is
