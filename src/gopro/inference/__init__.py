@@ -1,1 +1,1 @@
-"""A trained run in use: classify, evaluate, sort, export and serve. Never trains."""
+"""Use a trained run: classify, evaluate, sort, export and serve. Nothing here trains."""

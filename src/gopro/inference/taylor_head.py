@@ -157,6 +157,7 @@ class TaylorHead(Method):
         return self.expansion.weights.flatten(1)[None]
 
     def logits(self, encoded: Any) -> Float[Tensor, "batch classes"]:
+        """Compute the logits as one matrix product, with each image's context generated only once."""
         return self.backbone.logit_scale * similarity(self.image_vectors(encoded), self.class_vectors())
 
 

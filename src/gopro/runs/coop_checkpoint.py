@@ -81,7 +81,7 @@ class Checkpoint:
 
     @property
     def classes(self) -> int | None:
-        """Number of trained classes, if it can be told."""
+        """Number of trained classes, if known."""
         if self.class_specific:
             return len(self.learned["context"])
         return None if self.suffixes is None else len(self.suffixes)
