@@ -1,17 +1,15 @@
-"""Time until the command line answers.
+"""Measure the time until the command line answers.
 
-    python -m benchmarks.startup [--runs 5]
+    python -m benchmarks.startup [--json] [--runs 5]
 
-Wall-clock seconds of whole processes, median of the runs. The commands take turns, so that whatever else the machine
-does meets all of them, after one turn that fills the disk cache. Printing help or rejecting a flag must not import
-torch, so these are compared with an empty Python; classifying one image must, so it is compared with importing torch
-and open_clip alone. The run it uses is zero-shot CLIP on the embedded backbone.
+Times are wall-clock seconds of whole processes, the median of the runs. The commands alternate, so that other work on
+the machine slows all of them alike, after one round that fills the disk cache. Printing help or rejecting a flag must
+not import torch, so these are compared with an empty Python; classifying one image must, so it is compared with
+importing torch and open_clip alone. It uses a run of zero-shot CLIP on the embedded backbone.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -20,30 +18,20 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import gopro
-from gopro.runs.environment import describe_machine
+from benchmarks.common import about, make_parser, print_report
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--runs", type=int, default=5, metavar="N")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         run, image = Path(folder) / "run", Path(folder) / "image.png"
         gopro.train(gopro.TrainConfig(data="emoji-activities", method="zeroshot", workers=0, output=run))
         gopro.load_dataset("emoji-activities").test[0].image.open().save(image)
         seconds = measure(commands(run, image), options.runs)
-    report = {
-        "machine": describe_machine(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "runs": options.runs,
-        "seconds": seconds,
-    }
-    print(json.dumps(report) if options.json else table(report))
+    print_report({**about(), "runs": options.runs, "seconds": seconds}, table, options.json)
 
 
 def commands(run: Path, image: Path) -> dict[str, list[str]]:
