@@ -27,7 +27,7 @@ from gopro.runs.config import BenchmarkConfig, TrainConfig
 from gopro.runs.load_run import load_run
 from gopro.runs.run import LEARNED, read_cost
 from gopro.training.devices import Runtime, make_fabric
-from gopro.training.loop import learning_rate
+from gopro.training.lr_schedule import learning_rate
 from gopro.training.progress import Step
 from gopro.training.resume_state import RESUME
 from gopro.training.solve import encode_draws

@@ -18,12 +18,10 @@ from safetensors.torch import load_file
 from gopro.clip.backbone import Backbone, load_backbone
 from gopro.errors import InputError
 from gopro.inference.evaluate import EncodedSamples, evaluate
-from gopro.methods.recipe import Recipe
 from gopro.methods.registry import build_method
 from gopro.runs.config import TrainConfig
 from gopro.runs.load_run import load_run
 from gopro.runs.run import LEARNED
-from gopro.training.loop import learning_rate
 from gopro.training.progress import Step
 from gopro.training.resume_state import RESUME
 from gopro.training.train import resume, train
@@ -47,15 +45,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory, tiny: Backbone) -> Path:
 def same_tensors(a: Path, b: Path) -> bool:
     left, right = load_file(a / LEARNED), load_file(b / LEARNED)
     return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
-
-
-def test_learning_rate_warms_up_and_falls_to_zero() -> None:
-    recipe = Recipe(lr=0.1, epochs=10, warmup=1)
-    assert learning_rate(recipe, 0.5) == 1e-5
-    assert learning_rate(recipe, 5) == pytest.approx(0.05)
-    assert learning_rate(recipe, 9.99) < 1e-4
-    rates = [learning_rate(recipe, 1 + i / 10) for i in range(90)]
-    assert rates == sorted(rates, reverse=True)
 
 
 def test_a_run_writes_its_config_tensors_and_log(whole: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from gopro.data.find_images import class_folders, first_few, images_by_class
+from gopro.data.find_images import images_by_class
 from gopro.data.splits import Entries, Entry, check_entries, split_in_three, split_off_val
 from gopro.errors import InputError
 
@@ -43,7 +43,7 @@ def pets(trainval: Path, test: Path) -> Entries:
     """
 
     def entries(file: Path) -> list[Entry]:
-        rows = _rows(file, r"(([^/]+)_\d+) (\d+) \d+ \d+", "an image and three numbers")
+        rows = read_rows(file, r"(([^/]+)_\d+) (\d+) \d+ \d+", "an image and three numbers")
         return [(f"{image}.jpg", int(label) - 1, breed.lower()) for image, breed, label in rows]
 
     return _checked(split_off_val(entries(trainval), entries(test)), trainval.parent)
@@ -88,10 +88,10 @@ def flowers(labels: Path, names: Path) -> Entries:
 
 def aircraft(variants: Path, train: Path, val: Path, test: Path) -> Entries:
     """Read FGVC-Aircraft's official splits by variant: lines of image and variant."""
-    label_of = {name: label for label, (name,) in enumerate(_rows(variants, r"(.+)", "a variant"))}
+    label_of = {name: label for label, (name,) in enumerate(read_rows(variants, r"(.+)", "a variant"))}
 
     def entries(file: Path) -> list[Entry]:
-        rows = _rows(file, r"(\S+) (.+)", "an image and a variant")
+        rows = read_rows(file, r"(\S+) (.+)", "an image and a variant")
         return [(f"{image}.jpg", _label(label_of, name, file, variants), name) for image, name in rows]
 
     return _checked({"train": entries(train), "val": entries(val), "test": entries(test)}, train.parent)
@@ -102,10 +102,10 @@ def sun(classes: Path, trainval: Path, test: Path) -> Entries:
 
     In the class name the second folder comes first (`outdoor athletic_field`), and the letter is dropped.
     """
-    label_of = {name: label for label, (name,) in enumerate(_rows(classes, r"/(\w/.+)", "/LETTER/CLASS"))}
+    label_of = {name: label for label, (name,) in enumerate(read_rows(classes, r"/(\w/.+)", "/LETTER/CLASS"))}
 
     def entries(file: Path) -> list[Entry]:
-        rows = _rows(file, r"/((\w/.+)/[^/]+)", "/LETTER/CLASS/IMAGE")
+        rows = read_rows(file, r"/((\w/.+)/[^/]+)", "/LETTER/CLASS/IMAGE")
         return [
             (image, _label(label_of, name, file, classes), " ".join(reversed(name.split("/")[1:])))
             for image, name in rows
@@ -119,11 +119,11 @@ def ucf(classes: Path, trainval: Path, test: Path) -> Entries:
 
     Actions are written in CamelCase; folders and class names have underscores between the words.
     """
-    label_of = {name: int(label) - 1 for label, name in _rows(classes, r"(\d+) (\w+)", "a label and an action")}
+    label_of = {name: int(label) - 1 for label, name in read_rows(classes, r"(\d+) (\w+)", "a label and an action")}
 
     def entries(file: Path) -> list[Entry]:
         listed: list[Entry] = []
-        for action, video in _rows(file, r"(\w+)/([^/ ]+)\.avi(?: \d+)?", "ACTION/VIDEO.avi"):
+        for action, video in read_rows(file, r"(\w+)/([^/ ]+)\.avi(?: \d+)?", "ACTION/VIDEO.avi"):
             name = "_".join(re.findall("[A-Z][^A-Z]*", action))
             listed.append((f"{name}/{video}.jpg", _label(label_of, action, file, classes), name))
         return listed
@@ -131,68 +131,7 @@ def ucf(classes: Path, trainval: Path, test: Path) -> Entries:
     return _checked(split_off_val(entries(trainval), entries(test)), classes.parent)
 
 
-def imagenet(train: Path, val: Path, classnames: Path) -> Entries:
-    """Read ImageNet's folders, named by WordNet id; its validation images are `test`, as everywhere in the field.
-
-    `val` is empty. CoOp puts the test images there too, but a model selected on them would have seen the test labels.
-    """
-    names = _wnids(classnames)
-    train_paths = _check_named(images_by_class(train), names, train, classnames)
-    test_paths = _check_named(images_by_class(val), names, val, classnames)
-    if differing := sorted(set(train_paths) ^ set(test_paths)):
-        raise InputError(f"{val}: has other folders than {train}: {first_few(differing)}; make them agree")
-    return {
-        "train": _by_folder(train_paths, names, f"{train.name}/"),
-        "val": [],
-        "test": _by_folder(test_paths, names, f"{val.name}/"),
-    }
-
-
-def wnid_folders(images: Path, classnames: Path) -> Entries:
-    """Read a test set of ImageNet's classes, in folders named by WordNet id; labels follow the sorted folders."""
-    names = _wnids(classnames)
-    paths = _check_named(images_by_class(images), names, images, classnames)
-    return {"train": [], "val": [], "test": _by_folder(paths, names)}
-
-
-def numbered_folders(images: Path, classnames: Path) -> Entries:
-    """Read a test set of ImageNet's classes, in folders 0, 1, ... that count the lines of the class names."""
-    names = {str(number): name for number, name in enumerate(_wnids(classnames).values())}
-    present = set(class_folders(images))
-    if differing := sorted(present ^ set(names)):
-        raise InputError(
-            f"{images}: its folders must be 0 to {len(names) - 1}, one per line of {classnames}; check "
-            f"{first_few(differing)}"
-        )
-    paths = images_by_class(images)
-    return {"train": [], "val": [], "test": _by_folder({number: paths[number] for number in names}, names)}
-
-
-def _by_folder(paths: Mapping[str, list[str]], names: Mapping[str, str], prefix: str = "") -> list[Entry]:
-    return [(prefix + path, label, names[folder]) for label, folder in enumerate(paths) for path in paths[folder]]
-
-
-def _check_named(
-    paths: dict[str, list[str]], names: Mapping[str, str], images: Path, classnames: Path
-) -> dict[str, list[str]]:
-    if nameless := [folder for folder in paths if folder not in names]:
-        raise InputError(
-            f"{classnames}: has no name for {first_few(nameless)} of {images}; restore it or move the folders away"
-        )
-    return paths
-
-
-def _wnids(file: Path) -> dict[str, str]:
-    """Read CoOp's classnames.txt: WordNet id → class name. Two ids may share a name, as `missile` does."""
-    names: dict[str, str] = {}
-    for wnid, name in _rows(file, r"(n\d{8}) (.+)", "a WordNet id and a class name"):
-        if wnid in names:
-            raise InputError(f"{file}: names {wnid} twice; restore it")
-        names[wnid] = name
-    return names
-
-
-def _rows(file: Path, pattern: str, form: str) -> Iterator[tuple[str, ...]]:
+def read_rows(file: Path, pattern: str, form: str) -> Iterator[tuple[str, ...]]:
     """Yield the groups of `pattern` in each line that is not blank."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from gopro.data import annotations
+from gopro.data import annotations, imagenet
 from gopro.data.dataset import Dataset
 from gopro.data.find_images import first_few
 from gopro.data.splits import Entries, clean_name, read_entries, save_entries, split_from_entries
@@ -38,7 +38,7 @@ class Benchmark:
     counts: tuple[int, int, int]
     """Images in train, val and test, as in CoOp, except that ImageNet's test images are not its val too."""
     read: Callable[..., Entries]
-    """Reader of the original annotations, of `gopro.data.annotations`."""
+    """Reader of the original annotations, of `gopro.data.annotations` or `gopro.data.imagenet`."""
     reads: tuple[str, ...] = ()
     """The files and folders that `read` takes, in its order; the folder of images if empty."""
     split: str | None = None
@@ -138,7 +138,7 @@ CATALOG: dict[str, Benchmark] = {
             template=_PHOTO,
             classes=1000,
             counts=(1_281_167, 0, 50_000),
-            read=annotations.imagenet,
+            read=imagenet.train_and_test,
             reads=("images/train", "images/val", CLASSNAMES),
         ),
         Benchmark(
@@ -277,7 +277,7 @@ CATALOG: dict[str, Benchmark] = {
             template=_PHOTO,
             classes=1000,
             counts=(0, 0, 10_000),
-            read=annotations.numbered_folders,
+            read=imagenet.numbered_folders,
             reads=("imagenetv2-matched-frequency-format-val", CLASSNAMES),
         ),
         Benchmark(
@@ -287,7 +287,7 @@ CATALOG: dict[str, Benchmark] = {
             template=_PHOTO,
             classes=1000,
             counts=(0, 0, 50_889),
-            read=annotations.wnid_folders,
+            read=imagenet.wnid_folders,
             reads=("images", CLASSNAMES),
         ),
         Benchmark(
@@ -297,7 +297,7 @@ CATALOG: dict[str, Benchmark] = {
             template=_PHOTO,
             classes=200,
             counts=(0, 0, 7500),
-            read=annotations.wnid_folders,
+            read=imagenet.wnid_folders,
             reads=("imagenet-a", CLASSNAMES),
         ),
         Benchmark(
@@ -307,7 +307,7 @@ CATALOG: dict[str, Benchmark] = {
             template=_PHOTO,
             classes=200,
             counts=(0, 0, 30_000),
-            read=annotations.wnid_folders,
+            read=imagenet.wnid_folders,
             reads=("imagenet-r", CLASSNAMES),
         ),
     )

@@ -5,11 +5,11 @@ Imports neither torch nor PIL, so that configurations and the command line can u
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
+from gopro.data.few_shot import draw_per_class
 from gopro.errors import InputError
 
 if TYPE_CHECKING:
@@ -117,22 +117,6 @@ class Dataset:
             raise InputError(f"shots is {shots}: give at least 1 image per class")
         return replace(
             self,
-            train=self._draw("train", shots, seed, strict=True),
-            val=self._draw("val", min(shots, 4), seed, strict=False),
+            train=draw_per_class(self, "train", shots, seed, strict=True),
+            val=draw_per_class(self, "val", min(shots, 4), seed, strict=False),
         )
-
-    def _draw(self, split: SplitName, count: int, seed: int, *, strict: bool) -> tuple[Sample, ...]:
-        by_class: list[list[Sample]] = [[] for _ in self.classnames]
-        for sample in self.split(split):
-            by_class[sample.label].append(sample)
-        drawn: list[Sample] = []
-        for name, pool in zip(self.classnames, by_class, strict=True):
-            if strict and len(pool) < count:
-                raise InputError(
-                    f"{self.name}: class {name!r} has {len(pool)} training images, fewer than {count} shots; "
-                    f"use --shots {len(pool)} or fewer, or add images"
-                )
-            pool = sorted(pool, key=lambda sample: sample.image.name)
-            rng = random.Random(f"{self.name}/{split}/{name}/{seed}")
-            drawn += rng.sample(pool, min(count, len(pool)))
-        return tuple(drawn)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -18,11 +17,10 @@ from gopro.methods.recipe import Recipe
 from gopro.runs.config import TrainConfig
 from gopro.training.batches import training_batches
 from gopro.training.devices import Runtime
+from gopro.training.lr_schedule import learning_rate
 from gopro.training.non_finite import NonFiniteGuard
 from gopro.training.progress import NO_PROGRESS, Progress, Step
 from gopro.training.resume_state import LOG, RESUME, BestEpoch, EpochLog, ResumeState
-
-WARMUP_LR = 1e-5
 
 
 class FitResult(NamedTuple):
@@ -109,22 +107,6 @@ def make_optimizer(parameters: Sequence[nn.Parameter], recipe: Recipe) -> torch.
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(parameters, recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
     return torch.optim.AdamW(parameters, recipe.lr, weight_decay=recipe.weight_decay)
-
-
-def learning_rate(recipe: Recipe, epoch: float) -> float:
-    """Return the learning rate at a fractional epoch: constant during the warm-up, then a cosine down to 0.
-
-    This is CoOp's schedule (Dassl's constant warm-up, then torch's CosineAnnealingLR), evaluated at every step rather
-    than once per epoch.
-
-    Example:
-        >>> recipe = Recipe(lr=0.1, epochs=10, warmup=1)
-        >>> learning_rate(recipe, 0.5), learning_rate(recipe, 5)
-        (1e-05, 0.05)
-    """
-    if epoch < recipe.warmup:
-        return min(WARMUP_LR, recipe.lr)
-    return recipe.lr * (1 + math.cos(math.pi * epoch / recipe.epochs)) / 2
 
 
 def backward(
