@@ -8,8 +8,8 @@
     python -m tools.golden_maple --repository MMRL mmrl
 
 Each method becomes tests/golden/METHOD.safetensors. The repository's own model and `forward_backward` run in fp32 on
-the CPU, on a small CLIP with random weights (`deeper_clip`) and random images. Dassl is stood in for by the few names
-that are imported from it, calls that move to a GPU or to fp16 do nothing, and the widths 512 and 768 that are written
+the CPU, on a small CLIP with random weights (`deeper_clip`) and random images. Of Dassl only the few names that
+they import exist, as stubs; calls that move to a GPU or to fp16 do nothing, and the widths 512 and 768 that are written
 into MaPLe's code and the scale of 100 in MMRL's become this CLIP's. A file holds `images` [4, 3, 16, 16] and `labels`
 [4], the learnables before the first step by our names (`init.*`), the logits then, the first gradients (`grad.*`) and
 the loss before each of three SGD steps (`losses`). For PromptSRC each step is an epoch and `after.*` are the tokens
@@ -44,7 +44,7 @@ DEPTH, GPA_MEAN, GPA_STD = 3, 2.0, 0.8
 
 
 def rewritten(name: str, numbers: dict[str, float]) -> ModuleType:
-    """A module of the repository, with this CLIP's numbers where ViT-B/16's are written into it."""
+    """Import a module of the repository with this CLIP's numbers in place of ViT-B/16's in its source."""
     spec = util.find_spec(name)
     assert spec is not None and spec.origin is not None
     source = Path(spec.origin).read_text()
@@ -58,7 +58,7 @@ def rewritten(name: str, numbers: dict[str, float]) -> ModuleType:
 
 
 def record_maple() -> dict[str, Tensor]:
-    """MaPLe by the authors' code, which must be importable as `trainers` and `clip`."""
+    """Record MaPLe by the authors' code, importable as `trainers` and `clip`."""
     module = rewritten("trainers.maple", {"768": 64, "512": 128})
     build = import_module("clip.model").build_model
     own = SimpleNamespace(N_CTX=2, CTX_INIT="a photo of a", PREC="fp32", PROMPT_DEPTH=DEPTH)
@@ -74,7 +74,7 @@ def record_maple() -> dict[str, Tensor]:
 
 
 def record_promptsrc() -> dict[str, Tensor]:
-    """PromptSRC likewise."""
+    """Record PromptSRC."""
     module = import_module("trainers.promptsrc")
     build = import_module("clip.model").build_model
     own = SimpleNamespace(
@@ -115,7 +115,7 @@ def record_promptsrc() -> dict[str, Tensor]:
 
 
 def record_mmrl() -> dict[str, Tensor]:
-    """MMRL likewise; layers 3 to 5, of which the text tower has two."""
+    """Record MMRL with tokens in layers 3 to 5, two of which the text tower has."""
     module = rewritten("trainers.mmrl", {"100.": float(deeper_clip()["logit_scale"].exp())})
     build = import_module("clip.model_mmrl").build_model_MMRL
     layers = [3, 4, 5]
@@ -148,7 +148,7 @@ def record_mmrl() -> dict[str, Tensor]:
 
 
 def record(trainer: Any, cfg: Any, model: Any, learned: dict[str, list[nn.Parameter]]) -> dict[str, Tensor]:
-    """Three steps on random images, each an epoch; `learned` holds their parameters, stacked, by our names."""
+    """Take three steps on random images, each an epoch; `learned` maps our names to their parameters."""
     draw = np.random.RandomState(1)
     images = torch.from_numpy(draw.standard_normal((4, 3, 16, 16)).astype(np.float32))
     labels = torch.tensor([0, 3, 6, 2])

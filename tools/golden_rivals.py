@@ -6,8 +6,8 @@
     python -m tools.golden_rivals --repository KgCoOp/KgCoOp kgcoop
 
 Each case becomes tests/golden/CASE.safetensors. The repository's own model and `forward_backward` run in fp32 on the
-CPU, on a small CLIP with random weights (`random_clip`) and random images; only Dassl is stood in for, by the few
-names that are imported from it. A file holds `images` [4, 3, 16, 16] and `labels` [4], the learnables before the first
+CPU, on a small CLIP with random weights (`random_clip`) and random images; of Dassl only the few names
+that they import exist, as stubs. A file holds `images` [4, 3, 16, 16] and `labels` [4], the learnables before the first
 step (`init.*`), the logits then, the first gradients (`grad.*`), the loss before each of three SGD steps (`losses`) and
 the learnables after them (`after.*`); its metadata name the classes, our spec of the same method, and the step size.
 """
@@ -35,7 +35,7 @@ LR, STEPS = 0.05, 3
 
 @dataclass(frozen=True)
 class Case:
-    """A trainer of the authors (module and class of theirs), its settings, and our spec of the same."""
+    """A trainer of the authors (their module and class), its settings, and our spec of the same method."""
 
     trainer: tuple[str, str]
     spec: str
@@ -61,7 +61,7 @@ CASES = {
 
 
 def stand_in_for_dassl() -> None:
-    """What the trainers import of Dassl, as far as a step on given images needs it."""
+    """Replace the modules of Dassl that the trainers import by what a training step needs of them."""
 
     class TrainerX:
         def model_backward_and_update(self, loss: Tensor) -> None:
@@ -82,7 +82,7 @@ def stand_in_for_dassl() -> None:
 
 
 def settings(case: Case) -> Any:
-    """The settings that the trainers read."""
+    """Return the settings that the trainers read."""
     trainer = SimpleNamespace(
         N_CTX=case.tokens, CTX_INIT=case.context, CSC=case.csc, CLASS_TOKEN_POSITION=case.position, PREC="fp32"
     )
@@ -94,7 +94,7 @@ def settings(case: Case) -> Any:
 
 
 def record(case: Case) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a case, by the authors' code, which must be importable as `trainers` and `clip`."""
+    """Run a case by the authors' code, importable as `trainers` and `clip`; return tensors and metadata."""
     module = import_module(f"trainers.{case.trainer[0]}")
     clip = import_module("clip.model")
     state = random_clip()

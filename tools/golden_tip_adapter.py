@@ -3,12 +3,12 @@
     git clone https://github.com/gaopengcuhk/Tip-Adapter      # as of d0e2d6f for the recorded file
     python -m tools.golden_tip_adapter --repository Tip-Adapter
 
-Their `build_cache_model`, `run_tip_adapter` and `run_tip_adapter_F` run in fp32 on the CPU, on random unit vectors in
-the place of images: a stand-in for CLIP gives back what it gets; data sets, devices and the accuracy are stood in
-for. The file holds `draws` [2, 12, 16], `labels` [12] and `text` [4, 16]; images to classify, `test` [9, 16] and
-`test_labels`, on which alpha and beta are searched for; the cache `keys` [12, 16]; `logits` at alpha 2 and beta 3, and
-`searched` at `best` (beta, alpha); `tuned`, the keys after three epochs of two batches of Tip-Adapter-F, whose AdamW
-has epsilon 1e-4 and whose learning rate falls as a cosine from 1e-3, step by step.
+Their `build_cache_model`, `run_tip_adapter` and `run_tip_adapter_F` run in fp32 on the CPU, on random unit vectors
+instead of images: the stub for CLIP returns its input, and data sets, devices and the accuracy are stubs too. The file
+holds `draws` [2, 12, 16], `labels` [12] and `text` [4, 16]; images to classify, `test` [9, 16] and `test_labels`, on
+which alpha and beta are searched for; the cache `keys` [12, 16]; `logits` at alpha 2 and beta 3, and `searched` at
+`best` (beta, alpha); `tuned`, the keys after three epochs of two batches of Tip-Adapter-F, whose AdamW has epsilon 1e-4
+and whose learning rate falls as a cosine from 1e-3, step by step.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CLASSES, DIM, EPOCHS = 4, 16, 3
 
 
 def record(repository: Path) -> dict[str, Tensor]:
-    """The tensors of the file."""
+    """Run the authors' code and return the tensors of the file."""
     identity: Any = lambda tensor, *_: tensor  # noqa: E731
     Tensor.cuda = torch.nn.Module.cuda = identity  # pyright: ignore[reportAttributeAccessIssue]
     Tensor.half = Tensor.float  # pyright: ignore[reportAttributeAccessIssue]

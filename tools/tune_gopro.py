@@ -1,12 +1,12 @@
-"""Trials of methods and settings, on images that no reported figure comes from.
+"""Compare methods and settings on images that no reported figure uses.
 
     python -m tools.tune_gopro --methods zeroshot coop gopro "gopro[con=0]" [--seeds 11 12 13] [--output FILE]
 
-Only emoji-objects is looked at, and of it only the base classes: their first half is trained on and plays the base
-classes, their second half the new ones. Base and new are of training in the style twemoji; DG, of training in the style
-noto, is the mean over the four other styles, trained classes. Accuracies are of validation images. A method may end
-in `@` and settings of its training: `gopro@epochs=10,batch=8`. Each trial is a line of the output; trials that are
-there are not repeated.
+Trials use the base classes of emoji-objects only: their first half plays the base classes and is trained on, their
+second half plays the new ones. Base and new are for training in the style twemoji. DG, for training in the style noto,
+is the mean over the four other styles on the trained classes. Accuracies are on validation images. A method may end in
+`@` and settings of its training: `gopro@epochs=10,batch=8`. Each trial is a line of the output; trials that are in it
+already are not repeated.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from gopro.training.devices import Runtime, make_fabric
 from gopro.training.loop import fit
 
 SET, STYLE, SOURCE = "emoji-objects", "twemoji", "noto"
-BANK = 10
+CACHED_DRAWS = 10
 
 
 def main() -> None:
@@ -48,17 +48,17 @@ def main() -> None:
     parser.add_argument("--shots", type=int, default=4)
     parser.add_argument("--output", type=Path, default=Path("runs/tune.jsonl"))
     options = parser.parse_args()
-    there = [json.loads(line) for line in options.output.read_text().splitlines()] if options.output.exists() else []
-    done = {(row["method"], row["seed"], row["shots"]) for row in there}
+    rows = [json.loads(line) for line in options.output.read_text().splitlines()] if options.output.exists() else []
+    done = {(row["method"], row["seed"], row["shots"]) for row in rows}
     bench = Bench()
     for seed in options.seeds:
         for method in options.methods:
             if (method, seed, options.shots) not in done:
                 row = bench.trial(method, seed, options.shots)
                 append_json(options.output, row)
-                there.append(row)
+                rows.append(row)
                 print(row, flush=True)
-    print(table(there))
+    print(table(rows))
 
 
 class Bench:
@@ -69,38 +69,43 @@ class Bench:
         self.styles = {style: load_dataset(f"{SET}:{style}").half("base") for style in STYLES}
 
     def trial(self, spec: str, seed: int, shots: int) -> ResultRow:
-        """Trains a method twice and gives its accuracies in percent."""
+        """Train a method in both styles and return its accuracies in percent."""
         base, new = (self.styles[STYLE].half(half) for half in ("base", "new"))
-        method, seconds = self.trained(spec, base, seed, shots)
+        method, seconds = self.train(spec, base, seed, shots)
         own, other = accuracy(method, base), accuracy(method, new)
-        method, more = self.trained(spec, self.styles[SOURCE].half("base"), seed, shots)
+        method, more = self.train(spec, self.styles[SOURCE].half("base"), seed, shots)
         domains = [accuracy(method, self.styles[style].half("base")) for style in STYLES if style != SOURCE]
         figures = {"base": own, "new": other, "hm": 2 * own * other / (own + other), "dg": fmean(domains)}
         return {"method": spec, "seed": seed, "shots": shots, **figures, "seconds": (seconds + more) / 2}
 
-    def trained(self, spec: str, data: Dataset, seed: int, shots: int) -> tuple[Method, float]:
-        """The method after training on `data`, and the seconds that took."""
+    def train(self, spec: str, data: Dataset, seed: int, shots: int) -> tuple[Method, float]:
+        """Return a method trained on `data`, and the seconds of training."""
         few = data.few_shot(shots, seed)
         name, _, settings = spec.partition("@")
-        how = TrainConfig(data=data.name, output=Path(), precision="bf16", bank=BANK, device="cpu", workers=0)
-        how = replace(how, **{k: yaml.safe_load(v) for k, _, v in (s.partition("=") for s in settings.split(",") if s)})
+        config = TrainConfig(
+            data=data.name, output=Path(), precision="bf16", bank=CACHED_DRAWS, device="cpu", workers=0
+        )
+        config = replace(
+            config, **{k: yaml.safe_load(v) for k, _, v in (s.partition("=") for s in settings.split(",") if s)}
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stable_seed(seed, "start"))
             method = build_method(name, self.backbone, data.classnames, data.template)
         if Training.STEPS not in method.trained_by:
             return method, 0.0
         with tempfile.TemporaryDirectory() as folder:
-            how = replace(how, output=Path(folder), seed=seed)
-            fitted = fit(method, few, how.recipe(method.recipe), how, Runtime(make_fabric(how)))
+            config = replace(config, output=Path(folder), seed=seed)
+            fitted = fit(method, few, config.recipe(method.recipe), config, Runtime(make_fabric(config)))
         return method, fitted.seconds
 
 
 def accuracy(method: Method, data: Dataset) -> float:
+    """Return the accuracy on validation images, in percent."""
     return evaluate_images(method.for_classes(data.classnames), data.val).accuracy
 
 
 def table(rows: Sequence[ResultRow]) -> str:
-    """Means over seeds and the spread of HM and DG, as Markdown."""
+    """Return means over seeds and standard deviations of HM and DG as Markdown."""
     by_method: dict[tuple[str, int], list[ResultRow]] = defaultdict(list)
     for row in rows:
         by_method[row["method"], row["shots"]].append(row)

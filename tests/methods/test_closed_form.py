@@ -1,4 +1,4 @@
-"""Methods that are solved instead of stepped, and the ensembles of hand-written prompts."""
+"""Methods in closed form, and ensembles of hand-written prompts."""
 
 import copy
 from dataclasses import replace
@@ -82,13 +82,15 @@ def test_tip_adapter_against_a_plain_sum(tiny: Backbone) -> None:
 
 @pytest.fixture
 def authors(tiny: Backbone) -> tuple[dict[str, Tensor], Backbone]:
-    """What the authors' code recorded (tools/golden_tip_adapter.py), and a backbone with its scale of 100."""
+    """Load the authors' results (tools/golden_tip_adapter.py) and a backbone with their logit scale of 100."""
     backbone = copy.copy(tiny)
     backbone.logit_scale, backbone.embed_dim = 100.0, 16
     return load_file(Path(__file__).parents[1] / "golden" / "tip-adapter.safetensors"), backbone
 
 
-def as_recorded(spec: str, recorded: dict[str, Tensor], backbone: Backbone, *, search: bool = False) -> TipAdapter:
+def solve_as_recorded(
+    spec: str, recorded: dict[str, Tensor], backbone: Backbone, *, search: bool = False
+) -> TipAdapter:
     method = build_method(spec, backbone, NAMES, TEMPLATE)
     assert isinstance(method, TipAdapter)
     method.text = recorded["text"]
@@ -97,19 +99,19 @@ def as_recorded(spec: str, recorded: dict[str, Tensor], backbone: Backbone, *, s
     return method
 
 
-def test_the_authors_cache_logits_and_search(authors: tuple[dict[str, Tensor], Backbone]) -> None:
+def test_cache_logits_and_search_are_the_authors(authors: tuple[dict[str, Tensor], Backbone]) -> None:
     recorded, test = authors[0], features(authors[0]["test"])
-    method = as_recorded("tip-adapter[alpha=2,beta=3]", *authors)
+    method = solve_as_recorded("tip-adapter[alpha=2,beta=3]", *authors)
     torch.testing.assert_close(method.keys, recorded["keys"], atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(method.logits(test), recorded["logits"], atol=1e-4, rtol=1e-6)
-    method = as_recorded("tip-adapter[search=true]", *authors, search=True)
+    method = solve_as_recorded("tip-adapter[search=true]", *authors, search=True)
     torch.testing.assert_close(torch.stack([method.beta, method.alpha]), recorded["best"])
     torch.testing.assert_close(method.logits(test), recorded["searched"], atol=1e-4, rtol=1e-6)
 
 
-def test_the_authors_fine_tuning(authors: tuple[dict[str, Tensor], Backbone]) -> None:
+def test_fine_tuning_is_the_authors(authors: tuple[dict[str, Tensor], Backbone]) -> None:
     """Three epochs of two batches, with their AdamW's epsilon."""
-    recorded, method = authors[0], as_recorded("tip-adapter-f[alpha=2,beta=3]", *authors)
+    recorded, method = authors[0], solve_as_recorded("tip-adapter-f[alpha=2,beta=3]", *authors)
     assert Training.STEPS in method.trained_by
     recipe = replace(method.recipe, epochs=3)
     optimizer = torch.optim.AdamW([method.keys], lr=recipe.lr, weight_decay=recipe.weight_decay, eps=1e-4)
@@ -124,7 +126,7 @@ def test_the_authors_fine_tuning(authors: tuple[dict[str, Tensor], Backbone]) ->
 
 
 @pytest.mark.parametrize("spec", ["tip-adapter", "tip-adapter-f"])
-def test_names_without_a_image_get_zero_shot_logits(spec: str, tiny: Backbone) -> None:
+def test_classes_without_training_images_have_zero_shot_logits(spec: str, tiny: Backbone) -> None:
     method = build_method(f"{spec}[alpha=5]", tiny, NAMES, TEMPLATE)
     method.solve(lambda count: [images(8)], labels(8))
     mixed, test = ["sea", "dog", "owl", "lamp"], images(5, seed=9)
@@ -138,7 +140,7 @@ def test_names_without_a_image_get_zero_shot_logits(spec: str, tiny: Backbone) -
     torch.testing.assert_close(back.logits(test), method.logits(test))
 
 
-def test_search_takes_the_best_on_validation_images(tiny: Backbone) -> None:
+def test_search_finds_the_best_alpha_and_beta_on_validation_images(tiny: Backbone) -> None:
     """Keys and validation images agree and the text is noise, so a weightier cache is better."""
     method = build_method("tip-adapter[search=true,alpha=0]", tiny, NAMES, TEMPLATE)
     train, noise = images(8), images(8, seed=4).embedding
@@ -192,7 +194,7 @@ def test_c_is_the_best_on_validation_images(tiny: Backbone) -> None:
     assert searched >= max(right(f"linear-probe[c={10.0**e:f}]", None) for e in range(-6, 7, 2))
 
 
-def test_a_linear_probe_refuses_names_that_it_was_not_trained_on(tiny: Backbone) -> None:
+def test_a_linear_probe_refuses_untrained_classes(tiny: Backbone) -> None:
     method = build_method("linear-probe", tiny, NAMES, TEMPLATE)
     method.solve(lambda count: [images(8)], labels(8))
     test = images(3, seed=9)
@@ -202,13 +204,15 @@ def test_a_linear_probe_refuses_names_that_it_was_not_trained_on(tiny: Backbone)
 
 
 @pytest.mark.parametrize("spec", ["linear-probe[c=0]", "tip-adapter[augment=-1]", "zeroshot[ensemble=8]"])
-def test_settings_that_make_no_sense_are_refused(spec: str, tiny: Backbone) -> None:
+def test_settings_out_of_range_are_refused(spec: str, tiny: Backbone) -> None:
     with pytest.raises(InputError, match=r"^[^\n]*$"):
         build_method(spec, tiny, NAMES, TEMPLATE)
 
 
 @pytest.mark.parametrize("spec", [*SOLVED, "tip-adapter[augment=0,search=true]"])
-def test_a_run_is_loaded_as_it_was_and_repeats_bit_for_bit(spec: str, tmp_path: Path, tiny: Backbone) -> None:
+def test_a_loaded_run_has_the_trained_weights_and_training_is_reproducible(
+    spec: str, tmp_path: Path, tiny: Backbone
+) -> None:
     config = replace(CONFIG, method=spec)
     run = train(replace(config, output=tmp_path / "a"), backbone=tiny)
     train(replace(config, output=tmp_path / "b", workers=1), backbone=tiny)
@@ -226,7 +230,7 @@ def test_a_run_is_loaded_as_it_was_and_repeats_bit_for_bit(spec: str, tmp_path: 
     assert cost.train_seconds > 0
 
 
-def test_every_training_image_is_a_key(tmp_path: Path, tiny: Backbone) -> None:
+def test_every_training_image_has_a_key(tmp_path: Path, tiny: Backbone) -> None:
     """At 65 images a training loader's batches of 64 would leave one out; without draws a key is one view's."""
     samples = load_dataset("emoji-activities").train[:65]
     few = Dataset("few", ("a", "b"), tuple(replace(s, label=i % 2) for i, s in enumerate(samples)), (), ())
@@ -244,7 +248,7 @@ def test_every_training_image_is_a_key(tmp_path: Path, tiny: Backbone) -> None:
     assert (near.diagonal() > near.mean(dim=1)).float().mean() > 0.9  # an image's own key, in the image's place
 
 
-def test_a_stepped_method_starts_from_its_solution(tmp_path: Path, tiny: Backbone) -> None:
+def test_fine_tuning_starts_from_the_closed_form(tmp_path: Path, tiny: Backbone) -> None:
     config = replace(CONFIG, epochs=1)
     start = train(replace(config, method="tip-adapter", output=tmp_path / "a"), backbone=tiny).method
     tuned = train(replace(config, method="tip-adapter-f", output=tmp_path / "b"), backbone=tiny).method
@@ -253,7 +257,7 @@ def test_a_stepped_method_starts_from_its_solution(tmp_path: Path, tiny: Backbon
 
 
 @pytest.mark.parametrize("select", ["last", "val"])
-def test_a_cut_run_is_solved_again_and_ends_as_an_uncut_one(select: str, tmp_path: Path, tiny: Backbone) -> None:
+def test_an_interrupted_run_solves_again_and_ends_alike(select: str, tmp_path: Path, tiny: Backbone) -> None:
     config = replace(CONFIG, method="tip-adapter-f", epochs=3, batch=64, select=select)
     train(replace(config, output=tmp_path / "uncut"), backbone=tiny)
 
@@ -273,7 +277,7 @@ def test_a_cut_run_is_solved_again_and_ends_as_an_uncut_one(select: str, tmp_pat
     assert uncut.keys() == gone_on.keys() and all(torch.equal(uncut[key], gone_on[key]) for key in uncut)
 
 
-def test_a_sweep_records_what_a_linear_probe_cannot_be_tested_on(tmp_path: Path) -> None:
+def test_a_benchmark_records_that_a_linear_probe_has_no_new_classes(tmp_path: Path) -> None:
     config = BenchmarkConfig(
         output=tmp_path, data=("emoji-activities",), methods=("linear-probe",), shots=(1,), seeds=(1,), workers=0
     )

@@ -1,4 +1,4 @@
-"""CoOp, CoCoOp and KgCoOp: their authors' code step by step, and what each must be."""
+"""CoOp, CoCoOp and KgCoOp."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def openai_tiny() -> Backbone:
 
 
 @pytest.mark.parametrize("settings", ["position=middle", "position=front", "tokens=3", "tokens=3,position=middle"])
-def test_coop_holds_for_any_names_at_any_position(settings: str, tiny: Backbone) -> None:
+def test_shared_context_works_for_any_class_names_at_any_position(settings: str, tiny: Backbone) -> None:
     method = perturb(build_method(f"coop[{settings}]", tiny, NAMES, TEMPLATE))
     logits, order = method.logits(encode_noise(tiny, 3)), [3, 0, 4, 2, 1]
     permuted = method.for_classes([NAMES[i] for i in order]).logits(encode_noise(tiny, 3))
@@ -66,7 +66,7 @@ def test_class_specific_context_belongs_to_its_class(settings: str, tiny: Backbo
         method.for_classes(["owl", "cat"])
 
 
-def test_a_sweep_records_that_class_specific_context_has_none_for_new_classes(tmp_path: Path) -> None:
+def test_a_benchmark_records_that_class_specific_context_has_no_new_classes(tmp_path: Path) -> None:
     for c, name in enumerate("abcd"):
         for part_ in ("train", "test"):
             (tmp_path / "mine" / part_ / name).mkdir(parents=True)
@@ -98,13 +98,13 @@ def test_a_sweep_records_that_class_specific_context_has_none_for_new_classes(tm
         ('cocoop[template="{}."]', "context starts from the words"),
     ],
 )
-def test_settings_that_make_no_prompt_are_refused(spec: str, words: str, tiny: Backbone) -> None:
+def test_settings_without_a_valid_prompt_are_refused(spec: str, words: str, tiny: Backbone) -> None:
     with pytest.raises(InputError, match=r"^[^\n]*$") as caught:
         build_method(spec, tiny, NAMES, TEMPLATE)
     assert words in str(caught.value)
 
 
-def test_random_context_needs_no_words_and_follows_the_seed(tiny: Backbone) -> None:
+def test_random_context_needs_no_words_and_depends_on_the_seed(tiny: Backbone) -> None:
     def drawn(seed: int) -> Tensor:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -122,7 +122,7 @@ def test_every_parameter_learns(spec: str, openai_tiny: Backbone) -> None:
     assert [n for n, p in method.named_parameters() if p.grad is None or p.grad.abs().max() < 1e-7] == []
 
 
-def test_a_silent_meta_net_makes_cocoop_coop(tiny: Backbone) -> None:
+def test_cocoop_with_a_zero_meta_net_equals_coop(tiny: Backbone) -> None:
     method, coop = (perturb(build_method(spec, tiny, NAMES, TEMPLATE)) for spec in ("cocoop", "coop"))
     images = encode_noise(tiny, 4)
     assert not torch.allclose(method.logits(images), coop.logits(images), atol=1e-3)
@@ -133,7 +133,7 @@ def test_a_silent_meta_net_makes_cocoop_coop(tiny: Backbone) -> None:
     torch.testing.assert_close(method.logits(images), coop.logits(images), atol=1e-4, rtol=1e-5)
 
 
-def test_kgcoop_is_held_by_the_hand_written_prompt(tiny: Backbone) -> None:
+def test_kgcoops_loss_is_the_distance_to_the_hand_written_prompt(tiny: Backbone) -> None:
     images = encode_noise(tiny, 1, 4)
 
     def terms(spec: str, size: float) -> dict[str, float]:
@@ -147,7 +147,7 @@ def test_kgcoop_is_held_by_the_hand_written_prompt(tiny: Backbone) -> None:
     assert terms("kgcoop[weight=0]", 0.1) == {"ce": terms("coop", 0.1)["ce"], "kg": 0}
 
 
-def test_kgcoop_is_held_at_the_data_sets_prompt_and_predicts_by_its_own(tiny: Backbone) -> None:
+def test_kgcoop_stays_near_the_data_sets_prompt_and_predicts_with_its_own(tiny: Backbone) -> None:
     ours, other = (perturb(build_method("kgcoop", tiny, NAMES, t)) for t in (TEMPLATE, "a drawing of {}"))
     named = perturb(build_method('kgcoop[template="a drawing of {}"]', tiny, NAMES, TEMPLATE))
     batch, held = (

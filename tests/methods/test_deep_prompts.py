@@ -1,5 +1,4 @@
-"""The prompted image tower; MaPLe, PromptSRC and MMRL by their authors' steps; what methods without frozen images
-need."""
+"""The prompted image tower, and the methods that learn inside it: MaPLe, PromptSRC and MMRL."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -65,7 +64,7 @@ BUILDS = [{}, {"pool_type": "avg"}, {"no_ln_pre": True}, {"final_ln_after_pool":
 
 
 @pytest.mark.parametrize("build", BUILDS, ids=str)
-def test_without_tokens_the_prompted_tower_is_the_tower(build: dict[str, object]) -> None:
+def test_the_prompted_tower_without_tokens_equals_the_tower(build: dict[str, object]) -> None:
     backbone = vit(**build)
     tower = PromptedImageTower(backbone)
     assert (tower.width, tower.layers) == (64, 3)
@@ -148,13 +147,15 @@ def test_prompts_in_the_last_blocks_against_hooks(build: dict[str, object], dept
         ("TimmModel", {"timm_model_name": "test_vit", "timm_proj": "linear", "timm_pool": "token"}),
     ],
 )
-def test_towers_that_take_no_prompts_are_refused(method: str, kind: str, vision: dict[str, object]) -> None:
+def test_image_towers_without_support_for_prompts_are_refused(
+    method: str, kind: str, vision: dict[str, object]
+) -> None:
     with pytest.raises(InputError, match=rf"^backbone 'some': its image tower {kind} takes no prompts; use a ViT"):
         build_method(method, random_backbone(**vision), NAMES, TEMPLATE)
 
 
 @pytest.mark.parametrize(("depth", "found"), [(1, 1), (2, 2), (3, 2), (12, 2)])
-def test_maple_is_at_most_as_deep_as_the_shallower_tower(depth: int, found: int) -> None:
+def test_maples_depth_is_at_most_that_of_the_shallower_tower(depth: int, found: int) -> None:
     method = build_method(f"maple[depth={depth}]", vit(), NAMES, TEMPLATE)  # 3 layers in the image tower, 2 in the text
     assert isinstance(method, MaPLe)
     assert len(method.image_prompts()) == len(method.couplings) == 1 + len(method.deep) == found
@@ -166,7 +167,7 @@ def test_maple_is_at_most_as_deep_as_the_shallower_tower(depth: int, found: int)
 @pytest.mark.parametrize(
     ("settings", "image", "text"), [("", 2, 1), ("depth=1", 1, 1), ("depth=3", 3, 2), ("depth=12", 3, 2)]
 )
-def test_mmrl_is_in_the_upper_layers_of_each_tower(settings: str, image: int, text: int) -> None:
+def test_mmrl_uses_the_upper_layers_of_each_tower(settings: str, image: int, text: int) -> None:
     method = build_method(f"mmrl[{settings}]" if settings else "mmrl", vit(), NAMES, TEMPLATE)  # of 3 layers and 2
     assert isinstance(method, MMRL)
     assert (len(method.to_image), len(method.to_text)) == (image, text)
@@ -175,7 +176,7 @@ def test_mmrl_is_in_the_upper_layers_of_each_tower(settings: str, image: int, te
     assert all(p.grad is not None and (p.grad.abs().max() > 0) for p in method.parameters())
 
 
-def test_mmrls_representation_feature_takes_part_where_all_names_were_trained_on(tiny: Backbone) -> None:
+def test_mmrl_uses_its_representation_feature_only_if_all_classes_were_trained_on(tiny: Backbone) -> None:
     method = perturb(build_method("mmrl", tiny, NAMES, TEMPLATE))
     assert isinstance(method, MMRL)
     text, (image, representation) = method.text_features()[0], method.both_features(images(3))
@@ -205,19 +206,19 @@ def test_mmrls_representation_feature_takes_part_where_all_names_were_trained_on
         ("mmrl[depth=0]", "depth is 0"),
     ],
 )
-def test_wrong_settings_are_named(spec: str, words: str, tiny: Backbone) -> None:
+def test_wrong_settings_are_refused_in_one_line(spec: str, words: str, tiny: Backbone) -> None:
     with pytest.raises(InputError, match=r"^[^\n]*$") as caught:
         build_method(spec, tiny, NAMES, TEMPLATE)
     assert words in str(caught.value)
 
 
 @pytest.mark.parametrize("spec", DEEP)
-def test_a_class_without_a_name_is_refused(spec: str, tiny: Backbone) -> None:
+def test_a_class_name_without_a_token_is_refused(spec: str, tiny: Backbone) -> None:
     with pytest.raises(InputError, match="class name ' ' has no token"):
         build_method(spec, tiny, NAMES, TEMPLATE).for_classes(["dog", " "])
 
 
-def test_words_behind_the_learned_tokens_stay(tiny: Backbone) -> None:
+def test_words_after_the_learned_tokens_stay_fixed(tiny: Backbone) -> None:
     """Of a text prompt whose learned tokens were not trained nothing differs from the written one."""
     method = build_method('maple[depth=1,template="an icon of my very {}!"]', tiny, NAMES, TEMPLATE)
     assert isinstance(method, MaPLe) and method.context.shape == (2, 64)
@@ -225,7 +226,7 @@ def test_words_behind_the_learned_tokens_stay(tiny: Backbone) -> None:
     torch.testing.assert_close(method.text_features(), zeroshot.text_features(), atol=1e-5, rtol=1e-5)
 
 
-def test_evaluation_by_batches_is_evaluation(tiny: Backbone) -> None:
+def test_evaluation_of_images_equals_evaluation_of_encoded_images(tiny: Backbone) -> None:
     """A batch at a time gives what all at once do; images of a shorter last batch are not lost."""
     data = load_dataset("emoji-activities").half("base")
     method = build_method("maple", tiny, data.classnames, TEMPLATE)
@@ -241,7 +242,7 @@ def test_evaluation_by_batches_is_evaluation(tiny: Backbone) -> None:
 
 
 @pytest.mark.parametrize("spec", DEEP)
-def test_a_run_trains_and_its_prediction_is_the_evaluations(spec: str, tmp_path: Path, tiny: Backbone) -> None:
+def test_predictions_of_a_trained_run_match_its_evaluation(spec: str, tmp_path: Path, tiny: Backbone) -> None:
     config = TrainConfig(
         data="emoji-activities", output=tmp_path / "run", method=spec, shots=2, epochs=3, batch=16, lr=0.02, workers=0
     )
@@ -262,7 +263,9 @@ def test_a_run_trains_and_its_prediction_is_the_evaluations(spec: str, tmp_path:
     assert {prediction.name for prediction in others} == {"chess pawn", "ball"}
 
 
-def test_a_sweep_mixes_methods_with_and_without_frozen_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_benchmark_mixes_methods_with_and_without_frozen_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Encoded test images are shared between coop and zeroshot alone; the deep method is tested on images."""
     encoded, read_anew = [], []
     monkeypatch.setattr(

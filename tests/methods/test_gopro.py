@@ -41,7 +41,7 @@ def test_each_loss_of_gopro_changes_predictions(term: str, tiny: Backbone) -> No
     assert (method.logits(encode_noise(tiny, 4)) - before).abs().max() > 1e-5
 
 
-def test_the_released_contrastive_loss_changes_nothing(tiny: Backbone) -> None:
+def test_the_released_contrastive_loss_reaches_no_prediction(tiny: Backbone) -> None:
     """Why the default preset departs from the released code: its L_con reaches only a projector beside the logits."""
     method = perturb(build_method("gopro-release", tiny, NAMES, TEMPLATE))
     assert {name.split(".")[0] for name in step(method, "con", tiny)} == {"project_beside"}
@@ -71,7 +71,7 @@ def test_the_anchors_are_the_distance_to_frozen_clip(tiny: Backbone) -> None:
     assert method.for_classes(NAMES[:2]).losses(views, labels % 2)["anchor_text"] > 0
 
 
-def test_views_are_compared_in_classes_that_take_turns(tiny: Backbone) -> None:
+def test_views_are_compared_on_classes_in_rotation(tiny: Backbone) -> None:
     """In the mean over a round of all classes, comparing a few classes a step is comparing all of them."""
     names = [f"{name} {i}" for i in range(2) for name in NAMES[:4]]
     every, some = (build_method(f"gopro[sem_classes={n}]", tiny, names, TEMPLATE) for n in ("null", "2"))
@@ -96,7 +96,7 @@ def test_views_are_compared_in_classes_that_take_turns(tiny: Backbone) -> None:
         "compare=moco",
     ],
 )
-def test_parts_of_gopro_start_at_zero_shot_clip_and_learn(setting: str, tiny: Backbone) -> None:
+def test_variants_of_gopro_start_at_zero_shot_clip_and_learn(setting: str, tiny: Backbone) -> None:
     method = build_method(f"gopro[{setting}]", tiny, NAMES, TEMPLATE).train()
     zeroshot = build_method("zeroshot", tiny, NAMES, TEMPLATE)
     torch.testing.assert_close(
@@ -108,7 +108,7 @@ def test_parts_of_gopro_start_at_zero_shot_clip_and_learn(setting: str, tiny: Ba
     assert [n for n, p in method.named_parameters() if n != "rho_bias" and (p.grad is None or not p.grad.any())] == []
 
 
-def test_a_correction_fades_with_distance_from_its_class() -> None:
+def test_a_kernel_correction_decays_with_distance_from_its_class() -> None:
     centres = F.normalize(torch.randn(3, 16, generator=torch.Generator().manual_seed(0)), dim=-1)
     residual = KernelResidual(centres, sharpness=20)
     assert residual(centres).abs().max() == 0
@@ -124,7 +124,7 @@ def test_a_correction_fades_with_distance_from_its_class() -> None:
         assert residual(x.bfloat16()).dtype == torch.float32
 
 
-def test_contexts_see_the_layers_that_are_taken_alone(tiny: Backbone) -> None:
+def test_contexts_depend_on_the_chosen_layers_only(tiny: Backbone) -> None:
     method = perturb(build_method("gopro[layers=1,statistics=style]", tiny, NAMES, TEMPLATE))
     assert isinstance(method, GOPro)
     views = encode_noise(tiny, 1, 2)
@@ -144,7 +144,7 @@ def test_every_parameter_of_gopro_learns(tiny: Backbone) -> None:
     assert idle == []
 
 
-def test_views_have_their_own_rho_unless_shared(tiny: Backbone) -> None:
+def test_each_view_has_its_own_rho_unless_shared(tiny: Backbone) -> None:
     own, shared = (build_method(f"gopro[rho={rho}]", tiny, NAMES, TEMPLATE) for rho in ("view", "shared"))
     assert own.rho.shape == (3, 4, 2) and shared.rho.shape == (1, 4, 2)
 
@@ -166,7 +166,7 @@ def test_contexts_against_a_plain_sum(tiny: Backbone) -> None:
                 torch.testing.assert_close(contexts[v, b, m], expected, atol=1e-5, rtol=1e-4)
 
 
-def test_twenty_one_thousand_classes_keep_to_the_memory_of_a_few() -> None:
+def test_memory_does_not_grow_with_21000_classes() -> None:
     backbone = load_backbone()
     names = [f"{a} {b}" for a in range(150) for b in range(140)]
     method = perturb(build_method("gopro[anchor_text=0]", backbone, names[:50], TEMPLATE)).for_classes(names)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from gopro.methods.losses import nt_xent, prompt_consistency
 
 
-def test_nt_xent_is_its_definition_summed_by_hand() -> None:
+def test_nt_xent_against_a_plain_sum() -> None:
     a, b = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(0)).unbind()
     vectors = [F.normalize(v, dim=0).double() for v in (*a, *b)]
     expected = 0.0
@@ -30,7 +30,7 @@ def test_nt_xent_ignores_length_and_order_of_views_and_images() -> None:
     assert nt_xent(a, b) > nt_xent(a, a)
 
 
-def test_supervised_nt_xent_is_its_definition_summed_by_hand() -> None:
+def test_supervised_nt_xent_against_a_plain_sum() -> None:
     a, b = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(0)).unbind()
     labels = [0, 1, 0, 2, 0]
     vectors, of = [F.normalize(v, dim=0).double() for v in (*a, *b)], labels * 2

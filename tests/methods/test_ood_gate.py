@@ -1,4 +1,4 @@
-"""Predictions go over to frozen CLIP's where images are unlike those that were trained on."""
+"""The out-of-distribution gate: images unlike the training images are left to frozen CLIP."""
 
 import torch
 import torch.nn.functional as F
@@ -14,26 +14,26 @@ NAMES, TEMPLATE = ["red fox", "owl", "grand piano", "dog"], "a photo of a {}."
 
 
 def around(centres: Tensor, each: int, spread: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Unit vectors around each centre, and which."""
+    """Return unit vectors around each centre, and the index of the centre."""
     noise = torch.randn(each, *centres.shape, generator=torch.Generator().manual_seed(seed))
     return F.normalize(centres + spread * noise, dim=-1).flatten(0, 1), torch.arange(len(centres)).repeat(each)
 
 
-def test_it_is_1_for_images_like_those_seen_and_less_the_less_they_are_like_them() -> None:
+def test_the_gate_is_1_for_images_like_the_training_images_and_falls_with_distance() -> None:
     centres = F.normalize(torch.randn(5, 64, generator=torch.Generator().manual_seed(0)), dim=-1)
-    familiarity = OODGate(6, 64)  # of the sixth class nothing is seen
+    gate = OODGate(6, 64)  # the sixth class has no image
     seen, labels = around(centres, 40, 0.05, seed=1)
-    assert familiarity(seen).eq(1).all()
+    assert gate(seen).eq(1).all()
     for part in (slice(0, 90), slice(90, None)):
-        familiarity.add(seen[part], labels[part])
+        gate.add(seen[part], labels[part])
     like, _ = around(centres, 40, 0.05, seed=2)
     means = torch.stack([seen[labels == c].mean(dim=0) for c in range(5)])
     by_hand = torch.stack([like @ p / p.square().sum() for p in means]).amax(dim=0)
-    torch.testing.assert_close(familiarity(like), by_hand.clamp(max=1))
+    torch.testing.assert_close(gate(like), by_hand.clamp(max=1))
     assert abs(by_hand.mean() - 1) < 0.02
-    levels = [familiarity(around(centres, 40, spread, seed=3)[0]).mean() for spread in (0.05, 0.1, 0.2, 0.4)]
+    levels = [gate(around(centres, 40, spread, seed=3)[0]).mean() for spread in (0.05, 0.1, 0.2, 0.4)]
     assert levels == sorted(levels, reverse=True) and levels[-1] < 0.5
-    assert familiarity(-seen[labels == 0]).max() < 0.5
+    assert gate(-seen[labels == 0]).max() < 0.5
 
 
 def texts(method: Method, images: Encoded) -> Tensor:
@@ -47,7 +47,7 @@ def encoded(backbone: Backbone, count: int, seed: int) -> Encoded:
 
 
 def trained(spec: str, tiny: Backbone) -> Method:
-    """Away from its start, and with images seen."""
+    """Build a method, move it from its initialisation and show it training images."""
     method = build_method(spec, tiny, NAMES, TEMPLATE)
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -59,7 +59,7 @@ def trained(spec: str, tiny: Backbone) -> Method:
     return method.eval()
 
 
-def test_logits_are_those_of_both_as_the_share_says(tiny: Backbone) -> None:
+def test_logits_are_a_mixture_of_learned_and_frozen_weighted_by_the_gate(tiny: Backbone) -> None:
     images = encoded(tiny, 6, seed=5)[0]
     learned = build_method("gopro[fade=0]", tiny, NAMES, TEMPLATE)
     frozen = build_method("zeroshot", tiny, NAMES, TEMPLATE).logits(images)
@@ -67,15 +67,15 @@ def test_logits_are_those_of_both_as_the_share_says(tiny: Backbone) -> None:
         method = trained(f"gopro[fade={fade}]", tiny)
         state = {k: t for k, t in method.state_dict().items() if not k.startswith("familiarity")}
         learned.load_state_dict(state)
-        share = method.familiarity(images.embedding)[:, None] ** fade
-        assert 0.1 < share.min() < share.max() <= 1
-        expected = share * learned.logits(images) + (1 - share) * frozen
+        gate = method.familiarity(images.embedding)[:, None] ** fade
+        assert 0.1 < gate.min() < gate.max() <= 1
+        expected = gate * learned.logits(images) + (1 - gate) * frozen
         torch.testing.assert_close(method.logits(images), expected, atol=1e-4, rtol=1e-5)
         torch.testing.assert_close(Method.logits(method, images), expected, atol=1e-4, rtol=1e-5)
         torch.testing.assert_close(texts(method, images), texts(learned, images))
 
 
-def test_training_alone_makes_images_familiar_and_the_state_keeps_them(tiny: Backbone) -> None:
+def test_only_training_adds_images_to_the_gate_and_the_state_holds_them(tiny: Backbone) -> None:
     method = trained("gopro", tiny)
     before = method.familiarity.count.clone()
     assert before.tolist() == [2, 2, 2, 2]
@@ -88,7 +88,7 @@ def test_training_alone_makes_images_familiar_and_the_state_keeps_them(tiny: Bac
     torch.testing.assert_close(same.logits(images), method.logits(images))
 
 
-def test_the_first_order_head_fades_as_well(tiny: Backbone) -> None:
+def test_the_first_order_head_applies_the_gate(tiny: Backbone) -> None:
     method = trained("gopro", tiny)
     with torch.no_grad():
         for maps in method.maps.values():  # small shifts of the context, which the head follows closely

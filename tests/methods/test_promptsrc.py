@@ -43,14 +43,14 @@ def test_the_frozen_text_is_the_unit_mean_over_60_templates(tiny: Backbone) -> N
     assert (of_units - expected).abs().max() > 1e-4, "nothing tells the two averages apart"
 
 
-def test_the_frozen_text_follows_the_classes(tiny: Backbone) -> None:
+def test_the_frozen_text_is_that_of_the_current_classes(tiny: Backbone) -> None:
     method = promptsrc(tiny)
     whole = method.frozen_text()
     torch.testing.assert_close(method.for_classes(["dog", "owl"]).frozen_text(), whole[[3, 1]])
     assert method.frozen_text() is whole, "computed again"
 
 
-def test_with_frozen_clips_features_nothing_but_cross_entropy_is_left(
+def test_with_frozen_clips_features_only_the_cross_entropy_is_not_zero(
     tiny: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     method, images = promptsrc(tiny), torch.randn(1, 4, 3, 32, 32, generator=torch.Generator().manual_seed(3))
@@ -64,7 +64,9 @@ def test_with_frozen_clips_features_nothing_but_cross_entropy_is_left(
 
 
 @pytest.mark.parametrize(("mean", "std", "epochs"), [(2.0, 1.0, 3), (15.0, 1.0, 20), (1.0, 30.0, 4)])
-def test_the_tokens_end_as_their_gaussian_average(mean: float, std: float, epochs: int, tiny: Backbone) -> None:
+def test_the_final_tokens_are_the_gaussian_average_of_the_epochs(
+    mean: float, std: float, epochs: int, tiny: Backbone
+) -> None:
     method, seen = promptsrc(tiny, f"gpa_mean={mean},gpa_std={std}"), []
     for epoch in range(epochs):
         with torch.no_grad():
@@ -81,7 +83,7 @@ def test_the_tokens_end_as_their_gaussian_average(mean: float, std: float, epoch
     assert not torch.allclose(expected, seen[-1], atol=1e-3)
 
 
-def test_epochs_far_from_the_mean_average_to_a_number(tiny: Backbone) -> None:
+def test_the_average_is_finite_if_all_epochs_are_far_from_the_mean(tiny: Backbone) -> None:
     """Three epochs of a Gaussian around the 1000th: each weight alone is 0 in floating point."""
     method = promptsrc(tiny, "gpa_mean=1000")
     before = tokens(method)
@@ -90,7 +92,7 @@ def test_epochs_far_from_the_mean_average_to_a_number(tiny: Backbone) -> None:
     torch.testing.assert_close(tokens(method), before)
 
 
-def test_another_training_of_the_same_method_averages_anew(tiny: Backbone) -> None:
+def test_training_again_starts_a_new_average(tiny: Backbone) -> None:
     method = promptsrc(tiny)
     before = tokens(method)
     for epoch in (0, 1, 0, 1):
@@ -98,7 +100,7 @@ def test_another_training_of_the_same_method_averages_anew(tiny: Backbone) -> No
     torch.testing.assert_close(tokens(method), before)
 
 
-def test_a_run_ends_with_the_average(tmp_path: Path, tiny: Backbone) -> None:
+def test_a_run_saves_the_average(tmp_path: Path, tiny: Backbone) -> None:
     config = TrainConfig(
         data="emoji-activities",
         output=tmp_path / "run",

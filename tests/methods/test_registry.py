@@ -25,19 +25,19 @@ from tests.support.methods import NAMES, TEMPLATE, encode_noise
         ('gopro[template="a photo]', "closing quotation"),
     ],
 )
-def test_wrong_specs_are_named(spec: str, words: str) -> None:
+def test_wrong_specs_are_refused_in_one_line(spec: str, words: str) -> None:
     with pytest.raises(InputError, match=r"^[^\n]*$") as caught:
         parse_method(spec)
     assert words.lower() in str(caught.value).lower()
 
 
-def test_settings_are_read_as_their_types() -> None:
+def test_settings_are_parsed_to_their_types() -> None:
     config = parse_method('gopro[sem=2, con=1e-3, rank=null, rho=shared, template="an icon, of {}."]').config
     assert config == GOProConfig(sem=2.0, con=0.001, rank=None, rho="shared", template="an icon, of {}.")
 
 
 @pytest.mark.parametrize("template", ["a photo.", "{} and {}", "{}."])
-def test_a_template_without_room_for_context_is_refused(template: str, tiny: Backbone) -> None:
+def test_a_template_without_words_for_the_context_is_refused(template: str, tiny: Backbone) -> None:
     with pytest.raises(InputError, match="template"):
         build_method(f'gopro[template="{template}"]', tiny, NAMES, TEMPLATE)
 

@@ -21,7 +21,7 @@ def test_every_parameter_learns(spec: str, tiny: Backbone) -> None:
     assert [name for name, p in method.named_parameters() if p.grad is None or p.grad.abs().max() == 0] == []
 
 
-def test_stylip_starts_at_the_template_with_its_last_word_doubled(tiny: Backbone) -> None:
+def test_stylip_starts_at_zero_shot_clip_with_the_last_word_doubled(tiny: Backbone) -> None:
     method = build_method('stylip[template="an icon of a {}!"]', tiny, NAMES, TEMPLATE)
     zeroshot = build_method('zeroshot[template="an icon of a a {}!"]', tiny, NAMES, TEMPLATE)
     images = encode_noise(tiny, 4)
@@ -61,7 +61,7 @@ def test_stylip_predicts_by_style_and_content(changed: str, tiny: Backbone) -> N
     assert (method.logits(other) - method.logits(image)).abs().max() > 1e-3
 
 
-def test_slips_losses(tiny: Backbone) -> None:
+def test_slips_losses_against_their_definition(tiny: Backbone) -> None:
     """Cross-entropy on the plain view; the self-supervised loss on the other two, of the features that predict."""
     method, views = (
         perturb(build_method("slip[ssl=2,temperature=0.2]", tiny, NAMES, TEMPLATE)),
@@ -90,7 +90,7 @@ def test_slips_losses(tiny: Backbone) -> None:
         ('stylip[template="{}."]', "the words before {}"),
     ],
 )
-def test_wrong_settings_are_named(spec: str, words: str, tiny: Backbone) -> None:
+def test_wrong_settings_are_refused_in_one_line(spec: str, words: str, tiny: Backbone) -> None:
     with pytest.raises(InputError, match=r"^[^\n]*$") as caught:
         build_method(spec, tiny, NAMES, TEMPLATE)
     assert words in str(caught.value)

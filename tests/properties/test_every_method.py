@@ -23,7 +23,7 @@ def test_permuting_classes_permutes_logits(method: Method) -> None:
     torch.testing.assert_close(permuted, logits[:, order], atol=1e-4, rtol=1e-5)
 
 
-def test_logits_are_scaled_products_of_two_sides(method: Method) -> None:
+def test_logits_are_scaled_products_of_image_and_class_vectors(method: Method) -> None:
     images = encode_noise(method, 3)
     contexts = method.image_contexts(images)
     image, classes = method.image_vectors(images), method.class_vectors(contexts)
@@ -32,7 +32,7 @@ def test_logits_are_scaled_products_of_two_sides(method: Method) -> None:
     torch.testing.assert_close(method.logits(images), expected, atol=1e-4, rtol=1e-5)
 
 
-def test_a_class_scores_the_same_whatever_the_others(method: Method) -> None:
+def test_the_logit_of_a_class_does_not_depend_on_the_other_classes(method: Method) -> None:
     logits = method.logits(encode_noise(method, 3))
     one = method.for_classes(["dog"])
     torch.testing.assert_close(one.logits(encode_noise(method, 3))[:, 0], logits[:, 3], atol=1e-4, rtol=1e-5)
