@@ -1,4 +1,4 @@
-"""Processes as torchrun starts them, that train together what they are told."""
+"""Processes as torchrun starts them, which train together one run after another."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.conftest import make_tiny
 
 @dataclass
 class Trained:
-    """What a process saw of a run: the losses of each step, what was learned in the end, or why it did not end."""
+    """A run as one process saw it: the losses of each step, the learned tensors, or the error that ended it."""
 
     losses: list[dict[str, float]] = field(default_factory=list)
     learned: dict[str, Tensor] = field(default_factory=dict)
@@ -29,32 +29,32 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What to train, and where to stop."""
+class Job:
+    """What to train, and where to fail."""
 
     config: TrainConfig
-    going_on: bool = False
+    resumes: bool = False
     devices: int | None = None
     cut_in_epoch: int | None = None
-    """In which all processes fail."""
+    """All processes fail in this epoch."""
     rank_that_fails: int | None = None
-    """After its second step."""
+    """This process fails after its second step."""
 
 
-def follow(wish: Wish, backbone: Backbone, rank: int = 0) -> Trained:
-    """Trains in this process."""
+def do(job: Job, backbone: Backbone, rank: int = 0) -> Trained:
+    """Do a job in this process."""
     trained = Trained()
 
     def on_step(step: Step) -> None:
         trained.losses.append({name: value.item() for name, value in step.terms.items()})
-        if step.epoch == wish.cut_in_epoch:
+        if step.epoch == job.cut_in_epoch:
             raise InputError("cut")
-        if step.step == 2 and rank == wish.rank_that_fails:
+        if step.step == 2 and rank == job.rank_that_fails:
             raise InputError(f"what process {rank} cannot do")
 
-    how = {"backbone": backbone, "on_step": on_step, "devices": wish.devices}
+    arguments = {"backbone": backbone, "on_step": on_step, "devices": job.devices}
     try:
-        run = resume(wish.config.output, **how) if wish.going_on else train(wish.config, **how)
+        run = resume(job.config.output, **arguments) if job.resumes else train(job.config, **arguments)
         trained.learned = {key: value.clone() for key, value in run.method.state_dict().items()}
     except InputError as error:
         trained.error = error
@@ -62,10 +62,10 @@ def follow(wish: Wish, backbone: Backbone, rank: int = 0) -> Trained:
 
 
 class Processes:
-    """As many as wanted, each with a backbone of random weights, for one run after the other."""
+    """Several processes, each with a backbone of random weights, that do one job after another."""
 
     def __init__(self, count: int) -> None:
-        self.store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # torchrun's part
+        self.store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # torchrun holds the store
         context = multiprocessing.get_context("spawn")
         self.pipes, self.processes = [], []
         for rank in range(count):
@@ -75,10 +75,10 @@ class Processes:
             self.pipes.append(ours)
             self.processes.append(process)
 
-    def __call__(self, wish: Wish) -> list[Trained]:
-        """What each process saw."""
+    def __call__(self, job: Job) -> list[Trained]:
+        """Do a job in all processes and return the run as each of them saw it."""
         for pipe in self.pipes:
-            pipe.send(wish)
+            pipe.send(job)
         for pipe in self.pipes:
             assert pipe.poll(180), "a process hangs"
         return [pipe.recv() for pipe in self.pipes]
@@ -103,4 +103,4 @@ def _serve(pipe: Any, rank: int, count: int, port: int) -> None:
     }
     backbone = make_tiny()
     while True:
-        pipe.send(follow(pipe.recv(), backbone, rank))
+        pipe.send(do(pipe.recv(), backbone, rank))

@@ -1,4 +1,4 @@
-"""The view bank: what is trained on are the very draws that it promises, and images are opened for it once."""
+"""Training batches from the view bank: the draws it holds, and images that are opened once."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -45,19 +45,19 @@ CONFIG = TrainConfig(
     workers=0,
     bank=2,
 )
-"""More epochs than draws. Not AdamW, which makes as much of a gradient that rounding made as of any other."""
+"""More epochs than draws. SGD, because Adam amplifies gradients that are only rounding."""
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A store for each test."""
+    """A feature cache of its own for each test."""
     monkeypatch.setenv("GOPRO_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the scenes that were opened."""
+    """The names of the scenes that have been opened."""
     names: list[str] = []
     plain = Scene.open
     monkeypatch.setattr(Scene, "open", lambda scene: names.append(scene.name) or plain(scene))
@@ -92,10 +92,10 @@ class Direct:
 
 
 @pytest.mark.parametrize("method", ["coop", "gopro", "maple"])
-def test_training_is_on_the_promised_draws(
+def test_training_uses_the_draws_of_the_bank(
     method: str, tmp_path: Path, tiny: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also of a method that learns inside the tower, and so is given images."""
+    """Also for MaPLe, which learns inside the image tower and so receives images."""
     learned = []
     for name, batches in (("bank", loop.training_batches), ("direct", Direct)):
         monkeypatch.setattr(loop, "training_batches", batches)
@@ -107,7 +107,7 @@ def test_training_is_on_the_promised_draws(
         assert (learned[0][key] - direct).abs().mean() < 1e-2 * moved, key
 
 
-def test_no_image_is_opened_twice_by_epochs_methods_and_sweeps(
+def test_each_image_is_opened_once_for_all_epochs_methods_and_benchmarks(
     tmp_path: Path, opened: list[str], tiny: Backbone
 ) -> None:
     config = BenchmarkConfig(
@@ -123,11 +123,11 @@ def test_no_image_is_opened_twice_by_epochs_methods_and_sweeps(
     figures = [{row["method"] + row["classes"]: row["accuracy"] for row in o.rows} for o in (first, again)]
     assert figures[0].items() <= figures[1].items()
     benchmark("base-to-new", replace(config, output=tmp_path / "c", bank=3))
-    assert opened, "a third draw was there already"
+    assert opened, "a third draw was cached already"
 
 
 def cut(folder: Path, backbone: Backbone) -> None:
-    """A run that is cut off in its third epoch."""
+    """Interrupt a run in its third epoch."""
 
     class Cut(Exception):
         pass
@@ -140,26 +140,26 @@ def cut(folder: Path, backbone: Backbone) -> None:
         train(replace(CONFIG, output=folder), backbone=backbone, on_step=on_step)
 
 
-def test_a_cut_run_ends_as_an_uncut_one(tmp_path: Path, tiny: Backbone, opened: list[str]) -> None:
+def test_resume_gives_the_same_bits(tmp_path: Path, tiny: Backbone, opened: list[str]) -> None:
     train(replace(CONFIG, output=tmp_path / "uncut"), backbone=tiny)
     cut(tmp_path / "cut", tiny)
     opened.clear()
     resume(tmp_path / "cut", backbone=tiny)
     assert not opened
-    uncut, gone_on = (load_file(tmp_path / name / LEARNED) for name in ("uncut", "cut"))
-    assert all(torch.equal(uncut[key], gone_on[key]) for key in uncut)
+    uncut, resumed = (load_file(tmp_path / name / LEARNED) for name in ("uncut", "cut"))
+    assert all(torch.equal(uncut[key], resumed[key]) for key in uncut)
 
 
-def test_an_exchanged_image_is_named_before_a_bank_is_filled(
+def test_a_changed_image_is_named_before_the_bank_is_filled(
     tmp_path: Path, tiny: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cut(tmp_path / "cut", tiny)
     state = tmp_path / "cut" / RESUME
     with safe_open(state, "pt") as file:
-        said = file.metadata()
+        metadata = file.metadata()
     tensors = load_file(state)
     tensors["pictures"][0] += 1
-    save_file(tensors, state, said)
+    save_file(tensors, state, metadata)
     monkeypatch.setenv("GOPRO_CACHE", str(tmp_path / "empty"))
     filled: list[int] = []
     with pytest.raises(InputError, match="began with another image here"):
@@ -168,7 +168,7 @@ def test_an_exchanged_image_is_named_before_a_bank_is_filled(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_the_bits_do_not_depend_on_workers_or_on_what_was_there(tmp_path: Path, tiny: Backbone, workers: int) -> None:
+def test_bits_do_not_depend_on_workers_or_on_the_cache(tmp_path: Path, tiny: Backbone, workers: int) -> None:
     config = replace(CONFIG, method="coop", workers=workers)
     runs = [train(replace(config, output=tmp_path / name), backbone=tiny).folder for name in ("cold", "warm")]
     cold, warm = (load_file(folder / LEARNED)["context"] for folder in runs)
@@ -177,7 +177,7 @@ def test_the_bits_do_not_depend_on_workers_or_on_what_was_there(tmp_path: Path, 
     assert not torch.equal(load_file(seed.folder / LEARNED)["context"], cold)
 
 
-def test_solved_methods_are_given_the_banks_draws(tiny: Backbone) -> None:
+def test_closed_form_methods_use_the_draws_of_the_bank(tiny: Backbone) -> None:
     dataset = load_dataset("emoji-activities")
     dataset = replace(dataset, train=dataset.train[:400:40])
     method = build_method("tip-adapter", tiny, ["a", "b"], "a photo of a {}.")
@@ -189,24 +189,24 @@ def test_solved_methods_are_given_the_banks_draws(tiny: Backbone) -> None:
     assert len(draws) == 5 and not torch.equal(draws[0].embedding, draws[1].embedding)
 
 
-def test_filling_says_how_far_it_is(tmp_path: Path, tiny: Backbone) -> None:
+def test_filling_the_bank_reports_progress(tmp_path: Path, tiny: Backbone) -> None:
     def progress() -> tuple[list[tuple[int, int]], Callable[[int, int], None]]:
-        said: list[tuple[int, int]] = []
-        return said, lambda done, total: said.append((done, total))
+        calls: list[tuple[int, int]] = []
+        return calls, lambda done, total: calls.append((done, total))
 
-    said, on_fill = progress()
+    calls, on_fill = progress()
     train(replace(CONFIG, method="coop", output=tmp_path / "a"), backbone=tiny, on_fill=on_fill)
     total = 2 * 43
-    assert said[0] == (0, total) and said[-1] == (total, total) and said == sorted(said)
-    said, on_fill = progress()
+    assert calls[0] == (0, total) and calls[-1] == (total, total) and calls == sorted(calls)
+    calls, on_fill = progress()
     train(replace(CONFIG, method="coop", output=tmp_path / "b"), backbone=tiny, on_fill=on_fill)
-    assert said == [(total, total)]
-    said, on_fill = progress()
+    assert calls == [(total, total)]
+    calls, on_fill = progress()
     train(replace(CONFIG, method="coop", bank=8, output=tmp_path / "c"), backbone=tiny, on_fill=on_fill)
-    assert said[0] == (total, 3 * 43) and said[-1] == (3 * 43, 3 * 43), "a draw for each of the three epochs"
+    assert calls[0] == (total, 3 * 43) and calls[-1] == (3 * 43, 3 * 43), "one draw for each of the three epochs"
 
 
-def test_a_bank_is_refused_or_told_apart(tmp_path: Path, tiny: Backbone) -> None:
+def test_bank_sizes_are_checked_and_distinguish_runs(tmp_path: Path, tiny: Backbone) -> None:
     with pytest.raises(InputError, match="bank is -1: give at least 0"):
         replace(CONFIG, bank=-1)
     config = BenchmarkConfig(
@@ -217,7 +217,7 @@ def test_a_bank_is_refused_or_told_apart(tmp_path: Path, tiny: Backbone) -> None
         benchmark("few-shot", replace(config, bank=4))
 
 
-def test_views_of_other_crops_are_other_entries_and_the_evaluation_view_is_the_same(tiny: Backbone) -> None:
+def test_cached_views_depend_on_the_crop_except_the_evaluation_view(tiny: Backbone) -> None:
     image = load_dataset("emoji-activities").train[0].image
     store = FeatureStore(tiny, None)
     wanted = [ViewRequest(image, "base"), ViewRequest(image, "eval")]

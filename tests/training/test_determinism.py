@@ -1,4 +1,4 @@
-"""The same bits from the same seed, in other processes and whatever else is at work."""
+"""The same seed gives the same bits, in any process and beside any other work."""
 
 import os
 import random
@@ -25,12 +25,12 @@ CONFIG = TrainConfig(
 
 
 def losses(folder: Path) -> list[list[str]]:
-    """The log without the seconds."""
+    """Return the rows of the log without the seconds."""
     return [line.split(",")[:-1] for line in (folder / LOG).read_text().splitlines()]
 
 
 def test_two_processes_give_the_same_bits(tmp_path: Path) -> None:
-    """With other hash seeds, other numbers of workers, and a feature store that is cold or warm."""
+    """The hash seed, the number of workers and the state of the feature cache differ."""
     folders = []
     for hash_seed, workers in ((1, 0), (2, 2)):
         folder = tmp_path / str(hash_seed)
@@ -46,8 +46,8 @@ def test_two_processes_give_the_same_bits(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["gopro", "gopro-release", "coop[tokens=2]", "tip-adapter-f", "promptsrc"])
-def test_the_seed_alone_decides(method: str, tmp_path: Path, tiny: Backbone) -> None:
-    """Not what the process's own generators have been used for, nor what other runs have."""
+def test_only_the_seed_decides_the_result(method: str, tmp_path: Path, tiny: Backbone) -> None:
+    """The state of the process's random generators and other runs have no influence."""
     learned = []
     for turn in range(2):
         random.seed(turn)
@@ -62,7 +62,7 @@ def test_the_seed_alone_decides(method: str, tmp_path: Path, tiny: Backbone) -> 
     assert any(not torch.equal(t, learned[0][key]) for key, t in load_file(tmp_path / "other" / LEARNED).items())
 
 
-def test_what_was_set_before_is_set_again() -> None:
+def test_deterministic_restores_the_earlier_settings() -> None:
     def state() -> tuple[bool, ...]:
         cudnn = torch.backends.cudnn
         return torch.are_deterministic_algorithms_enabled(), cudnn.benchmark, cudnn.deterministic

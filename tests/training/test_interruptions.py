@@ -1,4 +1,4 @@
-"""Nothing is lost: what a full disk, a second process or a damaged file leaves, and how a run goes on from it."""
+"""Runs survive interruptions: full disks, second processes, damaged files."""
 
 import errno
 import os
@@ -33,7 +33,7 @@ from tests.training.test_loop import config, same_tensors
 
 
 class Cut(Exception):
-    """What stands for a kill within this process."""
+    """Stands for a kill, within this process."""
 
 
 def cut_in(epoch: int) -> object:
@@ -44,19 +44,19 @@ def cut_in(epoch: int) -> object:
     return cut
 
 
-def begun(folder: Path, tiny: Backbone, epoch: int = 2, **changes: object) -> TrainConfig:
-    """A run that was cut off in an epoch."""
-    told = config(folder, **changes)
+def interrupted_run(folder: Path, tiny: Backbone, epoch: int = 2, **changes: object) -> TrainConfig:
+    """Train until the run is interrupted in an epoch."""
+    settings = config(folder, **changes)
     with pytest.raises(Cut):
-        train(told, backbone=tiny, on_step=cut_in(epoch))
-    return told
+        train(settings, backbone=tiny, on_step=cut_in(epoch))
+    return settings
 
 
 @pytest.mark.parametrize("method", [name for name, kind in METHODS.items() if Training.STEPS in kind.trained_by])
-def test_a_cut_run_of_any_method_ends_as_an_uncut_one(method: str, tmp_path: Path, tiny: Backbone) -> None:
-    told = {"method": method, "epochs": 2, "select": "val", "batch": 64, "bank": 2}
-    train(config(tmp_path / "uncut", **told), backbone=tiny)
-    begun(tmp_path / "cut", tiny, 1, **told)
+def test_every_method_resumes_to_the_same_bits(method: str, tmp_path: Path, tiny: Backbone) -> None:
+    settings = {"method": method, "epochs": 2, "select": "val", "batch": 64, "bank": 2}
+    train(config(tmp_path / "uncut", **settings), backbone=tiny)
+    interrupted_run(tmp_path / "cut", tiny, 1, **settings)
     resume(tmp_path / "cut", backbone=tiny)
     assert same_tensors(tmp_path / "uncut", tmp_path / "cut")
 
@@ -64,7 +64,7 @@ def test_a_cut_run_of_any_method_ends_as_an_uncut_one(method: str, tmp_path: Pat
 # The run's folder
 
 
-def test_what_a_kill_before_the_beginning_leaves_is_in_nobodys_way(tmp_path: Path, tiny: Backbone) -> None:
+def test_files_left_by_a_kill_before_the_run_began_are_ignored(tmp_path: Path, tiny: Backbone) -> None:
     folder = tmp_path / "run"
     with lock_folder(folder, ()):
         (folder / f".{CONFIG}.123").write_text("{")
@@ -74,7 +74,7 @@ def test_what_a_kill_before_the_beginning_leaves_is_in_nobodys_way(tmp_path: Pat
     assert {path.name for path in folder.iterdir()} == {CONFIG, "cost.json", LEARNED, LOG, LOCK}
 
 
-def test_only_what_its_holder_writes_counts_as_left_over(tmp_path: Path) -> None:
+def test_only_temporary_files_of_the_lock_holder_are_deleted(tmp_path: Path) -> None:
     for name in (f".{LEARNED}.77", f".{LEARNED}.tmp", ".eval-x.json.78", LEARNED, ".gitignore", ".config.json.5"):
         (tmp_path / name).touch()
     assert {path.name for path in leftovers(tmp_path, (LEARNED, CONFIG))} == {f".{LEARNED}.77", ".config.json.5"}
@@ -84,10 +84,10 @@ def test_only_what_its_holder_writes_counts_as_left_over(tmp_path: Path) -> None
         assert not list((tmp_path / "runs" / "a").iterdir()) and (tmp_path / ".config.json.5").exists()
 
 
-def test_a_run_whose_last_act_is_missing_is_finished(tmp_path: Path, tiny: Backbone) -> None:
-    """Killed between writing what was learned and removing what it would have gone on from."""
+def test_a_run_killed_before_deleting_its_resume_file_is_finished(tmp_path: Path, tiny: Backbone) -> None:
+    """It was killed between saving its weights and deleting its resume file."""
     folder = tmp_path / "run"
-    begun(folder, tiny)
+    interrupted_run(folder, tiny)
     kept = (folder / RESUME).read_bytes()
     resume(folder, backbone=tiny)
     learned = (folder / LEARNED).read_bytes()
@@ -102,7 +102,7 @@ def test_a_run_whose_last_act_is_missing_is_finished(tmp_path: Path, tiny: Backb
         resume(folder, backbone=tiny)
 
 
-def test_a_second_process_is_refused_and_the_lock_dies_with_the_first(tmp_path: Path, monkeypatch) -> None:
+def test_the_lock_refuses_a_second_process_and_ends_with_the_first(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("gopro.training.folder_lock.LOCK_WAIT_SECONDS", 0)
     code = "import sys, time; from pathlib import Path; from gopro.training.folder_lock import lock_folder\n"
     code += "with lock_folder(Path(sys.argv[1]), ()): print('in', flush=True); time.sleep(60)"
@@ -115,17 +115,17 @@ def test_a_second_process_is_refused_and_the_lock_dies_with_the_first(tmp_path: 
         assert (tmp_path / LOCK).read_text().startswith(f"process {os.getpid()} on ")
 
 
-def test_a_run_that_goes_on_is_left_to_its_process(tmp_path: Path, tiny: Backbone, monkeypatch) -> None:
+def test_a_run_in_progress_is_locked(tmp_path: Path, tiny: Backbone, monkeypatch) -> None:
     monkeypatch.setattr("gopro.training.folder_lock.LOCK_WAIT_SECONDS", 0)
-    told = begun(tmp_path / "run", tiny)
+    settings = interrupted_run(tmp_path / "run", tiny)
     with lock_folder(tmp_path / "run", ()):
         with pytest.raises(InputError, match="in use by"):
             resume(tmp_path / "run", backbone=tiny)
         with pytest.raises(InputError, match="not empty: resume it with"):
-            train(told, backbone=tiny)
+            train(settings, backbone=tiny)
 
 
-def test_folders_that_cannot_be_are_named(tmp_path: Path, tiny: Backbone) -> None:
+def test_impossible_output_folders_are_named(tmp_path: Path, tiny: Backbone) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="file is not empty: choose another"):
         train(config(tmp_path / "file"), backbone=tiny)
@@ -139,10 +139,10 @@ def test_folders_that_cannot_be_are_named(tmp_path: Path, tiny: Backbone) -> Non
 # Files in it
 
 
-def test_a_log_is_cut_to_the_last_finished_epoch(tmp_path: Path, tiny: Backbone) -> None:
-    told = {"method": "coop", "epochs": 12, "batch": 64}
-    train(config(tmp_path / "whole", **told), backbone=tiny)
-    begun(tmp_path / "run", tiny, 11, **told)
+def test_resume_truncates_the_log_to_the_last_finished_epoch(tmp_path: Path, tiny: Backbone) -> None:
+    settings = {"method": "coop", "epochs": 12, "batch": 64}
+    train(config(tmp_path / "whole", **settings), backbone=tiny)
+    interrupted_run(tmp_path / "run", tiny, 11, **settings)
     with (tmp_path / "run" / LOG).open("a") as file:
         file.write("11,12,0.00")  # half a row, whose start reads as an epoch that is done
     resume(tmp_path / "run", backbone=tiny)
@@ -150,8 +150,8 @@ def test_a_log_is_cut_to_the_last_finished_epoch(tmp_path: Path, tiny: Backbone)
 
 
 @pytest.mark.parametrize("damage", [lambda log: log[:40], lambda log: b"", lambda log: log.replace(b"1", b"2")])
-def test_a_log_that_is_not_what_it_was_is_named(damage, tmp_path: Path, tiny: Backbone) -> None:
-    begun(tmp_path / "run", tiny)
+def test_a_changed_log_is_refused(damage, tmp_path: Path, tiny: Backbone) -> None:
+    interrupted_run(tmp_path / "run", tiny)
     log = (tmp_path / "run" / LOG).read_bytes()
     (tmp_path / "run" / LOG).write_bytes(damage(log))
     with pytest.raises(InputError, match=r"log\.csv has changed since the last finished epoch.*remove it to resume"):
@@ -161,22 +161,22 @@ def test_a_log_that_is_not_what_it_was_is_named(damage, tmp_path: Path, tiny: Ba
     assert [line.split(",")[0] for line in (tmp_path / "run" / LOG).read_text().splitlines()][:2] == ["epoch", "2"]
 
 
-def test_training_images_that_are_fewer_than_they_were_are_told(tmp_path: Path, tiny: Backbone) -> None:
-    begun(tmp_path / "run", tiny)
+def test_a_changed_number_of_training_images_is_refused(tmp_path: Path, tiny: Backbone) -> None:
+    interrupted_run(tmp_path / "run", tiny)
     state = tmp_path / "run" / RESUME
     tensors = load_file(state)
     with safe_open(state, "pt") as file:
-        said = file.metadata()
+        metadata = file.metadata()
     tensors["pictures"] = torch.cat([tensors["pictures"], tensors["pictures"][:1]])
-    save_file(tensors, state, said)
+    save_file(tensors, state, metadata)
     with pytest.raises(InputError, match=r"began with (\d+) images and now has .* or remove .*resume\.safetensors"):
         resume(tmp_path / "run", backbone=tiny)
 
 
-def test_the_state_of_another_run_is_named(tmp_path: Path, tiny: Backbone) -> None:
-    """Of the same shapes, from another seed: nothing but the run's config tells."""
-    begun(tmp_path / "run", tiny)
-    begun(tmp_path / "other", tiny, seed=2)
+def test_another_runs_resume_file_is_refused(tmp_path: Path, tiny: Backbone) -> None:
+    """It has the same shapes and another seed: only the run's config distinguishes the two."""
+    interrupted_run(tmp_path / "run", tiny)
+    interrupted_run(tmp_path / "other", tiny, seed=2)
     kept = (tmp_path / "run" / RESUME).read_bytes()
     shutil.copy(tmp_path / "other" / RESUME, tmp_path / "run")
     with pytest.raises(InputError, match=r"resume\.safetensors cannot be resumed from \(it does not belong to the run"):
@@ -189,7 +189,7 @@ def test_the_state_of_another_run_is_named(tmp_path: Path, tiny: Backbone) -> No
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"config": {}}', '{"config": []}', "\udcff"])
-def test_a_config_that_is_none_is_named(content: str, tmp_path: Path) -> None:
+def test_a_broken_config_is_named(content: str, tmp_path: Path) -> None:
     (tmp_path / CONFIG).write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(InputError, match=r"config\.json is not the config of a run .*: put it back, or train again"):
         resume(tmp_path)
@@ -204,7 +204,7 @@ def test_a_config_that_is_none_is_named(content: str, tmp_path: Path) -> None:
 
 @contextmanager
 def files_up_to(size: int) -> Iterator[None]:
-    """No file of this process may grow beyond `size` bytes meanwhile, as on a disk that is nearly full."""
+    """Keep files of this process from growing beyond `size` bytes, as on a disk that is nearly full."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -213,7 +213,7 @@ def files_up_to(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_what_finds_no_room_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_file_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_atomically(path, b"old")
     append(path, b" and")
@@ -225,23 +225,23 @@ def test_what_finds_no_room_leaves_the_file_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [300, 2500, 3500])
-def test_a_run_that_finds_no_room_is_gone_on_with(size: int, tmp_path: Path, tiny: Backbone) -> None:
-    """No room for the config, for the state, for the log; there is some later, and the bits are those of a run that
-    always had it."""
-    told = {"method": "coop", "epochs": 20, "batch": 8}
-    train(config(tmp_path / "whole", **told), backbone=tiny)
+def test_a_run_resumes_after_a_full_disk(size: int, tmp_path: Path, tiny: Backbone) -> None:
+    """The disk is too small for the config, the state or the log; later there is room, and the bits are those of a run
+    that always had it."""
+    settings = {"method": "coop", "epochs": 20, "batch": 8}
+    train(config(tmp_path / "whole", **settings), backbone=tiny)
     name = {300: CONFIG, 2500: RESUME, 3500: LOG}[size]
     with files_up_to(size), pytest.raises(InputError, match=f"{name} cannot be written: "):
-        train(config(tmp_path / "run", **told), backbone=tiny)
+        train(config(tmp_path / "run", **settings), backbone=tiny)
     assert not [path for path in (tmp_path / "run").iterdir() if path.name.startswith(".") and path.name != LOCK]
     if (tmp_path / "run" / CONFIG).exists():
         resume(tmp_path / "run", backbone=tiny)
     else:
-        train(config(tmp_path / "run", **told), backbone=tiny)
+        train(config(tmp_path / "run", **settings), backbone=tiny)
     assert difference(tmp_path / "run", tmp_path / "whole") is None
 
 
-def test_files_are_synced_before_they_are_renamed_and_their_folder_after(tmp_path: Path, monkeypatch) -> None:
+def test_files_are_synced_before_and_folders_after_the_rename(tmp_path: Path, monkeypatch) -> None:
     did: list[str] = []
     fsync, replace = os.fsync, Path.replace
 
@@ -270,7 +270,7 @@ def row(method: str) -> dict[str, object]:
     return {**named, "method": method, "shots": 1, "seed": 1, "accuracy": 50.0, "\u2028": "é\u2028"}
 
 
-def test_a_last_line_cut_at_any_byte_is_no_result_and_joins_no_other(tmp_path: Path) -> None:
+def test_an_incomplete_last_result_is_dropped_and_replaced(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     for method in ("coop", "gopro"):
         append_json(path, row(method))
@@ -289,7 +289,7 @@ def test_a_last_line_cut_at_any_byte_is_no_result_and_joins_no_other(tmp_path: P
     assert [r["method"] for r in Results(path).rows] == ["coop", "gopro"] and len(whole_lines(path)) == 2
 
 
-def test_a_line_that_finds_no_room_is_not_there(tmp_path: Path) -> None:
+def test_a_result_that_does_not_fit_on_the_disk_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     append_json(path, row("coop"))
     whole = path.read_bytes()

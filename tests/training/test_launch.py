@@ -1,5 +1,4 @@
-"""Several processes train as one does: the losses of every step and what is learned, whatever is shared out among them;
-and where one fails or is lost the others end too."""
+"""Several processes train as one does, and if one fails or is lost the others end too."""
 
 import logging
 import multiprocessing
@@ -33,7 +32,7 @@ from gopro.training.launch import SpawnedProcesses
 from gopro.training.progress import Step
 from gopro.training.resume_state import RESUME
 from gopro.training.train import resume, train
-from tests.support.process_pair import Processes, Trained, Wish, follow
+from tests.support.process_pair import Job, Processes, Trained, do
 
 CONFIG = TrainConfig(
     data="emoji-activities",
@@ -49,12 +48,12 @@ CONFIG = TrainConfig(
 )  # 43 images: five batches of 8 and one of 3
 
 LOSSES, TENSORS = 1e-5, 1e-4
-"""How far apart: the figures of steps, and what was learned by some twenty at a learning rate of 0.01, where Adam makes
-much of the rounding in small gradients."""
+"""Largest allowed differences: of the losses of a step, and of tensors learned in some twenty steps at a learning rate
+of 0.01, where Adam amplifies the rounding of small gradients."""
 
 DEAD = {"rho_bias"}
-"""One number for all channels of a token, which LayerNorm takes away again: its gradient is rounding, which Adam blows
-up to whole steps. (Where a bias stands before a batch norm it is the same; those are tried with SGD.)"""
+"""Parameters without influence. `rho_bias` adds one number to all channels of a token, which LayerNorm removes again:
+its gradient is rounding, which Adam amplifies to whole steps. (So is a bias before a batch norm; those use SGD.)"""
 
 
 def config(folder: Path, **changes: object) -> TrainConfig:
@@ -69,7 +68,7 @@ def two() -> Iterator[Processes]:
 
 
 def differences(one: Trained, many: Trained) -> tuple[float, float]:
-    """The largest of the losses, by their size where that is above 1, and of the learned tensors."""
+    """Return the largest difference of the losses, relative above 1, and of the learned tensors."""
     assert one.error is None and many.error is None, (one.error, many.error)
     losses = [
         abs(a[name] - b[name]) / max(1.0, abs(a[name]))
@@ -90,7 +89,7 @@ def same_bits(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 
 @given(st.integers(1, 64), st.integers(1, 9))
-def test_shares_are_the_batch_in_its_order(images: int, count: int) -> None:
+def test_shares_partition_the_batch_in_order(images: int, count: int) -> None:
     batch = list(range(images))
     shares = [batch[Ranks(rank, count).share(images)] for rank in range(count)]
     if images < count:
@@ -112,8 +111,8 @@ def test_a_single_process_gathers_nothing() -> None:
 STEPPED = [name for name, kind in METHODS.items() if Training.STEPS in kind.trained_by]
 SETTINGS = [
     "gopro[con_form=supervised,sem_classes=7,fade=2]",
-    "gopro-release[con=1]",  # whose batch norm sees the whole batch
-    "gopro-release[con=0,sem=0]",  # which leaves a projector without a gradient
+    "gopro-release[con=1]",  # its batch norm needs the whole batch
+    "gopro-release[con=0,sem=0]",  # leaves a projector without a gradient
     "gopro[text_projector=linear,compare=augmix,rho=shared]",
     "coop[csc=true,tokens=3]",
 ]
@@ -121,9 +120,9 @@ SETTINGS = [
 
 @pytest.mark.parametrize("method", [*STEPPED, *SETTINGS])
 def test_two_processes_step_as_one(method: str, two: Processes, tmp_path: Path, tiny: Backbone) -> None:
-    wished = {"epochs": 4, "method": method, "optimizer": "sgd" if "projectors=outside" in method else None}
-    one = follow(Wish(config(tmp_path / "one", **wished)), tiny)
-    first, second = two(Wish(config(tmp_path / "two", **wished)))
+    changes = {"epochs": 4, "method": method, "optimizer": "sgd" if "projectors=outside" in method else None}
+    one = do(Job(config(tmp_path / "one", **changes)), tiny)
+    first, second = two(Job(config(tmp_path / "two", **changes)))
     assert len(one.losses) == 24
     losses, tensors = differences(one, first)
     assert losses < LOSSES and tensors < TENSORS
@@ -132,7 +131,7 @@ def test_two_processes_step_as_one(method: str, two: Processes, tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
-    "wished",
+    "changes",
     [
         {"batch": 9, "accumulate": 2},  # shares of 4 and 5
         {"select": "val", "shots": 2, "method": "slip"},
@@ -143,11 +142,11 @@ def test_two_processes_step_as_one(method: str, two: Processes, tmp_path: Path, 
     ],
     ids=str,
 )
-def test_settings_that_meet_devices(wished: dict, two: Processes, tmp_path: Path, tiny: Backbone) -> None:
-    one = follow(Wish(config(tmp_path / "one", **wished)), tiny)
-    first, second = two(Wish(config(tmp_path / "two", **wished)))
+def test_settings_work_on_two_processes(changes: dict, two: Processes, tmp_path: Path, tiny: Backbone) -> None:
+    one = do(Job(config(tmp_path / "one", **changes)), tiny)
+    first, second = two(Job(config(tmp_path / "two", **changes)))
     losses, tensors = differences(one, first)
-    loose = 1e3 if wished.get("precision") else 1
+    loose = 1e3 if changes.get("precision") else 1
     assert losses < LOSSES * loose and tensors < TENSORS * loose
     assert same_bits(first.learned, second.learned)
     log = (tmp_path / "two" / "log.csv").read_text().splitlines()
@@ -161,9 +160,9 @@ def test_a_batch_of_fewer_images_than_processes(tmp_path: Path, tiny: Backbone) 
     three = Processes(3)
     try:
         for method in ("gopro", "gopro-release"):
-            wished = {"batch": 41, "method": method, "epochs": 2}  # and a batch of 2
-            one = follow(Wish(config(tmp_path / f"one-{method}", **wished)), tiny)
-            many = three(Wish(config(tmp_path / f"three-{method}", **wished)))
+            changes = {"batch": 41, "method": method, "epochs": 2}  # and a batch of 2
+            one = do(Job(config(tmp_path / f"one-{method}", **changes)), tiny)
+            many = three(Job(config(tmp_path / f"three-{method}", **changes)))
             losses, tensors = differences(one, many[0])
             assert losses < LOSSES and tensors < TENSORS
             assert same_bits(many[0].learned, many[2].learned)
@@ -172,42 +171,42 @@ def test_a_batch_of_fewer_images_than_processes(tmp_path: Path, tiny: Backbone) 
 
 
 @pytest.mark.parametrize("method", ["gopro-release", "promptsrc[gpa_mean=2]"])
-def test_a_cut_run_ends_as_an_uncut_one_on_as_many_devices_and_nearly_so_on_others(
+def test_resume_on_the_same_and_on_another_number_of_devices(
     method: str, two: Processes, tmp_path: Path, tiny: Backbone
 ) -> None:
-    whole, _ = two(Wish(config(tmp_path / "whole", method=method)))
+    whole, _ = two(Job(config(tmp_path / "whole", method=method)))
     for name in ("two", "one"):
-        cut = Wish(config(tmp_path / name, method=method), cut_in_epoch=1)
+        cut = Job(config(tmp_path / name, method=method), cut_in_epoch=1)
         assert {str(trained.error) for trained in two(cut)} == {"cut"}
         assert (tmp_path / name / RESUME).is_file()
-    on_two, _ = two(Wish(config(tmp_path / "two"), going_on=True))
+    on_two, _ = two(Job(config(tmp_path / "two"), resumes=True))
     assert same_bits(on_two.learned, whole.learned)
-    on_one = follow(Wish(config(tmp_path / "one"), going_on=True), tiny)
+    on_one = do(Job(config(tmp_path / "one"), resumes=True), tiny)
     rest = Trained(whole.losses[6:], whole.learned)
     losses, tensors = differences(on_one, rest)
     assert losses < LOSSES and tensors < TENSORS
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_where_one_fails_all_end_and_one_says_why(rank: int, two: Processes, tmp_path: Path) -> None:
-    ends = two(Wish(config(tmp_path / "run", method="slip"), rank_that_fails=rank))
+def test_one_failure_ends_all_processes_and_is_reported_once(rank: int, two: Processes, tmp_path: Path) -> None:
+    ends = two(Job(config(tmp_path / "run", method="slip"), rank_that_fails=rank))
     errors = [trained.error for trained in ends]
     assert type(errors[rank]) is InputError and type(errors[1 - rank]) is ToldElsewhere
     assert {str(error) for error in errors} == {f"what process {rank} cannot do"}
-    assert two(Wish(config(tmp_path / "again")))[1].error is None
+    assert two(Job(config(tmp_path / "again")))[1].error is None
 
 
-def test_what_all_refuse_is_said_once(two: Processes, tmp_path: Path) -> None:
+def test_an_error_of_all_processes_is_reported_once(two: Processes, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
-    errors = [trained.error for trained in two(Wish(config(tmp_path)))]
+    errors = [trained.error for trained in two(Job(config(tmp_path)))]
     assert [type(error) for error in errors] == [InputError, ToldElsewhere]
     assert all("is not empty" in str(error) for error in errors)
-    errors = [trained.error for trained in two(Wish(config(tmp_path / "run"), devices=3))]
+    errors = [trained.error for trained in two(Job(config(tmp_path / "run"), devices=3))]
     assert all("--devices 3: torchrun has started 2 processes" in str(error) for error in errors)
 
 
-def test_several_devices_from_python(tmp_path: Path) -> None:
-    """Started here, with one killed in mid-run, which the other survives to say, and gone on with."""
+def test_a_killed_child_is_reported_and_the_run_resumes(tmp_path: Path) -> None:
+    """Started by `gopro.train`; the second process is killed in the middle of the run."""
     steps: list[Step] = []
     before = set(multiprocessing.active_children())
 
@@ -243,7 +242,7 @@ def test_the_exit_code_of_a_lost_process_is_waited_for() -> None:
         assert others.describe_lost() == "process 2 of 2 ended by signal 9"
 
 
-def test_the_others_reason_is_told(tmp_path: Path) -> None:
+def test_an_error_in_a_child_process_is_reported_by_the_first(tmp_path: Path) -> None:
     """The other process trains on another folder, where images cannot be read."""
     for place in ("here", "there"):
         for name in ("fox", "owl"):
@@ -258,13 +257,13 @@ def test_the_others_reason_is_told(tmp_path: Path) -> None:
         def __reduce__(self) -> tuple[type[str], tuple[str]]:
             return str, (str(tmp_path / "there"),)
 
-    wished = config(tmp_path / "run", data=str(tmp_path / "here"), classes="all", shots=8, batch=2)
-    object.__setattr__(wished, "data", Elsewhere(tmp_path / "here"))  # pickled, it names the other folder
+    changes = config(tmp_path / "run", data=str(tmp_path / "here"), classes="all", shots=8, batch=2)
+    object.__setattr__(changes, "data", Elsewhere(tmp_path / "here"))  # pickled, it names the other folder
     with pytest.raises(InputError, match=r"there/owl/.*cannot be read"):
-        train(wished, devices=2)
+        train(changes, devices=2)
 
 
-def test_fabric_advises_nobody_against_fp32(capsys: pytest.CaptureFixture[str]) -> None:
+def test_fabrics_advice_against_fp32_is_silenced(capsys: pytest.CaptureFixture[str]) -> None:
     logger, handler = logging.getLogger("lightning_fabric"), logging.StreamHandler(sys.stderr)
     logger.addHandler(handler)
     try:
@@ -272,11 +271,11 @@ def test_fabric_advises_nobody_against_fp32(capsys: pytest.CaptureFixture[str]) 
         rank_zero_info("something else")
     finally:
         logger.removeHandler(handler)
-    said = capsys.readouterr().err
-    assert "matmul" not in said and "something else" in said
+    printed = capsys.readouterr().err
+    assert "matmul" not in printed and "something else" in printed
 
 
-def test_bad_numbers_of_devices(tmp_path: Path, tiny: Backbone) -> None:
+def test_impossible_numbers_of_devices_are_refused(tmp_path: Path, tiny: Backbone) -> None:
     for devices, changes, message in (
         (0, {}, "--devices 0: give at least 1"),
         (9, {}, "batch is 8: give at least 9"),
@@ -288,14 +287,14 @@ def test_bad_numbers_of_devices(tmp_path: Path, tiny: Backbone) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_who_started_this_process() -> None:
+def test_a_process_on_its_own_is_recognised() -> None:
     assert find_process({}) is None
     step = {"SLURM_NTASKS": "8", "SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_NODEID": "1"}
     assert find_process(step) is None, "a batch script by itself"
 
 
 def test_slurm_processes_train_together(tmp_path: Path) -> None:
-    """Two by hand with what srun tells its processes; one CPU machine stands for the cluster."""
+    """Two processes with the variables that srun sets; one machine stands for the cluster."""
     arguments = ["--data", "emoji-activities", "--method", "coop", "--shots", "1", "--epochs", "3", "--batch", "8"]
     arguments += ["--lr", "0.01", "--classes", "base", "--workers", "0", "--device", "cpu"]
     command = [sys.executable, "-m", "gopro.cli", "train", *arguments, "--output", str(tmp_path / "slurm")]
@@ -318,16 +317,16 @@ def test_slurm_processes_train_together(tmp_path: Path) -> None:
         )
         for rank in range(2)
     ]
-    said = [process.communicate(timeout=180)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
-    assert "on 43 classes of" in said[0] and said[1] == ""
+    outputs = [process.communicate(timeout=180)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert "on 43 classes of" in outputs[0] and outputs[1] == ""
     one = train(config(tmp_path / "one"))
     many = load_file(tmp_path / "slurm" / LEARNED)
     for key, tensor in one.method.state_dict().items():
         torch.testing.assert_close(many[key], tensor, atol=TENSORS, rtol=0)
 
 
-def test_the_place_under_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_process_info_under_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
     step = {"SLURM_STEP_NUM_TASKS": "8", "SLURM_NTASKS": "8", "SLURM_PROCID": "5", "SLURM_LOCALID": "1"}
     step |= {"SLURM_NODEID": "1", "SLURM_JOB_ID": "71234", "SLURM_NODELIST": "node[7-8]"}
     for name, value in step.items():

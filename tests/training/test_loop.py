@@ -1,4 +1,4 @@
-"""Training: the schedule, what it writes, and going on after a cut, a kill in another process included."""
+"""The training loop: its schedule, the files of a run, and resuming an interrupted run."""
 
 import csv
 import json
@@ -61,12 +61,12 @@ def test_a_run_writes_its_config_tensors_and_log(whole: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["coop", "maple", "gopro[con=0,sem=0]"])
-def test_accumulated_batches_step_as_larger_ones(method: str, tmp_path: Path, tiny: Backbone) -> None:
-    """Where no loss compares images with one another: two batches of 43 as one of 86."""
+def test_accumulated_batches_equal_larger_batches(method: str, tmp_path: Path, tiny: Backbone) -> None:
+    """Two batches of 43 give the step of one of 86 if no loss compares images with one another."""
 
     def learned(folder: str, **changes: int) -> dict[str, torch.Tensor]:
-        told = config(tmp_path / folder, method=method, shots=2, lr=0.1, optimizer="sgd", **changes)
-        return load_file(train(told, backbone=tiny).folder / LEARNED)
+        settings = config(tmp_path / folder, method=method, shots=2, lr=0.1, optimizer="sgd", **changes)
+        return load_file(train(settings, backbone=tiny).folder / LEARNED)
 
     a, b, apart = learned("a", batch=86), learned("b", batch=43, accumulate=2), learned("c", batch=43)
     for key in a:
@@ -93,10 +93,10 @@ def test_the_same_config_gives_the_same_bits_and_another_seed_does_not(
 
 @pytest.mark.parametrize(
     ("method", "optimizer"),
-    # the last averages over the epochs, those before the cut included, its second most of all
+    # the last averages over all epochs, also those before the interruption, its second with the largest weight
     [("gopro", "sgd"), ("gopro", "adamw"), ("maple", "sgd"), ("promptsrc[gpa_mean=2]", "sgd")],
 )
-def test_a_cut_run_ends_as_an_uncut_one(method: str, optimizer: str, tmp_path: Path, tiny: Backbone) -> None:
+def test_resume_gives_the_same_bits(method: str, optimizer: str, tmp_path: Path, tiny: Backbone) -> None:
     train(config(tmp_path / "uncut", method=method, optimizer=optimizer), backbone=tiny)
 
     class Cut(Exception):
@@ -121,8 +121,8 @@ def test_a_cut_run_ends_as_an_uncut_one(method: str, optimizer: str, tmp_path: P
     assert without_seconds[0] == without_seconds[1]
 
 
-def test_a_killed_process_is_gone_on_with(tmp_path: Path) -> None:
-    """kill -9 after the first epoch was saved; resume then ends with the bits of a run that was left alone."""
+def test_resume_after_kill_9_gives_the_same_bits(tmp_path: Path) -> None:
+    """The process is killed after the first epoch was saved."""
     arguments = ["--data", "emoji-activities", "--method", "coop", "--shots", "1", "--epochs", "8", "--batch", "16"]
     command = [
         sys.executable,
@@ -150,19 +150,19 @@ def test_a_killed_process_is_gone_on_with(tmp_path: Path) -> None:
     assert same_tensors(tmp_path / "a", tmp_path / "b")
 
 
-def test_a_finished_run_is_not_gone_on_with(whole: Path, tiny: Backbone) -> None:
+def test_a_finished_run_is_not_resumed(whole: Path, tiny: Backbone) -> None:
     with pytest.raises(InputError, match="finished"):
         resume(whole, backbone=tiny)
 
 
-def test_a_taken_folder_is_refused_and_left_alone(whole: Path, tiny: Backbone) -> None:
+def test_a_folder_with_a_run_is_refused_and_unchanged(whole: Path, tiny: Backbone) -> None:
     before = (whole / LEARNED).read_bytes()
     with pytest.raises(InputError, match="not empty"):
         train(config(whole), backbone=tiny)
     assert (whole / LEARNED).read_bytes() == before
 
 
-def test_a_foreign_resume_file_is_named(tmp_path: Path, tiny: Backbone) -> None:
+def test_a_damaged_resume_file_is_named(tmp_path: Path, tiny: Backbone) -> None:
     class Cut(Exception):
         pass
 
@@ -183,14 +183,14 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, tiny: Backbone)
     assert not (tmp_path / "run" / LEARNED).exists()
 
 
-def test_bad_wishes_are_refused_before_anything_is_written(tmp_path: Path, tiny: Backbone) -> None:
-    for wish in ({"epochs": 0}, {"batch": -1}, {"lr": 0.0}, {"shots": 0}, {"shots": 33}, {"method": "none"}):
+def test_impossible_settings_are_refused_before_anything_is_written(tmp_path: Path, tiny: Backbone) -> None:
+    for changes in ({"epochs": 0}, {"batch": -1}, {"lr": 0.0}, {"shots": 0}, {"shots": 33}, {"method": "none"}):
         with pytest.raises(InputError, match=r"^[^\n]*$"):
-            train(config(tmp_path / "run", **wish), backbone=tiny)
+            train(config(tmp_path / "run", **changes), backbone=tiny)
         assert not (tmp_path / "run").exists()
 
 
-def test_another_backbones_run_is_refused(whole: Path) -> None:
+def test_a_run_of_another_backbone_is_refused(whole: Path) -> None:
     with pytest.raises(InputError, match="other weights of tiny"):
         load_run(whole, backbone=load_backbone())
 
@@ -203,7 +203,7 @@ def test_a_truncated_learned_file_is_named(whole: Path, tmp_path: Path, tiny: Ba
         load_run(tmp_path, backbone=tiny)
 
 
-def test_a_profiled_run_has_a_trace_and_ends_the_same(tmp_path: Path, tiny: Backbone) -> None:
+def test_profiling_writes_a_trace_and_changes_no_result(tmp_path: Path, tiny: Backbone) -> None:
     train(config(tmp_path / "plain", method="coop"), backbone=tiny)
     train(config(tmp_path / "profiled", method="coop", profile=True), backbone=tiny)
     assert same_tensors(tmp_path / "plain", tmp_path / "profiled")
@@ -212,14 +212,14 @@ def test_a_profiled_run_has_a_trace_and_ends_the_same(tmp_path: Path, tiny: Back
     assert "aten::addmm" in names and not (tmp_path / "plain/trace.json").exists()
 
 
-def test_a_profile_without_steps_says_so(tmp_path: Path, tiny: Backbone) -> None:
+def test_profiling_without_enough_steps_warns(tmp_path: Path, tiny: Backbone) -> None:
     with pytest.raises(InputError, match=r"tip-adapter is not trained in steps"):
         train(config(tmp_path / "run", method="tip-adapter", epochs=None, profile=True), backbone=tiny)
     with pytest.warns(UserWarning, match=r"fewer than 3"):
         train(config(tmp_path / "run", method="coop", epochs=1, profile=True), backbone=tiny)
 
 
-def test_evaluation_counts_by_hand(tiny: Backbone) -> None:
+def test_evaluation_agrees_with_counting_by_hand(tiny: Backbone) -> None:
     method = build_method("zeroshot", tiny, ["fox", "owl", "dog", "cat"], "a photo of a {}.")
     encoded = tiny.encode(torch.randn(7, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
     labels = torch.tensor([0, 0, 0, 1, 1, 2, 2])

@@ -1,4 +1,4 @@
-"""Numbers that stay numbers: losses and gradients that are not finite, and inputs at the edge of what can be shown."""
+"""Losses and gradients that are not finite, and extreme inputs, for which they must be finite."""
 
 import csv
 import math
@@ -40,7 +40,7 @@ class Cut(Exception):
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, step: int, how: Callable[[Tensor], Tensor]) -> None:
-    """Has CoOp's loss of this step, counted from 1, be another."""
+    """Change CoOp's loss in this step, counted from 1."""
     real, count = CoOp.losses, 0
 
     def losses(self: CoOp, encoded: Any, labels: Tensor) -> dict[str, Tensor]:
@@ -53,7 +53,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, step: int, how: Callable[[Tensor], Te
 
 
 class InfiniteGradient(torch.autograd.Function):
-    """The identity, whose gradient is infinite."""
+    """The identity with an infinite gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ SPOILT = {
 
 
 @pytest.mark.parametrize("how", SPOILT)
-def test_it_stops_at_the_step_and_keeps_the_last_good_state(
+def test_stop_names_the_step_and_keeps_the_last_state(
     how: str, tmp_path: Path, tiny: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "run"
@@ -83,7 +83,7 @@ def test_it_stops_at_the_step_and_keeps_the_last_good_state(
     assert all(t.isfinite().all() for t in load_file(folder / RESUME).values())
     assert len((folder / LOG).read_text().splitlines()) == 1 + STEPS
 
-    monkeypatch.undo()  # what was the matter is over
+    monkeypatch.undo()  # the cause is gone
     resume(folder, backbone=tiny)
     train(replace(CONFIG, output=tmp_path / "whole"), backbone=tiny)
     learned, whole = load_file(folder / LEARNED), load_file(tmp_path / "whole" / LEARNED)
@@ -91,7 +91,7 @@ def test_it_stops_at_the_step_and_keeps_the_last_good_state(
 
 
 @pytest.mark.parametrize("how", SPOILT)
-def test_it_skips_the_step_and_counts_it_if_asked(
+def test_skip_skips_and_counts_the_step(
     how: str, tmp_path: Path, tiny: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoil(monkeypatch, STEPS + 2, SPOILT[how])
@@ -103,7 +103,7 @@ def test_it_skips_the_step_and_counts_it_if_asked(
     folder = tmp_path / "run"
     with pytest.raises(Cut):
         train(replace(CONFIG, output=folder, non_finite="skip"), backbone=tiny, on_step=cut)
-    run = resume(folder, backbone=tiny)  # the count outlives a cut
+    run = resume(folder, backbone=tiny)  # the count survives the interruption
     assert read_cost(folder).skipped_steps == 1
     assert all(t.isfinite().all() for t in run.method.state_dict().values())
     assert len(list(csv.reader((folder / LOG).open()))) == 1 + 3 * STEPS
@@ -117,7 +117,7 @@ def test_an_epoch_of_skipped_steps_stops_the_run(
         train(replace(CONFIG, output=tmp_path / "run", non_finite="skip"), backbone=tiny)
 
 
-def test_a_run_without_such_steps_is_the_same_with_skip(tmp_path: Path, tiny: Backbone) -> None:
+def test_skip_changes_nothing_if_all_steps_are_finite(tmp_path: Path, tiny: Backbone) -> None:
     one, other = (
         train(replace(CONFIG, output=tmp_path / how, non_finite=how), backbone=tiny).method.state_dict()
         for how in ("stop", "skip")
@@ -125,7 +125,7 @@ def test_a_run_without_such_steps_is_the_same_with_skip(tmp_path: Path, tiny: Ba
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_predictions_that_are_not_finite_are_no_result(tiny: Backbone) -> None:
+def test_predictions_that_are_not_finite_are_refused(tiny: Backbone) -> None:
     method = build_method("coop", tiny, ["cat", "dog"], "a photo of a {}.")
     with torch.no_grad():
         method.context.fill_(math.nan)
@@ -134,7 +134,7 @@ def test_predictions_that_are_not_finite_are_no_result(tiny: Backbone) -> None:
         evaluate(method, EncodedSamples(encoded, torch.tensor([0, 1, 0]), 0.0))
 
 
-# ---- inputs at the edge ----
+# ---- extreme inputs ----
 
 IMAGES: dict[str, Callable[[int], Tensor]] = {
     "black": lambda n: torch.full((n, 3, 32, 32), -2.0),
@@ -147,8 +147,8 @@ CLASSES = {"one": ["cat"], "some": ["cat", "dog", "an elephant that walks"]}
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", [*TRAINED, "gopro[con_form=supervised]"])
-def test_losses_and_gradients_are_finite_at_the_edges(name: str, precision: str, tiny: Backbone) -> None:
-    """All-black, white, identical images; one a batch; logit scale 100; one class."""
+def test_losses_and_gradients_are_finite_for_extreme_inputs(name: str, precision: str, tiny: Backbone) -> None:
+    """Black, white, identical and checkered images; one image per batch; logit scale 100; one class."""
     plugin = MixedPrecision("bf16-mixed", device="cpu") if precision == "bf16" else None
     fabric = Fabric(accelerator="cpu", devices=1, plugins=plugin)
     scale, tiny.logit_scale = tiny.logit_scale, 100.0
@@ -188,7 +188,7 @@ def check(method: Method, fabric: Fabric, images: Tensor, labels: Tensor) -> Non
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_bf16_keeps_losses_in_fp32(name: str, tiny: Backbone) -> None:
-    """Rounding in the towers moves a loss; a loss that were itself in bf16 would be one of few numbers."""
+    """The towers round, but the losses must have more digits than bf16 has."""
     fabric = Fabric(accelerator="cpu", devices=1, plugins=MixedPrecision("bf16-mixed", device="cpu"))
     torch.manual_seed(0)
     method = build_method(name, tiny, CLASSES["some"], "a photo of a {}.").train()
@@ -203,7 +203,7 @@ def test_bf16_keeps_losses_in_fp32(name: str, tiny: Backbone) -> None:
     assert not torch.equal(logits, logits.bfloat16().float())
 
 
-def test_products_and_losses_mind_no_autocast() -> None:
+def test_similarities_and_losses_ignore_autocast() -> None:
     torch.manual_seed(0)
     x, others = torch.randn(8, 32), torch.randn(5, 32)
     alone = [similarity(x, others), similarity(x, others[None]), nt_xent(x, x + 1), prompt_consistency(x, x + 1)]

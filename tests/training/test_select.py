@@ -1,4 +1,4 @@
-"""The epoch that is kept: the last, or the best on validation images; test labels have no say in either."""
+"""Selection of the epoch to keep: the last, or the best on the validation images."""
 
 import csv
 import shutil
@@ -33,7 +33,7 @@ CONFIG = TrainConfig(
 
 
 class Cut(Exception):
-    """Stands for whatever ends a run early."""
+    """Stands for whatever interrupts a run."""
 
 
 def val_column(folder: Path) -> list[float]:
@@ -48,16 +48,16 @@ def chosen(tmp_path_factory: pytest.TempPathFactory, tiny: Backbone) -> Path:
     return folder
 
 
-def test_the_epoch_that_is_best_on_val_is_kept(chosen: Path, tiny: Backbone) -> None:
+def test_the_best_epoch_on_validation_images_is_kept(chosen: Path, tiny: Backbone) -> None:
     curve = val_column(chosen)
-    assert len(curve) == 5 and len(set(curve)) > 1, "epochs that do not differ prove nothing"
+    assert len(curve) == 5 and len(set(curve)) > 1, "the epochs must differ for the test to prove anything"
     few = load_dataset("emoji-activities").half("base").few_shot(4, 1)
     method = load_run(chosen, backbone=tiny).method
     kept = evaluate(method, encode_samples(method, few.val)).accuracy
     assert kept == pytest.approx(max(curve), abs=1e-3)
 
 
-def test_the_last_epoch_is_another_where_val_is_not_asked(chosen: Path, tmp_path: Path, tiny: Backbone) -> None:
+def test_the_last_epoch_is_kept_by_default(chosen: Path, tmp_path: Path, tiny: Backbone) -> None:
     curve = val_column(chosen)
     train(replace(CONFIG, output=tmp_path / "last", select="last"), backbone=tiny)
     same = (tmp_path / "last" / LEARNED).read_bytes() == (chosen / LEARNED).read_bytes()
@@ -67,7 +67,7 @@ def test_the_last_epoch_is_another_where_val_is_not_asked(chosen: Path, tmp_path
 
 
 @pytest.mark.parametrize("epoch", [1, 4])
-def test_a_run_that_was_cut_keeps_the_same_epoch(chosen: Path, tmp_path: Path, tiny: Backbone, epoch: int) -> None:
+def test_a_resumed_run_keeps_the_same_epoch(chosen: Path, tmp_path: Path, tiny: Backbone, epoch: int) -> None:
     def cut(step: Step) -> None:
         if step.epoch == epoch:
             raise Cut
@@ -81,7 +81,7 @@ def test_a_run_that_was_cut_keeps_the_same_epoch(chosen: Path, tmp_path: Path, t
 
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
-    """Two folders with the same train and val; in the second, test images carry other labels and other pixels."""
+    """Write two folders with the same training and validation images but different test images."""
     few = load_dataset("emoji-activities").half("base").few_shot(4, 1)
     mine, other = tmp_path / "a" / "mine", tmp_path / "b" / "mine"
     for part, samples in (("train", few.train), ("val", few.val), ("test", few.test)):
@@ -101,7 +101,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize("select", ["last", "val"])
-def test_test_labels_influence_neither_training_nor_choice(
+def test_test_images_influence_neither_training_nor_selection(
     folders: tuple[Path, Path], tmp_path: Path, tiny: Backbone, select: str
 ) -> None:
     bits = []
@@ -115,7 +115,7 @@ def test_test_labels_influence_neither_training_nor_choice(
     assert bits[0] == bits[1]
 
 
-def test_choosing_needs_validation_images(folders: tuple[Path, Path], tmp_path: Path, tiny: Backbone) -> None:
+def test_selection_needs_validation_images(folders: tuple[Path, Path], tmp_path: Path, tiny: Backbone) -> None:
     shutil.rmtree(folders[0] / "val")
     config = replace(CONFIG, data=str(folders[0]), output=tmp_path / "run", shots=2, classes="all")
     with pytest.raises(InputError, match="no validation images to choose an epoch by: use --select last"):
