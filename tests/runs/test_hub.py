@@ -421,4 +421,4 @@ def test_the_card_of_an_imported_run_names_its_checkpoint(run: Path, hub: Hub, a
 def test_the_card_of_a_method_without_training_names_no_data(run: Path, hub: Hub, alice: None) -> None:
     train(replace(TrainConfig(data="emoji-activities", output=run.parent / "zero"), method="zeroshot", device="cpu"))
     push(run.parent / "zero", "alice/zero")
-    assert "CLIP as it is" in card(hub, "alice/zero")[1] and "per class of" not in card(hub, "alice/zero")[1]
+    assert "CLIP without training" in card(hub, "alice/zero")[1] and "per class of" not in card(hub, "alice/zero")[1]
