@@ -120,7 +120,7 @@ SETTINGS = [
 
 @pytest.mark.parametrize("method", [*STEPPED, *SETTINGS])
 def test_two_processes_step_as_one(method: str, two: Processes, tmp_path: Path, tiny: Backbone) -> None:
-    changes = {"epochs": 4, "method": method, "optimizer": "sgd" if "projectors=outside" in method else None}
+    changes = {"epochs": 4, "method": method}
     one = do(Job(config(tmp_path / "one", **changes)), tiny)
     first, second = two(Job(config(tmp_path / "two", **changes)))
     assert len(one.losses) == 24
