@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from gopro.runs.run import CONFIG
+from gopro.runs.run import CONFIG, LEARNED
 from tests.support.killable import Command, Ended, difference, images, run
 
 pytestmark = pytest.mark.slow
@@ -141,3 +143,63 @@ def half_written(folder: Path) -> bool:
         return any(name.startswith(".") and name[-1].isdecimal() for name in os.listdir(folder))
     except OSError:  # there is no folder yet
         return False
+
+
+# Two processes
+
+TWO = "--data emoji-activities --method coop --shots 2 --epochs 6 --batch 16 --classes base --workers 0 --device cpu"
+
+
+@pytest.fixture(scope="module")
+def whole_of_two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """A run of two processes, and its seconds."""
+    folder, start = tmp_path_factory.mktemp("two") / "run", time.monotonic()
+    subprocess.run(gopro_train(*TWO.split(), "--output", str(folder), "--devices", "2"), check=True)
+    return folder, time.monotonic() - start
+
+
+@pytest.mark.parametrize("by", ["--devices", "torchrun"])
+def test_one_of_two_processes_killed(by: str, trial: int, whole_of_two: tuple[Path, float], tmp_path: Path) -> None:
+    """Kill the process that the user started, or one of torchrun's: the other ends, and the run resumes."""
+    whole, seconds = whole_of_two
+    folder, draw = tmp_path / "run", Random(f"{by} {trial}")
+    arguments = [*TWO.split(), "--output", str(folder)]
+    if by == "torchrun":
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        command += ["-m", "gopro.cli", "train", *arguments]
+    else:
+        command = gopro_train(*arguments, "--devices", "2")
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (folder / CONFIG).is_file() and process.poll() is None:
+        time.sleep(0.02)
+    time.sleep(draw.uniform(0, seconds / 4))
+    ranks = training_processes(process.pid)
+    if by == "--devices":
+        process.kill()
+    elif ranks:
+        os.kill(draw.choice(ranks), signal.SIGKILL)
+    process.communicate(timeout=120)
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{pid}").exists() for pid in ranks):
+        assert time.monotonic() < deadline, "a process outlived the run"
+        time.sleep(0.05)
+    if not (folder / LEARNED).is_file():
+        subprocess.run(gopro_train("--resume", str(folder), "--devices", "2"), check=True)
+    assert difference(folder, whole) is None
+
+
+def gopro_train(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "gopro.cli", "train", *arguments]
+
+
+def training_processes(parent: int) -> list[int]:
+    """Return the processes below `parent` that train."""
+    pids = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended
+            command = stat.with_name("cmdline").read_bytes()
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == parent and (
+                b"spawn_main" in command or b"gopro.cli" in command
+            ):
+                pids.append(int(stat.parent.name))
+    return pids
