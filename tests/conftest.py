@@ -1,4 +1,4 @@
-"""What several test files use."""
+"""Fixtures and options of all tests."""
 
 import shutil
 from collections.abc import Iterator
@@ -18,18 +18,18 @@ settings.load_profile("gopro")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--trials", type=int, default=1, help="random trials of each test that draws some (make torture)")
+    parser.addoption("--trials", type=int, default=1, help="trials of each randomised test (make torture)")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test that takes `trial` once for each of `--trials`; it draws from `Random(f"{...} {trial}")`."""
+    """Repeat a test that takes `trial` `--trials` times; the test seeds `Random` with the trial."""
     if "trial" in metafunc.fixturenames:
         metafunc.parametrize("trial", range(metafunc.config.getoption("--trials")))
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real data and reference files beside the repository; tests that need it skip without it."""
+    """Return the folder of real data and reference files beside the repository; skip the test without it."""
     folder = Path(__file__).resolve().parents[2] / "shared"
     if not folder.is_dir():
         pytest.skip(f"no {folder}: it holds the real data this test runs on")
@@ -38,7 +38,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """No test reads or fills the user's own feature store."""
+    """Use an empty feature store, so that no test reads or fills the user's own."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GOPRO_CACHE", str(folder))
@@ -47,12 +47,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def seed() -> None:
-    """A test draws the same weights in every run and any order, so that what fails can be seen to fail again."""
+    """Seed torch, so that a failing test fails again in any order."""
     torch.manual_seed(0)
 
 
 def make_tiny(layers: int = 2) -> Backbone:
-    """A CLIP with random weights, small enough that a training step takes milliseconds."""
+    """Return a CLIP with random weights, small enough that a training step takes milliseconds."""
     vision = {"layers": layers, "width": 64, "patch_size": 8, "image_size": 32}
     text = {"layers": layers, "width": 64, "heads": 2, "context_length": 40}
     with torch.random.fork_rng():
@@ -69,8 +69,10 @@ def tiny() -> Backbone:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """The machine's Chromium; tests of pages skip without one. It is closed after each file, as Playwright's event loop
-    keeps tests from running one of their own."""
+    """Start the machine's Chromium; skip the test without one.
+
+    It closes after each file, because Playwright's event loop prevents later tests from running their own.
+    """
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("no Chromium on this machine: no page is opened in a browser")

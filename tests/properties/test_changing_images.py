@@ -1,4 +1,4 @@
-"""Images and cached features that change while they are in use: each is named, and none changes a result."""
+"""Images or cached features that change while in use are reported by name and never change a result silently."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ CLASSES, PER_CLASS = 3, 8
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of class folders, already split."""
+    """Write a folder of class folders and split it."""
     folder, draw = tmp_path_factory.mktemp("changing") / "images", np.random.default_rng(3)
     for c in range(CLASSES):
         (folder / f"class {c}").mkdir(parents=True)
@@ -53,28 +53,30 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def gone(path: Path) -> None:
+def delete(path: Path) -> None:
     path.unlink()
 
 
-def replaced(path: Path) -> None:
+def replace(path: Path) -> None:
     Image.new("RGB", (80, 70), "red").save(path)
 
 
-def damaged(path: Path) -> None:
+def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:200])
 
 
-def emptied(path: Path) -> None:
+def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
-def piped(path: Path) -> None:
+def replace_by_pipe(path: Path) -> None:
     path.unlink()
     os.mkfifo(path)
 
 
-every_harm = pytest.mark.parametrize("harm", [gone, replaced, damaged, emptied, piped], ids=lambda harm: harm.__name__)
+every_harm = pytest.mark.parametrize(
+    "harm", [delete, replace, truncate, empty, replace_by_pipe], ids=lambda harm: harm.__name__
+)
 
 
 @contextmanager
@@ -88,14 +90,14 @@ def restored(path: Path) -> Iterator[None]:
         path.write_bytes(content)
 
 
-def names(action: Callable[[], Any], path: Path) -> None:
-    """Check that an action ends with one line that names the image."""
+def check_names_image(action: Callable[[], Any], path: Path) -> None:
+    """Check that an action raises a one-line `InputError` that names the image."""
     with pytest.raises(InputError) as refusal:
         action()
     assert path.name in str(refusal.value) and "\n" not in str(refusal.value)
 
 
-def coop(data: Path, output: Path) -> TrainConfig:
+def coop_config(data: Path, output: Path) -> TrainConfig:
     return TrainConfig(data=str(data), output=output, method="coop", shots=4, epochs=4, batch=3, workers=0)
 
 
@@ -105,9 +107,9 @@ def training_images(data: Path) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def undisturbed(data: Path, tiny: Backbone, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
-    """What a run on images that nobody touches learns."""
+    """Train on unchanged images and return the learned tensors."""
     output = tmp_path_factory.mktemp("undisturbed") / "run"
-    train(coop(data, output), backbone=tiny)
+    train(coop_config(data, output), backbone=tiny)
     return load_file(output / LEARNED)
 
 
@@ -125,27 +127,27 @@ def test_an_image_harmed_in_training_is_named_and_the_run_resumes(
     tiny: Backbone,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Without room in memory, so that each image is opened again in every epoch."""
+    """Allow no memory for decoded images, so that each epoch opens every image again."""
     monkeypatch.setattr(batches, "load_into_memory", partial(load_into_memory, budget=0))
     draw = Random(f"{harm.__name__} {trial}")
-    step, path, config = draw.randint(1, 11), draw.choice(training_images(data)), coop(data, tmp_path / "run")
+    step, path, config = draw.randint(1, 11), draw.choice(training_images(data)), coop_config(data, tmp_path / "run")
 
     def on_step(progress: Any) -> None:
         if progress.step == step:
             harm(path)
 
     with restored(path):
-        names(lambda: train(config, backbone=tiny, on_step=on_step), path)
+        check_names_image(lambda: train(config, backbone=tiny, on_step=on_step), path)
         assert not (tmp_path / "run" / LEARNED).exists()
     try:
         resume(tmp_path / "run", backbone=tiny)
-    except InputError:  # it stopped in its first epoch, after which there is nothing to resume
+    except InputError:  # it stopped in its first epoch, before the first checkpoint
         shutil.rmtree(tmp_path / "run")
         train(config, backbone=tiny)
     assert same(load_file(tmp_path / "run" / LEARNED), undisturbed)
 
 
-def test_an_image_replaced_between_two_parts_of_a_run_is_named(
+def test_an_image_replaced_before_resuming_is_named(
     trial: int, data: Path, undisturbed: dict[str, torch.Tensor], tmp_path: Path, tiny: Backbone
 ) -> None:
     draw = Random(f"between {trial}")
@@ -156,16 +158,16 @@ def test_an_image_replaced_between_two_parts_of_a_run_is_named(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(coop(data, tmp_path / "run"), backbone=tiny, on_step=interrupt)
+        train(coop_config(data, tmp_path / "run"), backbone=tiny, on_step=interrupt)
     with restored(path):
-        replaced(path)
-        names(partial(resume, tmp_path / "run", backbone=tiny), path)
+        replace(path)
+        check_names_image(partial(resume, tmp_path / "run", backbone=tiny), path)
     resume(tmp_path / "run", backbone=tiny)
     assert same(load_file(tmp_path / "run" / LEARNED), undisturbed)
 
 
 @every_harm
-def test_an_image_harmed_while_views_are_cached_leaves_no_wrong_features(
+def test_an_image_harmed_while_views_are_encoded_leaves_no_wrong_features_in_the_cache(
     harm: Callable[[Path], None], trial: int, data: Path, tmp_path: Path, tiny: Backbone
 ) -> None:
     views = [ViewRequest(s.image, "base", draw) for s in load_dataset(str(data)).train for draw in range(2)]
@@ -183,12 +185,12 @@ def test_an_image_harmed_while_views_are_cached_leaves_no_wrong_features(
 
     with restored(path):
         store = FeatureStore(tiny, tmp_path / "cache")
-        names(lambda: encode_views(store, views, batch=1, on_progress=on_progress), path)
+        check_names_image(lambda: encode_views(store, views, batch=1, on_progress=on_progress), path)
     assert torch.equal(encode_views(FeatureStore(tiny, tmp_path / "cache"), views, batch=1)[:].rows(), expected)
 
 
 @every_harm
-def test_an_image_harmed_before_its_turn_spoils_no_other_prediction(
+def test_an_image_harmed_before_it_is_read_spoils_no_other_prediction(
     harm: Callable[[Path], None], trial: int, data: Path, tiny: Backbone
 ) -> None:
     classifier = Classifier(build_method("zeroshot", tiny, ("a", "b", "c"), "a photo of a {}."))
@@ -209,14 +211,14 @@ def test_an_image_harmed_before_its_turn_spoils_no_other_prediction(
     assert list(answers) == paths
     harmed = answers.pop(victim)
     assert all(close(answer.predictions, expected[image]) for image, answer in answers.items())
-    if harm is replaced:  # nobody said what it was before
+    if harm is replace:  # its earlier content is unknown here
         assert harmed.error is None and not close(harmed.predictions, expected[victim])
     else:
         assert harmed.error is not None and victim in str(harmed.error)
 
 
 def close(a: list[Prediction], b: list[Prediction]) -> bool:
-    """Equal to rounding: which images share a batch changes the last bits."""
+    """Compare up to rounding, because the images in the same batch change the last bits."""
     return [p.name for p in a] == [p.name for p in b] and all(
         abs(p.probability - q.probability) < 1e-4 for p, q in zip(a, b, strict=True)
     )
@@ -226,7 +228,7 @@ DAMAGES = ["a flipped bit", "NaN", "infinity", "a page of zeros", "a cut", "anot
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_cached_features_that_are_not_what_was_written_are_computed_again(
+def test_damaged_cached_features_are_computed_again(
     damage: str, trial: int, data: Path, tmp_path: Path, tiny: Backbone
 ) -> None:
     views = [ViewRequest(sample.image, "eval") for sample in load_dataset(str(data)).train]
@@ -257,9 +259,9 @@ def test_cached_features_that_are_not_what_was_written_are_computed_again(
         save_file({**tensors, "rows": rows}, path, metadata)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found = encode_views(FeatureStore(tiny, tmp_path / "cache"), views, batch=1)[:].rows()
-    assert torch.equal(found, expected)
-    # A bit of a key, or of the padding, is in nothing that is read: the entry is only no longer found.
+        features = encode_views(FeatureStore(tiny, tmp_path / "cache"), views, batch=1)[:].rows()
+    assert torch.equal(features, expected)
+    # A bit of a key or of the padding may flip without a warning: the entry is then a cache miss.
     silent = damage in ("a flipped bit", "a page of zeros")
     assert silent or any("damaged.safetensors" in str(warning.message) for warning in caught)
 
@@ -272,7 +274,7 @@ def test_an_undamaged_cache_is_read_without_a_warning(data: Path, tmp_path: Path
         assert encode_views(FeatureStore(tiny, tmp_path), views)[:].rows().equal(expected)
 
 
-def test_content_that_changed_is_not_taken_for_what_it_was(tmp_path: Path, tiny: Backbone) -> None:
+def test_an_image_replaced_after_its_digest_was_taken_is_refused(tmp_path: Path, tiny: Backbone) -> None:
     path = tmp_path / "a.png"
     Image.new("RGB", (40, 40), "blue").save(path)
     image = ImageFile(path)
@@ -291,10 +293,10 @@ def test_content_that_changed_is_not_taken_for_what_it_was(tmp_path: Path, tiny:
             list(train_batches(samples, ("base",), settings, 2, seed=1))
 
 
-def test_a_file_on_a_disk_that_does_not_answer_is_named_and_waited_for(
+def test_a_file_on_a_slow_disk_is_named_in_a_warning_and_then_read(
     data: Path, tmp_path: Path, tiny: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As far as Python sees of such a disk: `os.open` sleeps."""
+    """Simulate the disk with an `os.open` that sleeps."""
     views = [ViewRequest(sample.image, "eval") for sample in load_dataset(str(data)).test]
     expected = encode_views(FeatureStore(tiny, None), views)[:].rows()
     victim, opened = views[0].image, os.open
@@ -307,11 +309,11 @@ def test_a_file_on_a_disk_that_does_not_answer_is_named_and_waited_for(
     monkeypatch.setattr(image_file, "SLOW_READ_SECONDS", 0.4)
     monkeypatch.setattr(os, "open", slow)
     with pytest.warns(UserWarning, match=rf"{victim.name}: still not read after"):
-        found = encode_views(FeatureStore(tiny, None), views)[:].rows()
-    assert torch.equal(found, expected)
+        features = encode_views(FeatureStore(tiny, None), views)[:].rows()
+    assert torch.equal(features, expected)
 
 
-def test_a_disk_that_answers_is_not_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fast_disk_causes_no_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_file, "SLOW_READ_SECONDS", 0.2)
     Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
     with warnings.catch_warnings():

@@ -1,8 +1,8 @@
-"""Files that strangers hand in, given to gopro's commands: code, bombs, lies and damage of every kind that gopro reads.
+"""Commands given untrusted files of every kind that gopro reads: code, decompression bombs, false headers, damage.
 
-Each command must end within two minutes and 16 GiB of address space, with one line that says what is wrong (or with a
-result, where the file is harmless), and nothing executed, written elsewhere or printed that a terminal would obey. Two
-cases of each kind are tried; `--trials 15` tries thirty, `--trials 100` all of them.
+Each command must end within two minutes and 16 GiB of address space with one line that says what is wrong (or with a
+result, where the file is harmless). It must execute nothing, write nothing elsewhere and print no control characters.
+Two cases of each kind are tried; `--trials 15` tries thirty, `--trials 100` all of them.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from scipy.io import savemat
 from gopro.data.unpack import unpack
 from gopro.errors import InputError
 from gopro.runs.load_run import load_run
-from tests.support import hostile
-from tests.support.commands import CommandProcess, Finished
+from tests.support import hostile_files
+from tests.support.commands import CommandProcess, CommandResult
 
 ESCAPES = "\x1b[31m\x1b]0;owned\x07[bold]red\x9b31m"
 
@@ -36,8 +36,8 @@ class Trials:
     """A folder for hostile files, and a process that runs commands on them.
 
     Attributes:
-        marker: the file that executed code would leave behind.
-        count: most cases of a kind that are tried.
+        marker: file that executed code would create.
+        count: maximum number of cases tried of each kind.
     """
 
     def __init__(self, folder: Path, count: int):
@@ -46,16 +46,18 @@ class Trials:
         self.commands = CommandProcess(folder, GOPRO_CACHE=str(folder / "cache"), HF_HUB_OFFLINE="1", COLUMNS="200")
 
     def some(self, cases: Iterable[Any]) -> list[Any]:
-        """At most `count` of the cases, spread over all of them."""
+        """Return at most `count` of the cases, evenly spaced."""
         cases = list(cases)
         return cases[:: -(-len(cases) // self.count)]
 
-    def run(self, name: str, *arguments: Any, holds: Callable[[Finished], bool] = Finished.refused) -> Finished:
-        """Run a command and check how it ended."""
-        finished = self.commands.run(*arguments)
-        assert holds(finished), f"{name}: exit code {finished.code}, {finished.err[-300:]}{finished.out[-300:]}"
+    def run(
+        self, name: str, *arguments: Any, check: Callable[[CommandResult], bool] = CommandResult.refused
+    ) -> CommandResult:
+        """Run a command, and check its result and that it executed no code."""
+        result = self.commands.run(*arguments)
+        assert check(result), f"{name}: exit code {result.code}, {result.err[-300:]}{result.out[-300:]}"
         assert not self.marker.exists(), f"{name}: code was executed"
-        return finished
+        return result
 
     def file(self, name: str, content: bytes | str) -> Path:
         path = self.folder / name
@@ -69,27 +71,16 @@ class Trials:
         return path
 
     def trained(self) -> Path:
-        """A run to tamper with, trained when first asked for."""
+        """Return a run folder, trained on the first call."""
         folder = self.folder / "run"
         if not folder.exists():
-            what = (
-                "--data",
-                "emoji-activities",
-                "--method",
-                "gopro",
-                "--shots",
-                "1",
-                "--epochs",
-                "1",
-                "--workers",
-                "0",
-            )
-            finished = self.commands.run("train", *what, "--output", folder, seconds=600)
-            assert finished.code == 0, finished
+            data = ("--data", "emoji-activities", "--shots", "1", "--epochs", "1", "--workers", "0")
+            result = self.commands.run("train", *data, "--method", "gopro", "--output", folder, seconds=600)
+            assert result.code == 0, result
         return folder
 
     def tampered(self, file: str, content: bytes) -> Path:
-        """A copy of the trained run with one file replaced."""
+        """Return a copy of the trained run with one file replaced."""
         copy = self.folder / "tampered"
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(self.trained(), copy)
@@ -107,42 +98,42 @@ def trials(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
 # Checkpoints and weights
 
 
-def test_imported_checkpoints_with_code(trials: Trials) -> None:
-    for name, content in trials.some(hostile.coded(trials.marker, {"ctx": torch.zeros(4, 512)})):
+def test_importing_checkpoints_with_code_is_refused(trials: Trials) -> None:
+    for name, content in trials.some(hostile_files.files_with_code(trials.marker, {"ctx": torch.zeros(4, 512)})):
         trials.run(name, "import", trials.file("model.pth.tar-50", content), "--output", trials.folder / "imported")
 
 
 @pytest.mark.parametrize("ending", [".pt", ".safetensors", ".pth"])
-def test_backbone_weights_with_code(ending: str, trials: Trials) -> None:
+def test_backbone_weights_with_code_are_refused(ending: str, trials: Trials) -> None:
     source = "ViT-S-32-alt" if ending == ".pth" else "openai"
-    for name, content in trials.some(hostile.coded(trials.marker, {"ctx": torch.zeros(4, 512)})):
+    for name, content in trials.some(hostile_files.files_with_code(trials.marker, {"ctx": torch.zeros(4, 512)})):
         weights = trials.file(f"weights{ending}", content)
         train = ("train", "--data", "emoji-activities", "--output", trials.folder / "never")
         trials.run(name, *train, "--backbone", f"{source}:{weights}")
 
 
-def test_small_files_that_claim_much_memory(trials: Trials) -> None:
-    for name, content in trials.some(hostile.bombs()):
+def test_small_files_that_claim_much_memory_are_refused(trials: Trials) -> None:
+    for name, content in trials.some(hostile_files.memory_bombs()):
         path = trials.file("bomb.pth", content)
         trials.run(name, "import", path, "--output", trials.folder / "imported")
         train = ("train", "--data", "emoji-activities", "--output", trials.folder / "never")
         trials.run(name, *train, "--backbone", f"openai:{path}")
 
 
-def test_damaged_checkpoints(trials: Trials) -> None:
-    whole = hostile.torch_file({"state_dict": {"ctx": torch.zeros(4, 512)}, "epoch": 50})
-    for name, content in trials.some(hostile.damaged(whole, 30, seed=7)):
-        # A changed number is no damage that anything could see: a context of 512 then fits no backbone of 64.
+def test_damaged_checkpoints_are_refused(trials: Trials) -> None:
+    whole = hostile_files.torch_file({"state_dict": {"ctx": torch.zeros(4, 512)}, "epoch": 50})
+    for name, content in trials.some(hostile_files.damaged_copies(whole, 30, seed=7)):
+        # A changed number goes unnoticed, so import for a backbone of width 64, which no context of width 512 fits.
         path = trials.file("model.pth.tar-9", content)
         trials.run(name, "import", path, "--output", trials.folder / "imported", "--backbone", "emoji")
 
 
-# Runs that somebody sent
+# Run folders
 
 
-def test_run_folders_with_code(trials: Trials) -> None:
-    image = trials.file("good.png", hostile.image("PNG"))
-    for name, content in trials.some(hostile.coded(trials.marker, {})):
+def test_run_folders_with_code_are_refused(trials: Trials) -> None:
+    image = trials.file("good.png", hostile_files.image("PNG"))
+    for name, content in trials.some(hostile_files.files_with_code(trials.marker, {})):
         for file in ("learned.safetensors", "config.json"):
             trials.run(f"{file}, {name}", "predict", trials.tampered(file, content), image)
         folder = trials.tampered("resume.safetensors", content)
@@ -150,21 +141,21 @@ def test_run_folders_with_code(trials: Trials) -> None:
         trials.run(f"resume, {name}", "train", "--resume", folder)
 
 
-def test_learned_tensors_whose_header_lies(trials: Trials) -> None:
-    image = trials.file("good.png", hostile.image("PNG"))
-    for name, content in trials.some(hostile.lying_safetensors("rho")):
+def test_learned_tensors_with_a_false_header_are_refused(trials: Trials) -> None:
+    image = trials.file("good.png", hostile_files.image("PNG"))
+    for name, content in trials.some(hostile_files.false_safetensors("rho")):
         trials.run(name, "predict", trials.tampered("learned.safetensors", content), image)
 
 
-def test_run_configs_with_impossible_values(trials: Trials) -> None:
-    image = trials.file("good.png", hostile.image("PNG"))
+def test_run_configs_with_impossible_values_are_refused(trials: Trials) -> None:
+    image = trials.file("good.png", hostile_files.image("PNG"))
     config = json.loads((trials.trained() / "config.json").read_text())
     for name, content in trials.some(hostile_configs(config, trials.marker)):
         trials.run(name, "predict", trials.tampered("config.json", content), image)
 
 
 def test_every_value_of_a_wrong_type_in_a_run_config_is_refused(trials: Trials) -> None:
-    """In this process, so that all cases are tried but those that would load a backbone, which takes a second each."""
+    """Try all cases in this process, except those that load a backbone, which takes a second each."""
     config = json.loads((trials.trained() / "config.json").read_text())
     for name, content in hostile_configs(config, trials.marker):
         if not any(word in name for word in ("template", "names", "weights", "name of", "backbone")):
@@ -173,8 +164,8 @@ def test_every_value_of_a_wrong_type_in_a_run_config_is_refused(trials: Trials) 
             assert len(str(refusal.value)) < 1000 and "\n" not in str(refusal.value), name
 
 
-def test_class_names_of_all_kinds(trials: Trials) -> None:
-    image = trials.file("good.png", hostile.image("PNG"))
+def test_unusual_class_names_end_with_a_result_or_one_message(trials: Trials) -> None:
+    image = trials.file("good.png", hostile_files.image("PNG"))
     names = {
         "escapes": ESCAPES,
         "10 MB": "x" * 10_000_000,
@@ -190,31 +181,31 @@ def test_class_names_of_all_kinds(trials: Trials) -> None:
     }
     for name, content in trials.some(names.items()):
         file = trials.file("names.txt", content)
-        ends = lambda finished: finished.clean() and finished.code in (0, 1, 2)  # noqa: E731
-        trials.run(name, "predict", trials.trained(), image, "--classes-file", file, holds=ends)
+        ends = lambda result: result.clean() and result.code in (0, 1, 2)  # noqa: E731
+        trials.run(name, "predict", trials.trained(), image, "--classes-file", file, check=ends)
 
 
 # Data sets
 
 
-def test_split_files_with_code_or_lies(trials: Trials) -> None:
+def test_split_files_with_code_or_false_entries_are_refused(trials: Trials) -> None:
     root = trials.empty_folder("own")
     for name in ("ant", "bee"):
         (root / name).mkdir()
         for i in range(3):
-            (root / name / f"{i}.png").write_bytes(hostile.image("PNG"))
+            (root / name / f"{i}.png").write_bytes(hostile_files.image("PNG"))
     for name, content in trials.some(hostile_splits(trials.marker)):
         (root / "split_gopro.json").write_bytes(content)
         trials.run(name, "data", "check", root)
     (root / "split_gopro.json").unlink()
-    for i, (name, content) in enumerate(trials.some(hostile.coded(trials.marker, {}))):
-        (root / "split_fewshot").mkdir(exist_ok=True)  # where CoOp's code keeps its pickled draws
+    for i, (name, content) in enumerate(trials.some(hostile_files.files_with_code(trials.marker, {}))):
+        (root / "split_fewshot").mkdir(exist_ok=True)  # CoOp's code keeps its pickled few-shot samples here
         (root / "split_fewshot" / f"shot_{i}-seed_1.pkl").write_bytes(content)
         trials.run(name, "data", "check", root)  # a folder without images
         shutil.rmtree(root / "split_fewshot")
 
 
-def test_matlab_annotations_that_are_something_else(trials: Trials) -> None:
+def test_wrong_matlab_annotations_are_refused(trials: Trials) -> None:
     cars = trials.empty_folder("benchmarks/stanford_cars")
     for part in ("cars_train", "cars_test", "devkit"):
         (cars / part).mkdir()
@@ -224,45 +215,45 @@ def test_matlab_annotations_that_are_something_else(trials: Trials) -> None:
         trials.run(name, "data", "check", "stanford_cars", "--root", trials.folder / "benchmarks")
 
 
-def test_files_called_images_that_are_none(trials: Trials) -> None:
+def test_files_with_image_names_that_are_not_images_are_reported(trials: Trials) -> None:
     alone = trials.empty_folder("alone")
-    named = lambda finished: finished.clean() and finished.code == 1 and name in finished.err  # noqa: E731
-    for name, content in trials.some(hostile.bad_images(trials.marker).items()):
+    named = lambda result: result.clean() and result.code == 1 and name in result.err  # noqa: E731
+    for name, content in trials.some(hostile_files.bad_images(trials.marker).items()):
         content(alone / name) if callable(content) else (alone / name).write_bytes(content)
-        trials.run(name, "predict", trials.trained(), alone / name, holds=named)
+        trials.run(name, "predict", trials.trained(), alone / name, check=named)
         os.unlink(alone / name)
 
 
-def test_a_data_set_full_of_files_that_are_no_images(trials: Trials) -> None:
+def test_a_data_set_with_many_unreadable_images(trials: Trials) -> None:
     root = trials.empty_folder("mixed")
     (root / "ant").mkdir()
     (root / "bee").mkdir()
     for i in range(4):
-        (root / "ant" / f"{i}.png").write_bytes(hostile.image("PNG"))
+        (root / "ant" / f"{i}.png").write_bytes(hostile_files.image("PNG"))
     (root / "ant" / "folder.jpg").mkdir()
-    (root / "ant" / "folder.jpg" / "in.png").write_bytes(hostile.image("PNG"))
-    for name, content in hostile.good_images().items():
+    (root / "ant" / "folder.jpg" / "in.png").write_bytes(hostile_files.image("PNG"))
+    for name, content in hostile_files.good_images().items():
         (root / "bee" / name).write_bytes(content)
-    trials.run("unusual images", "data", "check", root, holds=lambda finished: finished.code == 0)
-    bad = hostile.bad_images(trials.marker)
+    trials.run("unusual images", "data", "check", root, check=lambda result: result.code == 0)
+    bad = hostile_files.bad_images(trials.marker)
     for name, content in bad.items():
         content(root / "bee" / name) if callable(content) else (root / "bee" / name).write_bytes(content)
     (root / "split_gopro.json").unlink()
 
-    def all_named(finished: Finished) -> bool:
-        return finished.clean() and finished.code == 1 and all(name in finished.out + finished.err for name in bad)
+    def all_named(result: CommandResult) -> bool:
+        return result.clean() and result.code == 1 and all(name in result.out + result.err for name in bad)
 
-    trials.run("check", "data", "check", root, holds=all_named)
-    trials.run("predict", "predict", trials.trained(), root, holds=all_named)
-    what = ("--data", root, "--shots", "4", "--epochs", "1", "--method", "coop", "--workers")
+    trials.run("check", "data", "check", root, check=all_named)
+    trials.run("predict", "predict", trials.trained(), root, check=all_named)
+    options = ("--data", root, "--shots", "4", "--epochs", "1", "--method", "coop", "--workers")
     for workers in (0, 2):
-        trials.run("train", "train", *what, workers, "--output", trials.folder / f"t{workers}")
-        trials.run("bank", "train", *what, workers, "--output", trials.folder / f"b{workers}", "--bank", "1")
+        trials.run("train", "train", *options, workers, "--output", trials.folder / f"t{workers}")
+        trials.run("bank", "train", *options, workers, "--output", trials.folder / f"b{workers}", "--bank", "1")
     trials.run("eval", "eval", trials.trained(), "--data", root)
 
 
-def test_archives_that_lead_out_or_lie(trials: Trials) -> None:
-    for i, (name, content) in enumerate(trials.some(hostile.archives())):
+def test_hostile_archives_write_nothing_outside_their_folder(trials: Trials) -> None:
+    for i, (name, content) in enumerate(trials.some(hostile_files.archives())):
         folder = trials.empty_folder(f"archives/{i}")
         (folder / "archive").write_bytes(content)
         outside = lambda folder=folder: {  # noqa: E731
@@ -281,18 +272,18 @@ def test_archives_that_lead_out_or_lie(trials: Trials) -> None:
 # Settings and results
 
 
-def test_settings_files_with_code_bombs_and_nonsense(trials: Trials) -> None:
+def test_hostile_settings_files_are_refused(trials: Trials) -> None:
     for name, content in trials.some(hostile_settings(trials.marker).items()):
         file = trials.file("settings.yaml", content)
         command = ("train", "--config", file, "--output", trials.folder / "never")
         trials.run(name, *command, *([] if name == "nothing" else ["--data", "emoji-activities"]))
 
 
-def test_results_with_lies_and_markup(trials: Trials) -> None:
+def test_hostile_results_put_no_script_into_the_report(trials: Trials) -> None:
     for name, content in trials.some(hostile_results().items()):
         folder = trials.empty_folder("results")
         (folder / "results.jsonl").write_bytes(content)
-        trials.run(name, "report", folder, holds=lambda finished: finished.clean() and finished.code in (0, 2))
+        trials.run(name, "report", folder, check=lambda result: result.clean() and result.code in (0, 2))
         page = folder / "report.html"
         assert not page.is_file() or "<script" not in page.read_text(), f"{name}: a script in the page"
 
@@ -301,7 +292,7 @@ def test_results_with_lies_and_markup(trials: Trials) -> None:
 
 
 def hostile_configs(config: dict[str, Any], marker: Path) -> Iterator[tuple[str, bytes]]:
-    """A run's config with one thing wrong."""
+    """Yield copies of a run's config with one error each."""
 
     def with_(**more: Any) -> bytes:
         return json.dumps({**config, **more}).encode()
@@ -351,14 +342,14 @@ def hostile_configs(config: dict[str, Any], marker: Path) -> Iterator[tuple[str,
 
 
 def hostile_splits(marker: Path) -> Iterator[tuple[str, bytes]]:
-    """Split files with code in them or one thing wrong."""
+    """Yield split files that hold code or one wrong entry."""
 
     def split(*train: Any, **more: Any) -> bytes:
         rest = [["bee/0.png", 1, "bee"], ["bee/1.png", 1, "bee"], ["bee/2.png", 1, "bee"]]
         return json.dumps({"train": [*train, *rest[:2]], "val": [], "test": rest[2:], **more}).encode()
 
     for protocol in range(6):
-        yield f"pickle {protocol}", pickle.dumps({"train": hostile.Code(marker)}, protocol)
+        yield f"pickle {protocol}", pickle.dumps({"train": hostile_files.Payload(marker)}, protocol)
     yield "deep", b'{"train":' * 50_000
     yield "lists", b"[" * 50_000
     for path in ("../ant/0.png", "/etc/passwd", "ant/../../x.png", "ant/0.png\0", "", "\\\\host\\x.png", "a" * 5000):
@@ -377,7 +368,7 @@ def hostile_splits(marker: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def hostile_mats(marker: Path) -> Iterator[tuple[str, bytes]]:
-    """Annotation files of Stanford Cars that hold something else."""
+    """Yield wrong annotation files for Stanford Cars."""
 
     def mat(**variables: Any) -> bytes:
         file = io.BytesIO()
@@ -385,8 +376,8 @@ def hostile_mats(marker: Path) -> Iterator[tuple[str, bytes]]:
         return file.getvalue()
 
     kinds = np.zeros((1, 2), dtype=[("fname", object), ("class", object)])
-    yield "pickle", pickle.dumps(hostile.Code(marker))
-    yield "numpy", hostile.numpy_archive(hostile.Code(marker))
+    yield "pickle", pickle.dumps(hostile_files.Payload(marker))
+    yield "numpy", hostile_files.numpy_archive(hostile_files.Payload(marker))
     yield "nothing", b""
     yield "zeros", bytes(4096)
     yield "empty cells", mat(annotations=kinds, class_names=np.zeros((1, 2), dtype=object))
@@ -398,11 +389,11 @@ def hostile_mats(marker: Path) -> Iterator[tuple[str, bytes]]:
     kinds["fname"] = "../../../etc/passwd"
     kinds["class"] = [[np.array([[1]]), np.array([[2]])]]
     yield "paths that lead out", mat(annotations=kinds, class_names=names)
-    yield from hostile.damaged(mat(annotations=kinds, class_names=names), 8, seed=7)
+    yield from hostile_files.damaged_copies(mat(annotations=kinds, class_names=names), 8, seed=7)
 
 
 def hostile_settings(marker: Path) -> dict[str, str | bytes]:
-    """YAML files for `--config`, none of which is a file of settings."""
+    """Return YAML files for `--config` by name; none holds valid settings."""
     bomb = "a: &a [x, x]\n" + "".join(
         f"{n}: &{n} [*{p}, *{p}, *{p}]\n" for p, n in zip("abcdefghijk", "bcdefghijkl", strict=True)
     )
@@ -433,7 +424,7 @@ def hostile_settings(marker: Path) -> dict[str, str | bytes]:
         "duplicate": "data: [a\nb: }",
         "not a number": "epochs: .nan",
         "infinite": "epochs: .inf",
-        "a pickle": pickle.dumps(hostile.Code(marker)),
+        "a pickle": pickle.dumps(hostile_files.Payload(marker)),
         "a key that is a list": "? [a, b]\n: c",
         "undefined alias": "a: *b",
         "two documents": "a: b\n---\nc: d",
@@ -441,7 +432,7 @@ def hostile_settings(marker: Path) -> dict[str, str | bytes]:
 
 
 def hostile_results() -> dict[str, bytes]:
-    """Files of results of which no line can be believed."""
+    """Return `results.jsonl` files by name; every line of each is invalid."""
     row = {
         "protocol": "base-to-new", "source": "d", "data": "d", "method": "gopro", "backbone": "emoji", "shots": 1,
         "seed": 1, "classes": "base", "accuracy": 50.0, "macro_accuracy": 50.0, "n": 10, "run": "runs/x",

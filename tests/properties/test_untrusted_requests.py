@@ -1,6 +1,6 @@
-"""Requests that no client should send: none is a server error, none reveals anything, good requests are still answered.
+"""Hostile requests cause no server error, reveal no file and do not keep good requests from being answered.
 
-Twenty cases of each kind are tried; `--trials 15` tries all, and more that are drawn at random.
+Twenty cases of each kind are tried; `--trials 15` tries all of them, and more random ones.
 """
 
 from __future__ import annotations
@@ -21,37 +21,41 @@ from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from gopro.clip.backbone import load_backbone
-from tests.support import requests
-from tests.support.requests import BOUNDARY, Client, form, post
+from tests.support import hostile_requests
+from tests.support.hostile_requests import BOUNDARY, RawClient, form, post
 from tests.support.serve import RunningServer, serve_in_thread, untrained_run
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     folder = tmp_path_factory.mktemp("requests")
-    with serve_in_thread(untrained_run("gopro", load_backbone(), requests.NAMES, folder), upload_seconds=3) as server:
+    with serve_in_thread(
+        untrained_run("gopro", load_backbone(), hostile_requests.NAMES, folder), upload_seconds=3
+    ) as server:
         yield server
 
 
 @pytest.fixture
-def client(server: RunningServer) -> Iterator[Client]:
-    """A client of the server, which must give the same good answer before and after a test."""
-    client = Client(server.url)
+def client(server: RunningServer) -> Iterator[RawClient]:
+    """Return a client of the server, and check that the server gives the same good answer before and after a test."""
+    client = RawClient(server.url)
     before = client.good_answer()
     yield client
     assert client.good_answer() == before
 
 
 @pytest.mark.parametrize("kind", ["forms", "values", "uploads", "wire", "paths", "masses"])
-def test_hostile_requests_are_refused(kind: str, client: Client, tmp_path: Path, pytestconfig: pytest.Config) -> None:
-    cases = list(requests.uploads(tmp_path) if kind == "uploads" else getattr(requests, kind)())
-    for name, ask in cases[:: -(-len(cases) // (20 * pytestconfig.getoption("--trials")))]:
-        answer = ask(client)
+def test_hostile_requests_are_refused(
+    kind: str, client: RawClient, tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    cases = list(hostile_requests.uploads(tmp_path) if kind == "uploads" else getattr(hostile_requests, kind)())
+    for name, send in cases[:: -(-len(cases) // (20 * pytestconfig.getoption("--trials")))]:
+        answer = send(client)
         assert answer.harmless, f"{name}: {answer.status} {answer.body[-200:]!r}"
 
 
-def test_clients_that_send_a_byte_now_and_then_hold_up_nobody(client: Client, pytestconfig: pytest.Config) -> None:
-    """The bytes are of the body: a slow header section is for a reverse proxy to cut off."""
+def test_slow_clients_do_not_delay_others(client: RawClient, pytestconfig: pytest.Config) -> None:
+    """Send the body one byte at a time. A reverse proxy has to cut off slow headers."""
     count = 6 * pytestconfig.getoption("--trials")
     whole = post(form(("classes", "cat")), f"multipart/form-data; boundary={BOUNDARY}")
     body, answers = whole.index(b"\r\n\r\n") + 4, []
@@ -70,7 +74,7 @@ def test_clients_that_send_a_byte_now_and_then_hold_up_nobody(client: Client, py
     assert len(answers) == count and all(answer.harmless for answer in answers), answers
 
 
-def test_clients_that_vanish_harm_nobody(client: Client, pytestconfig: pytest.Config) -> None:
+def test_clients_that_disconnect_early_do_not_affect_others(client: RawClient, pytestconfig: pytest.Config) -> None:
     draw = random.Random(11)
     whole = post(form(*(("classes", f"n{i}") for i in range(50))), f"multipart/form-data; boundary={BOUNDARY}")
     for _ in range(5 * pytestconfig.getoption("--trials")):
@@ -81,8 +85,8 @@ def test_clients_that_vanish_harm_nobody(client: Client, pytestconfig: pytest.Co
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
 
-def test_a_charset_that_gives_no_text_is_refused(client: Client) -> None:
-    """A lone surrogate in an answer cannot be sent: it was a 500."""
+def test_a_charset_other_than_utf_8_is_refused(client: RawClient) -> None:
+    """These charsets can yield a lone surrogate, which cannot be sent in an answer and used to cause a 500."""
     body = form(("classes", "\\ud800"), ("classes", "b"))
     for charset in ("unicode_escape", "utf-7", "undefined"):
         answer = client.ask(body, f"multipart/form-data; boundary={BOUNDARY}; charset={charset}")
@@ -91,8 +95,10 @@ def test_a_charset_that_gives_no_text_is_refused(client: Client) -> None:
 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=lambda mode: mode.value)
-def test_the_server_answers_as_it_describes(mode: GenerationMode, client: Client, pytestconfig: pytest.Config) -> None:
-    """Make requests of /openapi.json, those it allows or those it forbids, and check each answer against it."""
+def test_answers_match_the_openapi_description(
+    mode: GenerationMode, client: RawClient, pytestconfig: pytest.Config
+) -> None:
+    """Generate requests that /openapi.json allows or forbids, and check each answer against it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         schema = schemathesis.openapi.from_url(f"{client.url}/openapi.json")
@@ -113,11 +119,11 @@ def test_the_server_answers_as_it_describes(mode: GenerationMode, client: Client
                 response = case.call(timeout=60)
                 statuses.append(response.status_code)
                 assert b"Traceback" not in response.content
-                if response.status_code != 503:  # is described, but schemathesis takes any 5.. for a fault
+                if response.status_code != 503:  # described, but schemathesis counts every 5xx as a failure
                     case.validate_response(response, excluded_checks=[positive_data_acceptance])
 
             try:
                 ask()
-            except Unsatisfiable:  # the description of this operation forbids nothing
+            except Unsatisfiable:  # no request to this operation is forbidden
                 continue
     assert len(statuses) >= 15 and max(statuses) <= 503

@@ -1,4 +1,4 @@
-"""A process that has imported gopro once and runs one command after the other; run as a module, it is that process."""
+"""Run many `gopro` commands in one subprocess, which imports gopro once. Run as a module, this is that subprocess."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 MEMORY = 16 << 30
-"""Bytes of address space that a command may take, libraries included. CUDA would map more, so commands see no card."""
+"""Limit of a command's address space in bytes, libraries included. CUDA would map more, so GPUs are hidden."""
 
 
 @dataclass(frozen=True)
-class Finished:
-    """How a command ended; code None: it did not end and was killed."""
+class CommandResult:
+    """Exit code and output of a command. The code is negative for a signal, and None if the command hung."""
 
     code: int | None
     out: str
@@ -29,41 +29,45 @@ class Finished:
 
     @property
     def messages(self) -> list[str]:
-        """The lines on stderr, without warnings."""
+        """Return the lines on stderr except warnings."""
         return [line for line in self.err.splitlines() if line.strip() and not line.startswith("warning: ")]
 
+    @property
+    def output(self) -> str:
+        return self.out + self.err
+
     def refused(self) -> bool:
-        """Return whether it refused its input: one line, exit code 2, no control characters."""
+        """Return whether the command refused its input: exit code 2, one message, no control characters."""
         return self.code == 2 and len(self.messages) == 1 and self.messages[0].startswith("error: ") and self.clean()
 
     def clean(self) -> bool:
-        """Return whether it ended, without a traceback or control characters."""
-        text = self.out + self.err
-        return self.code is not None and "Traceback" not in text and not any(c in text for c in "\x1b\x07\x9b")
+        """Return whether the command ended and printed no traceback and no control characters."""
+        has_control = any(character in self.output for character in "\x1b\x07\x9b")
+        return self.code is not None and "Traceback" not in self.output and not has_control
 
 
 class CommandProcess:
-    """Runs commands in `folder`, with `variables` added to the environment."""
+    """A subprocess that runs commands in `folder`, with `variables` added to its environment."""
 
     def __init__(self, folder: Path, **variables: str):
         self.folder, self.variables = folder, variables
         self._process: subprocess.Popen[str] | None = None
 
-    def run(self, *arguments: Any, seconds: float = 120) -> Finished:
-        """Run `gopro ARGUMENTS`."""
-        process = self._process = self._process or self._started()
+    def run(self, *arguments: Any, seconds: float = 120) -> CommandResult:
+        """Run `gopro ARGUMENTS`, and kill the subprocess if the command takes longer than `seconds`."""
+        process = self._process = self._process or self._start()
         assert process.stdin is not None and process.stdout is not None
         process.stdin.write(json.dumps([str(argument) for argument in arguments]) + "\n")
         process.stdin.flush()
         if not select.select([process.stdout], [], [], seconds)[0]:
             self.close()
-            return Finished(None, "", f"no end after {seconds:.0f} s")
+            return CommandResult(None, "", f"no end after {seconds:.0f} s")
         line = process.stdout.readline()
         if not line:
             code = process.wait()
             self._process = None
-            return Finished(None, "", f"the process ended with {code}")
-        return Finished(**json.loads(line))
+            return CommandResult(None, "", f"the process ended with {code}")
+        return CommandResult(**json.loads(line))
 
     def close(self) -> None:
         if self._process is not None:
@@ -72,7 +76,7 @@ class CommandProcess:
             self._process.wait()
             self._process = None
 
-    def _started(self) -> subprocess.Popen[str]:
+    def _start(self) -> subprocess.Popen[str]:
         root = Path(__file__).resolve().parents[2]
         path = os.pathsep.join([str(root / "src"), str(root), os.environ.get("PYTHONPATH", "")])
         return subprocess.Popen(
@@ -87,18 +91,18 @@ class CommandProcess:
 
 
 def main() -> None:
-    """Read a command per line and answer with how it ended."""
+    """Run the commands given as JSON, one per line, and print the result of each as JSON."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     answers = os.fdopen(os.dup(1), "w")
     from gopro.cli import main as command
 
     for line in sys.stdin:
-        answers.write(json.dumps(_finished(command, json.loads(line))) + "\n")
+        answers.write(json.dumps(_run(command, json.loads(line))) + "\n")
         answers.flush()
 
 
-def _finished(command: Any, arguments: list[str]) -> dict[str, Any]:
-    """Run a command with the file descriptors of stdout and stderr in files, so that nothing printed is missed."""
+def _run(command: Any, arguments: list[str]) -> dict[str, Any]:
+    """Run a command and return its result. Redirect file descriptors, to capture the output of C libraries too."""
     saved = os.dup(1), os.dup(2)
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         os.dup2(out.fileno(), 1)
@@ -106,8 +110,8 @@ def _finished(command: Any, arguments: list[str]) -> dict[str, Any]:
         code = 0
         try:
             command(arguments)
-        except SystemExit as ended:
-            code = ended.code if isinstance(ended.code, int) else 1
+        except SystemExit as exit:
+            code = exit.code if isinstance(exit.code, int) else 1
         except BaseException:
             import traceback
 

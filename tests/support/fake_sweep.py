@@ -1,4 +1,4 @@
-"""Results folders with made-up predictions, as a sweep would write them."""
+"""Write results folders with made-up predictions, in the files that a sweep writes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class FakeSweep:
     def runs(
         self, protocol: str, source: str, tests: Sequence[tuple[Dataset, str, ClassHalf]], shots: int, backbone="emoji"
     ) -> None:
-        """Add each method's runs on `source`; `tests` are a data set, the name that loads it, and classes."""
+        """Add the runs of each method on `source`; each test is a data set, the name that loads it, and its classes."""
         for place, (method, skill) in enumerate(self.methods.items()):
             learns = method.split("[")[0] != "zeroshot"
             known = {(row["protocol"], row["source"], row["method"], row["backbone"]) for row in self.rows}
@@ -60,7 +60,7 @@ class FakeSweep:
                     self.rows.append({**row, **cost})
 
     def write(self, **files: list[dict[str, Any]]) -> Path:
-        """Write the rows, and other files of JSON lines."""
+        """Write the rows and other JSON-lines files, and return the folder."""
         for name, lines in {"results": self.rows, **files}.items():
             text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
             (self.folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
@@ -81,7 +81,7 @@ def write_log(path: Path, seed: int, terms: int) -> None:
 
 
 def predict(part: Dataset, name: str, classes: str, accuracy: float, seed: str, method: str) -> Predictions:
-    """Predict with about this accuracy, higher on some classes than on others; wrong labels are nearby classes."""
+    """Make up predictions of about this accuracy, which varies by class; wrong labels are nearby classes."""
     rng = random.Random(seed)
     count = len(part.classnames)
     ease = [min(1.0, max(0.0, accuracy + random.Random(f"{name}{method}").gauss(0, 0.2))) for name in part.classnames]
@@ -116,7 +116,7 @@ def result_row(data: str, method: str, classes: str, accuracy: float, **other: A
 
 
 def write_results(folder: Path, rows: Sequence[dict[str, Any]]) -> Path:
-    """Write a results folder that holds the rows alone."""
+    """Write a results folder with only `results.jsonl`."""
     folder.mkdir(exist_ok=True)
     (folder / "results.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in rows), encoding="utf-8")
     return folder

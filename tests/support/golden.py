@@ -1,6 +1,6 @@
-"""Recorded training steps of the authors' own code (tests/golden), the CLIP they ran on, and how far we are from them.
+"""Repeat the training steps recorded from the authors' own code (tests/golden), and measure the deviation.
 
-tools/golden_rivals.py and tools/golden_maple.py record the files and say what is in them.
+tools/golden_rivals.py and tools/golden_maple.py record the files and document their contents.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ CLASSNAMES = ["red fox", "owl", "grand_piano", "jack-o'-lantern", "very slow old
 
 
 def random_clip() -> dict[str, Tensor]:
-    """Return a CLIP in OpenAI's layout: 16 px, patches of 8, image width 64, text width 128, 96 shared dimensions.
+    """Return a state dict in OpenAI's layout of a small CLIP.
 
-    Its weights are the same everywhere: NumPy guarantees the stream of RandomState, as neither its newer generators
-    nor torch do.
+    Images have 16 pixels per side in patches of 8; the widths are 64 (image), 128 (text) and 96 (shared).
+
+    Its weights are the same on every machine: NumPy guarantees the stream of RandomState, unlike those of its newer
+    generators or of torch.
     """
     draw = np.random.RandomState(0)
     state: dict[str, Tensor] = {}
@@ -64,7 +66,7 @@ def random_clip() -> dict[str, Tensor]:
 
 
 def deeper_clip() -> dict[str, Tensor]:
-    """Return `random_clip` with 5 layers in the image tower and 4 in the text tower, more than have learned tokens."""
+    """Return `random_clip` with 5 image layers and 4 text layers, which is more layers than have learned tokens."""
     state = random_clip()
     for prefix, layers in (("visual.transformer.resblocks.", 5), ("transformer.resblocks.", 4)):
         first = {name: tensor for name, tensor in state.items() if name.startswith(prefix)}
@@ -81,28 +83,28 @@ def read_golden(name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return the parameters under a prefix, by our names."""
+    """Return the tensors whose names start with a prefix, without it and with `ctx` renamed to `context`."""
     named = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
     return {"context" if key == "ctx" else key: value for key, value in named.items()}
 
 
-def deviation(here: Tensor, theirs: Tensor) -> float:
-    """Return the largest difference, relative to the largest magnitude of theirs."""
-    assert here.shape == theirs.shape
-    return ((here.detach() - theirs).abs().max() / theirs.abs().max()).item()
+def deviation(ours: Tensor, theirs: Tensor) -> float:
+    """Return the largest absolute difference, divided by the largest absolute value of theirs."""
+    assert ours.shape == theirs.shape
+    return ((ours.detach() - theirs).abs().max() / theirs.abs().max()).item()
 
 
 def golden_deviations(name: str, backbone: Backbone, spec: str | None = None) -> dict[str, float]:
     """Repeat a recording; return the deviation of logits, loss terms, gradients, losses and parameters.
 
     Args:
-        spec: the method and its settings, if not those of the recording.
+        spec: method to run instead of the recorded one.
     """
     golden, metadata = read_golden(name)
     method = build_method(spec or metadata["spec"], backbone, json.loads(metadata["classnames"]), "a photo of a {}.")
     init = under(golden, "init.")
     assert {key: p.shape for key, p in method.named_parameters()} == {key: t.shape for key, t in init.items()}
-    method.load_state_dict(init, strict=False)  # all but PromptSRC's average, which begins at 0
+    method.load_state_dict(init, strict=False)  # not strict: PromptSRC's average starts at 0 and is not recorded
     optimizer = torch.optim.SGD(method.parameters(), lr=float(metadata["lr"]), momentum=0.9, weight_decay=5e-4)
     images, steps = method.encode(golden["images"]), len(golden["losses"])
     deviations = {"logits": deviation(method.logits(images), golden["logits"])}

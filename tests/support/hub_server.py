@@ -10,23 +10,24 @@ import base64
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import yaml
+
+from tests.support.web_server import run_http_server
 
 Files = dict[str, bytes]
 
 
 @dataclass
 class Repository:
-    """A repository. `branches` maps names to commits, `commits` maps each commit to all its files."""
+    """A repository; `branches` maps names to commits, and `commits` maps each commit to all its files."""
 
     private: bool
     commits: dict[str, Files] = field(default_factory=dict)
@@ -47,8 +48,8 @@ class Hub:
     """The state of the Hub.
 
     Attributes:
-        tokens: token → the owners whose repositories it may read and write.
-        large: pattern of the files that go to the store of large files.
+        tokens: owners whose repositories each token may read and write.
+        large: pattern of the files kept in the store of large files.
         requests: received requests, as `METHOD path`.
     """
 
@@ -70,8 +71,8 @@ class Hub:
         self.repositories[repository].commit("main", files)
 
 
-class Refused(Exception):
-    """A response with a status other than 200."""
+class ErrorResponse(Exception):
+    """A response with an error status, raised by the handler of a route."""
 
     def __init__(self, status: int, code: str = "", body: Any = None):
         super().__init__(status, code)
@@ -113,10 +114,10 @@ class Handler(BaseHTTPRequestHandler):
                 if match := re.fullmatch(route, path):
                     answer(*match.groups())
                     return
-            raise Refused(404)
-        except Refused as refused:
-            headers = {"X-Error-Code": refused.code} if refused.code else {}
-            self.answer(json.dumps(refused.body or {}).encode(), headers, refused.status)
+            raise ErrorResponse(404)
+        except ErrorResponse as error:
+            headers = {"X-Error-Code": error.code} if error.code else {}
+            self.answer(json.dumps(error.body or {}).encode(), headers, error.status)
 
     def chunk(self) -> bytes:
         size = int(self.rfile.readline(), 16)
@@ -143,22 +144,22 @@ class Handler(BaseHTTPRequestHandler):
     def check_write_access(self, owner: str) -> None:
         owned = self.owned()
         if owned is None:
-            raise Refused(401)
+            raise ErrorResponse(401)
         if owner not in owned:
-            raise Refused(403)
+            raise ErrorResponse(403)
 
     def repository(self, name: str) -> Repository:
-        """Return a repository. As on the Hub, a private one does not exist for strangers."""
+        """Return a repository. A private one does not exist for strangers, as on the Hub."""
         repository, owned = self.hub.repositories.get(name), self.owned()
         if repository is None or (repository.private and name.partition("/")[0] not in (owned or ())):
-            raise Refused(401 if owned is None else 404, "RepoNotFound")
+            raise ErrorResponse(401 if owned is None else 404, "RepoNotFound")
         return repository
 
     def at(self, name: str, revision: str) -> tuple[str, Files]:
         repository = self.repository(name)
         sha = repository.sha(revision)
         if sha is None:
-            raise Refused(404, "RevisionNotFound")
+            raise ErrorResponse(404, "RevisionNotFound")
         return sha, repository.commits[sha]
 
     def info(self, name: str, revision: str | None) -> None:
@@ -180,7 +181,7 @@ class Handler(BaseHTTPRequestHandler):
     def resolve(self, name: str, revision: str, path: str) -> None:
         sha, files = self.at(name, revision)
         if path not in files:
-            raise Refused(404, "EntryNotFound")
+            raise ErrorResponse(404, "EntryNotFound")
         content = files[path]
         etag = hashlib.sha256(content).hexdigest() if fnmatch(path, self.hub.large) else git_oid(content)
         self.answer(content, {"ETag": f'"{etag}"', "X-Repo-Commit": sha})
@@ -190,7 +191,7 @@ class Handler(BaseHTTPRequestHandler):
         self.check_write_access(request["organization"])
         name = f"{request['organization']}/{request['name']}"
         if name in self.hub.repositories:
-            raise Refused(409, body={"url": f"{self.hub.address}/{name}"})
+            raise ErrorResponse(409, body={"url": f"{self.hub.address}/{name}"})
         private = request.get("private") or request.get("visibility") == "private"
         self.hub.put(name, {".gitattributes": b"*.safetensors filter=lfs\n"}, private=bool(private))
         self.json({"url": f"{self.hub.address}/{name}"})
@@ -199,14 +200,14 @@ class Handler(BaseHTTPRequestHandler):
         text = json.loads(self.body)["content"]
         match = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
         if match is None or not isinstance(yaml.safe_load(match[1]), dict):
-            raise Refused(400, body={"errors": [{"message": "no metadata"}]})
+            raise ErrorResponse(400, body={"errors": [{"message": "no metadata"}]})
         self.json({})
 
     def branch(self, name: str, branch: str) -> None:
         self.check_write_access(name.partition("/")[0])
         branches = self.repository(name).branches
         if branch in branches:
-            raise Refused(409)
+            raise ErrorResponse(409)
         branches[branch] = branches["main"]
         self.json({})
 
@@ -256,16 +257,7 @@ def git_oid(content: bytes) -> str:
 
 @contextmanager
 def serving() -> Iterator[Hub]:
-    """Run a Hub on a free port while the block runs."""
+    """Serve a Hub on a free port while the block runs."""
     hub = Hub()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("HubHandler", (Handler,), {"hub": hub}))
-    server.daemon_threads = True
-    hub.address = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
+    with run_http_server(type("HubHandler", (Handler,), {"hub": hub})) as hub.address:
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

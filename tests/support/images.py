@@ -1,4 +1,4 @@
-"""Images drawn from a seed."""
+"""Random images that a seed determines."""
 
 from dataclasses import dataclass
 

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 class LiveBytes(TorchDispatchMode):
     """The peak bytes of tensors created inside this context, backward included.
 
-    The peak memory of the process would include the libraries and what the allocator holds; this repeats to the byte.
+    Unlike the peak memory of the process, it excludes libraries and the allocator's reserve, and repeats to the byte.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Methods away from their initialisation, and images for them."""
+"""Perturb methods away from their initialisation, and encode random images for them."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def encode_noise(encoder: Backbone | Method, *batch: int, seed: int = 3) -> Any:
 
 
 def perturb(method: Method, size: float = 0.1) -> Method:
-    """Move every parameter, as training would, and switch to evaluation."""
+    """Add noise to every parameter, as a stand-in for training, and switch to evaluation."""
     with torch.no_grad():
         for parameter in method.parameters():
             parameter.add_(size * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(5)))

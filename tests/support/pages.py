@@ -1,4 +1,4 @@
-"""The documents, and the code blocks and commands in them."""
+"""List the documents, and the code blocks and commands in them."""
 
 import re
 from pathlib import Path

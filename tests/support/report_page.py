@@ -1,4 +1,4 @@
-"""What tests of the report read from its page and its plots."""
+"""Read the page and the plots of a report for tests."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ParsedPage(html.parser.HTMLParser):
 
 
 def collapsed(text: str) -> str:
-    """Return the text with each run of white space as one space."""
+    """Replace each run of white space by one space."""
     return re.sub(r"\s+", " ", text)
 
 

@@ -1,4 +1,4 @@
-"""A `gopro serve` server in a thread of the test's process, whose torch thread a test can pause, and clients of it."""
+"""Run `gopro serve` in a thread of the test's process, pause its torch thread, and send requests to it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TEMPLATE = "a photo of a {}."
 def untrained_run(
     spec: str, backbone: Backbone, names: Sequence[str], folder: Path, data: str = "emoji-activities"
 ) -> Run:
-    """Return a run of a method as it is before training."""
+    """Return a run of an untrained method."""
     config = TrainConfig(data=data, method=spec, shots=1, output=folder)
     return Run(folder, config, data, TEMPLATE, build_method(spec, backbone, names, TEMPLATE).eval())
 
@@ -52,10 +52,10 @@ def open_image(content: bytes) -> Image.Image:
 
 @dataclass
 class RunningServer:
-    """A server that answers at `url`.
+    """A running server.
 
     Attributes:
-        tower_batches: number of images in each pass through the image tower so far.
+        tower_batches: number of images in each pass through the image tower.
     """
 
     url: str
@@ -157,7 +157,7 @@ def wait_until(condition, seconds: float = 30) -> None:
 
 
 def probabilities(response: requests.Response, names: Sequence[str], head: str = "exact") -> np.ndarray:
-    """Return [images, names] of a response that ranks all names."""
+    """Return the probabilities [images, names] in a response that ranks all names."""
     assert response.status_code == 200, response.text
     rows = []
     for result in response.json()["results"]:
@@ -168,7 +168,7 @@ def probabilities(response: requests.Response, names: Sequence[str], head: str =
 
 
 def check_error(response: requests.Response, status: int, code: str) -> str:
-    """Check that a response is this error and return its message."""
+    """Check the status, error code and one-line message of a response, and return the message."""
     error = response.json()["error"]
     assert (response.status_code, error["code"]) == (status, code), response.text
     assert error["message"] and "\n" not in error["message"]

@@ -1,4 +1,4 @@
-"""A web server on 127.0.0.1 that misbehaves on request."""
+"""A web server on 127.0.0.1 that misbehaves on request, and the thread that any test server runs in."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ class Request:
 
 
 class Site:
-    """Files of a server, and the ways in which it misbehaves: each request for a path takes one of `faults[path]`."""
+    """The files of a server and its faults: each request for a path takes the next of `faults[path]`."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.redirects: dict[str, str] = {}
         self.headers: dict[str, str] = {}
-        """Sent with every file in place of its ETag."""
+        """Headers sent with every file instead of its ETag."""
         self.takes_ranges = True
         self.chunked = False
         self.delay = 0.0
-        """Seconds before each 64 KiB."""
+        """Seconds to wait before each 64 KiB."""
         self.faults: defaultdict[str, deque[Callable[[Handler], None] | int]] = defaultdict(deque)
-        """A fault answers the request, or is the number of bytes after which the connection is cut."""
+        """A fault is a function that answers the request, or the number of bytes after which to cut the connection."""
         self.requests: list[Request] = []
         self.address = ""
 
@@ -45,7 +45,7 @@ class Site:
         return self.address + path
 
     def add_hub_repository(self, repository: str, files: dict[str, bytes]) -> None:
-        """Stand in for the Hugging Face Hub: list a model repository and resolve its files.
+        """Add a model repository with the addresses that the Hugging Face Hub gives it.
 
         Files are redirected to another address, as the Hub does for large ones.
         """
@@ -121,17 +121,23 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving() -> Iterator[Site]:
-    """Serve a site on a free port for as long as the block lasts."""
-    site = Site()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("SiteHandler", (Handler,), {"site": site}))
+def run_http_server(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Serve on a free port while the block runs, and return the server's address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
-    site.address = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
-        yield site
+        yield f"http://127.0.0.1:{server.server_address[1]}"
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def serving() -> Iterator[Site]:
+    """Serve a site on a free port while the block runs."""
+    site = Site()
+    with run_http_server(type("SiteHandler", (Handler,), {"site": site})) as site.address:
+        yield site

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from gopro.runs.run import CONFIG
-from tests.support.killable import difference, images, run
+from tests.support.killable_command import difference, refused_in_one_line, run, write_images
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,7 @@ def remount(folder: Path, options: str) -> None:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return images(tmp_path_factory.mktemp("images"))
+    return write_images(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_training_goes_on_when_there_is_room_again(trial: int, data: Path, whole
         command = ["train", "--data", str(data), *TRAIN.split(), "--output", str(disk / "run")]
         ended = run(command, tmp_path, tmp_path / "cache")
         if ended.code != 0:
-            assert ended.in_one_line and "No space left" in ended.output, ended
+            assert refused_in_one_line(ended) and "No space left" in ended.output, ended
             remount(disk, "size=16m")
             resume = ["train", "--resume", str(disk / "run")]
             ended = run(resume if (disk / "run" / CONFIG).exists() else command, tmp_path, tmp_path / "cache")
@@ -94,7 +94,8 @@ def test_a_read_only_folder_is_named(data: Path, tmp_path: Path) -> None:
         remount(disk, "ro")
         for command in ([*train, str(disk / "run")], [*benchmark, str(disk / "benchmark")]):
             ended = run(command, tmp_path, tmp_path / "cache")
-            assert ended.in_one_line and "Read-only file system" in ended.output and str(disk) in ended.output, ended
+            assert refused_in_one_line(ended), ended
+            assert "Read-only file system" in ended.output and str(disk) in ended.output
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ from gopro.training.folder_lock import LOCK, leftovers, lock_folder
 from gopro.training.progress import Step
 from gopro.training.resume_state import LOG, RESUME
 from gopro.training.train import resume, train
-from tests.support.killable import difference
+from tests.support.killable_command import difference
 from tests.training.test_loop import config, same_tensors
 
 

@@ -15,7 +15,8 @@ from random import Random
 import pytest
 
 from gopro.runs.run import CONFIG, LEARNED
-from tests.support.killable import Command, Ended, difference, images, run
+from tests.support.commands import CommandResult
+from tests.support.killable_command import KillableCommand, difference, refused_in_one_line, run, write_images
 
 pytestmark = pytest.mark.slow
 
@@ -28,13 +29,13 @@ RUNS = {
     "tip-adapter-f": "--method tip-adapter-f --epochs 8 --workers 0",
 }
 
-Kill = Callable[[Command, Path], bool]
+Kill = Callable[[KillableCommand, Path], bool]
 """Waits for its moment and kills the command; False if the command had ended before that."""
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return images(tmp_path_factory.mktemp("images"))
+    return write_images(tmp_path_factory.mktemp("images"))
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -90,27 +91,27 @@ def interrupted(arguments: list[str], folder: Path, whole: Path, kills: list[Kil
     start = ["train", *arguments, "--output", str(output)]
     command = start
     for kill in kills:
-        process = Command(command, folder, cache)
+        process = KillableCommand(command, folder, cache)
         if not kill(process, output):
-            return assert_as_undisturbed(output, whole, process.end())
+            return assert_as_undisturbed(output, whole, process.wait())
         command = ["train", "--resume", str(output)]
         if not (output / CONFIG).exists():
             ended = run(command, folder, cache)
-            assert ended.in_one_line, f"there was nothing to resume: {ended}"
+            assert refused_in_one_line(ended), f"there was nothing to resume: {ended}"
             command = start
     return assert_as_undisturbed(output, whole, run(command, folder, cache))
 
 
-def assert_as_undisturbed(output: Path, whole: Path, ended: Ended) -> None:
+def assert_as_undisturbed(output: Path, whole: Path, ended: CommandResult) -> None:
     """Check the end of a run; one that was killed after its last act says that it is finished."""
-    assert ended.code == 0 or (ended.in_one_line and "is finished" in ended.output), ended
+    assert ended.code == 0 or (refused_in_one_line(ended) and "is finished" in ended.output), ended
     assert difference(output, whole) is None
 
 
 def after(seconds: float) -> Kill:
     """Kill after so long."""
 
-    def kill(command: Command, output: Path) -> bool:
+    def kill(command: KillableCommand, output: Path) -> bool:
         if command.ends_within(seconds):
             return False
         command.kill()
@@ -122,7 +123,7 @@ def after(seconds: float) -> Kill:
 def while_writing(skip: int) -> Kill:
     """Kill while a file is half written, after `skip` others were."""
 
-    def kill(command: Command, output: Path) -> bool:
+    def kill(command: KillableCommand, output: Path) -> bool:
         left, before = skip, False
         while not command.ends_within(0):
             now = half_written(output)

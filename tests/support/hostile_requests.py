@@ -1,4 +1,4 @@
-"""Requests that no client should send to `gopro serve`, and a client that sends them byte by byte."""
+"""Hostile requests to `gopro serve`, and a client that sends their bytes unchanged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support import hostile
+from tests.support import hostile_files
 
 SEED = 11
 
@@ -21,27 +21,31 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 @dataclass(frozen=True)
-class Answer:
-    """An answer. Status 0: the connection was closed without one; -1: nothing came."""
+class RawAnswer:
+    """The answer to a request; status 0 if the connection was closed without one, -1 after a timeout."""
 
     status: int
     body: bytes = b""
 
     @property
     def harmless(self) -> bool:
-        """Whether the server neither failed nor revealed anything of its inside."""
+        """Return whether the server neither failed nor revealed a traceback or a file."""
         answered = 200 <= self.status < 500 or self.status in (0, 503)
         return answered and not any(secret in self.body for secret in (b"Traceback", b"root:", b"site-packages"))
 
 
-class Client:
+class RawClient:
     """A client of the server at `url`."""
 
     def __init__(self, url: str):
         self.url, self.port = url, int(url.rpartition(":")[2])
 
-    def send(self, *parts: bytes, pause: float = 0.0, seconds: float = 30.0, shut: bool = False) -> Answer:
-        """Send bytes as they are and return what is answered."""
+    def send(self, *parts: bytes, pause: float = 0.0, seconds: float = 30.0, shut: bool = False) -> RawAnswer:
+        """Send bytes unchanged, `pause` seconds after each part, and return the answer.
+
+        Args:
+            shut: close the sending side afterwards.
+        """
         with socket.create_connection(("127.0.0.1", self.port), timeout=seconds) as client:
             received = b""
             try:
@@ -51,21 +55,21 @@ class Client:
                 if shut:
                     client.shutdown(socket.SHUT_WR)
             except OSError:
-                pass  # the server has stopped reading: its answer may be there
+                pass  # the server has stopped reading, but may have answered
             try:
                 while chunk := client.recv(1 << 16):
                     received += chunk
                     if _whole(received):
                         break
             except TimeoutError:
-                return Answer(-1, received)
+                return RawAnswer(-1, received)
             except OSError:
                 pass
         received = received.removeprefix(CONTINUE)
         match = re.match(rb"HTTP/1\.[01] (\d+)", received)
-        return Answer(int(match[1]) if match else 0, received.partition(b"\r\n\r\n")[2])
+        return RawAnswer(int(match[1]) if match else 0, received.partition(b"\r\n\r\n")[2])
 
-    def ask(self, body: bytes, kind: str = f"multipart/form-data; boundary={BOUNDARY}", **how: object) -> Answer:
+    def ask(self, body: bytes, kind: str = f"multipart/form-data; boundary={BOUNDARY}", **how: object) -> RawAnswer:
         """Send a POST to /predict."""
         return self.send(post(body, kind), **how)  # pyright: ignore
 
@@ -77,13 +81,13 @@ class Client:
         return json.dumps(result["heads"]["exact"]["predictions"]).encode()
 
 
-GOOD = hostile.image("PNG")
+GOOD = hostile_files.image("PNG")
 
 
 def _whole(received: bytes) -> bool:
-    head, there, body = received.removeprefix(CONTINUE).partition(b"\r\n\r\n")
+    head, separator, body = received.removeprefix(CONTINUE).partition(b"\r\n\r\n")
     length = re.search(rb"content-length: (\d+)", head.lower())
-    return bool(there and length and len(body) >= int(length[1]))
+    return bool(separator and length and len(body) >= int(length[1]))
 
 
 def post(body: bytes, kind: str, path: str = "/predict", **headers: str) -> bytes:
@@ -107,11 +111,11 @@ def _bytes(text: str | bytes) -> bytes:
     return text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
 
 
-Case = tuple[str, Callable[[Client], Answer]]
+Case = tuple[str, Callable[[RawClient], RawAnswer]]
 
 
 def forms() -> Iterator[Case]:
-    """Multipart bodies as no client writes them, and bodies that are no forms."""
+    """Yield malformed multipart bodies, and bodies that are not forms."""
     whole = form(("classes", "cat"))
     kinds = {
         "no boundary": "multipart/form-data",
@@ -190,7 +194,7 @@ def forms() -> Iterator[Case]:
 
 
 def values() -> Iterator[Case]:
-    """Fields that are well-formed, and wrong."""
+    """Yield well-formed forms with invalid fields."""
     for value in ("0", "-1", "1e3", "NaN", "Infinity", "", " 5", "5 ", "٣", "²", "9" * 9, "9" * 10_000, "0x10", "1_0",
                   "null",                  "5\0", "[1]", "True"):  # fmt: skip
         yield f"top_k {value[:10]!r}", lambda server, value=value: server.ask(form(("top_k", value)))
@@ -216,18 +220,18 @@ def values() -> Iterator[Case]:
 
 
 def uploads(work: Path) -> Iterator[Case]:
-    """Uploads of all kinds."""
-    mark = work / "executed-by-upload"
-    for name, content in (hostile.bad_images(mark) | hostile.good_images()).items():
+    """Yield uploads of bad images, unusual images and pickles with code."""
+    marker = work / "executed-by-upload"
+    for name, content in (hostile_files.bad_images(marker) | hostile_files.good_images()).items():
         if not callable(content):
             yield name, lambda server, content=content, name=name: server.ask(form(image=content, name=name))
-    for name, content in hostile.coded(mark, {}):
+    for name, content in hostile_files.files_with_code(marker, {}):
         yield f"code: {name}", lambda server, content=content: server.ask(form(image=content))
-    yield "was anything executed", lambda server: Answer(500 if mark.exists() else 200)
+    yield "no code was executed", lambda server: RawAnswer(500 if marker.exists() else 200)
 
 
 def wire() -> Iterator[Case]:
-    """What is no HTTP, or lies."""
+    """Yield bytes that are not HTTP, and requests with false lengths or malformed headers."""
     body = form(("classes", "cat"))
     kind = f"multipart/form-data; boundary={BOUNDARY}"
     for length in (
@@ -315,7 +319,7 @@ def wire() -> Iterator[Case]:
 
 
 def paths() -> Iterator[Case]:
-    """Ways out of the folder of the page, and other methods."""
+    """Yield paths that lead out of the folder of the page, and requests with other HTTP methods."""
     ups = (
         "../",
         "..%2f",
@@ -333,7 +337,7 @@ def paths() -> Iterator[Case]:
         for start in ("/page/", "/samples/", "/"):
             for goal in ("app.py", "etc/passwd"):
                 path = f"{start}{up * (1 if goal == 'app.py' else 12)}{goal}"
-                yield path[:50], lambda server, path=path: _served(server, path)
+                yield path[:50], lambda server, path=path: _get(server, path)
     for path in ("/page//etc/passwd", "/page/%2fetc%2fpasswd", "/page/C:%5cWindows%5cwin.ini", "/page/file:///etc/passwd",
                  "/page/.", "/page/", "/page", "/page/%00", "/page/page.js%00.png", "/page/" + "a/" * 5000, "/page/con",
                  "//etc/passwd", "/samples/0/../../classes", "/samples/%30", "/samples/-1", "/samples/1e1",
@@ -341,22 +345,22 @@ def paths() -> Iterator[Case]:
                  "/samples/" + "9" * 5000, "/samples/0%00", "/openapi.json/../metrics", "/docs", "/redoc",
                  "/.git/config",
                  "/config.json", "/learned.safetensors", "/%", "/%zz", "/\xff"):  # fmt: skip
-        yield path[:50], lambda server, path=path: _served(server, path)
+        yield path[:50], lambda server, path=path: _get(server, path)
     for method in ("PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "HEAD", "POST", "PROPFIND"):
         for path in ("/", "/classes", "/predict", "/page/page.js", "/nowhere"):
             line = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode()
             yield f"{method} {path}", lambda server, line=line: server.send(line, shut=True)
 
 
-def _served(server: Client, path: str) -> Answer:
-    """What a path gives; a file of the machine's or of our own source is a fault."""
+def _get(server: RawClient, path: str) -> RawAnswer:
+    """Request a path; turn the answer into a 500 if it contains a system file or our source."""
     answer = server.send(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode("latin-1", "replace"), shut=True)
-    told = b"root:" in answer.body or b"from __future__" in answer.body
-    return Answer(500, b"a file: " + answer.body[:50]) if told else answer
+    leaked = b"root:" in answer.body or b"from __future__" in answer.body
+    return RawAnswer(500, b"a file: " + answer.body[:50]) if leaked else answer
 
 
 def masses() -> Iterator[Case]:
-    """More of everything than anybody needs."""
+    """Yield requests with too many names, images, heads or bytes."""
     yield "1001 names", lambda server: server.ask(form(*(("classes", f"n{i}") for i in range(1001))))
     yield "50,000 names", lambda server: server.ask(form(*(("classes", f"n{i}") for i in range(50_000))))
     yield "a name of 10 MB", lambda server: server.ask(form(("classes", "x" * 10_000_000)))
