@@ -1,18 +1,18 @@
 """Build src/gopro/assets/emoji: one sprite sheet per drawing style, and emoji.json with names, tags and groups.
 
-    python tools/build_emoji.py FOLDER
+    python -m tools.build_emoji FOLDER
 
-FOLDER holds the npm packages below under the names that `npm pack` gives them; missing ones are downloaded into it.
+FOLDER holds the npm packages listed in this file, as `npm pack` names them; missing ones are downloaded into it.
 The same packages and the same versions of resvg_py and Pillow give the same bytes.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import io
 import json
 import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -59,35 +59,38 @@ NAMES = (
 
 
 def pack(folder: Path, package: str, version: str, sha256: str) -> Path:
-    """Return the tarball of an npm package in `folder`, downloaded if missing. Exits if its checksum is wrong."""
+    """Return the tarball of an npm package in `folder`. Download it if missing, and exit if its checksum is wrong."""
     tarball = folder / f"{package.removeprefix('@').replace('/', '-')}-{version}.tgz"
     if not tarball.exists():
         subprocess.run(["npm", "pack", "--silent", f"{package}@{version}"], cwd=folder, check=True)
     if (actual := hashlib.sha256(tarball.read_bytes()).hexdigest()) != sha256:
-        raise SystemExit(f"{tarball}: the sha256 is {actual}, not {sha256}; delete it to download it again")
+        raise SystemExit(f"{tarball} has sha256 {actual} instead of {sha256}: delete it and run this again")
     return tarball
 
 
 def read_json(tarball: Path, member: str) -> object:
+    """Read a JSON file of an npm package."""
     with tarfile.open(tarball) as archive:
         content = archive.extractfile(f"package/{member}")
         if content is None:
-            raise SystemExit(f"{tarball}: has no {member}")
+            raise SystemExit(f"{tarball} has no member package/{member}")
         return json.load(content)
 
 
 def plain(hexcode: str) -> str:
-    """Remove variation selectors from a hexcode, the form in which the packages agree."""
+    """Remove variation selectors from a hexcode, so that hexcodes of different packages compare equal."""
     return "-".join(part for part in hexcode.lower().split("-") if part != "fe0f")
 
 
 def draw(icons: dict, name: str) -> Image.Image:
-    """Draw one icon of an Iconify set, RGBA, SIZE x SIZE."""
+    """Draw one icon of an Iconify set as an RGBA image of SIZE x SIZE pixels."""
     icon = icons["icons"].get(name)
-    if icon is None:  # an alias; none of those used here changes its parent
+    if icon is None:  # an alias; those used here draw their parent unchanged
         alias = icons["aliases"][name]
         if set(alias) - {"parent", "hidden"}:
-            raise SystemExit(f"{icons['prefix']}/{name}: an alias that changes its parent")
+            raise SystemExit(
+                f"{icons['prefix']}/{name} is an alias that transforms its parent, which is not implemented"
+            )
         return draw(icons, alias["parent"])
     width, height = icon.get("width", icons["width"]), icon.get("height", icons["height"])
     box = f"{icon.get('left', 0)} {icon.get('top', 0)} {width} {height}"
@@ -100,9 +103,9 @@ def draw(icons: dict, name: str) -> Image.Image:
 
 
 def main() -> None:
-    if len(sys.argv) != 2:
-        raise SystemExit(__doc__)
-    folder = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="folder of the npm packages")
+    folder = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
     names = pack(folder, *NAMES)
     tarballs = {style: pack(folder, *package) for style, package in DRAWINGS.items()}
@@ -113,7 +116,7 @@ def main() -> None:
     messages = read_json(names, "en/messages.json")
     groups = {entry["order"]: entry["key"] for entry in messages["groups"]}
     subgroups = {entry["order"]: entry["key"] for entry in messages["subgroups"]}
-    # The top level of emojibase's list has no skin tone variants, and single letters have no group.
+    # The top level of emojibase's list has no skin tone variants. Single letters have no group and are skipped.
     emoji = [
         entry
         for entry in read_json(names, "en/data.json")

@@ -1,4 +1,4 @@
-"""Write docs/commands.md, every command with its help, from the command line itself.
+"""Write docs/commands.md, the help of every command.
 
 python -m tools.commands
 """
@@ -22,7 +22,7 @@ HEAD = """# Every command
 def commands_page() -> str:
     """Return the text of the page."""
     text = app.generate_docs(usage_name="gopro")
-    text = re.sub(r" -m [\w.]+(?= )", "", text)  # usage lines repeat how Python was started
+    text = re.sub(r" -m [\w.]+(?= )", "", text)  # usage lines repeat the `python -m` command
     text = re.sub(r"(?<=\S)\n[ \t]+(?=[^\s*-])", " ", text)  # one line per option
     return HEAD + text[text.index("\n## gopro ") + 1 :].rstrip() + "\n"
 

@@ -1,4 +1,4 @@
-"""Batches that the small CLIP is pretrained on: restyled drawings in scenes, with captions of names and tags."""
+"""Training batches for the small CLIP: restyled drawings in scenes, with captions of names and tags."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gopro.data.emoji import SEEN_STYLES, SETS, Emoji, all_emoji, drawings
 from gopro.data.emoji_scenes import LUMA, SIZE, compose
 
 MAIN_TEMPLATE = "a photo of a {}."
-# Prompts may use the words of these templates and of the names only: rows of other tokens are zero in the weights.
+# Prompts may only use words of these templates and of the names; the embeddings of all other tokens are zero.
 TEMPLATES = (
     "{}.", "{}", "a {}.", "the {}.", "an emoji of a {}.", "a photo of the {}.", "a photo of one {}.", "this is a {}.",
     "an image of a {}.", "an image of a {}.", "a drawing of a {}.", "a drawing of the {}.", "a sketch of a {}.",
@@ -33,11 +33,11 @@ TEMPLATES = (
     "a photo of {}, a type of animal.", "a photo of {}, a type of food.", "a photo of {}, a type of object.",
     "a colorful {}.", "a gray {}.", "a flat drawing of a {}.", "a black line drawing of a {}.",
 )  # fmt: skip
-OTHER_GROUPS_WEIGHT = 0.15  # for people, faces, symbols and flags, which are in none of the benchmark's sets
+OTHER_GROUPS_WEIGHT = 0.15  # for people, faces, symbols and flags, which no data set of the benchmark contains
 
 
 class Vocabulary:
-    """The tokens that captions use, renumbered in the order of CLIP's ids, so that end of text stays the highest."""
+    """The tokens that captions use, renumbered in the order of CLIP's ids, so that end-of-text keeps the highest id."""
 
     def __init__(self) -> None:
         self.tokenize = get_tokenizer("ViT-B-32")
@@ -49,7 +49,7 @@ class Vocabulary:
         return len(self.ids)
 
     def encode(self, texts: list[str], longest: int = 32) -> Tensor:
-        """Tokenize texts, cut after the longest one, at most `longest` tokens."""
+        """Tokenize texts and cut the rows after the longest text, or after `longest` tokens."""
         tokens = self.tokenize(texts).numpy()
         rows = np.searchsorted(self.ids, tokens)
         ends = (tokens == self.ids[-1]).argmax(axis=1)
@@ -84,13 +84,13 @@ class Batches:
         return torch.from_numpy(images), tokens, places
 
     def captions(self, number: int, times: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Make a batch without images, `times` as large."""
+        """Return a batch without images and `times` as large."""
         return self._captions(np.random.default_rng([self.seed, number]), self.size * times)
 
     def _captions(self, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor, Tensor]:
         emoji = all_emoji()
         places = rng.choice(len(emoji), size, replace=False, p=self.weights)
-        long = rng.random() < 0.3  # tags make captions long: keep them together, so that other batches are short
+        long = rng.random() < 0.3  # captions with tags are long; batches without any stay short
         texts = [caption(emoji[place], rng, long) for place in places]
         return torch.empty(0), self.vocabulary.encode(texts, 32 if long else 18), torch.from_numpy(places)
 
@@ -110,7 +110,7 @@ class Batches:
 
 
 def caption(emoji: Emoji, rng: np.random.Generator, long: bool) -> str:
-    """Write a caption of the emoji's name; in a long batch often with some of its tags, or of tags only."""
+    """Write a caption from the emoji's name; in a long batch often with some of its tags, or from tags only."""
     u = rng.random()
     tags = [tag for tag in emoji.tags if tag != emoji.name]
     if long and u < 0.6 and tags:
@@ -123,7 +123,7 @@ def caption(emoji: Emoji, rng: np.random.Generator, long: bool) -> str:
 
 
 def restyle(drawing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Change the style of a drawing (uint8 RGBA): bend it, recolour it, or reduce it to lines or two tones."""
+    """Distort a drawing (uint8 RGBA), and recolour it or reduce it to lines or two tones."""
     if rng.random() < 0.7:
         drawing = _bend(drawing, rng)
     kind = rng.random()
@@ -149,7 +149,7 @@ def _bend(drawing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _grey(drawing: np.ndarray, ground: float) -> np.ndarray:
-    """Return the luminance, 0 to 1, on a uniform ground."""
+    """Return the luminance, 0 to 1, on a uniform background."""
     alpha = drawing[..., 3] / 255
     return (drawing[..., :3] @ LUMA) / 255 * alpha + ground * (1 - alpha)
 
@@ -162,7 +162,7 @@ def _slope(values: np.ndarray) -> np.ndarray:
 
 
 def _in_ink(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Make a drawing in one ink: mostly black, else any colour."""
+    """Return a drawing in one colour of ink, mostly black."""
     out = np.zeros((SIZE, SIZE, 4), np.uint8)
     if rng.random() < 0.3:
         out[..., :3] = (rng.random(3) * 255).astype(np.uint8)
@@ -171,7 +171,7 @@ def _in_ink(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _lines(drawing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draw the Sobel edges of outline and colour as lines of one to three pixels, dark parts sometimes filled."""
+    """Draw the Sobel edges of outline and colour as lines of one to three pixels, and sometimes fill dark parts."""
     grey = _grey(drawing, 0.5)
     ink = np.maximum(_slope(drawing[..., 3] / 255), (1.5 + 4 * rng.random()) * _slope(grey))
     for _ in range(int(rng.integers(3))):
@@ -183,7 +183,7 @@ def _lines(drawing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _two_tone(drawing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Ink what is darker (or lighter) than some level of the drawing, with or without its outline."""
+    """Ink all pixels darker (or lighter) than a random level, with or without the outline."""
     alpha = drawing[..., 3] / 255
     grey = _grey(drawing, 0.5)
     inside = grey[alpha > 0.5]
@@ -209,7 +209,7 @@ def _recolour(drawing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         rgb = rgb[..., rng.permutation(3)]
     grey = (rgb @ LUMA)[..., None]
     rgb = grey + (rgb - grey) * (0.3 + 1.5 * rng.random())
-    # A small turn of hue: every channel takes some of its neighbour.
+    # Turn the hue a little by mixing each channel with its neighbour.
     rgb = rgb + (rgb[..., [1, 2, 0]] - rgb) * 0.4 * rng.random() * (rng.random() < 0.5)
     rgb = 0.5 + (rgb - 0.5 + 0.4 * (rng.random() - 0.5)) * (0.6 + 0.8 * rng.random())
     rgb = rgb + 0.2 * (rng.random(3) - 0.5)

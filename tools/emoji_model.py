@@ -1,4 +1,4 @@
-"""The small CLIP of the embedded benchmark: its file, its model and its preprocessing."""
+"""Build, read and run the small CLIP of the embedded benchmark."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def normalise(images: Tensor) -> Tensor:
 
 
 def encode_text(model: CLIP, tokens: Tensor) -> Tensor:
-    """Encode token rows cut after the longest caption as unit features. Exact, because the tower is causal."""
+    """Encode token rows as unit features. Rows may be cut after the longest caption, because the tower is causal."""
     length = tokens.shape[1]
     x = model.token_embedding(tokens) + model.positional_embedding[:length]
     x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
@@ -44,7 +44,7 @@ def encode_text(model: CLIP, tokens: Tensor) -> Tensor:
 
 
 def read(path: Path) -> CLIP:
-    """Read the model of an exported file, ready for evaluation."""
+    """Read a model from an exported file, in evaluation mode."""
     with safe_open(path, "pt") as file:
         model = build(json.loads(file.metadata()["model_cfg"]))
     model.load_state_dict({name: weight.float() for name, weight in load_file(path).items()})

@@ -2,12 +2,12 @@
 
     python -m tools.figures [example prompt packed losses]
 
-`example` first trains GOPro, about a minute on two cores. The numbers and bars in the others are those of a real image.
+`example` first trains GOPro, which takes about a minute on two cores. The other figures show values of a real image.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -81,7 +81,7 @@ def example() -> Figure:
 
 
 def answers(axes: Axes, image: Image.Image, right: str, methods: dict[str, Method]) -> None:
-    """Draw an image and below it the three most likely classes of each method, with bars."""
+    """Draw an image and, below it, bars for the three most likely classes of each method."""
     axes.set(xlim=(0, 100), ylim=(-9, 5), xticks=[], yticks=[])
     axes.spines[:].set_color(LINE)
     axes.imshow(image, extent=(34.2, 65.8, 0.3, 4.7), aspect="auto", interpolation="nearest")
@@ -104,7 +104,7 @@ def answers(axes: Axes, image: Image.Image, right: str, methods: dict[str, Metho
 
 
 def prompt() -> Figure:
-    """Draw how an image's layer statistics become the context of its prompts."""
+    """Draw the steps from an image's layer statistics to the context of its prompts."""
     backbone = load_backbone()
     sample = load_dataset(DATA).test[123]
     image = sample.image.open()
@@ -205,7 +205,7 @@ def cells(axes: Axes, row: float, at: float, runs: list[tuple[str, int]]) -> Non
 
 
 def losses() -> Figure:
-    """Draw the three views of an image, and what each loss compares."""
+    """Draw the three views of an image and the pair of features that each loss compares."""
     backbone = load_backbone()
     image = load_dataset(DATA).train[123].image.open()
     figure, axes = canvas(10.4, 4.2)
@@ -296,7 +296,7 @@ def arrow(
 def double(
     axes: Axes, start: tuple[float, float], end: tuple[float, float], text: str, colour: str, *, above: bool = False
 ) -> None:
-    """Draw what a loss compares: an arrow with two heads and the name of the loss."""
+    """Draw an arrow with two heads between the inputs of a loss, labelled with its name."""
     axes.add_patch(
         FancyArrowPatch(
             start, end, arrowstyle="<|-|>", mutation_scale=11, color=colour, linewidth=1.8, shrinkA=0, shrinkB=0
@@ -309,4 +309,6 @@ def double(
 FIGURES: dict[str, Callable[[], Figure]] = {"example": example, "prompt": prompt, "packed": packed, "losses": losses}
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("figures", nargs="*", metavar="FIGURE", help=f"{', '.join(FIGURES)}; all if none is named")
+    main(parser.parse_args().figures)

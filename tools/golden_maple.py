@@ -8,13 +8,13 @@
     python -m tools.golden_maple --repository MMRL mmrl
 
 Each method becomes tests/golden/METHOD.safetensors. The repository's own model and `forward_backward` run in fp32 on
-the CPU, on a small CLIP with random weights (`deeper_clip`) and random images. Of Dassl only the few names that
-they import exist, as stubs; calls that move to a GPU or to fp16 do nothing, and the widths 512 and 768 that are written
-into MaPLe's code and the scale of 100 in MMRL's become this CLIP's. A file holds `images` [4, 3, 16, 16] and `labels`
-[4], the learnables before the first step by our names (`init.*`), the logits then, the first gradients (`grad.*`) and
-the loss before each of three SGD steps (`losses`). For PromptSRC each step is an epoch and `after.*` are the tokens
-that it ends with, their average; `terms` are the first step's losses of texts and of images, and the sum of the other
-two. For MMRL `logits` are those of base classes and `logits_new` those of new ones.
+the CPU, on a small CLIP with random weights (`deeper_clip`) and random images. Stubs replace the few names
+that they import from Dassl. Calls that move to a GPU or to fp16 do nothing. This CLIP's numbers replace the widths 512
+and 768 in MaPLe's source and the scale of 100 in MMRL's. A file holds `images` [4, 3, 16, 16], `labels` [4],
+the parameters before the first step by our names (`init.*`), the logits at that point, the first gradients (`grad.*`)
+and the loss before each of three SGD steps (`losses`). For PromptSRC each step is an epoch, `after.*` are the averaged
+tokens at the end, and `terms` are the first step's text loss, its image loss, and the sum of the other two. For MMRL
+`logits` are those of base classes and `logits_new` those of new classes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tests.support.golden import CLASSNAMES, GOLDEN, deeper_clip
-from tools.golden_rivals import LR, STEPS, stand_in_for_dassl
+from tools.golden_rivals import LR, STEPS, install_dassl_stubs
 
 SPECS = {
     "maple": "maple[depth=3]",
@@ -43,8 +43,8 @@ SPECS = {
 DEPTH, GPA_MEAN, GPA_STD = 3, 2.0, 0.8
 
 
-def rewritten(name: str, numbers: dict[str, float]) -> ModuleType:
-    """Import a module of the repository with this CLIP's numbers in place of ViT-B/16's in its source."""
+def import_with_numbers(name: str, numbers: dict[str, float]) -> ModuleType:
+    """Import a module of the repository after replacing ViT-B/16's numbers in its source by this CLIP's."""
     spec = util.find_spec(name)
     assert spec is not None and spec.origin is not None
     source = Path(spec.origin).read_text()
@@ -58,8 +58,8 @@ def rewritten(name: str, numbers: dict[str, float]) -> ModuleType:
 
 
 def record_maple() -> dict[str, Tensor]:
-    """Record MaPLe by the authors' code, importable as `trainers` and `clip`."""
-    module = rewritten("trainers.maple", {"768": 64, "512": 128})
+    """Record MaPLe with the authors' code, importable as `trainers` and `clip`."""
+    module = import_with_numbers("trainers.maple", {"768": 64, "512": 128})
     build = import_module("clip.model").build_model
     own = SimpleNamespace(N_CTX=2, CTX_INIT="a photo of a", PREC="fp32", PROMPT_DEPTH=DEPTH)
     cfg = SimpleNamespace(TRAINER=SimpleNamespace(MAPLE=own), INPUT=SimpleNamespace(SIZE=(16, 16)))
@@ -115,8 +115,8 @@ def record_promptsrc() -> dict[str, Tensor]:
 
 
 def record_mmrl() -> dict[str, Tensor]:
-    """Record MMRL with tokens in layers 3 to 5, two of which the text tower has."""
-    module = rewritten("trainers.mmrl", {"100.": float(deeper_clip()["logit_scale"].exp())})
+    """Record MMRL with tokens in layers 3 to 5; the text tower has only layers 3 and 4."""
+    module = import_with_numbers("trainers.mmrl", {"100.": float(deeper_clip()["logit_scale"].exp())})
     build = import_module("clip.model_mmrl").build_model_MMRL
     layers = [3, 4, 5]
     own = SimpleNamespace(N_REP_TOKENS=3, REP_DIM=32, REP_LAYERS=layers, REG_WEIGHT=2.0, ALPHA=0.6, PREC="fp32")
@@ -129,7 +129,7 @@ def record_mmrl() -> dict[str, Tensor]:
     def loaded(model: str) -> Any:
         state, details = deeper_clip(), {"model": model, "rep_tokens_layers": layers, "n_rep_tokens": 3}
         built = build(dict(state), details).float()
-        built.load_state_dict(state, strict=False)  # again, as theirs goes through fp16
+        built.load_state_dict(state, strict=False)  # again, because `build_model` rounds to fp16
         return built
 
     torch.manual_seed(1)
@@ -148,14 +148,14 @@ def record_mmrl() -> dict[str, Tensor]:
 
 
 def record(trainer: Any, cfg: Any, model: Any, learned: dict[str, list[nn.Parameter]]) -> dict[str, Tensor]:
-    """Take three steps on random images, each an epoch; `learned` maps our names to their parameters."""
+    """Take three steps on random images, each an epoch; `learned` maps our names to the authors' parameters."""
     draw = np.random.RandomState(1)
     images = torch.from_numpy(draw.standard_normal((4, 3, 16, 16)).astype(np.float32))
     labels = torch.tensor([0, 3, 6, 2])
     model.float().requires_grad_(False)
     parameters = [parameter.requires_grad_() for group in learned.values() for parameter in group]
     with torch.no_grad():
-        for parameter in parameters:  # far from zero, so that each of them matters
+        for parameter in parameters:  # far from zero, so that each of them affects the logits
             parameter += torch.from_numpy((0.1 * draw.standard_normal(parameter.shape)).astype(np.float32))
 
     def stacked(prefix: str, values: str | None = None) -> dict[str, Tensor]:
@@ -172,7 +172,7 @@ def record(trainer: Any, cfg: Any, model: Any, learned: dict[str, list[nn.Parame
     trainer.batch_idx, trainer.num_batches, trainer.update_lr = 0, 1, lambda: None
     batch = {"img": images, "label": labels}
     own = getattr(cfg.TRAINER, "PROMPTSRC", None)
-    if own is not None:  # each loss is what its weight adds, tried on steps of length 0
+    if own is not None:  # find each loss term as the effect of its weight, with steps of length 0
         trainer.optim, trainer.num_batches = torch.optim.SGD(parameters, lr=0.0), 0
         sums = []
         for own.TEXT_LOSS_WEIGHT, own.IMAGE_LOSS_WEIGHT in ((0, 0), (25, 0), (0, 10)):
@@ -197,7 +197,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=GOLDEN, help="folder to write to")
     arguments = parser.parse_args()
     sys.path.insert(0, str(arguments.repository))
-    stand_in_for_dassl()
+    install_dassl_stubs()
     for kind in (Tensor, nn.Module):
         kind.cuda = kind.half = lambda self: self  # pyright: ignore
     tensors = {"maple": record_maple, "promptsrc": record_promptsrc, "mmrl": record_mmrl}[arguments.method]()

@@ -6,10 +6,10 @@
     python -m tools.golden_rivals --repository KgCoOp/KgCoOp kgcoop
 
 Each case becomes tests/golden/CASE.safetensors. The repository's own model and `forward_backward` run in fp32 on the
-CPU, on a small CLIP with random weights (`random_clip`) and random images; of Dassl only the few names
-that they import exist, as stubs. A file holds `images` [4, 3, 16, 16] and `labels` [4], the learnables before the first
-step (`init.*`), the logits then, the first gradients (`grad.*`), the loss before each of three SGD steps (`losses`) and
-the learnables after them (`after.*`); its metadata name the classes, our spec of the same method, and the step size.
+CPU, on a small CLIP with random weights (`random_clip`) and random images. Stubs replace the few names that they
+import from Dassl. A file holds `images` [4, 3, 16, 16], `labels` [4], the parameters before the first step (`init.*`),
+the logits at that point, the first gradients (`grad.*`), the loss before each of three SGD steps (`losses`) and the
+parameters after them (`after.*`). Its metadata hold the class names, our spec of the same method, and the step size.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LR, STEPS = 0.05, 3
 
 @dataclass(frozen=True)
 class Case:
-    """A trainer of the authors (their module and class), its settings, and our spec of the same method."""
+    """An authors' trainer (module and class), its settings, and our spec of the same method."""
 
     trainer: tuple[str, str]
     spec: str
@@ -60,8 +60,8 @@ CASES = {
 }
 
 
-def stand_in_for_dassl() -> None:
-    """Replace the modules of Dassl that the trainers import by what a training step needs of them."""
+def install_dassl_stubs() -> None:
+    """Install stubs of the Dassl modules that the trainers import, enough for a training step."""
 
     class TrainerX:
         def model_backward_and_update(self, loss: Tensor) -> None:
@@ -89,32 +89,32 @@ def settings(case: Case) -> Any:
     return SimpleNamespace(
         TRAINER=SimpleNamespace(COOP=trainer, COCOOP=trainer),
         INPUT=SimpleNamespace(SIZE=(16, 16)),
-        DATASET=SimpleNamespace(NAME="EuroSAT"),  # whose hand-written prompt is far from the context's words
+        DATASET=SimpleNamespace(NAME="EuroSAT"),  # its hand-written prompt differs most from the initial context
     )
 
 
 def record(case: Case) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Run a case by the authors' code, importable as `trainers` and `clip`; return tensors and metadata."""
+    """Run a case with the authors' code, importable as `trainers` and `clip`; return tensors and metadata."""
     module = import_module(f"trainers.{case.trainer[0]}")
     clip = import_module("clip.model")
     state = random_clip()
 
     def loaded(cfg: Any = None) -> Any:
         model = clip.build_model(dict(state)).float()
-        model.load_state_dict(state)  # again, as theirs goes through fp16
+        model.load_state_dict(state)  # again, because `build_model` rounds to fp16
         return model
 
-    module.load_clip_to_cpu = loaded  # KgCoOp loads a second one for its prompts, and puts it on a GPU
+    module.load_clip_to_cpu = loaded  # KgCoOp loads a second model for its prompts and moves it to a GPU
     torch.nn.Module.cuda = torch.Tensor.cuda = lambda self: self
     cfg = settings(case)
     torch.manual_seed(1)
     trainer = getattr(module, case.trainer[1])()
     model = trainer.model = module.CustomCLIP(cfg, CLASSNAMES, loaded())
-    wanted = "ctx" if case.trainer[0] == "kgcoop" else "prompt_learner"
+    learned_prefix = "ctx" if case.trainer[0] == "kgcoop" else "prompt_learner"
     learned = {}
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(wanted in name)
-        if wanted in name:
+        parameter.requires_grad_(learned_prefix in name)
+        if learned_prefix in name:
             learned[name.removeprefix("prompt_learner.")] = parameter
     trainer.cfg, trainer.device, trainer.scaler, trainer.w = cfg, "cpu", None, 8.0
     trainer.batch_idx, trainer.num_batches = 0, STEPS + 1  # so that no epoch ends
@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=GOLDEN, help="folder to write to")
     arguments = parser.parse_args()
     sys.path.insert(0, str(arguments.repository))
-    stand_in_for_dassl()
+    install_dassl_stubs()
     arguments.output.mkdir(parents=True, exist_ok=True)
     for name in arguments.cases:
         tensors, metadata = record(CASES[name])

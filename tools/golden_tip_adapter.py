@@ -1,4 +1,4 @@
-"""Record what the authors' own code of Tip-Adapter computes, which tests/methods/test_closed_form.py reproduces.
+"""Record results of the authors' own code of Tip-Adapter, for tests/methods/test_closed_form.py.
 
     git clone https://github.com/gaopengcuhk/Tip-Adapter      # as of d0e2d6f for the recorded file
     python -m tools.golden_tip_adapter --repository Tip-Adapter
@@ -41,7 +41,7 @@ def record(repository: Path) -> dict[str, Tensor]:
     sys.path.insert(0, str(repository))
     theirs: Any = import_module("main")
     utils: Any = import_module("utils")
-    # theirs makes a float of a NumPy array in a way that NumPy no longer takes
+    # their code converts a one-element array to float in a way that NumPy no longer supports
     utils.cls_acc = lambda output, target: 100 * (output.argmax(dim=1) == target).float().mean().item()
     clip = SimpleNamespace(encode_image=torch.clone, dtype=torch.float32)
 
@@ -51,8 +51,8 @@ def record(repository: Path) -> dict[str, Tensor]:
     near = lambda of, *shape: F.normalize(of + 1.5 * torch.randn(*shape, DIM, generator=generator), dim=-1)  # noqa: E731
     draws, text, test = near(centres[labels], 2, 12), near(centres, CLASSES), near(centres[test_labels], 9)
 
-    seen: list[Tensor] = []
-    theirs.cls_acc = lambda output, target: seen.append(output.detach().clone()) or 0.0
+    outputs: list[Tensor] = []
+    theirs.cls_acc = lambda output, target: outputs.append(output.detach().clone()) or 0.0
     optimizers: list[torch.optim.Optimizer] = []
     plain = torch.optim.AdamW
 
@@ -61,7 +61,7 @@ def record(repository: Path) -> dict[str, Tensor]:
         return optimizers[-1]
 
     class Draws:
-        """Gives one draw after the other, each as one batch."""
+        """A loader whose every epoch is one batch: the next draw of the training images."""
 
         def __init__(self) -> None:
             self.left = list(draws)
@@ -76,7 +76,7 @@ def record(repository: Path) -> dict[str, Tensor]:
         keys, values = theirs.build_cache_model(config, clip, Draws())
         shared = keys, values, test, test_labels
         theirs.run_tip_adapter(config, *shared, test, test_labels, text.T)
-        _, logits, _, searched = seen
+        _, logits, _, searched = outputs
         beta, alpha = theirs.search_hp(config, *shared, text.T)
         torch.optim.AdamW = adamw  # pyright: ignore[reportAttributeAccessIssue]
         theirs.cls_acc = lambda output, target: 1.0

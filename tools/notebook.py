@@ -1,4 +1,4 @@
-"""Run docs/notebook.ipynb from top to bottom and store what it prints and draws.
+"""Run docs/notebook.ipynb from top to bottom and store its outputs.
 
 python -m tools.notebook
 """

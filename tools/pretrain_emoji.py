@@ -4,8 +4,8 @@
     python -m tools.pretrain_emoji export --folder runs/emoji
     python -m tools.pretrain_emoji table
 
-Training is bounded by time: the learning rate falls along a cosine over `--minutes` of training, on any machine, and a
-stopped run resumes from its checkpoint. The styles twemoji and high-contrast are never used.
+The length of training is a time: the learning rate falls along a cosine over `--minutes` of training. A stopped run
+resumes from its checkpoint. The styles twemoji and high-contrast are never used.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def model_cfg(config: Config, vocabulary: int = 49408) -> dict:
 
 
 class Training:
-    """State of a run: model, optimisers, encoded prompts, step and seconds."""
+    """The state of a run: model, optimisers, encoded prompts, step and seconds."""
 
     def __init__(self, config: Config) -> None:
         torch.manual_seed(config.seed)
@@ -133,7 +133,7 @@ class Training:
 
     @property
     def position(self) -> float:
-        """Share of the time that has passed, 0 to 1."""
+        """Return the share of the time that has passed, 0 to 1."""
         return min(1.0, self.seconds / (60 * self.config.minutes))
 
     def refresh_bank(self) -> None:
@@ -141,14 +141,14 @@ class Training:
             self.bank = torch.cat([encode_text(self.model, part) for part in self.prompts.split(256)])
 
     def text_loss(self, tokens: Tensor, prompts: Tensor) -> Tensor:
-        """Contrast two captions of each emoji: names and tags already tell which emoji are alike."""
+        """Return the contrastive loss of two captions per emoji. Names and tags already show which emoji are alike."""
         scale = self.model.logit_scale.exp().clamp(max=100)
         logits = scale * encode_text(self.model, prompts) @ encode_text(self.model, tokens).T
         own = torch.arange(len(tokens))
         return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
 
     def image_loss(self, images: Tensor, tokens: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-        """Contrast images with all emoji's prompts, and every `text_every`th step also with the batch's captions.
+        """Return the contrastive loss of images with all emoji's prompts, in some steps also with the batch's captions.
 
         Only the latter have gradients to the text. Also returns which images are classified correctly among all emoji.
         """
@@ -156,8 +156,8 @@ class Training:
             self.refresh_bank()
         scale = self.model.logit_scale.exp().clamp(max=100)
         image = F.normalize(self.model.visual(normalise(images)), dim=-1)
-        # The right prompt comes from the bank like the wrong ones. Encoded afresh, it would be recognisable by its age,
-        # and the text tower would learn to drift.
+        # The correct prompt comes from the bank like the wrong ones. If it were encoded anew, the model could recognise
+        # it by its age, and the text tower would learn to drift.
         to_bank = scale * image @ self.bank.T
         loss = F.cross_entropy(to_bank, places)
         if self.step % self.config.text_every == 0:
@@ -167,7 +167,7 @@ class Training:
         return loss, to_bank.detach().argmax(dim=1) == places
 
     def update(self, batch: tuple[Tensor, Tensor, Tensor], seconds: float) -> tuple[float, float]:
-        """Make a step, `seconds` after the last; return the loss and the accuracy among all emoji."""
+        """Take a step, `seconds` after the last one; return the loss and the accuracy over all emoji."""
         c, at = self.config, self.position
         text_only = at < c.text_only
         phase = at / c.text_only if text_only else (at - c.text_only) / (1 - c.text_only)
@@ -219,7 +219,7 @@ class Training:
     def load(self, path: Path) -> None:
         state = torch.load(path, weights_only=True)
         if model_cfg(Config(**state["config"])) != model_cfg(self.config):
-            raise SystemExit(f"{path} holds a model of another shape: {state['config']}; use another --folder")
+            raise SystemExit(f"{path} holds a model of another shape ({state['config']}): use another --folder")
         self.model.load_state_dict(state["model"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
@@ -279,7 +279,7 @@ def sizes(model: CLIP) -> tuple[int, int]:
 
 @app.command
 def export(*, folder: Path = Path("runs/emoji"), out: Path = WEIGHTS) -> None:
-    """Write the checkpoint's model as half-precision safetensors, with zero rows for unused tokens."""
+    """Export the checkpoint's model as half-precision safetensors, with zero embeddings for unused tokens."""
     state = torch.load(folder / "checkpoint.pt", weights_only=True)
     config = Config(**state["config"])
     weights = {name: weight.half().contiguous() for name, weight in state["model"].items()}

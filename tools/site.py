@@ -1,7 +1,7 @@
-"""A hook of mkdocs.yml that adds pages from files outside docs/, the notebook among them, and adapts links.
+"""A hook of mkdocs.yml that adds pages made from files outside docs/ and from the notebook, and adapts links.
 
-In the repository documents link to any file they mention. On the site a link to a file that has a page leads to that
-page; a link to any other file becomes plain text.
+Documents in the repository link to any file they mention. On the site, a link to a file with a page leads to that page,
+and a link to any other file becomes plain text.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PAGES = {
     "benchmarks/RESULTS.md": "measured.md",
     "docs/notebook.ipynb": "notebook.md",
 }
-"""Page of the site by file of the repository."""
+"""The page of the site for each file of the repository."""
 
 CODE_BLOCK = re.compile(r"(^```.*?^```$)", flags=re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!\w+:)([^)#\s]+)(#[^)]*|)\)")  # no image, no URL
@@ -47,7 +47,7 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
 
 def relink(text: str, target: str, anchor: str, here: str) -> str:
-    """Return a link, written in the file that the page `here` is made from, as the page needs it."""
+    """Return the link that the page `here` needs for a link in its source file."""
     source = next((file for file, page in PAGES.items() if page == here), f"docs/{here}")
     file = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
     page = PAGES.get(file, file.removeprefix("docs/"))
@@ -62,7 +62,7 @@ def notebook_page(notebook: dict[str, Any]) -> str:
 
 
 def cell_parts(cell: dict[str, Any]) -> list[str]:
-    """Return the source of a cell, and for code what it printed and drew."""
+    """Return the source of a cell and, for code, its printed text and images."""
     source = "".join(cell["source"])
     if cell["cell_type"] != "code":
         return [source]

@@ -2,11 +2,11 @@
 
     python -m tools.tune_gopro --methods zeroshot coop gopro "gopro[con=0]" [--seeds 11 12 13] [--output FILE]
 
-Trials use the base classes of emoji-objects only: their first half plays the base classes and is trained on, their
-second half plays the new ones. Base and new are for training in the style twemoji. DG, for training in the style noto,
-is the mean over the four other styles on the trained classes. Accuracies are on validation images. A method may end in
-`@` and settings of its training: `gopro@epochs=10,batch=8`. Each trial is a line of the output; trials that are in it
-already are not repeated.
+Trials use only the base classes of emoji-objects: the first half serves as base classes for training, the second half
+as new classes. The columns Base and New come from training in the style twemoji. DG comes from training in the style
+noto and is the mean over the four other styles on the trained classes. Accuracies are on validation images. A method
+may end in `@` and training settings: `gopro@epochs=10,batch=8`. Each trial is a line of the output file; trials already
+in that file are not repeated.
 """
 
 from __future__ import annotations

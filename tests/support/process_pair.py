@@ -20,8 +20,8 @@ from tests.conftest import make_tiny
 
 
 @dataclass
-class Trained:
-    """A run as one process saw it: the losses of each step, the learned tensors, or the error that ended it."""
+class TrainingOutcome:
+    """The losses of each step in one process, and the learned tensors or the error."""
 
     losses: list[dict[str, float]] = field(default_factory=list)
     learned: dict[str, Tensor] = field(default_factory=dict)
@@ -29,40 +29,40 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Job:
-    """What to train, and where to fail."""
+class TrainingRequest:
+    """A run to train or resume, and where to make it fail."""
 
     config: TrainConfig
     resumes: bool = False
     devices: int | None = None
     cut_in_epoch: int | None = None
     """All processes fail in this epoch."""
-    rank_that_fails: int | None = None
+    failing_rank: int | None = None
     """This process fails after its second step."""
 
 
-def do(job: Job, backbone: Backbone, rank: int = 0) -> Trained:
-    """Do a job in this process."""
-    trained = Trained()
+def run_training(request: TrainingRequest, backbone: Backbone, rank: int = 0) -> TrainingOutcome:
+    """Train or resume in this process."""
+    outcome = TrainingOutcome()
 
     def on_step(step: Step) -> None:
-        trained.losses.append({name: value.item() for name, value in step.terms.items()})
-        if step.epoch == job.cut_in_epoch:
+        outcome.losses.append({name: value.item() for name, value in step.terms.items()})
+        if step.epoch == request.cut_in_epoch:
             raise InputError("cut")
-        if step.step == 2 and rank == job.rank_that_fails:
-            raise InputError(f"what process {rank} cannot do")
+        if step.step == 2 and rank == request.failing_rank:
+            raise InputError(f"process {rank} failed")
 
-    arguments = {"backbone": backbone, "on_step": on_step, "devices": job.devices}
+    arguments = {"backbone": backbone, "on_step": on_step, "devices": request.devices}
     try:
-        run = resume(job.config.output, **arguments) if job.resumes else train(job.config, **arguments)
-        trained.learned = {key: value.clone() for key, value in run.method.state_dict().items()}
+        run = resume(request.config.output, **arguments) if request.resumes else train(request.config, **arguments)
+        outcome.learned = {key: value.clone() for key, value in run.method.state_dict().items()}
     except InputError as error:
-        trained.error = error
-    return trained
+        outcome.error = error
+    return outcome
 
 
 class Processes:
-    """Several processes, each with a backbone of random weights, that do one job after another."""
+    """Several processes, each with a backbone of random weights, that train one run after another."""
 
     def __init__(self, count: int) -> None:
         self.store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # torchrun holds the store
@@ -75,10 +75,10 @@ class Processes:
             self.pipes.append(ours)
             self.processes.append(process)
 
-    def __call__(self, job: Job) -> list[Trained]:
-        """Do a job in all processes and return the run as each of them saw it."""
+    def __call__(self, request: TrainingRequest) -> list[TrainingOutcome]:
+        """Train or resume in all processes and return the outcome of each."""
         for pipe in self.pipes:
-            pipe.send(job)
+            pipe.send(request)
         for pipe in self.pipes:
             assert pipe.poll(180), "a process hangs"
         return [pipe.recv() for pipe in self.pipes]
@@ -103,4 +103,4 @@ def _serve(pipe: Any, rank: int, count: int, port: int) -> None:
     }
     backbone = make_tiny()
     while True:
-        pipe.send(do(pipe.recv(), backbone, rank))
+        pipe.send(run_training(pipe.recv(), backbone, rank))

@@ -32,7 +32,7 @@ from gopro.training.launch import SpawnedProcesses
 from gopro.training.progress import Step
 from gopro.training.resume_state import RESUME
 from gopro.training.train import resume, train
-from tests.support.process_pair import Job, Processes, Trained, do
+from tests.support.process_pair import Processes, TrainingOutcome, TrainingRequest, run_training
 
 CONFIG = TrainConfig(
     data="emoji-activities",
@@ -67,7 +67,7 @@ def two() -> Iterator[Processes]:
     processes.close()
 
 
-def differences(one: Trained, many: Trained) -> tuple[float, float]:
+def differences(one: TrainingOutcome, many: TrainingOutcome) -> tuple[float, float]:
     """Return the largest difference of the losses, relative above 1, and of the learned tensors."""
     assert one.error is None and many.error is None, (one.error, many.error)
     losses = [
@@ -121,8 +121,8 @@ SETTINGS = [
 @pytest.mark.parametrize("method", [*STEPPED, *SETTINGS])
 def test_two_processes_step_as_one(method: str, two: Processes, tmp_path: Path, tiny: Backbone) -> None:
     changes = {"epochs": 4, "method": method}
-    one = do(Job(config(tmp_path / "one", **changes)), tiny)
-    first, second = two(Job(config(tmp_path / "two", **changes)))
+    one = run_training(TrainingRequest(config(tmp_path / "one", **changes)), tiny)
+    first, second = two(TrainingRequest(config(tmp_path / "two", **changes)))
     assert len(one.losses) == 24
     losses, tensors = differences(one, first)
     assert losses < LOSSES and tensors < TENSORS
@@ -143,8 +143,8 @@ def test_two_processes_step_as_one(method: str, two: Processes, tmp_path: Path, 
     ids=str,
 )
 def test_settings_work_on_two_processes(changes: dict, two: Processes, tmp_path: Path, tiny: Backbone) -> None:
-    one = do(Job(config(tmp_path / "one", **changes)), tiny)
-    first, second = two(Job(config(tmp_path / "two", **changes)))
+    one = run_training(TrainingRequest(config(tmp_path / "one", **changes)), tiny)
+    first, second = two(TrainingRequest(config(tmp_path / "two", **changes)))
     losses, tensors = differences(one, first)
     loose = 1e3 if changes.get("precision") else 1
     assert losses < LOSSES * loose and tensors < TENSORS * loose
@@ -161,8 +161,8 @@ def test_a_batch_of_fewer_images_than_processes(tmp_path: Path, tiny: Backbone) 
     try:
         for method in ("gopro", "gopro-release"):
             changes = {"batch": 41, "method": method, "epochs": 2}  # and a batch of 2
-            one = do(Job(config(tmp_path / f"one-{method}", **changes)), tiny)
-            many = three(Job(config(tmp_path / f"three-{method}", **changes)))
+            one = run_training(TrainingRequest(config(tmp_path / f"one-{method}", **changes)), tiny)
+            many = three(TrainingRequest(config(tmp_path / f"three-{method}", **changes)))
             losses, tensors = differences(one, many[0])
             assert losses < LOSSES and tensors < TENSORS
             assert same_bits(many[0].learned, many[2].learned)
@@ -174,34 +174,34 @@ def test_a_batch_of_fewer_images_than_processes(tmp_path: Path, tiny: Backbone) 
 def test_resume_on_the_same_and_on_another_number_of_devices(
     method: str, two: Processes, tmp_path: Path, tiny: Backbone
 ) -> None:
-    whole, _ = two(Job(config(tmp_path / "whole", method=method)))
+    whole, _ = two(TrainingRequest(config(tmp_path / "whole", method=method)))
     for name in ("two", "one"):
-        cut = Job(config(tmp_path / name, method=method), cut_in_epoch=1)
+        cut = TrainingRequest(config(tmp_path / name, method=method), cut_in_epoch=1)
         assert {str(trained.error) for trained in two(cut)} == {"cut"}
         assert (tmp_path / name / RESUME).is_file()
-    on_two, _ = two(Job(config(tmp_path / "two"), resumes=True))
+    on_two, _ = two(TrainingRequest(config(tmp_path / "two"), resumes=True))
     assert same_bits(on_two.learned, whole.learned)
-    on_one = do(Job(config(tmp_path / "one"), resumes=True), tiny)
-    rest = Trained(whole.losses[6:], whole.learned)
+    on_one = run_training(TrainingRequest(config(tmp_path / "one"), resumes=True), tiny)
+    rest = TrainingOutcome(whole.losses[6:], whole.learned)
     losses, tensors = differences(on_one, rest)
     assert losses < LOSSES and tensors < TENSORS
 
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_one_failure_ends_all_processes_and_is_reported_once(rank: int, two: Processes, tmp_path: Path) -> None:
-    ends = two(Job(config(tmp_path / "run", method="slip"), rank_that_fails=rank))
+    ends = two(TrainingRequest(config(tmp_path / "run", method="slip"), failing_rank=rank))
     errors = [trained.error for trained in ends]
     assert type(errors[rank]) is InputError and type(errors[1 - rank]) is ToldElsewhere
-    assert {str(error) for error in errors} == {f"what process {rank} cannot do"}
-    assert two(Job(config(tmp_path / "again")))[1].error is None
+    assert {str(error) for error in errors} == {f"process {rank} failed"}
+    assert two(TrainingRequest(config(tmp_path / "again")))[1].error is None
 
 
 def test_an_error_of_all_processes_is_reported_once(two: Processes, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
-    errors = [trained.error for trained in two(Job(config(tmp_path)))]
+    errors = [trained.error for trained in two(TrainingRequest(config(tmp_path)))]
     assert [type(error) for error in errors] == [InputError, ToldElsewhere]
     assert all("is not empty" in str(error) for error in errors)
-    errors = [trained.error for trained in two(Job(config(tmp_path / "run"), devices=3))]
+    errors = [trained.error for trained in two(TrainingRequest(config(tmp_path / "run"), devices=3))]
     assert all("--devices 3: torchrun has started 2 processes" in str(error) for error in errors)
 
 

@@ -1,4 +1,4 @@
-"""docs/commands.md is what the command line's own help says."""
+"""docs/commands.md agrees with the help of the command line."""
 
 from tools.commands import COMMANDS, commands_page
 

@@ -1,4 +1,4 @@
-"""The recordings in tests/golden are small and have the settings that the tools record now."""
+"""The recordings in tests/golden are small and have the settings of the recording tools."""
 
 import json
 
@@ -12,7 +12,7 @@ ALL = SPECS | {name: case.spec for name, case in CASES.items()}
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_recording_has_the_settings_of_the_tool(name: str) -> None:
+def test_a_recording_has_the_settings_of_its_tool(name: str) -> None:
     _, metadata = read_golden(name)
     assert (GOLDEN / f"{name}.safetensors").stat().st_size < 3e5
     assert metadata["spec"] == ALL[name]

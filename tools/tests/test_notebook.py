@@ -1,4 +1,4 @@
-"""docs/notebook.ipynb runs from top to bottom, and its stored outputs are of the kinds that it gives."""
+"""docs/notebook.ipynb runs from top to bottom and gives outputs of the stored types."""
 
 import re
 from pathlib import Path

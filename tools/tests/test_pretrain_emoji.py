@@ -16,7 +16,7 @@ from tools.emoji_batches import Batches, Vocabulary
 from tools.emoji_model import TEMPLATE, WEIGHTS, encode_text, normalise, read
 
 
-def test_a_batch_depends_on_its_number_alone_and_has_distinct_emoji():
+def test_a_batch_depends_only_on_its_number_and_has_distinct_emoji():
     images, tokens, places = Batches(1, 8, harden=1)[5]
     again = Batches(1, 8, harden=1)[5]
     assert all(torch.equal(a, b) for a, b in zip((images, tokens, places), again, strict=True))
@@ -25,7 +25,7 @@ def test_a_batch_depends_on_its_number_alone_and_has_distinct_emoji():
     assert not torch.equal(images, Batches(2, 8, harden=1)[5][0])
 
 
-def test_renumbered_tokens_keep_the_end_of_text_highest_in_cut_captions_too():
+def test_end_of_text_keeps_the_highest_id_even_in_cut_captions():
     vocabulary = Vocabulary()
     texts = ["fox.", "a photo of a " + "fox " * 40]
     rows = vocabulary.encode(texts, longest=16)
@@ -36,7 +36,7 @@ def test_renumbered_tokens_keep_the_end_of_text_highest_in_cut_captions_too():
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="pretraining uses Muon, which came with torch 2.9")
-def test_pretraining_stops_on_time_resumes_and_exports_what_it_learned(tmp_path):
+def test_pretraining_stops_on_time_resumes_and_exports_the_learned_weights(tmp_path):
     root = Path(__file__).parents[2]
 
     def command(*words: str) -> str:
@@ -66,7 +66,7 @@ def test_pretraining_stops_on_time_resumes_and_exports_what_it_learned(tmp_path)
 
 
 @torch.no_grad()
-def test_the_shipped_model_is_exact_on_short_token_rows_and_knows_its_classes():
+def test_the_shipped_model_encodes_cut_token_rows_exactly_and_beats_chance():
     model, data = read(WEIGHTS), emoji_dataset("emoji-activities:noto")
     tokens = Vocabulary().tokenize([TEMPLATE.format(name) for name in data.classnames])
     text = encode_text(model, tokens[:, :20])
