@@ -60,7 +60,7 @@ def figures(path: Path) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Results of the same sweep in one process."""
+    """Run the same sweep in one process and return its results."""
     folder = tmp_path_factory.mktemp("whole")
     assert not benchmark("cross-dataset", replace(CONFIG, output=folder)).failures
     return folder

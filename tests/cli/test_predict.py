@@ -25,7 +25,7 @@ NAMES = "red fox,snowy owl,teapot"
 
 @pytest.fixture
 def predict(zeroshot_run: Path, gopro):
-    """Runs `gopro predict` on the zero-shot run. Returns its exit code and the texts it wrote to stdout and stderr."""
+    """Run `gopro predict` on the zero-shot run and return its exit code and the texts it wrote to stdout and stderr."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
         return gopro("predict", zeroshot_run, *arguments)

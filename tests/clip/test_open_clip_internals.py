@@ -1,4 +1,4 @@
-"""What the package takes from inside open_clip, and that the next release of open_clip does not break its import."""
+"""The package uses private parts of open_clip; a release that changes them must not break `import gopro`."""
 
 from __future__ import annotations
 

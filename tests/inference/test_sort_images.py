@@ -77,7 +77,7 @@ def test_existing_files_are_never_overwritten(tmp_path: Path, sources: list[Path
 def test_an_interrupted_copy_is_made_again(
     tmp_path: Path, sources: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after SIGKILL in the middle of a copy: nothing is cleaned up, and the partial file stays."""
+    """Leave a partial file without cleaning up, as SIGKILL in the middle of a copy does."""
     root = tmp_path / "sorted"
 
     def killed(source: str, target: str) -> None:

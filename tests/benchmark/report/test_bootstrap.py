@@ -158,7 +158,7 @@ def example() -> list[Row]:
 
 
 def averages(table: Table, method: str) -> list[float]:
-    """What a table prints for a method's averages; where there is one data set, for that."""
+    """Return the averages that a table prints for a method, or its only data set's values."""
     [line] = [line for line in table.blocks[-1].lines if line.label == method]
     own = line.cells[-1:] if table.columns[-1] == AVERAGE else line.cells
     return [cell.measured.mean for cell in own]

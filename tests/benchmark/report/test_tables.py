@@ -396,7 +396,7 @@ def test_published_domain_generalization_has_no_average() -> None:
 
 
 def every_protocol() -> list[Row]:
-    """Rows of all protocols, some of them incomplete, with names that have to be escaped."""
+    """Return rows of all protocols, some incomplete, with names that need escaping."""
     rows = halves("my_pets 100% #1", "gopro[con=0]", (80, 40), (60.5, 61), **PAPER)
     rows += halves("my_pets 100% #1", "zeroshot", (55, 44), **PAPER)
     rows += published_base_to_new("dtd", "oxford_flowers", methods=("CLIP", "CoOp"))
