@@ -48,16 +48,16 @@ def test_report_writes_a_page_tables_and_plots(sweep: Sweep, gopro) -> None:
     code, out, _ = gopro("report", sweep.folder)
     assert code == 0 and out.startswith(str(sweep.folder / "report.html")) and len(out.splitlines()) == 1
     assert {"report.html", "tables.md", "tables.tex", "plots"} <= {path.name for path in sweep.folder.iterdir()}
-    assert "Difference to" not in (sweep.folder / "tables.md").read_text(encoding="utf-8")  # gopro was not run
+    assert "Difference from" not in (sweep.folder / "tables.md").read_text(encoding="utf-8")  # gopro was not run
     code, _, err = gopro("report", sweep.folder / "runs")
     assert code == 2 and "results.jsonl" in err and len(err.splitlines()) == 1
 
 
 def test_against_names_the_method_to_compare_with(sweep: Sweep, tmp_path: Path, gopro) -> None:
     code, out, _ = gopro(*f"benchmark base-to-new {SMALL} --output {sweep.folder} --against zeroshot".split())
-    assert code == 0 and "Difference to zeroshot" in out and re.search(r"coop +[+−]?\d+\.\d\d \[", out)
+    assert code == 0 and "Difference from zeroshot" in out and re.search(r"coop +[+−]?\d+\.\d\d \[", out)
     code, _, _ = gopro("report", sweep.folder, "--against", "zeroshot")
-    assert code == 0 and "### Difference to zeroshot" in (sweep.folder / "tables.md").read_text(encoding="utf-8")
+    assert code == 0 and "### Difference from zeroshot" in (sweep.folder / "tables.md").read_text(encoding="utf-8")
     code, _, err = gopro("report", sweep.folder, "--against", "gopro")
     assert code == 2 and "zeroshot, coop" in err and len(err.splitlines()) == 1
     code, _, err = gopro(*f"benchmark base-to-new {SMALL} --output {tmp_path / 'new'} --against maple".split())

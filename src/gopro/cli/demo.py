@@ -29,7 +29,7 @@ def demo_command(*, output: Path = CONFIG.output) -> None:
     )
     run_protocol("base-to-new", config, suggest_report=False)
     suggestions = next_steps(config)
-    page = write_report(output, title="GOPro demo: base to new on emoji-activities", next_steps=suggestions)
+    page = write_report(output, title="GOPro demo: base-to-new on emoji-activities", next_steps=suggestions)
     out.print_line(f"\nReport with images: {page}\n")
     for suggestion in suggestions:
         out.print_line(suggestion.replace("`", ""))

@@ -235,22 +235,22 @@ def test_two_methods_that_learn_from_no_images_differ_without_an_interval() -> N
     ]
     comparison = compared(rows, "zeroshot")
     assert comparison.lines == {"zeroshot[x=1]": (Difference(1, None, 2),)}
-    assert comparison.notes == ("with one seed there is no interval",)
+    assert comparison.notes == ("A difference from one seed has no interval.",)
 
 
 def test_one_seed_gives_no_interval_with_a_note() -> None:
     comparison = compared(grid("coop", {"a": [50], "b": [60]}) + grid("gopro", {"a": [55, 0], "b": [61, 0]}))
     assert comparison.lines["coop"] == (Difference(-3, None, 2),)
     assert comparison.notes == (
-        "with one seed there is no interval",
-        "coop: without seed 2, as not every data set has it for both methods",
+        "A difference from one seed has no interval.",
+        "coop: without seed 2, which not every data set has for both methods",
     )
 
 
 def test_one_data_set_gives_an_interval_over_seeds_with_a_note() -> None:
     comparison = compared(grid("coop", {"a": [50, 52]}) + grid("gopro", {"a": [51, 50]}))
     assert interval(comparison.lines["coop"][0]) == pytest.approx((-1, 2))
-    assert comparison.notes[1:] == ("with one data set, the interval covers seeds alone",)
+    assert comparison.notes[1:] == ("The interval of a single data set covers seeds alone.",)
 
 
 def test_results_that_one_method_lacks_are_left_out_of_both_with_a_note() -> None:
@@ -262,7 +262,7 @@ def test_results_that_one_method_lacks_are_left_out_of_both_with_a_note() -> Non
     assert comparison.notes[1:] == (
         "coop; maple: without c, on which the two methods share no seed",
         "coop; maple: without d, on which the two methods share no seed",
-        "coop; maple: without seed 3, as not every data set has it for both methods",
+        "coop; maple: without seed 3, which not every data set has for both methods",
     )
 
 
@@ -271,7 +271,7 @@ def test_a_cell_with_one_half_is_left_out() -> None:
     rows = halves("gopro", gopro) + halves("coop", {"a": [(61.0, 52.0)]}) + [result("coop", "a", 2, 99, "base")]
     comparison = compared(rows)
     assert [cell and cell.mean for cell in comparison.lines["coop"][:2]] == [1, 2]
-    assert "coop: without seed 2, as not every data set has it for both methods" in comparison.notes
+    assert "coop: without seed 2, which not every data set has for both methods" in comparison.notes
 
 
 def test_nothing_in_common_is_no_difference() -> None:
@@ -283,7 +283,7 @@ def test_nothing_in_common_is_no_difference() -> None:
         [*grid("gopro", {"a": [60, 61], "b": [60, 61]}), result("coop", "a", 1, 5), result("coop", "b", 2, 5)]
     )
     assert apart.lines["coop"] == (None,)
-    assert apart.notes == ("coop: without seed 1, 2, as not every data set has it for both methods",)
+    assert apart.notes == ("coop: without seeds 1, 2, which not every data set has for both methods",)
 
 
 def test_no_differences_without_the_method_or_without_others() -> None:
@@ -313,7 +313,7 @@ def test_transfer_averages_over_the_targets_and_has_a_column_for_each_source() -
     two = compared(rows("a", a=40, b=1, c=3) + rows("b", b=40, a=5)[:-1])
     assert two.columns == ("from a", "from b")
     assert [cell and cell.mean for cell in two.lines["coop"]] == [2, 5]
-    assert "coop, from b: without seed 2, as not every data set has it for both methods" in two.notes
+    assert "coop, from b: without seed 2, which not every data set has for both methods" in two.notes
     assert [table.differences for table in tables(rows("a", a=40), "gopro")] == [None]
 
 
@@ -338,7 +338,7 @@ def test_the_method_to_compare_with() -> None:
 
 
 def ablation() -> list[Row]:
-    """Base to new of gopro, of a variant that is worse on new classes, and of one that is equal."""
+    """Base-to-new of gopro, of a variant that is worse on new classes, and of one that is equal."""
     gopro = {data: [(70.0 + seed, 50.0) for seed in range(3)] for data in ("pets", "cars")}
     rows = halves("gopro", gopro)
     for method, cost in (("gopro[con=0]", 1.5), ("gopro[anchor=0;sem=0]", 0.0)):
@@ -350,18 +350,18 @@ def test_markdown_by_hand() -> None:
     text = markdown(tables(ablation(), "gopro"))
     assert text.count("\n## ") + text.startswith("## ") == 1
     assert text.partition("\n### ")[2].splitlines() == [
-        "Difference to gopro",
+        "Difference from gopro",
         "",
-        "Each method's average minus that of gopro, in percentage points, paired by data set and seed. Above 0 "
-        "the method is better than gopro.",
+        "Each method's average minus that of gopro, in percentage points, paired by data set and seed. A "
+        "method with a positive difference is better than gopro.",
         "",
         "| Method | Base | New | HM |",
         "|---|--:|--:|--:|",
         "| gopro[con=0] | 0.00 [0.00, 0.00] | **−1.50 [−1.50, −1.50]** | **−1.05 [−1.06, −1.03]** |",
         "| gopro[anchor=0;sem=0] | 0.00 [0.00, 0.00] | 0.00 [0.00, 0.00] | 0.00 [0.00, 0.00] |",
         "",
-        "- in brackets: the 95 % bootstrap interval over 10,000 resamples of data sets and, independently, of seeds; "
-        "bold if it excludes 0",
+        "- Brackets hold the 95 % bootstrap interval over 10,000 resamples of data sets and, independently, of seeds. "
+        "A difference is bold if its interval excludes 0.",
     ]
 
 
@@ -369,7 +369,7 @@ def test_latex_is_a_table_of_its_own() -> None:
     text = latex(tables(ablation(), "gopro[con=0]"))
     assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 2
     own = text.split(r"\begin{table}")[-1]
-    assert r"\caption{Base to new: emoji, 16 shots. Difference to gopro{[}con=0]. " in own
+    assert r"\caption{Base-to-new: emoji, 16 shots. Difference from gopro{[}con=0]. " in own
     assert r"\begin{tabular}{@{}lrrr@{}}" in own
     line = r"gopro & 0.00{\tiny\enspace {[}0.00, 0.00]} & \textbf{+1.50}{\tiny\enspace {[}+1.50, +1.50]} & "
     assert line in own

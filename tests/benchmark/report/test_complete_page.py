@@ -66,7 +66,7 @@ def test_a_complete_report_has_every_section_and_no_notes(everything: Path) -> N
     assert list(page.sections) == SECTIONS
     links = [attributes["href"] for tag, attributes in page.elements if tag == "a"]
     assert links == [f"#{section}" for section in SECTIONS]
-    for title in ("Base to new", "Cross-dataset", "Domain generalization", "Few-shot"):
+    for title in ("Base-to-new", "Cross-dataset", "Domain generalization", "Few-shot"):
         for section in ("summary", "results", "gains", "confusions", "images", "cost"):
             assert title in page.sections[section], (title, section)
 
@@ -117,7 +117,7 @@ def test_summary_ranks_by_the_measure_of_each_protocol(everything: Path) -> None
 def test_differences_to_one_method_are_below_each_table(everything: Path) -> None:
     page = ParsedPage(everything)
     text = collapsed(page.sections["results"])
-    assert text.count("Difference to gopro Each method's average minus that of gopro") == 4
+    assert text.count("Difference from gopro Each method's average minus that of gopro") == 4
     figure = r"[+−]\d+\.\d\d \[[+−]\d+\.\d\d, [+−]\d+\.\d\d\] "
     for method in ("zeroshot", "coop", r"gopro\[con=0\.1;sem=2;projectors=none\]"):
         assert len(re.findall(rf"{method} ({figure}){{3}}", text)) == 2  # base, new, HM; 1, 4 and 16 shots

@@ -49,7 +49,7 @@ def test_all_text_from_files_is_escaped(tmp_path: Path) -> None:
     folder = sweep.write(failures=[failure], history=[call])
     steps = [HOSTILE, f"{HOSTILE}\n`{HOSTILE}`"]
     page = ParsedPage(write_report(folder, against=f"gopro[{HOSTILE}]", title=HOSTILE, next_steps=steps))
-    assert page.sections["results"].count(f"Difference to gopro[{HOSTILE}]") == 3
+    assert page.sections["results"].count(f"Difference from gopro[{HOSTILE}]") == 3
     assert not [attributes for _, attributes in page.elements if "onerror" in attributes]
     sources = [str(attributes["src"]) for tag, attributes in page.elements if tag == "img"]
     assert sources
@@ -62,8 +62,8 @@ def test_all_text_from_files_is_escaped(tmp_path: Path) -> None:
 def test_the_method_to_compare_with_can_be_chosen(tmp_path: Path) -> None:
     sweep, _ = few_shot_sweep(tmp_path)
     text = collapsed(ParsedPage(write_report(sweep.write(), against="zeroshot")).sections["results"])
-    assert "Difference to zeroshot" in text
-    assert "Difference to zeroshot" in (sweep.folder / "tables.tex").read_text(encoding="utf-8")
+    assert "Difference from zeroshot" in text
+    assert "Difference from zeroshot" in (sweep.folder / "tables.tex").read_text(encoding="utf-8")
     before = (sweep.folder / "report.html").read_bytes()
     with pytest.raises(InputError, match=r"against maple: it is not among the methods, zeroshot, coop, gopro;"):
         write_report(sweep.folder, against="maple")

@@ -74,7 +74,7 @@ def printed_rows(name: str) -> list[dict[str, str]]:
     return list(csv.DictReader(text.splitlines()))
 
 
-# Base to new
+# Base-to-new
 
 
 def test_mean_and_sample_deviation_over_seeds_by_hand() -> None:
@@ -129,7 +129,7 @@ def test_a_seed_with_one_half_is_left_out_with_a_note() -> None:
     assert find(table, AVERAGE, "coop").cells[0].measured == MeanStd(80, None, 1)
     assert table.notes == (
         "pets, coop: without seed 3, as its result on the new classes is missing",
-        "average, coop: without seed 2, as not every data set has it",
+        "average, coop: without seed 2, which not every data set has",
     )
 
 
@@ -225,7 +225,7 @@ def test_transfer_averages_only_seeds_that_every_target_has() -> None:
     assert find(table, "", "coop").cells[-1].measured == MeanStd(30, None, 1)
     assert str(find(table, "", "gopro").cells[-1].measured) == "–"
     assert table.notes == (
-        "coop: without seed 2, as not every data set has it",
+        "coop: without seed 2, which not every data set has",
         "gopro: no average, as results on travel are missing",
     )
 
@@ -275,7 +275,7 @@ def test_few_shot_has_a_column_for_each_number_of_shots() -> None:
     assert [cell.best for cell in find(table, "pets", "coop").cells] == [False, True]
     assert str(find(table, "pets", "gopro").cells[1].measured) == "–"
     assert table.notes == (
-        "average, coop, 16 shots: without seed 2, as not every data set has it",
+        "average, coop, 16 shots: without seed 2, which not every data set has",
         "average, gopro, 2 shots: no average, as results on cars are missing",
     )
 
@@ -476,7 +476,7 @@ def test_a_missing_key_is_named(key: str) -> None:
 def test_markdown_by_hand() -> None:
     rows = halves("pets", "a|b", (80, 40), (80, 40)) + halves("pets", "my_own", (70, 60), (74, 60))
     assert markdown(tables(rows)) == (
-        "## Base to new: emoji, 16 shots\n\n"
+        "## Base-to-new: emoji, 16 shots\n\n"
         "Trained on the base classes of a data set; tested on its base classes and on its new classes separately. HM "
         "is the harmonic mean of the two. Accuracy in percent, mean ± standard deviation over 2 seeds.\n\n"
         "| Data | Method | Base | New | HM |\n"
@@ -615,7 +615,7 @@ def test_latex_marks_the_best_and_continues_a_table_longer_than_a_page() -> None
 
 def test_all_renderings_show_the_same_figures() -> None:
     line = Line("coop", (Cell(MeanStd(99.996, 0.004, 3), published=100.0), Cell(MeanStd.of([]), published=50.0)))
-    table = Table("base-to-new", "Base to new", "emoji", "Lead.", ("Base", "New"), (Block("pets", (line,)),), ())
+    table = Table("base-to-new", "Base-to-new", "emoji", "Lead.", ("Base", "New"), (Block("pets", (line,)),), ())
     assert "| pets | coop | 100.00 ± 0.00 (0.00) | – |" in markdown([table])
     assert r"100.00{\tiny\enspace $\pm$ 0.00}{\tiny\enspace (0.00)} & -- \\" in latex([table])
     assert "100.00 ± 0.00 (0.00)" in shown(table, 100)[0]

@@ -163,7 +163,7 @@ def test_probabilities_of_an_uploaded_image_equal_the_classifiers(page: Page, tr
     )
     for length, share in zip(lengths, first_column(page).values(), strict=True):
         assert length == pytest.approx(float(share.rstrip(" %").lstrip("< ")) / 100, abs=2e-3)
-    page.get_by_role("button", name="Show the most likely only").click()
+    page.get_by_role("button", name="Show only the most likely").click()
     assert 8 <= len(table_rows(page)) <= 10
 
 
@@ -432,14 +432,14 @@ def test_an_image_that_is_too_large_is_not_sent(browser_page: BrowserPage, serve
         limits["upload_bytes"],
     )
     expect(browser_page.page.locator("#not-added")).to_have_text(
-        "huge.png has 34 MB, but this server takes at most 34 MB: scale it down."
+        "huge.png is 34 MB, but this server takes at most 34 MB: scale it down."
     )
 
 
 def test_too_many_images_are_left_out(page: Page) -> None:
     choose(page, *(png(i % 3, f"{i}.png") for i in range(34)))
     expect(page.locator("#not-added")).to_have_text(
-        "At most 32 images at a time: 32.png and those after it were left out."
+        "At most 32 images at a time: 32.png and the files after it were left out."
     )
     expect(page.get_by_role("list", name="Images to choose from").get_by_role("listitem")).to_have_count(32)
     wait_for_answers(page)

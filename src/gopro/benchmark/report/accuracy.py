@@ -115,13 +115,15 @@ def _curves(curves: Mapping[str, Mapping[int, MeanStd]], marks: Mapping[str, Mar
                         axes.plot([shots, shots], _ends(accuracy), color=mark.hex, linewidth=1)
                 means = [accuracy.mean for accuracy in curve.values()]
                 [line] = axes.plot(list(curve), means, color=mark.hex, marker=mark.marker)
-                points = ", ".join(f"{shots} shots {accuracy}" for shots, accuracy in curve.items())
+                points = ", ".join(
+                    f"{accuracy} with {shots} {'shot' if shots == 1 else 'shots'}" for shots, accuracy in curve.items()
+                )
                 line.set_gid(tooltip(f"{method}: {points}"))
         axes.set_xscale("log", base=2)
         axes.set_xticks(ticks, [str(shots) for shots in ticks])
         axes.set_xticks([], minor=True)
         axes.yaxis.set_major_locator(MaxNLocator(5))
-        axes.set_xlabel("shots")
+        axes.set_xlabel("training images per class")
         axes.set_ylabel("accuracy, %")
 
     return draw
@@ -169,7 +171,7 @@ def _mean(rows: Sequence[ResultRow], key: str) -> float | None:
 def cost_plots(comparison: Comparison, costs: Sequence[MethodCost], marks: Mapping[str, Mark]) -> Plots:
     """Plot accuracy against each cost, on a logarithmic axis if costs differ more than tenfold."""
     labels = {
-        "seconds": "training time per run, seconds",
+        "seconds": "training time, s",
         "memory": "peak memory, MiB",
         "parameters": "learned parameters",
     }
@@ -192,13 +194,13 @@ def _scatter(known: Sequence[tuple[MethodCost, float]], label: str, marks: Mappi
             if accuracy.std is not None:
                 axes.plot([value, value], _ends(accuracy), color=mark.hex, linewidth=1.1)
             [dot] = axes.plot([value], [accuracy.mean], color=mark.hex, marker=mark.marker, markersize=6)
-            dot.set_gid(tooltip(f"{cost.method}: {accuracy}, {value:,.4g} {label}"))
+            dot.set_gid(tooltip(f"{cost.method}: accuracy {accuracy} %, {label}: {value:,.4g}"))
         if max(positive) > 10 * min(positive):
             zero = [0.0] if len(positive) < len(known) else []
             # A cost of 0, of a method that is not trained, is drawn a decade below the smallest other cost.
             axes.set_xscale("symlog", linthresh=10**first) if zero else axes.set_xscale("log")
             ticks = [*zero, *(10.0**power for power in range(first, last + 1, 1 + (last - first) // 5))]
-            axes.set_xticks(ticks, [EngFormatter(sep="")(tick) for tick in ticks])
+            axes.set_xticks(ticks, [EngFormatter(sep="")(tick) if tick >= 1 else f"{tick:g}" for tick in ticks])
             axes.set_xticks([], minor=True)
         else:
             axes.xaxis.set_major_locator(MaxNLocator(4))

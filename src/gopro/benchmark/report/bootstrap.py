@@ -1,4 +1,4 @@
-"""Difference of each method's average to that of a reference method, paired, with bootstrap intervals."""
+"""Difference of each method's average from that of a reference method, paired, with bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Float
 
-from gopro.benchmark.report.mean_std import harmonic_mean
+from gopro.benchmark.report.mean_std import harmonic_mean, seed_list
 from gopro.benchmark.report.rows import TRANSFER, Score
 from gopro.benchmark.report.table import AVERAGE, Difference, Differences
 from gopro.errors import InputError
@@ -71,8 +71,8 @@ def differences(scores: Sequence[Score], methods: Sequence[str], against: str) -
                 left_out.setdefault(note, []).append(f"{method}, {titles[0]}" if len(columns) > 1 else method)
     return Differences(
         against=against,
-        lead=f"Each method's average minus that of {against}, in percentage points, paired by data set and seed. Above "
-        f"0 the method is better than {against}.",
+        lead=f"Each method's average minus that of {against}, in percentage points, paired by data set and seed. A "
+        f"method with a positive difference is better than {against}.",
         columns=tuple(title for titles in columns for title in titles),
         lines={method: tuple(line) for method, line in lines.items()},
         notes=(
@@ -130,8 +130,8 @@ def _compare(ours: _Cells, theirs: _Cells, columns: int) -> tuple[list[Differenc
         f"without {data}, on which the two methods share no seed"
         for data in sorted({data for data, _ in either} - set(datasets))
     ]
-    if left_out := [str(seed) for seed in any_seed if seed not in seeds]:
-        notes.append(f"without seed {', '.join(left_out)}, as not every data set has it for both methods")
+    if left_out := [seed for seed in any_seed if seed is not None and seed not in seeds]:
+        notes.append(f"without {seed_list(left_out)}, which not every data set has for both methods")
     if not seeds:
         return [None] * columns, notes
     our_draws, their_draws = (
@@ -182,10 +182,10 @@ def _how_to_read(figures: Collection[Difference]) -> Iterable[str]:
     intervals = [figure for figure in figures if figure.interval is not None]
     if intervals:
         yield (
-            f"in brackets: the {CONFIDENCE} % bootstrap interval over {RESAMPLES:,} resamples of data sets and, "
-            "independently, of seeds; bold if it excludes 0"
+            f"Brackets hold the {CONFIDENCE} % bootstrap interval over {RESAMPLES:,} resamples of data sets and, "
+            "independently, of seeds. A difference is bold if its interval excludes 0."
         )
     if any(figure.datasets == 1 for figure in intervals):
-        yield "with one data set, the interval covers seeds alone"
+        yield "The interval of a single data set covers seeds alone."
     if len(intervals) < len(figures):
-        yield "with one seed there is no interval"
+        yield "A difference from one seed has no interval."

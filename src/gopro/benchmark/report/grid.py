@@ -49,7 +49,7 @@ class Grid:
 
     Attributes:
         title: protocol and setting.
-        subtitle: "" for the results, `Difference to gopro` for the differences.
+        subtitle: "" for the results, `Difference from gopro` for the differences.
         lead: how to read the table.
         heads: titles of the columns of names.
         columns: titles of the columns of figures.

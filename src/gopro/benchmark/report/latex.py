@@ -36,7 +36,7 @@ def latex(tables: Iterable[Table]) -> str:
 
     The document needs \usepackage{booktabs} and no other package. The best means are in \textbf. A table too wide for
     one column spans both and stacks the parts of each figure; one longer than a page continues in another environment.
-    Differences to one method get an environment of their own.
+    Differences from one method get an environment of their own.
     """
     environments = [part for table in tables for grid in grids(table) for part in _environments(grid)]
     return "\n".join(["% \\usepackage{booktabs}", *environments])

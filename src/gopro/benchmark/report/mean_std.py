@@ -43,3 +43,8 @@ class MeanStd:
         if not self.count:
             return "–"
         return f"{self.mean:.2f}" if self.std is None else f"{self.mean:.2f} ± {self.std:.2f}"
+
+
+def seed_list(seeds: Sequence[int]) -> str:
+    """Name the seeds in a note: `seed 4`, `seeds 4, 5`."""
+    return f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"

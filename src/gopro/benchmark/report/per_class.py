@@ -185,7 +185,7 @@ def _histogram(shares: Sequence[float], tallest: float) -> Callable[[Axes], None
             colour = "bar" if low == -5 else "up-bar" if low > 0 else "down-bar"
             if share:
                 [bar] = axes.bar(low + 5, share, width=9, color=LIGHT[colour])
-                bar.set_gid(tooltip(f"{low:+d} to {low + 10:+d} points: {share:.1f} % of classes"))
+                bar.set_gid(tooltip(f"{low:+d} to {low + 10:+d} points: {share:.1f} % of classes".replace("-", "−")))
         axes.set_xlim(-105, 105)
         axes.set_ylim(0, 1.05 * tallest)
         axes.set_xticks([-100, -50, 0, 50, 100], ["−100", "−50", "0", "+50", "+100"])

@@ -10,7 +10,7 @@ from gopro.errors import InputError
 from gopro.runs.results import KEY, RunKey
 
 PROTOCOL_TITLES = {
-    "base-to-new": "Base to new",
+    "base-to-new": "Base-to-new",
     "cross-dataset": "Cross-dataset",
     "domain-generalization": "Domain generalization",
     "few-shot": "Few-shot",

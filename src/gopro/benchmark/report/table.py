@@ -100,7 +100,7 @@ class Differences:
     @property
     def title(self) -> str:
         """Heading of the table."""
-        return f"Difference to {self.against}"
+        return f"Difference from {self.against}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class Table:
 
     Attributes:
         protocol: as in results.jsonl: `base-to-new`, ...
-        title: the protocol's name in prose: `Base to new`.
+        title: the protocol's name in prose: `Base-to-new`.
         setting: what all figures have in common: `ViT-B-16:openai, 16 shots`.
         lead: a sentence or two on the training and test data and how to read the figures.
         columns: titles of the columns of figures.

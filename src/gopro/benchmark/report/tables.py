@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gopro.benchmark.report.bootstrap import differences
-from gopro.benchmark.report.mean_std import MeanStd, harmonic_mean
+from gopro.benchmark.report.mean_std import MeanStd, harmonic_mean, seed_list
 from gopro.benchmark.report.published import SOURCE, published
 from gopro.benchmark.report.rows import PROTOCOL_TITLES, TRANSFER, Score, read_scores
 from gopro.benchmark.report.table import AVERAGE, Table
@@ -180,7 +180,7 @@ def _average(parts: Mapping[str, _BySeed]) -> tuple[list[tuple[float, ...]], lis
         tuple(statistics.fmean(figures) for figures in zip(*(seeds[seed] for seeds in parts.values()), strict=True))
         for seed in sorted(everywhere)
     ]
-    return means, [f"without seed {', '.join(map(str, left_out))}, as not every data set has it"] if left_out else []
+    return means, [f"without {seed_list(left_out)}, which not every data set has"] if left_out else []
 
 
 def _mean_std(accuracies: Sequence[tuple[float, ...]]) -> MeanStd:

@@ -15,7 +15,7 @@ def rich_table(table: Table) -> Group:
     """Render the table and its differences for rich to print, with leads and notes below.
 
     The best means are bold, differences to published figures green or red, and differences to one method bold if their
-    interval excludes 0. Base to new fits into 100 characters. A table that is too wide, such as cross-dataset over
+    interval excludes 0. Base-to-new fits into 100 characters. A table that is too wide, such as cross-dataset over
     eleven data sets, stacks the parts of its figures and titles and fits into 120.
     """
     return Group(*(_rendered(grid) for grid in grids(table)))

@@ -44,7 +44,7 @@ class Training:
     def title(self) -> str:
         """Data set, classes, backbone and shots in prose."""
         part = "all classes" if self.classes == "all" else f"{self.classes} classes"
-        return f"{self.source}, {part}, {self.backbone}, {self.shots} shots"
+        return f"{self.source}, {part}, {self.backbone}, {self.shots} {'shot' if self.shots == 1 else 'shots'}"
 
 
 def training_plots(experiment: Experiment, marks: Mapping[str, Mark]) -> tuple[list[Plots], int]:
@@ -133,8 +133,8 @@ def _lines(name: str, curves: Mapping[str, Mapping[str, Curve]], marks: Mapping[
             [line] = axes.plot(steps, mean, color=colour, marker=marks[method].marker, markevery=[-1])
             over = f", mean over {seeds} seeds" if seeds > 1 else ""
             line.set_gid(tooltip(f"{method}: {mean[0]:.4g} → {mean[-1]:.4g}{over}"))
-        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5))
-        axes.set_xlabel("step")
+        axes.set_xlabel("training step")
 
     return draw

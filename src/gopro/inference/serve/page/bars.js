@@ -47,7 +47,7 @@ export function draw(newColumns, newNames) {
   if (!reducedMotion.matches && visible.length <= 60) animate(before);
   const tops = columns.map(({ probabilities }) => probabilities && top(probabilities, names));
   for (const name of visible) fill(name, tops);
-  more.textContent = expanded ? "Show the most likely only" : `Show all ${names.length}`;
+  more.textContent = expanded ? "Show only the most likely" : `Show all ${names.length}`;
   more.hidden = likeliest.length === names.length;
 }
 

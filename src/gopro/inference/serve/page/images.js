@@ -28,12 +28,12 @@ export class Images {
     const added = [];
     for (const file of files) {
       if (this.all.length + added.length === this.limits.images) {
-        problems.push(`At most ${this.limits.images} images at a time: ${file.name} and those after it were left out.`);
+        problems.push(`At most ${this.limits.images} images at a time: ${file.name} and the files after it were left out.`);
         break;
       }
       if (file.size > this.limits.upload_bytes) {
         const most = megabytes(this.limits.upload_bytes);
-        problems.push(`${file.name} has ${megabytes(file.size)}, but this server takes at most ${most}: scale it down.`);
+        problems.push(`${file.name} is ${megabytes(file.size)}, but this server takes at most ${most}: scale it down.`);
         continue;
       }
       try {

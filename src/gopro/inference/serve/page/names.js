@@ -158,7 +158,7 @@ export class Names {
     dialog.querySelector("[value=cancel]").onclick = () => dialog.close("cancel");
     dialog.onclose = () => {
       const names = text.value.split("\n").map((line) => line.trim()).filter(Boolean);
-      if (dialog.returnValue === "ok") this.set(names, `${new Set(names).size} names.`);
+      if (dialog.returnValue === "ok") this.set(names, `${new Set(names).size} ${new Set(names).size === 1 ? "name" : "names"}.`);
     };
   }
 }

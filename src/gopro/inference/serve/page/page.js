@@ -138,7 +138,7 @@ function hint(image) {
 }
 
 function duration({ encode, total }) {
-  return `${time(total)} in total, ${encode ? `${time(encode)} of it to encode the image` : "with a cached encoding"}`;
+  return `${time(total)} in total, ${encode ? `including ${time(encode)} to encode the image` : "with the image already encoded"}`;
 }
 
 function drawProblems(image) {
@@ -193,7 +193,7 @@ async function start() {
     showProblem(error.message, start);
     return;
   }
-  const parts = [info.method, " trained on ", info.data, ", backbone ", info.backbone];
+  const parts = [info.method, " trained on ", info.data, " with the backbone ", info.backbone];
   const bold = (textContent) => Object.assign(document.createElement("b"), { textContent });
   byId("about").replaceChildren(...parts.map((part, i) => (i % 2 ? part : bold(part))));
   document.title = `GOPro: ${info.data}`;
