@@ -18,7 +18,7 @@ MAIN_TEMPLATE = "a photo of a {}."
 # Prompts may only use words of these templates and of the names; the embeddings of all other tokens are zero.
 TEMPLATES = (
     "{}.", "{}", "a {}.", "the {}.", "an emoji of a {}.", "a photo of the {}.", "a photo of one {}.", "this is a {}.",
-    "an image of a {}.", "an image of a {}.", "a drawing of a {}.", "a drawing of the {}.", "a sketch of a {}.",
+    "a picture of a {}.", "an image of a {}.", "a drawing of a {}.", "a drawing of the {}.", "a sketch of a {}.",
     "a sketch of the {}.", "a cartoon {}.", "a cartoon of a {}.", "a doodle of a {}.", "a doodle of the {}.",
     "an icon of a {}.", "a symbol of a {}.", "a painting of a {}.", "a painting of the {}.", "a rendering of a {}.",
     "a rendition of the {}.", "the origami {}.", "art of the {}.", "a toy {}.", "the toy {}.", "a plastic {}.",
