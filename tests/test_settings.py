@@ -54,7 +54,7 @@ def test_an_int_stands_for_a_float_a_list_for_a_tuple_and_a_string_for_a_path() 
         ({"names": [1]}, "names is 1: give a text"),
         ({"seeds": [0]}, "seeds is 0: give at least 1"),
         ({"root": 1}, "root is 1: give a path or null"),
-        ({"epoch": 1}, "no setting 'epoch'; there are epochs, lr"),
+        ({"epoch": 1}, "no setting 'epoch'; choose from epochs, lr"),
     ],
 )
 def test_a_wrong_value_is_refused_in_one_line(values: dict[str, Any], message: str) -> None:

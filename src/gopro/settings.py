@@ -128,7 +128,7 @@ def _message(cls: type, error: ValidationError) -> str:
     name, hints = str(first["loc"][0]), get_type_hints(cls, include_extras=True)
     match first["type"]:
         case "unexpected_keyword_argument":
-            return f"no setting {name!r}; there are {', '.join(hints)}"
+            return f"no setting {name!r}; choose from {', '.join(hints)}"
         case "missing" | "missing_keyword_only_argument":
             return f"{name} is missing"
     return explain(name, error, hints[name])

@@ -541,7 +541,7 @@ def test_list_shows_every_data_set_and_its_state(tmp_path: Path, own: Path, gopr
     _, out, _ = gopro_data("list")
     for name in (*CATALOG, "emoji-animals", "emoji-travel"):
         assert f"\n{name} " in out
-    assert "CC BY-SA 4.0" in out and "8242" in out
+    assert "CC BY-SA 4.0" in out and "8,242" in out
     (tmp_path / "dtd").mkdir()
     home = tmp_path / "eurosat"
     (home / "2750" / "a").mkdir(parents=True)

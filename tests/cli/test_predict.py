@@ -172,7 +172,7 @@ def test_sorting_puts_each_image_where_its_prediction_says(pics: Path, tmp_path:
     _, out, _ = predict(*arguments, "--min-confidence", middle - 1e-5)
     where = {str(path.resolve()): path.parent.name for path in (tmp_path / "sorted").rglob("*") if path.is_symlink()}
     assert where == {path: p["name"] if p["probability"] >= middle else "_unsure" for path, p in best.items()}
-    assert "      2 _unsure/  (less than " in out
+    assert "      2 _unsure/  (probability below " in out
 
 
 @pytest.mark.slow

@@ -59,7 +59,7 @@ def test_help_and_mistyped_flags_import_nothing_heavy() -> None:
         assert err.startswith("error: ") == (command in MISTYPED), command
     summaries = {
         "train": "Train a method on a few labelled images per class.",
-        "cache": "Show or prune the cache of image features.",
+        "cache": "Show the size of the image feature cache, or prune it.",
         "demo": "Run base-to-new on the embedded benchmark and write a report.",
     }
     for command, summary in summaries.items():

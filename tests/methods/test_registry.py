@@ -14,7 +14,7 @@ from tests.support.methods import NAMES, TEMPLATE, encode_noise
     ("spec", "words"),
     [
         ("gopr", "did you mean gopro"),
-        ("", "there are"),
+        ("", "choose one of"),
         ("gopro[", "no such method"),
         ("gopro[sen=1]", "no setting 'sen'"),
         ("gopro[sem]", "no setting 'sem'"),

@@ -68,7 +68,7 @@ def test_files_left_by_a_kill_before_the_run_began_are_ignored(tmp_path: Path, t
     folder = tmp_path / "run"
     with lock_folder(folder, ()):
         (folder / f".{CONFIG}.123").write_text("{")
-    with pytest.raises(InputError, match="before it began: start it again, with the same --output"):
+    with pytest.raises(InputError, match="no training to resume; start one with gopro train"):
         resume(folder, backbone=tiny)
     train(config(folder, epochs=1), backbone=tiny)
     assert {path.name for path in folder.iterdir()} == {CONFIG, "cost.json", LEARNED, LOG, LOCK}

@@ -66,6 +66,13 @@ def _describe(error: Exception) -> str:
     """Say in one line what is wrong; for a number out of range in the words of `gopro.settings`."""
     if isinstance(error, cyclopts.ValidationError) and isinstance(error.__cause__, pydantic.ValidationError):
         return explain(error.argument.name, error.__cause__) if error.argument else str(error.__cause__)
+    if isinstance(error, cyclopts.MissingArgumentError) and error.argument:
+        command = " ".join(("gopro", *(error.command_chain or ())))
+        name = error.argument.name
+        if error.keyword is not None:
+            return f"{error.keyword} needs a value: see {command} --help"
+        positional = error.argument.index is not None
+        return f"{name.lstrip('-').upper() if positional else name} is missing: see {command} --help"
     return " ".join(line.strip() for line in str(error).splitlines())
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gopro.benchmark.runner import SweepEvent
 
 benchmark_app = App(
-    name="benchmark", help="Train and evaluate methods by the field's protocols.", default_parameter=DEFAULTS
+    name="benchmark", help="Train and compare methods by a standard protocol.", default_parameter=DEFAULTS
 )
 
 Against = Annotated[
@@ -31,7 +31,7 @@ def base_to_new_command(
 ) -> None:
     """Train on the base classes, test on base and new classes.
 
-    Without --data and --suite it runs on the embedded benchmark.
+    If neither --data nor --suite is given, it runs on the embedded benchmark.
     """
     run_protocol("base-to-new", config, against)
 
@@ -42,7 +42,7 @@ def cross_dataset_command(
 ) -> None:
     """Train on all classes of one data set, test on others.
 
-    Without --source and --suite it runs on the embedded benchmark.
+    If neither --source nor --suite is given, it runs on the embedded benchmark.
     """
     run_protocol("cross-dataset", config, against)
 
@@ -53,7 +53,7 @@ def domain_generalization_command(
 ) -> None:
     """Train on all classes of one data set, test on the same classes in other styles.
 
-    Without --source and --suite it runs on the embedded benchmark.
+    If neither --source nor --suite is given, it runs on the embedded benchmark.
     """
     run_protocol("domain-generalization", config, against)
 
@@ -64,7 +64,7 @@ def few_shot_command(
 ) -> None:
     """Train on 1, 2, 4, 8 and 16 images per class, test on all classes.
 
-    Without --data and --suite it runs on the embedded benchmark.
+    If neither --data nor --suite is given, it runs on the embedded benchmark.
     """
     run_protocol("few-shot", config, against)
 

@@ -12,7 +12,7 @@ from gopro.cli.console import out
 from gopro.cli.parameters import DEFAULTS
 from gopro.errors import InputError
 
-cache_app = App(name="cache", help="Show or prune the cache of image features.", default_parameter=DEFAULTS)
+cache_app = App(name="cache", help="Show the size of the image feature cache, or prune it.", default_parameter=DEFAULTS)
 
 
 @cache_app.default
@@ -49,18 +49,18 @@ def prune_command(
     keep_gb: float | None = None,
     everything: Annotated[bool, Parameter(name="--all", negative=())] = False,
 ) -> None:
-    """Delete cached image features. Safe while runs are at work: they compute again what they miss.
+    """Delete cached image features. Safe while runs are in progress: they recompute what is missing.
 
     Parameters
     ----------
     older_than:
         Delete features not used for this many days.
     backbone:
-        Delete features of this backbone only, given by name or fingerprint.
+        Delete only features of this backbone, given by its name or fingerprint in gopro cache.
     keep_gb:
-        Delete the least recently used features until the rest fits into this many GB.
+        Delete the least recently used features until at most this many GB remain.
     everything:
-        Delete all of them.
+        Delete all features, or with --backbone all features of that backbone.
     """
     from gopro.clip.prune_feature_store import prune
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from gopro.cli.console import bar, err, out
-from gopro.cli.parameters import DEFAULTS
+from gopro.cli.parameters import DEFAULTS, Root
 from gopro.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,15 +28,13 @@ data_app = App(
 
 
 @data_app.command(name="list")
-def list_command(*, root: Path | None = None, sizes: Annotated[bool, Parameter(negative=())] = False) -> None:
+def list_command(*, root: Root = None, sizes: Annotated[bool, Parameter(negative=())] = False) -> None:
     """List the known data sets, and with --root which of them are complete.
 
     Parameters
     ----------
-    root:
-        Directory that holds the benchmarks' folders.
     sizes:
-        Also show how much disk space each takes. Looks at every file.
+        With --root: also show the disk space that each takes. This reads the size of every file.
     """
     from rich.markup import escape
     from rich.table import Table
@@ -46,7 +44,7 @@ def list_command(*, root: Path | None = None, sizes: Annotated[bool, Parameter(n
     from gopro.data.sources import SOURCES
 
     if sizes and root is None:
-        raise InputError("--sizes: give --root, the directory that holds the benchmarks' folders")
+        raise InputError("--sizes needs --root FOLDER, the folder that contains the benchmark data sets")
     table = Table(box=None, pad_edge=False)
     table.add_column("name", no_wrap=True)
     for heading in ("classes", "images", "download"):
@@ -60,20 +58,20 @@ def list_command(*, root: Path | None = None, sizes: Annotated[bool, Parameter(n
             last, lines = _state(entry, root, sizes)
             missing += lines
         size = "?" if source.gigabytes is None else f"{source.gigabytes:.1f} GB"
-        table.add_row(name, str(entry.classes), str(sum(entry.counts)), size, last)
+        table.add_row(name, str(entry.classes), f"{sum(entry.counts):,}", size, last)
     for name in SETS:
         dataset = emoji_dataset(name)
         count = len(dataset.train) + len(dataset.val) + len(dataset.test)
         last = "see docs/emoji.md" if root is None else "in the package"
-        table.add_row(name, str(len(dataset.classnames)), str(count), "", last)
+        table.add_row(name, str(len(dataset.classnames)), f"{count:,}", "included", last)
     out.print(table)
     for line in missing:
         out.print_line(line)
-    styles = ", ".join(f"{next(iter(SETS))}:{style}" for style in STYLES if style != DEFAULT_STYLE)
-    out.print_line(f"The emoji sets come with the package, each in other drawing styles too: {styles}.")
+    styles = ", ".join(f":{style}" for style in STYLES if style != DEFAULT_STYLE)
+    out.print_line(f"The emoji sets are drawn as {DEFAULT_STYLE}. For another style add it to the name: {styles}.")
     if root is None:
-        out.print_line("See which are complete: gopro data list --root DIR")
-        out.print_line("Download one: gopro data prepare NAME --root DIR")
+        out.print_line("To see which are complete: gopro data list --root FOLDER")
+        out.print_line("To download one: gopro data prepare NAME --root FOLDER")
 
 
 def _state(entry: Benchmark, root: Path, sizes: bool) -> tuple[str, list[str]]:
@@ -108,24 +106,22 @@ def _disk_usage(folder: Path) -> int:
 def check_command(
     name: str,
     *,
-    root: Path | None = None,
+    root: Root = None,
     workers: int | None = None,
     json_output: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> None:
-    """Open every image of a data set, and compare its classes and counts with the catalog.
+    """Open every image of a data set and report problems. Benchmarks are also compared with the catalog.
 
-    Prints one line per problem; the exit code is 1 if there is any.
+    Prints one line per problem; the exit code is 1 if there are any.
 
     Parameters
     ----------
     name:
-        Data set, as --data takes it: a benchmark, an emoji set or a folder.
-    root:
-        Directory that holds the benchmarks' folders.
+        Folder with one subfolder of images per class, or a data set that gopro data list names.
     workers:
-        Threads that open images; one per core by default.
+        Threads that open images. Default: one per core.
     json_output:
-        Print one JSON object instead.
+        Print one JSON object instead of text.
     """
     from gopro.data.catalog import CATALOG
     from gopro.data.load_dataset import load_dataset
@@ -154,14 +150,14 @@ def check_command(
 
 @data_app.command(name="prepare")
 def prepare_command(name: str, *, root: Path) -> None:
-    """Download a benchmark, unpack it and move it into place. Resumes an interrupted download.
+    """Download and unpack a benchmark data set. Run it again to resume an interrupted download.
 
     Parameters
     ----------
     name:
-        Benchmark of the catalog.
+        Benchmark data set that gopro data list names.
     root:
-        Directory in which to put the benchmark's folder.
+        Folder in which to put the data set's folder.
     """
     from gopro.data.catalog import CATALOG
     from gopro.data.emoji import SETS
@@ -169,7 +165,7 @@ def prepare_command(name: str, *, root: Path) -> None:
     from gopro.data.sources import SOURCES
 
     if name not in CATALOG:
-        reason = "comes with the package" if name.partition(":")[0] in SETS else "is not a benchmark"
+        reason = "comes with the package" if name.partition(":")[0] in SETS else "is not a benchmark data set"
         raise InputError(f"{name} {reason}; gopro data prepare downloads {', '.join(CATALOG)}")
     with _transfer_bars() as progress:
         preparation = Preparation(CATALOG[name], SOURCES[name], root.expanduser(), err.print_line, progress)
@@ -185,7 +181,7 @@ def prepare_command(name: str, *, root: Path) -> None:
 
 @data_app.command(name="sample")
 def sample_command(folder: Path) -> None:
-    """Write a small folder of images to try things on: ten animals of the emoji benchmark, one folder per animal.
+    """Write an example folder of images: ten animals of the emoji benchmark, one subfolder per animal.
 
     Parameters
     ----------

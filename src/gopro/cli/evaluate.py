@@ -26,12 +26,12 @@ def eval_command(
     Parameters
     ----------
     data:
-        Data set, as in gopro train. Default: the one the run was trained on.
+        Data set, as gopro train takes it. Default: the one the run was trained on.
     classes:
-        Classes to tell apart: all, or the base or new half.
+        Classes to evaluate: all, or the first half (base) or the second half (new).
     head:
-        With first-order, evaluate the first-order head as well and compare it with the exact one. The head is built
-        first if the run has none for these classes.
+        With first-order, also evaluate the first-order head and compare it with the exact one. It is built first if
+        the run has none for these classes.
     """
     from gopro.benchmark.worker import evaluation_figures
     from gopro.data.load_dataset import load_dataset
@@ -75,7 +75,8 @@ def eval_command(
     out.print_line(
         f"{dataset.name}, {classes} classes: accuracy {result.accuracy:.2f} %, per-class mean "
         f"{result.macro_accuracy:.2f} % on {result.n} images of {len(dataset.classnames)} classes in "
-        f"{result.seconds:.1f} s; details in {path}"
+        f"{result.seconds:.1f} s"
     )
     if head_line is not None:
         out.print_line(head_line)
+    out.print_line(f"Accuracy of each class: {path}")

@@ -24,20 +24,23 @@ def export_command(
 ) -> None:
     """Export a run to a file that does not need GOPro, and check it on real images.
 
-    The class names are fixed at export.
+    The class names cannot be changed after the export.
 
     Parameters
     ----------
     format:
-        An ONNX file, or one for torch.export.load.
+        File format: onnx, or torch for a file that torch.export.load reads.
     head:
-        Exact, or first-order, which encodes no text at inference. Auto takes the exact one unless it would be slow.
+        Head to export: exact, or first-order, which encodes no text at inference. With auto, the exact one unless it
+        would be slow.
     preprocess:
-        With inside, the file takes 8-bit images and normalises them itself. Resizing is yours to do in both cases.
+        With inside, the exported model takes 8-bit images and normalises them itself. In both cases you resize them
+        first.
     output:
         File to write. Default: model.onnx or model.pt2 in the run's folder.
     images:
-        Folder of images to compare the file with torch on. Default: up to 500 test images of the run's data set.
+        Folder of images on which the file is compared with torch. Default: up to 500 test images of the run's data
+        set.
     """
     from gopro.inference.export import ExportSettings, export_run
     from gopro.inference.export.formats import FORMATS

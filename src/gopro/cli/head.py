@@ -25,7 +25,8 @@ def head_command(
     Parameters
     ----------
     error:
-        Largest probability error to allow, for 99 of 100 images. The head takes as many terms as that needs.
+        Largest error of a probability (0 to 1) to allow, for 99 of 100 images. The head gets as many terms as this
+        needs.
     """
     from gopro.inference.taylor_head_file import build_head, head_path
     from gopro.runs.load_run import load_run
@@ -34,18 +35,16 @@ def head_command(
     names = class_names(classes, classes_file) or trained.method.classnames
     with bar("classes", len(names)) as advance:
         head = build_head(trained, names, error=error, workers=workers, on_progress=advance)
-    out.print_line(
-        f"First-order head of {run} for {len(names)} classes, {len(head.expansion)} terms, written to "
-        f"{head_path(trained, names)}"
-    )
+    terms = "" if head.agreement is None else f", {len(head.expansion)} terms"
+    out.print_line(f"First-order head of {run} for {len(names)} classes{terms}: {head_path(trained, names)}")
     if head.agreement is None:
-        out.print_line("It is exact: the text features of this method do not depend on the image.")
+        out.print_line("It equals the exact head: the text features of this method do not depend on the image.")
         return
     out.print_line(f"On {head.agreement.images} images not used to build it: {agreement_in_words(head.agreement)}.")
     if head.agreement.p99 > error:
         out.print_line(
             f"The error is larger than the {error:g} you asked for: {head.agreement.p99:.4f} for 99 of 100 images, "
-            "and more terms would hardly reduce it. Use the exact head if that matters to you."
+            "and more terms would hardly reduce it. If that is too much, use the exact head."
         )
 
 

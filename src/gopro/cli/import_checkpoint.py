@@ -36,21 +36,22 @@ def import_command(
     output:
         Folder to write the run to.
     backbone:
-        CLIP that it was trained on: ARCHITECTURE:TAG, ARCHITECTURE:FILE or openai:FILE.
+        CLIP model that the checkpoint was trained with: ARCHITECTURE:TAG, ARCHITECTURE:FILE or openai:FILE.
     data:
-        Data set that it was trained on; its class names are compared with the checkpoint's.
+        Data set that the checkpoint was trained on; its class names are compared with the checkpoint's.
     classes:
-        Classes of --data that it was trained on: all, or the base or new half.
+        Classes of --data that the checkpoint was trained on: all, or the first half (base) or the
+        second half (new).
     classes_file:
-        File of its class names, one per line, instead of --data. Default: the names in the checkpoint.
+        File of the class names, one per line, instead of --data. Default: the names in the checkpoint.
     template:
-        Zero-shot prompt of its data, with {} for the class name. Default: that of --data.
+        Zero-shot prompt of the data set, with {} for the class name. Default: that of --data.
     position:
         Position of the class name in the prompt, which CoOp's checkpoints do not record.
     shots:
-        Images per class that it was trained on, if known.
+        Training images per class, if known.
     seed:
-        Seed that it was trained with, if known.
+        Seed of the training, if known.
     """
     from gopro.runs.coop_checkpoint import CODE
     from gopro.runs.import_checkpoint import import_checkpoint

@@ -25,7 +25,7 @@ def methods_command(method: str | None = None, *, measure: Annotated[bool, Param
     Parameters
     ----------
     method:
-        Method to describe, with settings if you like: gopro[con=0].
+        Method to describe, optionally with settings: gopro[con=0].
     measure:
         Also time a training step of each method on this machine, relative to CoOp's.
     """
@@ -41,8 +41,8 @@ def methods_command(method: str | None = None, *, measure: Annotated[bool, Param
     seconds = _step_seconds(backbone) if measure else {}
     table = Table(box=None, pad_edge=False)
     table.add_column("method", no_wrap=True)
-    table.add_column("learned", justify="right", no_wrap=True)
-    table.add_column("trained", no_wrap=True)
+    table.add_column("parameters", justify="right", no_wrap=True)
+    table.add_column("training", no_wrap=True)
     if measure:
         table.add_column("step", justify="right", no_wrap=True)
     table.add_column("description", overflow="fold")
@@ -53,10 +53,10 @@ def methods_command(method: str | None = None, *, measure: Annotated[bool, Param
             row.append(f"{seconds[name] / seconds['coop']:.1f} x" if name in seconds else "")
         table.add_row(*row, _summary(type(built)))
     out.print(table, markup=False, highlight=False)
-    out.print_line(f"learned: parameters on the embedded backbone, for {CLASSES} classes with {SHOTS} images each.")
+    out.print_line(f"parameters: learned, with backbone emoji, {CLASSES} classes and {SHOTS} images per class.")
     if measure:
         out.print_line(f"step: time of a training step of {BATCH} images and {CLASSES} classes, relative to CoOp's.")
-    out.print_line("Settings of a method: gopro methods NAME")
+    out.print_line("To describe a method and its settings: gopro methods METHOD")
 
 
 def _describe(spec: str) -> None:
@@ -140,10 +140,10 @@ def _learned(method: Method) -> int:
 def _training(method: Method) -> str:
     """Describe how a method is trained."""
     return {
-        Training.NONE: "not at all",
-        Training.STEPS: "in steps",
-        Training.CLOSED_FORM: "at once",
-        Training.CLOSED_FORM_THEN_STEPS: "at once, then in steps",
+        Training.NONE: "no",
+        Training.STEPS: "gradient steps",
+        Training.CLOSED_FORM: "closed form",
+        Training.CLOSED_FORM_THEN_STEPS: "closed form + steps",
     }[method.trained_by]
 
 

@@ -16,24 +16,27 @@ Flat = Parameter(name="*")
 """Makes a flag of each field of a settings dataclass."""
 
 ConfigFile = Annotated[
-    Path | None, Parameter(name="--config", help="YAML file of these settings; flags take precedence.")
+    Path | None,
+    Parameter(
+        name="--config", help="YAML file of options, one per line, as in shots: 8. The command line takes precedence."
+    ),
 ]
 """Declared for the help; `gopro.cli.main` reads the file before it parses the command."""
 
-RunName = Annotated[
-    str, Parameter(help="Folder of a trained run, or ORG/NAME[@REVISION] of one on the Hugging Face Hub.")
+RunName = Annotated[str, Parameter(help="Folder of a trained run, or its ORG/NAME[@REVISION] on the Hugging Face Hub.")]
+Root = Annotated[
+    Path | None, Parameter(help="Folder that contains the benchmark data sets, in CoOp's layout (docs/datasets.md).")
 ]
-Root = Annotated[Path | None, Parameter(help="Folder that holds the benchmarks' folders, in CoOp's layout.")]
 Classes = Annotated[
     str | None,
     Parameter(
-        help="Class names to choose from, separated by commas, or a .txt file of them; any names will do. "
+        help="Class names to choose from, separated by commas, or a .txt file with one per line. Any names will do. "
         "Default: the classes the run was trained on."
     ),
 ]
 ClassesFile = Annotated[Path | None, Parameter(help="File of class names, one per line, instead of --classes.")]
-ReaderProcesses = Annotated[int, Parameter(help="Processes that read images.")]
-Device = Annotated[Literal["auto", "cpu", "cuda"], Parameter(help="Device to run on.")]
+ReaderProcesses = Annotated[int, Parameter(help="Processes that read images; with 0 this process does.")]
+Device = Annotated[Literal["auto", "cpu", "cuda"], Parameter(help="Device to run on; auto uses a GPU if there is one.")]
 
 
 def class_names(listed: str | None, file: Path | None) -> list[str] | None:

@@ -39,14 +39,14 @@ def predict_command(
     device: Device = "auto",
     config_file: ConfigFile = None,
 ) -> None:
-    """Classify images, or with --sort-into sort them into one folder per class.
+    """Classify images, or with --sort-into copy them into one folder per class.
 
     Images that cannot be read are listed at the end, and the exit code is then 1.
 
     Parameters
     ----------
     images:
-        Image files, folders (subfolders included), or - to read a list from stdin, one path per line.
+        Image files, folders (with their subfolders), or - to read paths from stdin, one per line.
     top_k:
         Number of classes to print per image.
     json_output:
@@ -56,15 +56,16 @@ def predict_command(
     sort_into:
         Copy the images to this folder, into one subfolder per class. Existing files are never overwritten.
     min_confidence:
-        With --sort-into: put images whose most likely class has a probability (0 to 1) below this into _unsure.
+        With --sort-into: put an image into _unsure if its most likely class has a probability (0 to 1) below this.
     link:
         With --sort-into: make hard or symbolic links instead of copies.
     batch:
-        Images that go through the image tower at once.
+        Images per pass through the image tower.
     workers:
         Threads that read images. Default: one per core, at most 16.
     head:
-        With first-order, no text is encoded per image; the head is built first if the run has none for these classes.
+        With first-order, use the first-order head, which is faster: it encodes no text per image. It is built first if
+        the run has none for these classes.
     """
     for word in images:
         if word.startswith("-") and word != "-":
@@ -174,7 +175,7 @@ def _print_sorted(sorter: Sorter, *, to_stdout: bool) -> None:
     screen = out if to_stdout else err
     for folder, count in sorted(sorter.counts.items()):
         screen.print_line(
-            f"{count:>7} {folder}/" + (f"  (less than {sorter.min_confidence:.0%} sure)" if folder == UNSURE else "")
+            f"{count:>7} {folder}/" + (f"  (probability below {sorter.min_confidence:.0%})" if folder == UNSURE else "")
         )
     already = f", {sorter.already} of them were there already" if sorter.already else ""
     screen.print_line(f"{sorter.counts.total():>7} images in {sorter.root}{already}")

@@ -34,7 +34,7 @@ def push_command(
     license:
         Licence of the learned weights, by the Hub's identifier: mit, cc-by-4.0, ...
     results:
-        The results.jsonl of the benchmark the run is part of. Default: the one gopro benchmark wrote next to runs/.
+        The results.jsonl of the benchmark that the run is part of. Default: the one next to runs/.
     private:
         Create the repository as private.
     revision:

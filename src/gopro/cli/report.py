@@ -9,13 +9,14 @@ from gopro.cli.console import out
 
 
 def report_command(folder: Path, *, against: Against = None) -> None:
-    """Write report.html, tables.md, tables.tex and plots/ from the results in a folder.
+    """Write a report of a benchmark: report.html, tables.md, tables.tex and plots/.
 
     Parameters
     ----------
     folder:
-        The --output of gopro benchmark.
+        The --output folder of gopro benchmark.
     """
     from gopro.benchmark.report.page import write_report
 
-    out.print_line(f"{write_report(folder, against=against)}, with tables.md, tables.tex and plots/ next to it")
+    page = write_report(folder, against=against)
+    out.print_line(f"Report: {page}; tables.md, tables.tex and plots/ are next to it")

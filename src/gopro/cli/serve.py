@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from gopro.cli.console import err
-from gopro.cli.parameters import ConfigFile, Flat
+from gopro.cli.parameters import ConfigFile, Device, Flat, Root, RunName
 from gopro.errors import InputError
 from gopro.inference.serve.limits import Limits
 
@@ -18,37 +18,32 @@ KEY = "GOPRO_API_KEY"
 
 
 def serve_command(
-    run: str,
+    run: RunName,
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
     api_key_file: Path | None = None,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    device: Device = "auto",
     samples: str | None = None,
-    root: Path | None = None,
+    root: Root = None,
     limits: Annotated[Limits | None, Flat] = None,
     config_file: ConfigFile = None,
 ) -> None:
-    """Serve a run over HTTP, with a web page to try it on.
+    """Serve a run over HTTP, with a web page to try it.
 
     Stop it with Ctrl-C or SIGTERM; requests in progress are still answered.
 
     Parameters
     ----------
-    run:
-        Folder of a trained run, or ORG/NAME on the Hugging Face Hub.
     host:
         Address to listen on; 0.0.0.0 for all addresses of this machine.
     port:
         Port to listen on; 0 for any free port.
     api_key_file:
-        File with an API key that requests must carry; by default the environment variable GOPRO_API_KEY, if it is set.
-    device:
-        Device to compute on; auto uses a GPU if there is one.
+        File with an API key that requests must carry. Default: the environment variable GOPRO_API_KEY, if set.
     samples:
-        Data set, as --data takes it, whose test images everybody can see as samples; by default embedded emoji.
-    root:
-        Directory that holds the folders of the benchmark data sets, for --samples.
+        Data set, as gopro train takes it, whose test images the web page shows as samples to everybody. Default: an
+        emoji set that comes with the package.
     """
     if missing := [name for name in EXTRA if find_spec(name) is None]:
         raise InputError(f"gopro serve needs more packages ({', '.join(missing)}): pip install '.[serve]'")

@@ -16,17 +16,24 @@ from gopro.runs.config import TrainConfig
 def train_command(
     config: Annotated[TrainConfig | None, Flat] = None,
     *,
-    resume_from: Annotated[Path | None, Parameter(name="--resume", help="Continue an interrupted run.")] = None,
+    resume_from: Annotated[
+        Path | None,
+        Parameter(name="--resume", help="Folder of an interrupted run to continue, instead of --data and --output."),
+    ] = None,
     devices: int | None = None,
     config_file: ConfigFile = None,
 ) -> None:
     """Train a method on a few labelled images per class.
 
+    Give --data and --output: gopro train --data MY_IMAGES --output runs/mine
+
     Parameters
     ----------
+    resume_from:
+        Folder of an interrupted run to continue, instead of --data and --output.
     devices:
-        Devices of this machine to train on at once, with the same result. Default: one, or under torchrun and SLURM
-        one for each process they started.
+        Number of devices of this machine to train on; the result is the same. Default: 1, or under torchrun or SLURM
+        one per process.
     """
     from gopro.runs.run import read_cost
     from gopro.training.devices import find_process
@@ -37,10 +44,10 @@ def train_command(
     with steps(visible=prints) as (on_step, on_fill):
         if resume_from is not None:
             if config is not None:
-                raise InputError("--resume: the run keeps its settings; give no other flag than --devices")
+                raise InputError("--resume: the run keeps its settings; give no other option except --devices")
             run = resume(resume_from, devices=devices, on_step=on_step, on_fill=on_fill)
         elif config is None:
-            raise InputError("no data to train on: give --data DATA --output RUN (see gopro train --help)")
+            raise InputError("no data to train on: give --data FOLDER --output RUN (see gopro train --help)")
         else:
             run = train(config, devices=devices, on_step=on_step, on_fill=on_fill)
     if not prints:
@@ -51,5 +58,5 @@ def train_command(
     else:
         out.print_line(f"{run.config.method} needs no training; it is ready for {classes}.")
     if skipped := read_cost(run.folder).skipped_steps:
-        out.print_line(f"Skipped {skipped} steps, whose loss or gradient was not finite.")
+        out.print_line(f"Skipped steps: {skipped}, because a loss or gradient was not finite.")
     out.print_line(f"Next: gopro predict {run.folder} IMAGES")

@@ -321,7 +321,9 @@ def _preprocess(config: dict[str, Any]) -> Preprocess:
 
 def _suggestions(wrong: str, known: list[str]) -> str:
     similar = difflib.get_close_matches(wrong, known, n=3, cutoff=0.5)
-    return f" did you mean {' or '.join(similar)}?" if similar else f" known are {', '.join(sorted(known)[:12])}, ..."
+    if similar:
+        return f" did you mean {' or '.join(similar)}?"
+    return " give emoji, or ARCHITECTURE:TAG such as ViT-B-16:openai"
 
 
 def _one_line(error: BaseException) -> str:

@@ -20,7 +20,7 @@ def load_dataset(name: str, root: Path | None = None) -> Dataset:
         name: an embedded set (`emoji-animals`, or `emoji-animals:STYLE`), a benchmark of the catalog (`caltech101`),
             or the path of a folder of class folders, as it is or below `root`. A benchmark's name always means the
             benchmark; write `./caltech101` for a folder of that name.
-        root: the directory that holds the benchmarks' folders, in CoOp's layout.
+        root: the folder that contains the benchmark data sets, in CoOp's layout.
 
     Raises:
         InputError: nothing has that name, a benchmark is missing from `root`, or its files are invalid.
@@ -35,14 +35,13 @@ def load_dataset(name: str, root: Path | None = None) -> Dataset:
         return emoji_dataset(name)
     if name in CATALOG:
         if root is None:
-            raise InputError(f"{name}: give --root, the directory that holds {CATALOG[name].folder}/")
+            raise InputError(f"{name}: give --root FOLDER, the folder that contains {CATALOG[name].folder}/")
         return CATALOG[name].load(root)
     if folder := find_folder(name, root):
         return folder_dataset(folder)
-    known = (*SETS, *CATALOG)
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    raise InputError(f"{name}: no such data set or folder; {hint}known: {', '.join(known)}, or a folder's path")
+    close = difflib.get_close_matches(name, (*SETS, *CATALOG), n=1)
+    hint = f"did you mean {close[0]}?" if close else "give the path of a folder, or a name that gopro data list shows"
+    raise InputError(f"{name}: no such data set or folder; {hint}")
 
 
 def find_folder(name: str, root: Path | None = None) -> Path | None:

@@ -36,7 +36,7 @@ class GOProConfig:
     statistics: Literal["both", "style", "content", "none"] = "both"
     """Token statistics that shift the context: style (sigma) and content (mu), one of them, or none."""
     layers: PositiveInt | None = None
-    """Use the statistics of the last layers of the image tower only; by default of all layers."""
+    """Number of last layers of the image tower whose statistics are used; null for all layers."""
     shift: Literal["token", "shared"] = "token"
     """One shift per context token, or one for all."""
     rho: Literal["view", "shared"] = "view"
@@ -50,11 +50,11 @@ class GOProConfig:
     text_projector: Literal["kernel", "linear"] = "kernel"
     """One correction per trained class that decays with the distance from it, or a linear map of all text features."""
     compare: Literal["both", "moco", "augmix"] = "both"
-    """Views that an image is compared with; the contrastive loss uses the first of them."""
+    """Augmented views that an image is compared with; with both, the contrastive loss uses moco."""
     sem: float = 10.0
     """Weight of the prompt consistency loss."""
     sem_classes: PositiveInt | None = 8
-    """Classes whose prompts the views are compared on at each step, in rotation; null for all classes."""
+    """Classes per step whose prompts the consistency loss compares, in rotation; null for all classes."""
     con: float = 0.3
     """Weight of the visual contrastive loss."""
     con_form: Literal["nt-xent", "supervised"] = "nt-xent"
@@ -66,8 +66,8 @@ class GOProConfig:
     anchor_text: float = 128.0
     """Weight of 1 - cos between the text features and frozen CLIP's."""
     fade: NonNegativeFloat = 3.0
-    """Exponent of the out-of-distribution gate: the larger, the sooner images unlike the training images are left to
-    frozen CLIP. 0 for never."""
+    """Exponent of the out-of-distribution gate, which leaves images unlike the training images to frozen CLIP: the
+    larger, the more images. 0 turns the gate off."""
 
 
 class GOPro(Method):

@@ -88,8 +88,8 @@ def parse_method(text: str) -> MethodSpec:
     match = re.fullmatch(r"([\w-]+)(?:\[(.*)\])?", text.strip())
     name = match[1] if match else text
     if match is None or name not in METHODS:
-        near = difflib.get_close_matches(name, METHODS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(METHODS)}"
+        near = difflib.get_close_matches(name.partition("[")[0].strip(), METHODS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(METHODS)}"
         raise InputError(f"method {text!r}: no such method; {hint}")
     kind = METHODS[name]
     if not match[2]:

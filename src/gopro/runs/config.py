@@ -29,35 +29,35 @@ class TrainSettings:
     """
 
     root: Annotated[AnyPath | None, SAME_RESULTS] = None
-    """Folder that holds the benchmarks' folders, in CoOp's layout."""
+    """Folder that contains the benchmark data sets, in CoOp's layout (docs/datasets.md)."""
     epochs: PositiveInt | None = None
-    """Passes over the training images."""
+    """Passes over the training images. Default: the method's own."""
     batch: PositiveInt | None = None
-    """Images per step, on all devices together."""
+    """Images per batch, over all devices together. Default: the method's own."""
     accumulate: PositiveInt = 1
-    """Batches whose gradients are averaged for one step of the optimiser: larger batches in the memory of one. Losses
-    that compare images with one another, such as gopro's con, do so within a batch."""
+    """Batches per optimiser step: their gradients are averaged, which has the effect of a larger batch without its
+    memory. Losses that compare images, such as gopro's con, compare those of one batch."""
     lr: PositiveFloat | None = None
-    """Peak learning rate."""
+    """Peak learning rate. Default: the method's own."""
     optimizer: Literal["sgd", "adamw"] | None = None
-    """Optimiser."""
+    """Optimiser. Default: the method's own."""
     non_finite: Annotated[NonFinite, SAME_RESULTS] = "stop"
-    """At a step whose loss or gradient is not finite, stop the run, or skip the step and count it."""
+    """Stop the run when a loss or gradient is not finite, or skip the step and count it."""
     deterministic: Annotated[bool, SAME_RESULTS] = False
-    """Give the same bits each time on the same machine, with slower operations on CUDA. The CPU always does."""
+    """Make repeated runs on one machine bit-identical, which is slower on CUDA. Runs on a CPU always are."""
     select: Literal["last", "val"] = "last"
-    """Epoch whose model is kept: the last, or the best on the validation images."""
+    """Save the model of the last epoch, or of the epoch with the best accuracy on the validation images."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Number format of the image and text towers; losses and norms stay in fp32."""
+    """Number format of the image and text towers; losses and norms are computed in fp32."""
     device: Annotated[Literal["auto", "cpu", "cuda"], SAME_RESULTS] = "auto"
-    """Device to run on."""
+    """Device to run on; auto uses a GPU if there is one."""
     workers: Annotated[NonNegativeInt, SAME_RESULTS] = 2
-    """Processes that make the views."""
+    """Processes that read and augment images; with 0 the training process does it."""
     crop: Annotated[float, Gt(0), Le(1)] | None = None
-    """Smallest share of an image's area that a random view shows. Default: the data set's own."""
+    """Smallest part of an image's area (0 to 1) that a random crop shows. Default: the data set's own."""
     bank: NonNegativeInt = 0
-    """Random views per training image that are encoded once and kept for all epochs and runs; 0 draws new ones in
-    each epoch."""
+    """Random views per training image to encode once and cache for all epochs and runs; 0 draws new views in every
+    epoch."""
 
     def recipe(self, own: Recipe) -> Recipe:
         """Return the method's own recipe, changed by the settings that are given.
@@ -84,11 +84,11 @@ class TrainConfig(TrainSettings):
     """
 
     data: str
-    """Data set: emoji-animals, caltech101, ..., or the path of a folder of class-named folders."""
+    """Folder with one subfolder of images per class, or a data set that gopro data list names."""
     output: AnyPath
     """Folder to write the run to."""
     method: str = "gopro"
-    """Method, with settings if wanted: gopro[con=0]."""
+    """Method, optionally with settings: gopro[con=0]. See gopro methods."""
     backbone: str = "emoji"
     """CLIP model: emoji, ARCHITECTURE:TAG, ARCHITECTURE:FILE or openai:FILE."""
     shots: NonNegativeInt = 16  # 0 in the benchmark runs of methods that learn from no images
@@ -96,9 +96,9 @@ class TrainConfig(TrainSettings):
     seed: int = 1
     """Seed of the training images, their order, their views and the initial weights."""
     classes: ClassHalf = "all"
-    """Classes to train on: all, or the base or new half."""
+    """Classes to train on: all, or the first half (base) or the second half (new)."""
     profile: Annotated[bool, SAME_RESULTS] = False
-    """Trace the third to fifth step into trace.json in the run's folder, for ui.perfetto.dev."""
+    """Profile steps 3 to 5 and write trace.json into the run's folder; open it at ui.perfetto.dev."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON values."""
@@ -119,22 +119,22 @@ class SweepConfig(TrainSettings):
     """Settings shared by the benchmarks of all protocols. The suite provides those that are not given."""
 
     output: AnyPath
-    """Folder for results.jsonl and the runs; results that it holds are not computed again."""
+    """Folder for results.jsonl and the runs. Runs whose results it already contains are not repeated."""
     suite: Literal["emoji", "paper"] | None = None
-    """Settings to use where none are given: the embedded benchmark's or the paper's. Default: emoji, if no data are
-    named."""
+    """Defaults for the options that are not given: those of the embedded benchmark (emoji) or of the paper. Default:
+    emoji if no data set is named."""
     methods: Texts | None = None
-    """Methods, with settings if wanted: gopro[con=0]."""
+    """Methods, optionally with settings: gopro[con=0]."""
     backbones: Texts | None = None
     """CLIP models: emoji, ARCHITECTURE:TAG, ARCHITECTURE:FILE or openai:FILE."""
     shots: PositiveInts | None = None
-    """Training images per class; each number is run."""
+    """Training images per class, one or more numbers: 1 4 16."""
     seeds: Ints | None = None
-    """Seeds."""
+    """Seeds, one or more numbers: 1 2 3."""
     jobs: PositiveInt = 1
-    """Runs at the same time on this machine, a process each."""
+    """Number of runs to train at once on this machine, each in its own process."""
     ray: str | None = None
-    """Address of a Ray cluster to run on, such as auto or 10.0.0.1:6379; its machines share the output folder."""
+    """Address of a Ray cluster to run on, such as auto or 10.0.0.1:6379. Its machines must share the output folder."""
 
     def run(
         self, data: str, method: str, backbone: str, shots: int, seed: int, classes: ClassHalf, output: Path
@@ -150,7 +150,7 @@ class BenchmarkConfig(SweepConfig):
     """Settings of a benchmark within data sets: methods are trained and tested on each."""
 
     data: Texts | None = None
-    """Data sets: emoji-animals, caltech101, ..., or the paths of folders of class-named folders."""
+    """Data sets, as gopro train takes them."""
 
 
 @settings
@@ -158,7 +158,7 @@ class TransferConfig(SweepConfig):
     """Settings of a benchmark across data sets: methods are trained on one and tested on others."""
 
     source: str | None = None
-    """Data set to train on, all its classes."""
+    """Data set to train on, with all its classes."""
     targets: Texts | None = None
     """Data sets to test on."""
 

@@ -113,7 +113,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / CONFIG
     if not path.is_file():
-        raise InputError(f"{folder} is not the folder of a run: it has no {CONFIG}")
+        raise InputError(f"{folder} is not the folder of a run: it has no {CONFIG}; give the --output of gopro train")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         content["config"] = TrainConfig.from_json(content["config"])

@@ -82,7 +82,9 @@ def resume(
             backbone have changed.
     """
     if folder.is_dir() and _is_vacant(folder):
-        raise InputError(f"{folder}: the run was interrupted before it began: start it again, with the same --output")
+        raise InputError(
+            f"{folder} has no training to resume; start one with gopro train --data FOLDER --output {folder}"
+        )
     config = replace(read_config(folder)["config"], output=folder)
     return _launch(_plan(config), _continue, devices, backbone, Progress(on_step, on_fill))
 

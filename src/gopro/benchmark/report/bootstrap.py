@@ -34,7 +34,7 @@ def reference(methods: Iterable[str], against: str | None) -> str | None:
     if against is None:
         return REFERENCE if REFERENCE in names else None
     if against not in names:
-        raise InputError(f"against {against}: it is not among the methods, {', '.join(names)}; choose one of these")
+        raise InputError(f"--against {against}: not among the methods compared; choose one of {', '.join(names)}")
     return against
 
 

@@ -44,7 +44,7 @@ def sample_images(run: Run, data: str | None = None, root: Path | None = None) -
 
     Args:
         data: data set; by default the run's own if it is embedded, else emoji-activities.
-        root: directory that holds the folders of the benchmark data sets.
+        root: folder that contains the benchmark data sets.
 
     Raises:
         InputError: the data set does not exist or has no test images, or an image cannot be read.
