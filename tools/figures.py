@@ -128,7 +128,7 @@ def prompt() -> Figure:
     note(axes, 2.77, 1.62, "⋮")
     arrow(axes, (2.77, 1.5), (2.77, 1.32))
     arrow(axes, (1.62, 3.3), (2.18, 4.3))
-    note(axes, 4.25, 5.0, "style: spread over\nthe layer's tokens", color=STYLE)
+    note(axes, 4.25, 5.0, "style: std over\nthe layer's tokens", color=STYLE)
     note(axes, 5.65, 5.0, "content: mean over\nthe layer's tokens", color=CONTENT)
     note(axes, 6.81, 5.0, "learned\nmaps", color=SOFT)
     axes.add_patch(plt.Circle((7.97, 2.62), 0.2, facecolor="white", edgecolor=INK))
@@ -170,7 +170,7 @@ def packed() -> Figure:
     left.set_title(f"full: {len(names)} × {length} = {full} positions, for every image", loc="left", fontsize=9.5)
     order = sorted(range(len(names)), key=lengths.__getitem__)
     cells(right, 0, 0, [("sos", 1), ("ctx", 4)])
-    right.text(5.4, 0.45, "once: all classes attend to it", va="center", fontsize=8, color=SOFT)
+    right.text(5.4, 0.45, "computed once; all classes attend to it", va="center", fontsize=8, color=SOFT)
     row = 1.6
     for body in sorted(set(lengths)):
         bucket = [c for c in order if lengths[c] == body]
@@ -187,7 +187,7 @@ def packed() -> Figure:
     right.set_title(f"packed: 5 + {sum(lengths)} = {used} positions", loc="left", fontsize=9.5)
     handles = [Rectangle((0, 0), 1, 1, facecolor=FILL[kind], edgecolor="white") for kind in FILL]
     figure.legend(
-        handles, ["SOS", "context of the image", "name . EOT", "padding"], loc="outside lower center", ncols=4,
+        handles, ["SOS", "context tokens", "class name, period, EOT", "padding"], loc="outside lower center", ncols=4,
         frameon=False, fontsize=8,
     )  # fmt: skip
     return figure
