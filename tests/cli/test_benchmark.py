@@ -46,7 +46,7 @@ def test_benchmark_reports_its_progress_and_shows_the_table(sweep: Sweep, gopro)
 
 def test_report_writes_a_page_tables_and_plots(sweep: Sweep, gopro) -> None:
     code, out, _ = gopro("report", sweep.folder)
-    assert code == 0 and out.startswith(str(sweep.folder / "report.html")) and len(out.splitlines()) == 1
+    assert code == 0 and out.startswith(f"Report: {sweep.folder / 'report.html'}; ") and len(out.splitlines()) == 1
     assert {"report.html", "tables.md", "tables.tex", "plots"} <= {path.name for path in sweep.folder.iterdir()}
     assert "Difference from" not in (sweep.folder / "tables.md").read_text(encoding="utf-8")  # gopro was not run
     code, _, err = gopro("report", sweep.folder / "runs")
