@@ -6,15 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from gopro.clip.backbone import Backbone
 from gopro.runs.config import TrainConfig
 from gopro.runs.run import Run
 from gopro.training.train import train
+from tests.conftest import make_tiny
 from tests.support.serve import RunningServer, serve_in_thread
 
 
 @pytest.fixture(scope="session")
-def trained_run(tmp_path_factory: pytest.TempPathFactory, tiny: Backbone) -> Run:
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     config = TrainConfig(
         data="emoji-activities",
         classes="base",
@@ -25,7 +25,8 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory, tiny: Backbone) -> Run
         output=tmp_path_factory.mktemp("serve") / "run",
         device="cpu",
     )
-    return train(config, backbone=tiny)
+    # A backbone of its own: the server hooks into its image tower for the whole session, which no trace may see.
+    return train(config, backbone=make_tiny())
 
 
 @pytest.fixture(scope="session")
