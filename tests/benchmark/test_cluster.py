@@ -16,22 +16,10 @@ import pytest
 from gopro import benchmark
 from gopro.errors import InputError
 from gopro.runs.config import TransferConfig
+from tests.support.fake_sweep import own_images
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("ray", reason="Ray is an extra: pip install '.[ray]'")
-
-CONFIG = TransferConfig(
-    output=Path(),
-    source="emoji-activities",
-    targets=("emoji-activities:noto",),
-    methods=("coop",),
-    seeds=(1, 2),
-    shots=(4,),
-    epochs=5,
-    batch=32,
-    device="cpu",
-    workers=0,
-)
 
 # Start a cluster of a head that does no work and two nodes of one CPU each, and print its address. Each number read
 # from standard input is a node to kill with all its processes.
@@ -59,10 +47,28 @@ def figures(path: Path) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def config(tmp_path_factory: pytest.TempPathFactory) -> TransferConfig:
+    """Two runs of some seconds each, so that they can be killed in the middle; tests choose the output folder."""
+    folder = tmp_path_factory.mktemp("data")
+    return TransferConfig(
+        output=Path(),
+        source=own_images(folder / "pets"),
+        targets=(own_images(folder / "cars"),),
+        methods=("coop",),
+        seeds=(1, 2),
+        shots=(2,),
+        epochs=30,
+        batch=4,
+        device="cpu",
+        workers=0,
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(config: TransferConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run the same sweep in one process and return its results."""
     folder = tmp_path_factory.mktemp("whole")
-    assert not benchmark("cross-dataset", replace(CONFIG, output=folder)).failures
+    assert not benchmark("cross-dataset", replace(config, output=folder)).failures
     return folder
 
 
@@ -109,14 +115,14 @@ def ray_workers(cluster: int) -> set[int]:
 
 @pytest.mark.parametrize("lost", ["a machine", "a process"])
 def test_a_cluster_that_loses_a_worker_gives_the_results_of_one_process(
-    lost: str, cluster, tmp_path: Path, whole: Path
+    lost: str, cluster, config: TransferConfig, tmp_path: Path, whole: Path
 ) -> None:
     address, kill, session = cluster
     script = textwrap.dedent(
         f"""
         from pathlib import Path
         from gopro import TransferConfig, benchmark
-        config = {replace(CONFIG, output=tmp_path / "ray", ray=address)!r}
+        config = {replace(config, output=tmp_path / "ray", ray=address)!r}
         print(len(benchmark("cross-dataset", config).failures))
         """
     ).replace("PosixPath", "Path")
@@ -135,9 +141,9 @@ def test_a_cluster_that_loses_a_worker_gives_the_results_of_one_process(
     assert figures(tmp_path / "ray" / "results.jsonl") == figures(whole / "results.jsonl")
 
 
-def test_runs_fail_when_the_cluster_has_lost_all_machines(cluster, tmp_path: Path) -> None:
+def test_runs_fail_when_the_cluster_has_lost_all_machines(cluster, config: TransferConfig, tmp_path: Path) -> None:
     address, kill, _ = cluster
-    config = replace(CONFIG, output=tmp_path / "ray", ray=address)
+    config = replace(config, output=tmp_path / "ray", ray=address)
     script = textwrap.dedent(
         f"""
         from pathlib import Path
@@ -159,11 +165,11 @@ def test_runs_fail_when_the_cluster_has_lost_all_machines(cluster, tmp_path: Pat
     assert printed.strip().endswith("['the cluster has lost all machines that could do it'] 2")
 
 
-def test_a_run_too_large_for_any_machine_is_refused(cluster, tmp_path: Path) -> None:
+def test_a_run_too_large_for_any_machine_is_refused(cluster, config: TransferConfig, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="needs 4 CPUs and 0 GPUs on one machine, and no machine has them"):
-        benchmark("cross-dataset", replace(CONFIG, output=tmp_path, ray=cluster[0], workers=3))
+        benchmark("cross-dataset", replace(config, output=tmp_path, ray=cluster[0], workers=3))
 
 
-def test_an_address_without_a_cluster_is_refused(tmp_path: Path) -> None:
+def test_an_address_without_a_cluster_is_refused(config: TransferConfig, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"--ray 127\.0\.0\.1:1: no cluster answers there"):
-        benchmark("cross-dataset", replace(CONFIG, output=tmp_path, ray="127.0.0.1:1"))
+        benchmark("cross-dataset", replace(config, output=tmp_path, ray="127.0.0.1:1"))

@@ -228,18 +228,19 @@ def test_a_broken_predictions_file_is_named(tmp_path: Path) -> None:
         Predictions.load(tmp_path / "test-x-all.safetensors")
 
 
-LONG = TransferConfig(
-    output=Path(),
-    source="emoji-activities",
-    targets=("emoji-activities:noto",),
-    methods=("coop",),
-    seeds=(1, 2),
-    shots=(4,),
-    epochs=4,
-    batch=32,
-    workers=0,
-)
-"""Runs of some seconds each, so that they can be killed in the middle."""
+def long_sweep(folder: Path) -> TransferConfig:
+    """Two runs of some seconds each, so that they can be killed in the middle; tests choose the output folder."""
+    return TransferConfig(
+        output=Path(),
+        source=own_images(folder / "pets"),
+        targets=(own_images(folder / "cars"),),
+        methods=("coop",),
+        seeds=(1, 2),
+        shots=(2,),
+        epochs=30,
+        batch=4,
+        workers=0,
+    )
 
 
 def wait_for_first_epoch(folder: Path, deadline: float) -> None:
@@ -267,12 +268,13 @@ def descendants(pid: int) -> list[int]:
 def test_killed_workers_and_a_killed_sweep_lose_nothing(tmp_path: Path) -> None:
     """After kill -9 of a worker its run is started again; after kill -9 of the sweep its workers end and a second call
     finishes."""
-    whole = benchmark("cross-dataset", replace(LONG, output=tmp_path / "whole"))
+    config = long_sweep(tmp_path)
+    whole = benchmark("cross-dataset", replace(config, output=tmp_path / "whole"))
     code = f"""
         from pathlib import Path
         from gopro import TransferConfig, benchmark
         if __name__ == "__main__":
-            config = {replace(LONG, output=tmp_path / "cut", jobs=2)!r}
+            config = {replace(config, output=tmp_path / "cut", jobs=2)!r}
             print(len(benchmark("cross-dataset", config).failures), flush=True)
     """
     script = tmp_path / "script.py"

@@ -330,7 +330,7 @@ def test_the_method_to_compare_with() -> None:
     assert reference(["coop", "gopro"], None) == "gopro"
     assert reference(["coop", "gopro[con=0]"], None) is None
     assert reference(["coop", "gopro"], "coop") == "coop"
-    with pytest.raises(InputError, match=r"against maple: .* coop, gopro;"):
+    with pytest.raises(InputError, match=r"--against maple: .* choose one of coop, gopro"):
         reference(iter(["coop", "gopro", "coop"]), "maple")
 
 
