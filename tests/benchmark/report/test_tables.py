@@ -540,7 +540,8 @@ def test_terminal_fits_base_to_new_into_100_characters_and_eleven_data_sets_into
             assert f"{cell.measured.mean:.2f}" in plain
             assert f"({signed(cell.difference)})" in plain
         labels = {f"{line.label} †" if line.published else line.label for block in part.blocks for line in block.lines}
-        assert all(f" {label} " in plain for label in labels)
+        indented = plain.replace("\n", "\n ")
+        assert all(f" {label} " in indented for label in labels)
     assert len(shown(wide, 120)[0].splitlines()) < 40
 
 

@@ -28,6 +28,7 @@ def _rendered(grid: Grid) -> Group:
         title_style="bold",
         title_justify="left",
         box=box.SIMPLE_HEAD,
+        show_edge=False,  # two columns that let a table of differences fit into 80
         pad_edge=False,
         collapse_padding=True,
         padding=(0, 0) if wide else (0, 1),
@@ -46,7 +47,7 @@ def _rendered(grid: Grid) -> Group:
                 end_section=row is block[-1],
             )
     # A caption of the table would be wrapped to the table's width.
-    return Group(table, Text("\n".join((grid.lead, *grid.notes)), style="table.caption"), "")
+    return Group(table, "", Text("\n".join((grid.lead, *grid.notes)), style="table.caption"), "")
 
 
 def _figure(cell: GridCell, separator: str) -> Text:
