@@ -39,7 +39,9 @@ def shared() -> Path:
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Use an empty feature store, so that no test reads or fills the user's own."""
-    folder = tmp_path_factory.mktemp("cache")
+    # One path, since a session that also runs benchmarks/tests has this fixture twice.
+    folder = tmp_path_factory.getbasetemp() / "feature-cache"
+    folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GOPRO_CACHE", str(folder))
         yield folder
