@@ -1,4 +1,4 @@
-"""What the speed benchmarks share: a CLIP with random weights, class names, inputs, clocks and options."""
+"""Shared parts of the speed benchmarks: a CLIP with random weights, class names, inputs, clocks and options."""
 
 from __future__ import annotations
 

@@ -219,7 +219,7 @@ def test_a_class_name_without_a_token_is_refused(spec: str, tiny: Backbone) -> N
 
 
 def test_words_after_the_learned_tokens_stay_fixed(tiny: Backbone) -> None:
-    """Of a text prompt whose learned tokens were not trained nothing differs from the written one."""
+    """A text prompt whose learned tokens are untrained has the features of the written prompt."""
     method = build_method('maple[depth=1,template="an icon of my very {}!"]', tiny, NAMES, TEMPLATE)
     assert isinstance(method, MaPLe) and method.context.shape == (2, 64)
     zeroshot = build_method('zeroshot[template="an icon of my very {}!"]', tiny, NAMES, TEMPLATE)

@@ -17,7 +17,7 @@ from tests.support.methods import NAMES, TEMPLATE, encode_noise, perturb
 
 
 def step(method: Method, term: str, tiny: Backbone) -> dict[str, torch.Tensor]:
-    """Gradients of one loss alone."""
+    """Return the gradients of one loss alone."""
     views = encode_noise(tiny, len(method.views), 4)
     method.train()
     method.losses(views, torch.tensor([0, 1, 2, 3]))[term].backward()
@@ -81,7 +81,7 @@ def test_views_are_compared_on_classes_in_rotation(tiny: Backbone) -> None:
     torch.testing.assert_close(torch.stack(steps[:4]).mean(), every.losses(views, labels)["sem"])
     assert len({step.item() for step in steps[:4]}) == 4
     torch.testing.assert_close(steps[4], steps[0])
-    some.end_epoch(0, 2)  # a run that is gone on with begins an epoch with the first classes too
+    some.end_epoch(0, 2)  # a resumed run begins an epoch with the first classes too
     torch.testing.assert_close(some.losses(views, labels)["sem"], steps[0])
 
 

@@ -1,4 +1,4 @@
-"""What PromptSRC regularises by, what it averages, and in which number formats it, MaPLe and MMRL train."""
+"""PromptSRC's regularisation and average of prompts; and MaPLe, MMRL and PromptSRC in fp32 and bf16."""
 
 import math
 from pathlib import Path
@@ -33,7 +33,7 @@ def tokens(method: PromptSRC) -> Tensor:
 
 
 def test_the_frozen_text_is_the_unit_mean_over_60_templates(tiny: Backbone) -> None:
-    """By open_clip's own encoder, whose features are not brought to unit length before they are averaged."""
+    """Compared with open_clip's own encoder; its features are averaged before they are normalised."""
     method = promptsrc(tiny)
     texts = [template(name) for template in OPENAI_IMAGENET_TEMPLATES[:60] for name in NAMES]
     features = tiny.model.encode_text(tiny.text.tokenizer(texts, context_length=40)).unflatten(0, (60, len(NAMES)))

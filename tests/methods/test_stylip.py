@@ -1,4 +1,4 @@
-"""What StyLIP and SLIP are made of: no code of their authors can be had to check them against."""
+"""StyLIP and SLIP against their papers' definitions, as their authors' code is not available."""
 
 import pytest
 import torch
@@ -54,7 +54,7 @@ def test_stylips_contexts_against_a_plain_sum(tiny: Backbone) -> None:
 
 @pytest.mark.parametrize("changed", ["mean", "std"])
 def test_stylip_predicts_by_style_and_content(changed: str, tiny: Backbone) -> None:
-    """Of images whose embeddings are the same."""
+    """Images with the same embedding get different predictions."""
     method, image = perturb(build_method("stylip", tiny, NAMES, TEMPLATE)), encode_noise(tiny, 1)
     mean, std = (torch.rand_like(t) if name == changed else t for name, t in vars(image).items() if name != "embedding")
     other = Encoded(image.embedding, mean, std)

@@ -127,7 +127,7 @@ def _build(name: str, backbone: Backbone) -> Method:
 
 
 def _learned(method: Method) -> int:
-    """Count the parameters; a method that solves for some is first given one image in the place of all."""
+    """Count the parameters; a method with a closed form is first solved on copies of one blank image."""
     import torch
 
     if Training.CLOSED_FORM in method.trained_by:

@@ -1,4 +1,4 @@
-"""How many classes to encode at once, and which activations to keep for backward, within a memory budget.
+"""The memory plan: the classes to encode at once and the activations to keep for backward, within a budget.
 
 The unit of the arithmetic is one vector of the tower's width (fp32) per token, for every image of the batch and every
 layer: 4 · width · images · layers bytes. For one token of a class, autograd keeps
@@ -40,7 +40,7 @@ CHUNK_SHARE = 8
 
 
 class Keep(Enum):
-    """What autograd keeps of a chunk of classes for backward."""
+    """The activations of a chunk of classes that autograd keeps for backward."""
 
     KEEP_ALL = "every activation"
     RECOMPUTE_INNER = "the inputs of attention and MLPs"
@@ -49,7 +49,7 @@ class Keep(Enum):
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """How the tokens of all classes are encoded; see the module for the arithmetic.
+    """A division of all classes' tokens into chunks and modes; see the module for the arithmetic.
 
     Attributes:
         chunk_tokens: the most tokens of a chunk (a single class may have more).

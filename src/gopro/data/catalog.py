@@ -75,7 +75,7 @@ class Benchmark:
         """Load the data set from `root`, the directory of all benchmarks or the data set's own folder.
 
         The splits are those of CoOp's split file. Without one, they are made from the original annotations as CoOp
-        makes them. What CoOp draws at random is drawn with a fixed seed, the same on every machine, and written once to
+        makes them. Its random draws are made with a fixed seed, the same on every machine, and written once to
         `split_gopro_*.json` beside the images; that file counts from then on. If it cannot be written, the split is
         drawn again each time, with a warning. No image is looked up: a missing one is an InputError when it is opened.
 

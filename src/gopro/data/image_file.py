@@ -20,7 +20,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from gopro.errors import InputError
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-"""File name endings, in lower case, that mark an image. How a file is decoded depends on its content alone."""
+"""File name endings, in lower case, that mark an image. The content alone decides how a file is decoded."""
 
 MAX_PIXELS = 178_956_970
 """Largest image decoded, in pixels: PIL's own limit."""

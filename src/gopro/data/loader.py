@@ -114,12 +114,12 @@ class EpochBatches(Sampler[list[SampleKey]]):
     """Shuffled batches of sample keys, in an order that depends on (seed, epoch) alone. Set `epoch` to move on.
 
     A last batch of a single image is left out, unless batches of one were asked for: contrastive losses and batch
-    statistics need two. The order is drawn anew in each epoch, so it is not always the same image that is left out.
+    statistics need two. Each epoch has an order of its own, so it is not always the same image that is left out.
     With several processes the batches stay the same, and each process yields its share of every batch.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int, epoch: int = 0, ranks: Ranks = SINGLE_PROCESS) -> None:
-        """Raises InputError: a batch size below 1, or one image in all where batches of two or more are asked for."""
+        """Raise InputError for a batch size below 1, or for a single image in all with batches of two or more."""
         _check_batch_size(batch_size)
         self.batch_size, self.seed, self.epoch, self.ranks = batch_size, seed, epoch, ranks
         self.count = count

@@ -65,8 +65,8 @@ class Classifier:
     folder are in the order of `gopro.find_images`. Images are decoded in threads and encoded in batches on the device
     of the method.
 
-    As in scikit-learn, `predict` returns names, `predict_proba` probabilities, and `classes_` names their columns.
-    Unlike scikit-learn, `classes_` is not sorted: it has the order of the training or of `for_classes`.
+    `predict` returns names, `predict_proba` probabilities, and `classes_` names their columns, as in scikit-learn.
+    Unlike there, `classes_` is not sorted: it has the order of the training or of `for_classes`.
 
     Attributes:
         method: the model, either the method of the run or its first-order head.
@@ -95,7 +95,7 @@ class Classifier:
 
     @property
     def classes_(self) -> np.ndarray:
-        """Class names to choose from, an array of strings [classes]."""
+        """Return the class names to choose from, an array of strings [classes]."""
         return np.array(self.method.classnames)
 
     def for_classes(self, names: Iterable[str]) -> Classifier:

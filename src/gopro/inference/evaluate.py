@@ -143,7 +143,9 @@ def _summarise(logits: list[Tensor], labels: Tensor, classes: int, seconds: floa
     probabilities = torch.cat(logits).softmax(dim=-1)
     if not probabilities.isfinite().all():
         image = int((~probabilities.isfinite()).any(dim=1).nonzero()[0])
-        raise InputError(f"the predictions are not finite, first for image {image}: the run is unusable, train it anew")
+        raise InputError(
+            f"the predictions are not finite, first for image {image}: the run is unusable: train it again, with another --output"
+        )
     correct = (probabilities.argmax(dim=-1) == labels).double()
     counts = torch.bincount(labels, minlength=classes)
     per_class = 100 * torch.bincount(labels, weights=correct, minlength=classes) / counts

@@ -37,7 +37,7 @@ def nt_xent(
 def prompt_consistency(text: Float[Tensor, "*batch dim"], other: Float[Tensor, "*#batch dim"]) -> Tensor:
     """Compute the mean of 1 - cos between unit features, such as the text features of two views [batch, classes, dim].
 
-    For unit vectors 1 - cos is half the squared distance. That is D/2 times the element-wise mean of squares that the
-    released code uses, whose gradient is negligible beside the cross-entropy's.
+    For unit vectors 1 - cos is half the squared distance, D/2 times the element-wise mean of squares of the released
+    code, whose gradient is negligible beside the cross-entropy's.
     """
     return (text.float() - other.float()).square().sum(-1).mean() / 2

@@ -1,4 +1,4 @@
-"""How a method is trained: at once or in steps, and with which optimiser and schedule."""
+"""The training of a method: in closed form or in steps, and the optimiser and schedule of the steps."""
 
 from enum import Flag
 from typing import Literal
@@ -7,7 +7,7 @@ from gopro.settings import NonNegativeFloat, PositiveFloat, PositiveInt, setting
 
 
 class Training(Flag):
-    """How a method learns from the training images.
+    """The ways in which a method learns from the training images.
 
     Example:
         >>> Training.STEPS in Training.CLOSED_FORM_THEN_STEPS

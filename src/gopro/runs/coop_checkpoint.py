@@ -66,7 +66,7 @@ class Checkpoint:
 
     @property
     def class_specific(self) -> bool:
-        """Whether each class has its own context."""
+        """Return whether each class has its own context."""
         return self.learned["context"].ndim == 3
 
     @property

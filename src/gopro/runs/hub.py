@@ -26,6 +26,7 @@ from huggingface_hub.errors import (
 from gopro.errors import InputError
 
 CARD = "README.md"
+# Cards on the Hub are recognised by this very line, so its wording cannot change.
 CARD_MARK = "<!-- gopro push writes this card anew each time; without this line it leaves the card alone. -->"
 """Last line of a model card that `gopro push` may overwrite."""
 

@@ -1,4 +1,4 @@
-"""The batches a run trains on: views drawn anew in each epoch, or draws from the view bank, encoded once and kept."""
+"""The batches a run trains on: new random views in each epoch, or draws from the view bank, encoded once and kept."""
 
 from __future__ import annotations
 
@@ -140,8 +140,8 @@ def encode_bank(
 ) -> Features:
     """Encode all draws of the views of all training images.
 
-    Several processes first encode a part each and then read the others' from the feature store. What the store does not
-    keep, each process encodes for itself.
+    Several processes first encode a part each and then read the others' from the feature store. Each process
+    encodes for itself whatever the store does not keep.
 
     Returns:
         Features in the order [images, draws, views], flattened.

@@ -14,7 +14,7 @@ from gopro.errors import InputError
 
 LOCK = ".lock"
 LOCK_WAIT_SECONDS = 10.0
-"""How long to wait for a folder that another process holds. The children of a killed process need a moment to notice
+"""Seconds to wait for a folder that another process holds. The children of a killed process need a moment to notice
 its death and to let go."""
 
 

@@ -24,7 +24,7 @@ from gopro.training.resume_state import LOG, RESUME, BestEpoch, EpochLog, Resume
 
 
 class FitResult(NamedTuple):
-    """How long training took, in seconds, interrupted runs included, and how many steps were skipped."""
+    """The seconds that training took, interrupted runs included, and the number of skipped steps."""
 
     seconds: float
     skipped: int

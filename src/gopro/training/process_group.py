@@ -17,10 +17,10 @@ from gopro.runs.config import TrainSettings
 from gopro.training.devices import ProcessInfo, Runtime, make_fabric
 
 FAILURE_GRACE_SECONDS = 10.0
-"""How long a process of a failed run waits to read the reason, or for the others to read it."""
+"""Seconds that a process of a failed run waits to read the reason, or for the others to read it."""
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
-"""How long a process waits for the others in a collective operation. All have the same work, but one may have more
+"""Longest wait for the others in a collective operation. All have the same work, but one may have more
 views to encode before the first step."""
 
 ARRIVED, _REASON, _REPORTS, _READERS = "came", "why", "said", "heard"

@@ -24,7 +24,7 @@ def profiled(progress: Progress, folder: Path) -> Iterator[Progress]:
     traced and a warning says so.
 
     Yields:
-        The progress to report to in place of `progress`, which is told everything as before.
+        The progress to report to instead of `progress`; it passes everything on.
     """
     path, steps = folder / TRACE, 0
     # The profiler counts from 0 and warms up for one step: wait for step 1, warm up in step 2, record steps 3, 4 and 5.

@@ -26,7 +26,7 @@ RESUME, LOG = "resume.safetensors", "log.csv"
 
 
 class BestEpoch(NamedTuple):
-    """The epoch with the highest accuracy, in percent, on the validation images, and what was learned by then."""
+    """The epoch with the highest accuracy on the validation images (in percent), and the state learned by its end."""
 
     accuracy: float
     learned: dict[str, Tensor]

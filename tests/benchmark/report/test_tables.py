@@ -47,7 +47,7 @@ def halves(data: str, method: str, *pairs: tuple[float, float], **other: Any) ->
 
 
 def transfer(method: str, protocol: str = "cross-dataset", source: str = "objects", **figures: Any) -> list[Row]:
-    """Accuracies on each data set, of seeds 1, 2, ..."""
+    """Make rows from the accuracies on each data set with seeds 1, 2, ..."""
     other = {key: figures.pop(key) for key in ("backbone", "shots") if key in figures}
     return [
         result(protocol, data, method, accuracy, **{**other, "source": source, "seed": seed})

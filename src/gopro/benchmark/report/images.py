@@ -25,7 +25,7 @@ CARDS_PER_COMPARISON = 6
 CLASSES_PER_CARD = 3
 
 Correct = Mapping[str, torch.Tensor]
-"""By method, a mask [n] of the images that it classifies correctly."""
+"""A mask [n] for each method: the images that it classifies correctly."""
 
 
 @dataclass(frozen=True)

@@ -67,13 +67,13 @@ class Gains:
 
     @property
     def largest_gains(self) -> list[ClassGain]:
-        """Classes with the largest gains, of equal ones those with more images first."""
+        """Return the classes with the largest gains; among equal gains, classes with more images come first."""
         ranked = sorted(self.classes, key=lambda entry: (-entry.gain, -entry.images))
         return [entry for entry in ranked[:LISTED_CLASSES] if entry.gain > 0]
 
     @property
     def largest_losses(self) -> list[ClassGain]:
-        """Classes with the largest losses, of equal ones those with more images first."""
+        """Return the classes with the largest losses; among equal losses, classes with more images come first."""
         ranked = sorted(self.classes, key=lambda entry: (entry.gain, -entry.images))
         return [entry for entry in ranked[:LISTED_CLASSES] if entry.gain < 0]
 

@@ -17,7 +17,7 @@ from gopro.benchmark.report.table import AVERAGE, Table
 from gopro.benchmark.report.table_builder import TableBuilder
 
 _BySeed = Mapping[int, tuple[float, ...]]
-"""By seed, the accuracy, or those of base and new."""
+"""The accuracy of each seed, or its accuracies on base and new."""
 
 
 def tables(rows: Iterable[Mapping[str, Any]], against: str | None = None) -> list[Table]:
