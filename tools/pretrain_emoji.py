@@ -156,8 +156,8 @@ class Training:
             self.refresh_bank()
         scale = self.model.logit_scale.exp().clamp(max=100)
         image = F.normalize(self.model.visual(normalise(images)), dim=-1)
-        # The correct prompt comes from the bank like the wrong ones. If it were encoded again, the model could recognise
-        # it by its age, and the text tower would learn to drift.
+        # The correct prompt comes from the bank like the wrong ones. If it were encoded again, the model could
+        # recognise it by its age, and the text tower would learn to drift.
         to_bank = scale * image @ self.bank.T
         loss = F.cross_entropy(to_bank, places)
         if self.step % self.config.text_every == 0:

@@ -144,7 +144,7 @@ def _summarise(logits: list[Tensor], labels: Tensor, classes: int, seconds: floa
     if not probabilities.isfinite().all():
         image = int((~probabilities.isfinite()).any(dim=1).nonzero()[0])
         raise InputError(
-            f"the predictions are not finite, first for image {image}: the run is unusable: train it again, with another --output"
+            f"the predictions are not finite, first for image {image}: train the run again, with another --output"
         )
     correct = (probabilities.argmax(dim=-1) == labels).double()
     counts = torch.bincount(labels, minlength=classes)
