@@ -131,8 +131,8 @@ class Table:
     def heads(self) -> tuple[str, ...]:
         """Return the titles of the columns before the figures.
 
-        These are `Method`, after `Data` or `Source` if the blocks have titles. A block is a data set; in `cross-dataset`
-        and `domain-generalization` it is the source that was trained on.
+        These are `Method`, after `Data` or `Source` if the blocks have titles. A block is a data set; for the protocols
+        `cross-dataset` and `domain-generalization` it is the source that was trained on.
         """
         if not any(block.title for block in self.blocks):
             return ("Method",)
