@@ -47,7 +47,7 @@ def test_images_do_not_depend_on_their_batch(method: Method) -> None:
 
 def test_learned_state_holds_no_class_name_and_no_backbone(method: Method, tiny: Backbone) -> None:
     if isinstance(method, LinearProbe):
-        return  # a classifier of its classes, which refuses others: tests/test_closed_form.py
+        return  # a classifier of its classes, which refuses others: tests/methods/test_closed_form.py
     many = type(method)(tiny, [f"thing number {i}" for i in range(40)], method.config)
     many.load_state_dict(method.state_dict())  # what is learned at its trained classes brings their number along
     shapes = {key: tensor.shape for key, tensor in method.state_dict().items()}

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Self
 
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -20,8 +21,8 @@ class Method(nn.Module):
     """A classifier over class names on a frozen CLIP.
 
     Its parameters and buffers are what it has learned, and nothing else: backbone and class names stay out of them, so
-    that a state dict is small and fits any class names. Most methods define `set_classes`, `text_features` and
-    `losses`; some also `image_features`.
+    that a state dict is small and fits any class names. Most methods define `set_classes` and `text_features`; some
+    also `image_features` and `losses`.
 
     Example:
         >>> import gopro, torch
@@ -143,6 +144,8 @@ class Method(nn.Module):
     def losses(self, encoded: Any, labels: Int[Tensor, " batch"]) -> dict[str, Tensor]:
         """Return the loss terms by name, already weighted; a training step minimises their sum.
 
+        By default it is the cross-entropy of the plain view.
+
         On several devices the batch is one device's share. A mean over images is right as it is; a term that compares
         images with one another joins the shares by `gopro.distributed.gather`.
 
@@ -150,7 +153,7 @@ class Method(nn.Module):
             encoded: the output of `encode` for the views of a batch, [views, batch], in the order of `views`.
             labels: [batch].
         """
-        raise NotImplementedError(f"{type(self).__name__} is not trained in steps")
+        return {"ce": F.cross_entropy(self.logits(encoded[0]), labels)}
 
     def solve(
         self,

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from gopro.clip.backbone import Backbone, Encoded
-from gopro.clip.encode_text import make_prompts
-from gopro.methods.base import Method
+from gopro.methods.conditional_prompts import ConditionalPrompts
 from gopro.methods.recipe import Recipe
 from gopro.methods.template import DEFAULT_TEMPLATE, split_context_template
 from gopro.settings import settings
@@ -25,7 +23,7 @@ class CoCoOpConfig:
     """The words before {} initialise the context; what follows {} stays fixed."""
 
 
-class CoCoOp(Method):
+class CoCoOp(ConditionalPrompts):
     """Conditional Context Optimization (Zhou et al. 2022, arXiv 2203.05557; repository KaiyangZhou/CoOp).
 
     Learned: the context vectors before the class name, shared by all classes, and the meta net. From an image's unit
@@ -39,7 +37,6 @@ class CoCoOp(Method):
 
     recipe = Recipe(optimizer="sgd", lr=2e-3, epochs=10, batch=1)
     config: CoCoOpConfig = CoCoOpConfig()
-    text_depends_on_image = True
 
     def __init__(self, backbone: Backbone, classnames: Sequence[str], config: CoCoOpConfig):
         super().__init__(backbone, classnames, config)
@@ -53,22 +50,5 @@ class CoCoOp(Method):
         }
         self.meta_net = nn.Sequential(OrderedDict(layers))
 
-    def set_classes(self, classnames: Sequence[str]) -> None:
-        super().set_classes(classnames)
-        words, tail = split_context_template(self.config.template)
-        text = self.backbone.text
-        self.prompts = make_prompts(text, classnames, before=len(text.tokens(words)), tail=tail)
-
     def image_contexts(self, encoded: Encoded) -> Float[Tensor, "batch tokens width"]:
         return self.context + self.meta_net(encoded.embedding)[:, None]
-
-    def text_features(self, contexts: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch classes embed"]:
-        return self.prompts(contexts)
-
-    def logits(self, encoded: Encoded) -> Float[Tensor, "batch classes"]:
-        # In chunks of classes: text features of all images and classes at once take batch · classes · D numbers.
-        similarities = self.prompts.similarities(encoded.embedding, self.image_contexts(encoded))
-        return self.backbone.logit_scale * similarities
-
-    def losses(self, encoded: Encoded, labels: Int[Tensor, " batch"]) -> dict[str, Tensor]:
-        return {"ce": F.cross_entropy(self.logits(encoded[0]), labels)}

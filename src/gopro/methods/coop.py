@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from gopro.clip.backbone import Backbone, Encoded
+from gopro.clip.backbone import Backbone
 from gopro.clip.encode_text import make_prompts
 from gopro.methods.base import Method
 from gopro.methods.recipe import Recipe
@@ -75,6 +74,3 @@ class CoOp(Method):
     def text_features(self, contexts: None = None) -> Float[Tensor, "1 classes embed"]:
         context = self.context[self.rows][None] if self.config.csc else self.context
         return self.prompts(context[..., : self.before, :], context[..., self.before :, :])
-
-    def losses(self, encoded: Encoded, labels: Int[Tensor, " batch"]) -> dict[str, Tensor]:
-        return {"ce": F.cross_entropy(self.logits(encoded[0]), labels)}

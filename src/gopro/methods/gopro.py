@@ -11,11 +11,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gopro.clip.backbone import Backbone, Encoded
-from gopro.clip.encode_text import make_prompts
 from gopro.clip.prompts import Prompts
 from gopro.clip.similarity import similarity
 from gopro.distributed import gather
-from gopro.methods.base import Method
+from gopro.methods.conditional_prompts import ConditionalPrompts
 from gopro.methods.kernel_residual import KernelResidual
 from gopro.methods.losses import nt_xent, prompt_consistency
 from gopro.methods.ood_gate import OODGate
@@ -70,7 +69,7 @@ class GOProConfig:
     larger, the more images. 0 turns the gate off."""
 
 
-class GOPro(Method):
+class GOPro(ConditionalPrompts):
     """Generate and optimize prompts with self-supervision (Singha, Jha, Banerjee, BMVC 2023, arXiv 2308.11605;
     repository mainaksingha01/GOPro).
 
@@ -95,7 +94,6 @@ class GOPro(Method):
     recipe = Recipe(optimizer="adamw", lr=1e-3, epochs=5, batch=4, warmup=0.25)
     config: GOProConfig = GOProConfig()
     views = ("base", "moco", "augmix")
-    text_depends_on_image = True
 
     def __init__(self, backbone: Backbone, classnames: Sequence[str], config: GOProConfig):
         super().__init__(backbone, classnames, config)
@@ -126,9 +124,6 @@ class GOPro(Method):
 
     def set_classes(self, classnames: Sequence[str]) -> None:
         super().set_classes(classnames)
-        words, tail = split_context_template(self.config.template)
-        text = self.backbone.text
-        self.prompts = make_prompts(text, classnames, before=len(text.tokens(words)), tail=tail)
         self._frozen_text: Tensor | None = None
 
     @torch.no_grad()

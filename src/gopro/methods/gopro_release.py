@@ -10,11 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gopro.clip.backbone import Backbone, Encoded
-from gopro.clip.encode_text import make_prompts
 from gopro.clip.similarity import similarity
 from gopro.distributed import gather
 from gopro.errors import InputError
-from gopro.methods.base import Method
+from gopro.methods.conditional_prompts import ConditionalPrompts
 from gopro.methods.losses import nt_xent
 from gopro.methods.recipe import Recipe
 from gopro.methods.template import DEFAULT_TEMPLATE, split_context_template
@@ -33,7 +32,7 @@ class GOProReleaseConfig:
     """Weight of the visual contrastive loss."""
 
 
-class GOProRelease(Method):
+class GOProRelease(ConditionalPrompts):
     """GOPro as its released code computes it (Singha, Jha, Banerjee, BMVC 2023, arXiv 2308.11605; repository
     mainaksingha01/GOPro).
 
@@ -49,7 +48,6 @@ class GOProRelease(Method):
     recipe = Recipe(optimizer="sgd", lr=2e-3, epochs=50, batch=4)
     config: GOProReleaseConfig = GOProReleaseConfig()
     views = ("base", "moco", "augmix")
-    text_depends_on_image = True
 
     def __init__(self, backbone: Backbone, classnames: Sequence[str], config: GOProReleaseConfig):
         super().__init__(backbone, classnames, config)
@@ -66,12 +64,6 @@ class GOProRelease(Method):
         self.rho_bias = nn.Parameter(torch.zeros(1, 1))
         self.project_beside = nn.Sequential(nn.Linear(dim, dim), nn.BatchNorm1d(dim))
 
-    def set_classes(self, classnames: Sequence[str]) -> None:
-        super().set_classes(classnames)
-        words, tail = split_context_template(self.config.template)
-        text = self.backbone.text
-        self.prompts = make_prompts(text, classnames, before=len(text.tokens(words)), tail=tail)
-
     def view_contexts(self, encoded: Encoded) -> Float[Tensor, "views batch tokens width"]:
         """Return the context that each image of each view generates: the learned one plus the image's shift."""
         widths = self.backbone.layer_widths
@@ -87,14 +79,6 @@ class GOProRelease(Method):
 
     def image_contexts(self, encoded: Encoded) -> Float[Tensor, "batch tokens width"]:
         return self.view_contexts(encoded[None])[0]
-
-    def text_features(self, contexts: Float[Tensor, "*batch tokens width"]) -> Float[Tensor, "*batch classes embed"]:
-        return self.prompts(contexts.flatten(0, -3)).unflatten(0, contexts.shape[:-2])
-
-    def logits(self, encoded: Encoded) -> Float[Tensor, "batch classes"]:
-        # In chunks of classes: text features of all images and classes at once take batch · classes · D numbers.
-        similarities = self.prompts.similarities(encoded.embedding, self.image_contexts(encoded))
-        return self.backbone.logit_scale * similarities
 
     def losses(self, encoded: Encoded, labels: Int[Tensor, " batch"]) -> dict[str, Tensor]:
         config, image = self.config, encoded.embedding

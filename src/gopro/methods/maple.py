@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 
-import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from gopro.clip.backbone import Backbone
@@ -57,8 +56,3 @@ class MaPLe(DeepPrompts):
 
     def image_prompts(self) -> list[Float[Tensor, "tokens width"]]:
         return [couple(tokens) for couple, tokens in zip(self.couplings, (self.context, *self.deep), strict=True)]
-
-    def losses(
-        self, encoded: Float[Tensor, "views batch 3 size size"], labels: Int[Tensor, " batch"]
-    ) -> dict[str, Tensor]:
-        return {"ce": F.cross_entropy(self.logits(encoded[0]), labels)}

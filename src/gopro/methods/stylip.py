@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from gopro.clip.backbone import Backbone, Encoded
-from gopro.clip.encode_text import make_prompts
-from gopro.methods.base import Method
+from gopro.methods.conditional_prompts import ConditionalPrompts
 from gopro.methods.recipe import Recipe
 from gopro.methods.template import DEFAULT_TEMPLATE, split_context_template
 from gopro.settings import PositiveInt, settings
@@ -27,7 +26,7 @@ class StyLIPConfig:
     """Dimension that the style and the content of each layer are projected to before the layers are concatenated."""
 
 
-class StyLIP(Method):
+class StyLIP(ConditionalPrompts):
     """Multi-scale Style-conditioned Prompt Learning (Bose et al. 2024, arXiv 2302.09251; no repository of the authors
     was found, nor was the paper's body available).
 
@@ -45,9 +44,9 @@ class StyLIP(Method):
     Learned: the maps, 936,832 parameters on ViT-B/16. The recipe is ours and not tuned.
     """
 
-    text_depends_on_image = True
     recipe = Recipe(optimizer="adamw", lr=1e-3, epochs=10, batch=32)
     config: StyLIPConfig = StyLIPConfig()
+    extra_tokens = 1  # the content token
 
     def __init__(self, backbone: Backbone, classnames: Sequence[str], config: StyLIPConfig):
         super().__init__(backbone, classnames, config)
@@ -58,12 +57,6 @@ class StyLIP(Method):
         self.style_tokens = _constant_at_init(words, joined)
         self.content_token = _constant_at_init(words[-1:], joined)
 
-    def set_classes(self, classnames: Sequence[str]) -> None:
-        super().set_classes(classnames)
-        words, tail = split_context_template(self.config.template)
-        text = self.backbone.text
-        self.prompts = make_prompts(text, classnames, before=len(text.tokens(words)) + 1, tail=tail)
-
     def image_contexts(self, encoded: Encoded) -> Float[Tensor, "batch tokens width"]:
         """Return the style tokens of each image, then its content token."""
         widths = self.backbone.layer_widths
@@ -71,17 +64,6 @@ class StyLIP(Method):
         styles = [torch.cat(pair, dim=-1) for pair in zip(means, stds, strict=True)]
         tokens = [self.style_tokens(_compress(self.style, styles)), self.content_token(_compress(self.content, means))]
         return torch.cat(tokens, dim=-1).unflatten(-1, (-1, self.backbone.text.width))
-
-    def text_features(self, contexts: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch classes embed"]:
-        return self.prompts(contexts)
-
-    def logits(self, encoded: Encoded) -> Float[Tensor, "batch classes"]:
-        # In chunks of classes: text features of all images and classes at once take batch · classes · D numbers.
-        similarities = self.prompts.similarities(encoded.embedding, self.image_contexts(encoded))
-        return self.backbone.logit_scale * similarities
-
-    def losses(self, encoded: Encoded, labels: Int[Tensor, " batch"]) -> dict[str, Tensor]:
-        return {"ce": F.cross_entropy(self.logits(encoded[0]), labels)}
 
 
 def _constant_at_init(words: Float[Tensor, "tokens width"], inputs: int) -> nn.Linear:

@@ -113,9 +113,6 @@ class TipAdapter(Method):
         """Return the text features, then a 1 for each key of the class."""
         return torch.cat([self.text, self._one_hot_labels().T], dim=-1)[None]
 
-    def losses(self, encoded: Encoded, labels: Int[Tensor, " batch"]) -> dict[str, Tensor]:
-        return {"ce": F.cross_entropy(self.logits(encoded[0]), labels)}
-
     def _weights(self, image: Float[Tensor, "batch embed"], beta: Tensor | float) -> Float[Tensor, "batch n"]:
         """Return the weight of each key for an image, between 0 and 1."""
         return torch.exp(-beta * (1 - similarity(image, self.keys)))
