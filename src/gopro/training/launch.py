@@ -1,8 +1,9 @@
 """The launcher: runs a training run on one device, or on several with a process for each.
 
-Fabric's own launcher is not used. It runs every rank in a child process, so that a progress bar or a backbone of the
-caller could not be used, prints one traceback per process where one line is wanted, and cannot say how a process that
-was lost has ended. docs/devices.md describes the behaviour that this module provides instead.
+Neither of Fabric's launchers (2.6) would do. The default one starts the caller's whole script again in each process,
+and when a child ends with an error it kills rank 0 too, which then cannot say why. The spawning one runs rank 0 in a
+child as well, so the caller's progress bar and backbone would have to be pickled. docs/devices.md describes the
+behaviour that this module provides instead.
 """
 
 from __future__ import annotations
