@@ -1,4 +1,4 @@
-"""The one exception for what a user can mend."""
+"""Exceptions for errors that a user can fix."""
 
 
 class InputError(ValueError):
@@ -8,5 +8,5 @@ class InputError(ValueError):
     """
 
 
-class ToldElsewhere(InputError):
-    """What another process of the same run has failed with and says; the command line ends without a word."""
+class OtherRankFailed(InputError):
+    """Another rank failed and has already printed the error; the command line exits with code 2 and prints nothing."""

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from gopro.clip.backbone import Backbone
 from gopro.distributed import SINGLE_PROCESS, Ranks, gather
-from gopro.errors import InputError, ToldElsewhere
+from gopro.errors import InputError, OtherRankFailed
 from gopro.methods.recipe import Training
 from gopro.methods.registry import METHODS
 from gopro.runs.config import TrainConfig
@@ -191,7 +191,7 @@ def test_resume_on_the_same_and_on_another_number_of_devices(
 def test_one_failure_ends_all_processes_and_is_reported_once(rank: int, two: Processes, tmp_path: Path) -> None:
     ends = two(TrainingRequest(config(tmp_path / "run", method="slip"), failing_rank=rank))
     errors = [trained.error for trained in ends]
-    assert type(errors[rank]) is InputError and type(errors[1 - rank]) is ToldElsewhere
+    assert type(errors[rank]) is InputError and type(errors[1 - rank]) is OtherRankFailed
     assert {str(error) for error in errors} == {f"process {rank} failed"}
     assert two(TrainingRequest(config(tmp_path / "again")))[1].error is None
 
@@ -199,7 +199,7 @@ def test_one_failure_ends_all_processes_and_is_reported_once(rank: int, two: Pro
 def test_an_error_of_all_processes_is_reported_once(two: Processes, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     errors = [trained.error for trained in two(TrainingRequest(config(tmp_path)))]
-    assert [type(error) for error in errors] == [InputError, ToldElsewhere]
+    assert [type(error) for error in errors] == [InputError, OtherRankFailed]
     assert all("is not empty" in str(error) for error in errors)
     errors = [trained.error for trained in two(TrainingRequest(config(tmp_path / "run"), devices=3))]
     assert all("--devices 3: torchrun has started 2 processes" in str(error) for error in errors)

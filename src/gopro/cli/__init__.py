@@ -16,7 +16,7 @@ import pydantic
 from gopro.cli.config_file import read_config_file
 from gopro.cli.console import err, printable
 from gopro.cli.parameters import DEFAULTS
-from gopro.errors import InputError, ToldElsewhere
+from gopro.errors import InputError, OtherRankFailed
 from gopro.settings import explain
 
 app = cyclopts.App(
@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
         if not tokens or tokens[0] in app.help_flags:
             app.resolved_commands()  # imports the modules, whose docstrings are the summaries in the list of commands
         app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
-    except ToldElsewhere:
+    except OtherRankFailed:
         sys.exit(2)
     except (InputError, cyclopts.CycloptsError) as error:
         err.print_line(f"error: {_describe(error)}", "red")

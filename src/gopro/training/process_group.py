@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch.distributed import PrefixStore, Store  # pyright: ignore[reportPrivateImportUsage]
 from torch.distributed.rendezvous import rendezvous
 
-from gopro.errors import InputError, ToldElsewhere
+from gopro.errors import InputError, OtherRankFailed
 from gopro.runs.config import TrainSettings
 from gopro.training.devices import ProcessInfo, Runtime, make_fabric
 
@@ -103,20 +103,20 @@ class FailureRelay:
         """Make an error of this process known to the others.
 
         Returns:
-            The exception to raise: `error` itself if this process is the first to fail, otherwise a `ToldElsewhere`
+            The exception to raise: `error` itself if this process is the first to fail, otherwise an `OtherRankFailed`
             with the first one's reason. A failed collective operation becomes an `InputError` with advice.
         """
         if isinstance(error, KeyboardInterrupt):
-            return error if self.process.rank == 0 else ToldElsewhere("stopped")
+            return error if self.process.rank == 0 else OtherRankFailed("stopped")
         lost = is_lost_process(error)
         if lost and self.process.is_ours:  # rank 0 notices too, and it also knows how the lost process ended
-            return ToldElsewhere(self.advice)
+            return OtherRankFailed(self.advice)
         reason = f"another process of this run was lost; {self.advice}" if lost else _one_line(error)
         with suppress(RuntimeError):  # the process that holds the store is gone
             if lost and (earlier := self.reason()):
-                return ToldElsewhere(earlier)
+                return OtherRankFailed(earlier)
             if self.store.add(_REPORTS, 1) > 1:
-                return ToldElsewhere(reason)
+                return OtherRankFailed(reason)
             self.store.set(_REASON, reason)
         return InputError(reason) if lost else error
 
