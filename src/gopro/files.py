@@ -85,5 +85,5 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def slug(text: str) -> str:
-    """The text as a file name."""
+    """Turn a text into a file name."""
     return "".join(c if c.isalnum() or c in "-_." else "_" for c in text.strip("/")).strip("_")

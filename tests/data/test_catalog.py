@@ -14,7 +14,7 @@ from PIL import Image
 from gopro.data.catalog import CATALOG, fingerprint
 from gopro.data.dataset import Dataset
 from gopro.data.load_dataset import load_dataset
-from gopro.data.splits import clean_name, read_split, save_entries
+from gopro.data.splits import clean_name, dataset_from_entries, read_entries, save_entries
 from gopro.data.verify import verify_dataset
 from gopro.errors import InputError
 
@@ -60,10 +60,12 @@ def test_coop_s_own_split_files_are_read(shared: Path):
     assert len(files) >= 7
     for file in files:
         raw = json.loads(file.read_text())
-        split = read_split(file, Path("images"))
+        entries = read_entries(file)
+        assert entries == {part: [tuple(entry) for entry in listed] for part, listed in raw.items()}
+        dataset = dataset_from_entries("any", entries, Path("images"))
         for part in ("train", "val", "test"):
-            read = [(s.image.name, s.label, split.classnames[s.label]) for s in getattr(split, part)]
-            assert read == [(f"images/{path}", label, name) for path, label, name in raw[part]]
+            read = [(s.image.name, s.label, dataset.classnames[s.label]) for s in dataset.split(part)]
+            assert read == [(f"images/{path}", label, clean_name(name)) for path, label, name in raw[part]]
 
 
 def test_fingerprints_tell_coop_s_class_names_from_others(shared: Path):
@@ -72,7 +74,7 @@ def test_fingerprints_tell_coop_s_class_names_from_others(shared: Path):
     assert len(fingerprinted) == 7
     for entry in fingerprinted:
         assert entry.split is not None
-        names = [clean_name(name) for name in read_split(files / entry.split, Path("images")).classnames]
+        names = dataset_from_entries(entry.name, read_entries(files / entry.split), Path("images")).classnames
         assert fingerprint(names) == entry.names
         assert fingerprint([names[1], names[0], *names[2:]]) != entry.names
         other = Dataset(entry.name, (*names[:-1], "other"), (), (), ())
@@ -150,9 +152,10 @@ def test_saved_entries_are_read_back(tmp_path: Path):
     entries = {part: [tuple(entry) for entry in listed] for part, listed in SPLIT.items()}
     save_entries(tmp_path / "s.json", entries)  # pyright: ignore[reportArgumentType]
     assert json.loads((tmp_path / "s.json").read_text()) == SPLIT
-    split = read_split(tmp_path / "s.json", tmp_path)
-    assert split.classnames == ("red_fox", "owl") and split.val == ()
-    assert [s.label for s in split.test] == [0, 1]
+    assert read_entries(tmp_path / "s.json") == entries
+    dataset = dataset_from_entries("owls", entries, tmp_path)  # pyright: ignore[reportArgumentType]
+    assert dataset.classnames == ("red fox", "owl") and dataset.val == ()
+    assert [s.label for s in dataset.test] == [0, 1]
     assert list(tmp_path.iterdir()) == [tmp_path / "s.json"]
 
 
@@ -189,7 +192,7 @@ def test_an_invalid_split_file_is_refused_with_its_entry(tmp_path: Path, reason:
     file = tmp_path / "split.json"
     file.write_text(json.dumps(changed(FAULTS[reason])))
     with pytest.raises(InputError, match=reason) as caught:
-        read_split(file, tmp_path)
+        read_entries(file)
     assert str(caught.value).startswith(str(file)) and "\n" not in str(caught.value)
 
 
@@ -198,10 +201,10 @@ def test_other_files_are_not_split_files(tmp_path: Path, content: bytes):
     file = tmp_path / "split.json"
     file.write_bytes(content)
     with pytest.raises(InputError, match=r"split\.json: not a split file") as caught:
-        read_split(file, tmp_path)
+        read_entries(file)
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="cannot be read"):
-        read_split(tmp_path / "absent.json", tmp_path)
+        read_entries(tmp_path / "absent.json")
 
 
 def test_names_are_cleaned_as_coop_does(shared: Path):

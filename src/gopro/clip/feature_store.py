@@ -60,7 +60,7 @@ class Segment:
     verified: Int8[np.ndarray, " n"]
 
     def verify(self, rows: Int[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
-        """Return those of the rows whose checksums are right, and warn of the others once."""
+        """Return the rows whose checksums are right, and warn once about the others."""
         unchecked = rows[self.verified[rows] == 0]
         right = row_checksums(self.rows[torch.from_numpy(unchecked)]) == self.checksums[unchecked]
         self.verified[unchecked] = np.where(right, 1, -1)

@@ -26,7 +26,7 @@ from gopro.data.transforms import CROP, VIEW_VERSION, ViewName
 from gopro.errors import InputError
 
 FLUSH_ROWS, FLUSH_SECONDS = 4096, 60.0
-"""New features are written after so many views or so much time, whichever comes first."""
+"""New features are written after this many views or seconds, whichever comes first."""
 
 
 class ViewRequest(NamedTuple):
@@ -97,7 +97,7 @@ def encode_views(
 
 
 def _conditions(backbone: Backbone) -> bytes:
-    """Return what the features of all views depend on, besides the weights, which name the store's folder."""
+    """Return the settings that all features depend on, besides the weights, which name the store's folder."""
     device = backbone.device.type
     precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
     return repr((VIEW_VERSION, backbone.preprocess, precision)).encode()
@@ -122,7 +122,7 @@ def _encode_missing(
     try:
         settings = ViewSettings(backbone.preprocess, crop, workers=workers)
         for images in view_batches(list(missing.values()), settings, batch):
-            rows.append(_half(backbone, backbone.encode(images.to(backbone.device))).cpu().numpy())
+            rows.append(_half(backbone, backbone.encode(images.to(backbone.device))).numpy())
             on_progress(len(images))
             if sum(map(len, rows)) >= FLUSH_ROWS or time.monotonic() - since >= FLUSH_SECONDS:
                 written, since = _flush(store, keys, written, rows), time.monotonic()
@@ -141,7 +141,7 @@ def _flush(store: FeatureStore, keys: list[bytes], written: int, rows: list[np.n
 
 
 def _half(backbone: Backbone, encoded: Encoded) -> Float16[Tensor, "batch width"]:
-    rows = encoded.rows().half()
+    rows = encoded.rows().half().cpu()  # before the check, which on an accelerator would wait for it a second time
     if not rows.isfinite().all():
         raise InputError(
             f"backbone {backbone.name!r} gives features of an image that are not finite or above 65504, which half "

@@ -1,4 +1,4 @@
-"""Prompts padded to the full context length, one sequence per image and class: slow, and right for any tower."""
+"""Prompts padded to the full context length, one sequence per image and class: slow, but correct for any tower."""
 
 from __future__ import annotations
 

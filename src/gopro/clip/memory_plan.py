@@ -12,8 +12,8 @@ layer: 4 · width · images · layers bytes. For one token of a class, autograd 
 Let the budget be U units and the classes have T tokens together.
 
 - If 11 T ≤ U, everything is kept and all classes are encoded at once.
-- Otherwise classes are encoded in chunks. The chunk being encoded, or recomputed in backward, holds up to 11 units a
-  token, and may take U / 8: a chunk has at most U / 8 / 11 tokens. The other R = 7 U / 8 are for what is kept.
+- Otherwise classes are encoded in chunks. The chunk being encoded, or recomputed in backward, holds up to 11 units
+  per token, and may take U / 8: a chunk has at most U / 8 / 11 tokens. The other R = 7 U / 8 hold what is kept.
   RECOMPUTE_INNER fits R / 2 tokens. If these are all T, then R - 2 T is left, and lifting a token from RECOMPUTE_INNER
   to KEEP_ALL costs 11 - 2 = 9 units, so (R - 2 T) / 9 tokens keep everything.
 
@@ -30,13 +30,13 @@ from enum import Enum
 from typing import Self
 
 KEPT_UNITS = 11
-"""Units a token under KEEP_ALL; 10 were measured at most."""
+"""Units per token under KEEP_ALL; at most 10 were measured."""
 KEPT_UNITS_INNER = 2
 WORKING_VECTORS = 21
 """Vectors of the tower's width that a token takes while one layer is computed and nothing is kept: 17 were measured
 with GELU, 21 with QuickGELU."""
 CHUNK_SHARE = 8
-"""One part in so many of the budget is for the chunk being worked on."""
+"""The chunk being worked on gets 1 / CHUNK_SHARE of the budget."""
 
 
 class Keep(Enum):
@@ -53,8 +53,9 @@ class MemoryPlan:
 
     Attributes:
         chunk_tokens: the most tokens of a chunk (a single class may have more).
-        keep_all: the first so many tokens are encoded under KEEP_ALL.
-        keep_inputs: those beyond, up to so many, under RECOMPUTE_INNER; the rest under RECOMPUTE_ALL.
+        keep_all: the number of tokens, from the first, that are encoded under KEEP_ALL.
+        keep_inputs: the number of tokens, from the first, after which the mode changes from RECOMPUTE_INNER to
+            RECOMPUTE_ALL.
     """
 
     chunk_tokens: int

@@ -11,12 +11,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LengthGroup:
-    """`count` neighbouring classes of `length` tokens each, from token `start` of the chunk.
+    """`count` neighbouring classes of `length` tokens each.
 
     Attention works on a group at a time, as one [count, length] block.
     """
 
-    start: int
     count: int
     length: int
 
@@ -32,7 +31,7 @@ class Chunk:
         before_at: [C, before], the tokens that hold a class's own context before the name; [C, 0] if all share one.
         after_at: [C, after], the tokens that hold the context after the name.
         eot: [C], the token that is read.
-        groups: the classes by length.
+        groups: the classes by length; the tokens of each group follow those of the one before.
     """
 
     classes: Tensor
@@ -88,13 +87,13 @@ def lay_out(
         ids += tokens
         positions += range(first_position, first_position + len(tokens))
         name_end = start + own + name_lengths[c]
-        before_at.append([*range(start, start + own)])
-        after_at.append([*range(name_end, name_end + after)])
+        before_at.append(list(range(start, start + own)))
+        after_at.append(list(range(name_end, name_end + after)))
         eot.append(len(ids) - 1)
         if groups and groups[-1].length == len(tokens):
-            groups[-1] = LengthGroup(groups[-1].start, groups[-1].count + 1, len(tokens))
+            groups[-1] = LengthGroup(groups[-1].count + 1, len(tokens))
         else:
-            groups.append(LengthGroup(start, 1, len(tokens)))
+            groups.append(LengthGroup(1, len(tokens)))
 
     def index(values: Sequence[int] | Sequence[list[int]], *shape: int) -> Tensor:
         return torch.tensor(values, dtype=torch.long, device=device).view(*shape)

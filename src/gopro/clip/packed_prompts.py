@@ -39,12 +39,11 @@ from gopro.clip.recompute import recompute
 from gopro.clip.text_tower import TextTower
 
 MAX_LAYOUTS = 8
-"""Layouts of the classes that are remembered. Each batch size may need its own: training and evaluation use a few, a
-server many."""
+"""Number of layouts to cache. Each batch size may need its own: training and evaluation use a few, a server many."""
 
 
 class PackedPrompts(Prompts):
-    """Prompts of a fixed list of classes on a causal tower, packed; see `memory_plan` for how `memory` is kept to."""
+    """Prompts of a fixed list of classes on a causal tower, packed; see `memory_plan` for `memory`."""
 
     def __init__(self, tower: TextTower, classnames: Sequence[str], **layout: Any):
         super().__init__(tower, classnames, **layout)
@@ -119,7 +118,7 @@ class PackedPrompts(Prompts):
             earlier = None if after is None else after[layer]
             layers.append(append_keys_values(earlier, k, v))
             if layer + 1 < len(tower.blocks):
-                attended = attend(q, k, v, *(earlier or ()), groups=(LengthGroup(0, 1, length),))
+                attended = attend(q, k, v, *(earlier or ()), groups=(LengthGroup(1, length),))
                 x = _finish_block(block, x, attended)
         return layers
 
@@ -168,7 +167,7 @@ class PackedPrompts(Prompts):
             chunks = split_by_tokens([own + len(body) for body in self.body_ids], limit)
             context, device = (self.before, own, self.after), self.tower.device
             layout = tuple(lay_out(c, self.body_ids, self.name_lengths, context, device) for c in chunks)
-            while len(self._layouts) >= MAX_LAYOUTS:
+            if len(self._layouts) >= MAX_LAYOUTS:
                 del self._layouts[next(iter(self._layouts))]
             self._layouts[key] = layout
         return self._layouts[key]

@@ -22,7 +22,7 @@ from gopro.clip.text_tower import TextTower
 from gopro.errors import InputError
 
 CONTROL_CHARACTERS = "[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]"
-"""A regular expression for characters that command terminals and editors, refused in class names."""
+"""Regular expression of the characters that control terminals and editors; class names must not contain them."""
 
 MAX_NAME_CHARACTERS = 1000
 """More than any text tower takes, and few enough for the tokenizer, whose time grows with the square of the length."""
@@ -191,7 +191,7 @@ class Prompts(ABC):
         return context if length else context[:1, :1]
 
     def memory_plan(self, batch: int, tokens: int, training: bool) -> MemoryPlan:
-        """Return how to encode so many tokens of classes for a batch of images within `memory`."""
+        """Plan the encoding of `tokens` tokens of classes for `batch` images within `memory`."""
         vector_bytes = 4 * self.tower.width * batch
         return MemoryPlan.for_budget(self.memory, tokens, vector_bytes, len(self.tower.blocks), training)
 

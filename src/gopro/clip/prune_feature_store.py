@@ -1,4 +1,4 @@
-"""List what the feature store holds on disk, and delete what was not used for long."""
+"""List what the feature store holds on disk, and delete what has not been used for a long time."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def prune(
 
     Args:
         backbone: only segments of backbones with this name or fingerprint.
-        older_than: delete segments that were not used for so many days.
-        keep_gb: delete as many as needed for the rest to fit into so many GB.
+        older_than: delete segments that have not been used for this many days.
+        keep_gb: delete as many as needed for the rest to fit into this many GB.
         everything: delete all.
 
     Returns:

@@ -30,9 +30,7 @@ def folders(
     """
     paths = images_by_class(images, ignored)
     return split_in_three(
-        (path, label, renamed.get(folder, folder))
-        for label, folder in enumerate(sorted(paths))
-        for path in paths[folder]
+        (path, label, renamed.get(folder, folder)) for label, folder in enumerate(paths) for path in paths[folder]
     )
 
 
@@ -46,7 +44,7 @@ def pets(trainval: Path, test: Path) -> Entries:
         rows = read_rows(file, r"(([^/]+)_\d+) (\d+) \d+ \d+", "an image and three numbers")
         return [(f"{image}.jpg", int(label) - 1, breed.lower()) for image, breed, label in rows]
 
-    return _checked(split_off_val(entries(trainval), entries(test)), trainval.parent)
+    return check_entries(split_off_val(entries(trainval), entries(test)), trainval.parent)
 
 
 def cars(trainval: Path, test: Path, meta: Path) -> Entries:
@@ -65,7 +63,7 @@ def cars(trainval: Path, test: Path, meta: Path) -> Entries:
         labels = _mat(file, "annotations", annotation, "fname", "class")
         return [(f"{folder}/{image}", label - 1, _nth(names, label, file)) for image, label in labels]
 
-    return _checked(split_off_val(entries(trainval, "cars_train"), entries(test, "cars_test")), trainval.parent)
+    return check_entries(split_off_val(entries(trainval, "cars_train"), entries(test, "cars_test")), trainval.parent)
 
 
 def flowers(labels: Path, names: Path) -> Entries:
@@ -83,7 +81,7 @@ def flowers(labels: Path, names: Path) -> Entries:
         if not isinstance(name, str):
             raise InputError(f"{names}: has no name for the label {label} of {labels}; restore it")
         entries.append((f"image_{i:05}.jpg", label - 1, name))
-    return _checked(split_in_three(entries), labels)
+    return check_entries(split_in_three(entries), labels)
 
 
 def aircraft(variants: Path, train: Path, val: Path, test: Path) -> Entries:
@@ -94,7 +92,7 @@ def aircraft(variants: Path, train: Path, val: Path, test: Path) -> Entries:
         rows = read_rows(file, r"(\S+) (.+)", "an image and a variant")
         return [(f"{image}.jpg", _label(label_of, name, file, variants), name) for image, name in rows]
 
-    return _checked({"train": entries(train), "val": entries(val), "test": entries(test)}, train.parent)
+    return check_entries({"train": entries(train), "val": entries(val), "test": entries(test)}, train.parent)
 
 
 def sun(classes: Path, trainval: Path, test: Path) -> Entries:
@@ -111,7 +109,7 @@ def sun(classes: Path, trainval: Path, test: Path) -> Entries:
             for image, name in rows
         ]
 
-    return _checked(split_off_val(entries(trainval), entries(test)), classes.parent)
+    return check_entries(split_off_val(entries(trainval), entries(test)), classes.parent)
 
 
 def ucf(classes: Path, trainval: Path, test: Path) -> Entries:
@@ -128,7 +126,7 @@ def ucf(classes: Path, trainval: Path, test: Path) -> Entries:
             listed.append((f"{name}/{video}.jpg", _label(label_of, action, file, classes), name))
         return listed
 
-    return _checked(split_off_val(entries(trainval), entries(test)), classes.parent)
+    return check_entries(split_off_val(entries(trainval), entries(test)), classes.parent)
 
 
 def read_rows(file: Path, pattern: str, form: str) -> Iterator[tuple[str, ...]]:
@@ -168,8 +166,3 @@ def _label(label_of: Mapping[str, int], name: str, file: Path, classes: Path) ->
     if name not in label_of:
         raise InputError(f"{file}: has the class {name[:80]!r}, which {classes} lacks; restore the two files")
     return label_of[name]
-
-
-def _checked(entries: Entries, source: Path) -> Entries:
-    check_entries(entries, source)
-    return entries

@@ -16,7 +16,7 @@ from pathlib import Path
 from gopro.data import annotations, imagenet
 from gopro.data.dataset import Dataset
 from gopro.data.find_images import first_few
-from gopro.data.splits import Entries, clean_name, read_entries, save_entries, split_from_entries
+from gopro.data.splits import Entries, dataset_from_entries, read_entries, save_entries
 from gopro.errors import InputError
 
 CLASSNAMES = "classnames.txt"
@@ -89,9 +89,7 @@ class Benchmark:
             if self.split and home.is_dir() and not set(missing) & set(self._image_folders(home)):
                 advice += f", or add {self.split} instead"
             raise InputError(f"{self.name}: there is no {first_few(list(map(str, missing)))}; {advice}")
-        split = split_from_entries(self._entries(home), home / self.images)
-        classnames = tuple(map(clean_name, split.classnames))
-        return Dataset(self.name, classnames, split.train, split.val, split.test, self.template)
+        return dataset_from_entries(self.name, self._entries(home), home / self.images, self.template)
 
     def _entries(self, home: Path) -> Entries:
         if file := self._split_file(home):

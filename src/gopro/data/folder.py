@@ -13,14 +13,14 @@ from typing import get_args
 from gopro.data.dataset import Dataset, Sample, SplitName
 from gopro.data.find_images import class_folders, first_few, images_by_class
 from gopro.data.image_file import ImageFile
-from gopro.data.splits import Entries, clean_name, read_entries, save_entries, split_from_entries, split_in_three
+from gopro.data.splits import Entries, clean_name, dataset_from_entries, read_entries, save_entries, split_in_three
 from gopro.errors import InputError
 
 SPLIT_FILE = "split_gopro.json"
 _SPLITS = frozenset(get_args(SplitName))
 
 
-def folder_dataset(root: Path, seed: int = 1, template: str = "a photo of a {}.") -> Dataset:
+def folder_dataset(root: Path, seed: int = 1) -> Dataset:
     """Load a folder of class folders.
 
     Labels follow the sorted folder names; class names are these names with underscores as spaces. Images may lie in
@@ -44,11 +44,11 @@ def folder_dataset(root: Path, seed: int = 1, template: str = "a photo of a {}."
     if not folders:
         raise InputError(f"{root}: no class folders; put the images of each class in a folder named after the class")
     if folders & {"train", "test"} == {"train", "test"} or folders <= _SPLITS:
-        return _load_split_folders(root, folders, name, template)
-    return _load_class_folders(root, seed, name, template)
+        return _load_split_folders(root, folders, name)
+    return _load_class_folders(root, seed, name)
 
 
-def _load_split_folders(root: Path, folders: set[str], name: str, template: str) -> Dataset:
+def _load_split_folders(root: Path, folders: set[str], name: str) -> Dataset:
     if folders - _SPLITS or not {"train", "test"} <= folders:
         raise InputError(
             f"{root}: holds the folders {', '.join(sorted(folders))}; give it train, test and perhaps val, or only "
@@ -71,10 +71,10 @@ def _load_split_folders(root: Path, folders: set[str], name: str, template: str)
         )
 
     classnames = tuple(clean_name(folder) for folder in classes)
-    return Dataset(name, classnames, samples("train"), samples("val"), samples("test"), template)
+    return Dataset(name, classnames, samples("train"), samples("val"), samples("test"))
 
 
-def _load_class_folders(root: Path, seed: int, name: str, template: str) -> Dataset:
+def _load_class_folders(root: Path, seed: int, name: str) -> Dataset:
     images = images_by_class(root)
     _check_two(root, list(images))
     file = root / SPLIT_FILE
@@ -85,9 +85,7 @@ def _load_class_folders(root: Path, seed: int, name: str, template: str) -> Data
     else:
         entries = _draw(images, root, seed)
         save_entries(file, entries)
-    split = split_from_entries(entries, root)
-    classnames = tuple(map(clean_name, split.classnames))
-    return Dataset(name, classnames, split.train, split.val, split.test, template)
+    return dataset_from_entries(name, entries, root)
 
 
 def _draw(images: dict[str, list[str]], root: Path, seed: int) -> Entries:
@@ -95,7 +93,7 @@ def _draw(images: dict[str, list[str]], root: Path, seed: int) -> Entries:
         if len(paths) < 2:
             raise InputError(f"{root / folder}: only one image; a class needs one to train and one to test on")
     return split_in_three(
-        [(path, label, folder) for label, folder in enumerate(sorted(images)) for path in images[folder]], seed
+        [(path, label, folder) for label, folder in enumerate(images) for path in images[folder]], seed
     )
 
 

@@ -10,12 +10,11 @@ import json
 import random
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
-from gopro.data.dataset import Sample, SplitName
+from gopro.data.dataset import Dataset, Sample, SplitName
 from gopro.data.image_file import ImageFile
 from gopro.errors import InputError
 from gopro.files import write_json
@@ -25,16 +24,6 @@ Entry = tuple[str, int, str]
 
 Entries = dict[SplitName, list[Entry]]
 """The entries of train, val and test."""
-
-
-@dataclass(frozen=True)
-class Split:
-    """Content of a split file: the class names as written, ordered by label, and the samples of each split."""
-
-    classnames: tuple[str, ...]
-    train: tuple[Sample, ...]
-    val: tuple[Sample, ...]
-    test: tuple[Sample, ...]
 
 
 def clean_name(name: str) -> str:
@@ -64,12 +53,11 @@ def read_entries(file: Path) -> Entries:
         entries[split] = [_entry(raw, f"{file}: {split}[{i}]") for i, raw in enumerate(content[split])]
         if not entries[split] and split != "val":
             raise InputError(f"{file}: {split} is empty; add entries or remove the file")
-    check_entries(entries, file)
-    return entries
+    return check_entries(entries, file)
 
 
-def check_entries(entries: Mapping[SplitName, Sequence[Entry]], file: Path) -> None:
-    """Check entries that were read from `file`.
+def check_entries(entries: Entries, file: Path) -> Entries:
+    """Return entries that were read from `file` after checking them.
 
     Raises:
         InputError: a path leads out of the folder of images or is listed twice; labels and names do not match one to
@@ -77,28 +65,21 @@ def check_entries(entries: Mapping[SplitName, Sequence[Entry]], file: Path) -> N
     """
     _check_paths(entries, file)
     _check_labels(entries, file)
+    return entries
 
 
-def read_split(file: Path, images: Path) -> Split:
-    """Read the classes and samples of a split file, whose paths start from the folder `images`.
+def dataset_from_entries(name: str, entries: Entries, images: Path, template: str = Dataset.template) -> Dataset:
+    """Make a data set of checked entries, with paths below the folder `images`.
 
     No image is looked up: a missing one is an InputError when it is opened.
-
-    Raises:
-        InputError: as `read_entries`.
     """
-    return split_from_entries(read_entries(file), images)
-
-
-def split_from_entries(entries: Mapping[SplitName, Sequence[Entry]], images: Path) -> Split:
-    """Convert checked entries to classes and samples, with paths below the folder `images`."""
     names = {label: name for listed in entries.values() for _, label, name in listed}
 
     def samples(split: SplitName) -> tuple[Sample, ...]:
         return tuple(Sample(ImageFile(images / path), label) for path, label, _ in entries[split])
 
-    classnames = tuple(names[label] for label in range(len(names)))
-    return Split(classnames, samples("train"), samples("val"), samples("test"))
+    classnames = tuple(clean_name(names[label]) for label in range(len(names)))
+    return Dataset(name, classnames, samples("train"), samples("val"), samples("test"), template)
 
 
 def split_in_three(entries: Iterable[Entry], seed: int = 1) -> Entries:
@@ -116,20 +97,20 @@ def split_in_three(entries: Iterable[Entry], seed: int = 1) -> Entries:
     return splits
 
 
-def split_off_val(trainval: Iterable[Entry], test: Iterable[Entry], seed: int = 1) -> Entries:
+def split_off_val(trainval: Iterable[Entry], test: Iterable[Entry]) -> Entries:
     """Keep an official test split, and take 20 % of each class of the rest as val: CoOp's `split_trainval`.
 
-    The draw of a class depends only on `seed`, its name and the names of its images.
+    The draw of a class depends only on its name and the names of its images.
     """
     splits: Entries = {"train": [], "val": [], "test": list(test)}
-    for listed in _shuffled(trainval, seed):
+    for listed in _shuffled(trainval):
         val = round(0.2 * len(listed))
         splits["val"] += listed[:val]
         splits["train"] += listed[val:]
     return splits
 
 
-def _shuffled(entries: Iterable[Entry], seed: int) -> Iterator[list[Entry]]:
+def _shuffled(entries: Iterable[Entry], seed: int = 1) -> Iterator[list[Entry]]:
     """Yield the entries of each class, by label, in an order that is the same on every machine."""
     classes: defaultdict[int, list[Entry]] = defaultdict(list)
     for entry in entries:
@@ -140,14 +121,14 @@ def _shuffled(entries: Iterable[Entry], seed: int) -> Iterator[list[Entry]]:
         yield listed
 
 
-def save_entries(file: Path, entries: Mapping[SplitName, Sequence[Entry]]) -> None:
+def save_entries(file: Path, entries: Entries) -> None:
     """Save a split that was just drawn, or warn that the folder cannot be written to."""
     try:
         write_json(file, {split: entries[split] for split in get_args(SplitName)})
     except InputError as error:
         warnings.warn(
             f"{error}; the split will be drawn again each time, and stays the same only while the images do",
-            stacklevel=4,  # the caller of load_dataset
+            stacklevel=5,  # the caller of load_dataset
         )
 
 
@@ -162,7 +143,7 @@ def _entry(raw: Any, where: str) -> Entry:
     return path, label, name
 
 
-def _check_paths(entries: Mapping[SplitName, Sequence[Entry]], file: Path) -> None:
+def _check_paths(entries: Entries, file: Path) -> None:
     split_of: dict[str, str] = {}
     for split, listed in entries.items():
         for i, (path, _, _) in enumerate(listed):
@@ -175,7 +156,7 @@ def _check_paths(entries: Mapping[SplitName, Sequence[Entry]], file: Path) -> No
             split_of[path] = split
 
 
-def _check_labels(entries: Mapping[SplitName, Sequence[Entry]], file: Path) -> None:
+def _check_labels(entries: Entries, file: Path) -> None:
     names: dict[int, str] = {}
     labels: dict[str, int] = {}
     for split, listed in entries.items():
