@@ -38,7 +38,6 @@ TOWERS: dict[str, dict[str, Any]] = {
     "timm-vit": {"image_size": 32, "timm_model_name": "test_vit", "timm_proj": "linear", "timm_pool": "token"},
     "timm-convnext": {"image_size": 64, "timm_model_name": "test_convnext", "timm_proj": "linear"},
 }
-PREPROCESS = {"vit": 32, "resnet": 32, "timm-vit": 32, "timm-convnext": 64}
 
 
 @cache
@@ -54,12 +53,12 @@ def model(tower: str, seed: int = 0, quick_gelu: bool = False) -> Any:
 
 @cache
 def backbone(tower: str) -> Backbone:
-    preprocess = Preprocess(PREPROCESS[tower], (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    preprocess = Preprocess(TOWERS[tower]["image_size"], (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     return Backbone(tower, model(tower), open_clip.SimpleTokenizer(), preprocess)
 
 
 def make_images(tower: str, *leading: int) -> Tensor:
-    size = PREPROCESS[tower]
+    size = TOWERS[tower]["image_size"]
     return torch.randn(*leading, 3, size, size, generator=torch.Generator().manual_seed(1))
 
 
@@ -335,7 +334,7 @@ def test_a_tag_determines_activation_and_preprocessing(tmp_path: Path, monkeypat
     assert load_backbone(f"tiny:{tmp_path}/w.safetensors").preprocess == Preprocess(32, **preprocessing)
 
 
-def test_every_tag_of_open_clip_that_needs_quick_gelu_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quick_gelu_is_requested_for_the_tags_that_need_it(monkeypatch: pytest.MonkeyPatch) -> None:
     requested = []
 
     def create_model(architecture: str, **options: Any) -> None:

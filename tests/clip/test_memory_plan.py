@@ -12,7 +12,7 @@ LAYERS, VECTOR_BYTES = 12, 4 * 512
 
 
 @given(st.integers(0, 10_000), st.integers(1, 5_000))
-def test_what_is_kept_and_worked_on_fits_into_the_budget(units: int, tokens: int) -> None:
+def test_kept_activations_and_the_current_chunk_fit_into_the_budget(units: int, tokens: int) -> None:
     plan = MemoryPlan.for_budget(units * LAYERS * VECTOR_BYTES, tokens, VECTOR_BYTES, LAYERS, training=True)
     modes = [plan.mode(token) for token in range(1, tokens + 1)]
     assert modes == sorted(modes, key=UNITS.__getitem__, reverse=True)

@@ -14,6 +14,7 @@ import torch
 from open_clip import model as open_clip_model
 
 import gopro
+from gopro.clip import open_clip_internals
 from gopro.clip.open_clip_internals import BoundedCache, build_openai_clip
 
 TEXT = {"context_length": 20, "width": 64, "heads": 1, "layers": 2}
@@ -54,9 +55,11 @@ def test_an_openai_clip_is_the_one_that_open_clip_builds(tower: str, extra: dict
             assert torch.equal(getattr(ours, encode)(argument), getattr(theirs, encode)(argument))
 
 
-def test_a_full_cache_keeps_what_it_holds() -> None:
+def test_a_full_cache_keeps_its_entries_and_takes_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(open_clip_internals, "MAX_CACHED_WORDS", 2)
     cache = BoundedCache({"<start_of_text>": "<start_of_text>"})
     cache["dog"] = "dog</w>"
+    cache["cat"] = "cat</w>"
     assert cache == {"<start_of_text>": "<start_of_text>", "dog": "dog</w>"}
 
 

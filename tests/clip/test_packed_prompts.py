@@ -135,7 +135,7 @@ def test_packed_equals_full(case: tuple[list[str], int, int, dict[str, Any]], ta
 
 @given(prompt_lists(), st.integers(1, 200_000))
 @settings(max_examples=40, deadline=None)
-def test_layouts_and_recomputed_equals_whole(case: tuple[list[str], int, int, dict[str, Any]], memory: int) -> None:
+def test_chunked_and_recomputed_equals_whole(case: tuple[list[str], int, int, dict[str, Any]], memory: int) -> None:
     classnames, before, after, contexts = case
     whole = PackedPrompts(tower(), classnames, before=before, after=after)
     assert_same(PackedPrompts(tower(), classnames, before=before, after=after, memory=memory), whole, contexts)

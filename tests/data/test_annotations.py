@@ -398,8 +398,8 @@ def write_variant(root: Path, name: str) -> Path:
     entry = CATALOG[name]
     images = root / entry.folder / entry.images
     # -A and -R have some of the classes; ImageNetV2 numbers them all
-    kept = [str(i) for i in range(4)] if name == "imagenetv2" else sorted(WNIDS)
-    for folder in kept if name in ("imagenetv2", "imagenet_sketch") else kept[1:3]:
+    folders = [str(i) for i in range(4)] if name == "imagenetv2" else sorted(WNIDS)
+    for folder in folders if name in ("imagenetv2", "imagenet_sketch") else folders[1:3]:
         for i in range(2):
             place(images / folder / f"{i}.jpeg")
     place(images / "README.txt")

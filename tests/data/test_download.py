@@ -199,7 +199,6 @@ def test_a_length_that_is_not_announced(site: Site, tmp_path: Path):
 
 
 def test_a_file_larger_than_the_disk_is_refused_beforehand(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=FREE_BYTES + len(CONTENT) - 1))
     assert "no room" in refusal(site, tmp_path / "a")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=FREE_BYTES + len(CONTENT)))

@@ -1,4 +1,4 @@
-"""Sound archives, damaged ones, and ones made to do harm."""
+"""Intact archives, damaged ones, and malicious ones."""
 
 import io
 import os
@@ -56,7 +56,6 @@ def tree(folder: Path) -> dict[str, bytes]:
         assert kind in (stat.S_IFREG, stat.S_IFDIR)
         if kind == stat.S_IFREG:
             assert path.stat().st_mode & 0o7111 == 0, "executable, or with a special bit"
-
             content[path.relative_to(folder).as_posix()] = path.read_bytes()
     return content
 
@@ -154,7 +153,6 @@ def test_modes_are_ignored(tmp_path: Path):
 
 
 def set_room(monkeypatch: pytest.MonkeyPatch, room: int) -> None:
-
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=FREE_BYTES + room))
 
 

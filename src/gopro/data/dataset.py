@@ -27,7 +27,7 @@ class ImageSource(Protocol):
 
     @property
     def name(self) -> str:
-        """Name the image to a person: its path, or how it was made."""
+        """The image as messages call it: its path, or how it was made."""
         ...
 
     def open(self) -> Image.Image:

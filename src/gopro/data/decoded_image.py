@@ -35,11 +35,11 @@ class DecodedImage:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedImage:
-    """An image that is opened again and again and whose content must stay the same."""
+    """An image on disk that is opened in every epoch and must not change in between."""
 
     image: ImageSource
     content: str
-    """The digest that it had first."""
+    """Its digest when it was first read."""
 
     @property
     def name(self) -> str:
@@ -70,7 +70,7 @@ def load_into_memory(samples: Sequence[Sample], preprocess: Preprocess, budget: 
     """Decode the first training images that fit into `budget` bytes; the others stay on disk as `VerifiedImage`.
 
     For random views only: images are stored no larger than these need (`gopro.data.transforms.shrink_for_crops`), and
-    the views are the same bits with and without. Forked worker processes share the memory.
+    the views are the same bits either way. Forked worker processes share the memory.
 
     Raises:
         InputError: an image cannot be read.

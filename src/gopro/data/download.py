@@ -23,22 +23,26 @@ TRIES = 5
 FREE_BYTES = 1 << 28
 """Disk space that downloads and unpacking leave free."""
 
-BUSY = (408, 425, 429, 500, 502, 503, 504)  # statuses that another try may mend
+BUSY = (408, 425, 429, 500, 502, 503, 504)  # statuses that may be gone at the next try
 
 Progress = Callable[[int, int | None], None]
 """Takes the bytes so far and the bytes in all (None if the server does not announce them)."""
 
 
 class UnusableSource(InputError):
-    """A source that offers something else than it should: another source may help, another try will not."""
+    """A source that does not offer what it should: another source may help, another try will not."""
 
 
 class _BrokenTransfer(Exception):
-    """A transfer that failed in a way that another try may mend."""
+    """A failed transfer that is worth another try."""
 
 
 def download(
-    url: str, target: Path, checksum: str | None = None, on_progress: Progress | None = None, pause: float = 2.0
+    url: str,
+    target: Path,
+    checksum: str | None = None,
+    on_progress: Progress = lambda done, total: None,
+    pause: float = 2.0,
 ) -> None:
     """Download `url` to `target`, unless a file of that name exists.
 
@@ -69,7 +73,7 @@ def download(
             while True:
                 before = _size(part)
                 try:
-                    _transfer(session, url, part, note, on_progress or (lambda done, total: None))
+                    _transfer(session, url, part, note, on_progress)
                     break
                 except _BrokenTransfer as error:
                     failures = 0 if _size(part) > before else failures + 1
@@ -174,7 +178,7 @@ def _receive(response: requests.Response, part: Path, done: int, total: int | No
     with part.open("ab") as file:
         on_progress(done, total)
         try:
-            # The bytes as they are on the server, though it call them gzip: of a .tar.gz, that is the file itself.
+            # Not decoded: some servers declare a .tar.gz as gzip-encoded, but its compressed bytes are the file.
             for chunk in response.raw.stream(CHUNK_BYTES, decode_content=False):
                 done += file.write(chunk)
                 on_progress(done, total)
@@ -183,4 +187,4 @@ def _receive(response: requests.Response, part: Path, done: int, total: int | No
     if total is not None and done != total:
         if done > total:
             part.unlink()
-        raise _BrokenTransfer(f"{done} of {total} bytes came")
+        raise _BrokenTransfer(f"{done} of {total} bytes arrived")

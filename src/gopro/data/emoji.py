@@ -25,7 +25,7 @@ SETS = {  # data set -> group of emojibase
     "emoji-activities": "activities",
 }
 STYLES = ("noto", "fluent", "openmoji", "twemoji", "high-contrast")
-SEEN_STYLES = ("noto", "fluent", "openmoji")  # what assets/emoji-clip.safetensors was pretrained on
+SEEN_STYLES = ("noto", "fluent", "openmoji")  # those that assets/emoji-clip.safetensors was pretrained on
 DEFAULT_STYLE = "twemoji"
 SCENE_CROP = 0.5  # a smaller part of so small an image often shows only background
 SCENES: dict[SplitName, range] = {"train": range(32), "val": range(32, 40), "test": range(40, 50)}  # scene indices

@@ -43,7 +43,7 @@ def is_image(path: Path) -> bool:
 
 
 def class_folders(root: Path) -> Iterable[str]:
-    """List the names of the folders in `root`, sorted, without hidden ones and those that systems leave behind.
+    """List the names of the folders in `root`, sorted, without hidden ones and those left behind by operating systems.
 
     Raises:
         InputError: the folder cannot be read, or an image lies in it outside any class folder.
@@ -88,8 +88,8 @@ def files_below(
 
     Args:
         ignored: a folder to leave out.
-        on_error: takes the error of a folder that cannot be read or leads back to one above it, and the others go on;
-            by default, the error is raised.
+        on_error: takes the error of a folder that cannot be read or leads back to one above it; the files of the others
+            are still listed. By default, the error is raised.
 
     Raises:
         InputError: see `on_error`.

@@ -94,7 +94,7 @@ def decode(source: Path | BinaryIO, name: str, max_pixels: int = MAX_PIXELS) -> 
         return _to_upright_rgb(image, name, max_pixels)
 
 
-def as_shown(image: Image.Image, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def as_shown(image: Image.Image, name: str) -> Image.Image:
     """Convert a PIL image to a new upright 8-bit RGB one, by the rules of `decode`.
 
     A file and the result of `Image.open` on it are thus the same image. EXIF orientation is applied only to images
@@ -104,7 +104,7 @@ def as_shown(image: Image.Image, name: str, max_pixels: int = MAX_PIXELS) -> Ima
         InputError: as `decode`, where it applies; or the file behind the image is closed or damaged.
     """
     with _input_errors(name):
-        return _to_upright_rgb(image, name, max_pixels)
+        return _to_upright_rgb(image, name, MAX_PIXELS)
 
 
 def _to_upright_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from gopro.data.dataset import CROP, ImageSource, Sample
 from gopro.data.decoded_image import open_verified
@@ -21,6 +21,8 @@ from gopro.errors import InputError
 
 SampleKey = tuple[int, int]
 """Epoch and index of a sample."""
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,16 @@ class Batch(NamedTuple):
     """Index of each image in the samples that the loader was made from."""
 
 
-class ImageViews(Dataset[tuple[Tensor, int, int]]):
+class _Views(Dataset[Item]):
+    def __getitems__(self, keys: Sequence[Any]) -> list[Item] | InputError:
+        """Return a whole batch, or the InputError: raised in a worker, it would reach the user as a traceback."""
+        try:
+            return [self[key] for key in keys]
+        except InputError as error:
+            return error
+
+
+class ImageViews(_Views[tuple[Tensor, int, int]]):
     """Samples as views: item (epoch, index) is (float32 [views, 3, size, size], label, index)."""
 
     def __init__(self, samples: Sequence[Sample], views: Sequence[ViewName], settings: ViewSettings, seed: int = 0):
@@ -65,13 +76,6 @@ class ImageViews(Dataset[tuple[Tensor, int, int]]):
         views = [draw_view(view, image, *seed, name) for name, view in self.views.items()]
         return torch.stack(views), sample.label, index
 
-    def __getitems__(self, keys: Sequence[SampleKey]) -> list[tuple[Tensor, int, int]] | InputError:
-        """Return a whole batch, or the InputError: raised in a worker, it would reach the user as a traceback."""
-        try:
-            return [self[key] for key in keys]
-        except InputError as error:
-            return error
-
 
 class DrawnView(NamedTuple):
     """One random view of one image, seeded by the image's digest and the number of the draw."""
@@ -82,7 +86,7 @@ class DrawnView(NamedTuple):
     draw: int
 
 
-class DrawnViews(Dataset[Tensor]):
+class DrawnViews(_Views[Tensor]):
     """Single views: item i is float32 [3, size, size]. Consecutive views of one image open it only once."""
 
     def __init__(self, drawn: Sequence[DrawnView], settings: ViewSettings) -> None:
@@ -101,13 +105,6 @@ class DrawnViews(Dataset[Tensor]):
         if self._last is None or self._last[0] is not image:
             self._last = image, shrink_for_crops(open_verified(image, digest), self.size)
         return draw_view(self.views[name], self._last[1], digest, draw, name)
-
-    def __getitems__(self, indices: Sequence[int]) -> list[Tensor] | InputError:
-        """Return a whole batch or the InputError, as `ImageViews.__getitems__` does."""
-        try:
-            return [self[index] for index in indices]
-        except InputError as error:
-            return error
 
 
 class EpochBatches(Sampler[list[SampleKey]]):
@@ -205,7 +202,7 @@ def view_batches(drawn: Sequence[DrawnView], settings: ViewSettings, batch_size:
     Raises:
         InputError: while iterating, an image that cannot be read or whose content is no longer that of the digest.
     """
-    batches = [list(range(i, min(i + batch_size, len(drawn)))) for i in range(0, len(drawn), batch_size)]
+    batches = BatchSampler(range(len(drawn)), batch_size, drop_last=False)
     return _loader(DrawnViews(drawn, settings), batches, settings.workers)
 
 
@@ -216,7 +213,7 @@ def _check_batch_size(batch_size: int) -> None:
 
 def _loader(
     dataset: ImageViews | DrawnViews,
-    batches: Sampler[list[SampleKey]] | list[list[SampleKey]] | list[list[int]],
+    batches: Sampler[list[SampleKey]] | Sampler[list[int]] | list[list[SampleKey]],
     workers: int,
 ) -> ImageLoader:
     return ImageLoader(

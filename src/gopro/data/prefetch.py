@@ -27,9 +27,9 @@ _BATCHES_AHEAD = 2  # one that waits while another is worked on
 def decode_ahead(
     images: Iterable[ImageSource], view: View, *, batch: int = 64, workers: int | None = None
 ) -> Generator[list[Decoded], None, None]:
-    """Yield batches of views in the order of the images; in place of an image that cannot be read stands its error.
+    """Yield batches of views in the order of the images; an image that cannot be read gives its error instead.
 
-    Threads decode while the caller works on the batch before, and at most two batches are held ready. The decoders
+    Threads decode while the caller works on the previous batch, and at most two batches are held ready. The decoders
     release Python's lock, so threads are as fast as processes, and images in memory need not be copied to them.
 
     Args:
@@ -37,7 +37,7 @@ def decode_ahead(
         workers: threads; by default one per core, at most 16.
 
     Raises:
-        Whatever `images` raises.
+        Any exception that `images` raises.
     """
     workers = workers or min(16, os.cpu_count() or 1)
     room, closed = Semaphore(_BATCHES_AHEAD * batch), Event()

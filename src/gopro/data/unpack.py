@@ -31,7 +31,7 @@ _HEADER_BYTES = 1 << 20  # most that the headers of a tar's member may have: nam
 Member = tuple[str, Callable[[], IO[bytes]] | None]
 """Name of a member and how to open it; None for a folder."""
 
-# What the readers raise on damaged bytes. OSError is handled apart: gzip raises it, and so does a full disk.
+# The readers raise these on damaged bytes. OSError is handled apart: gzip raises it, and so does a full disk.
 _DAMAGE = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -45,7 +45,7 @@ _DAMAGE = (
 )
 
 
-def unpack(archive: Path, into: Path, on_progress: Progress | None = None) -> None:
+def unpack(archive: Path, into: Path, on_progress: Progress = lambda done, total: None) -> None:
     """Unpack a zip or tar file (plain or compressed) into the new folder `into`.
 
     Only folders and regular files are made. A link becomes a copy of the file that it names within the archive: with
@@ -75,8 +75,7 @@ def unpack(archive: Path, into: Path, on_progress: Progress | None = None) -> No
                     room -= _write(target, opener, room)
                 if room < 0:
                     raise InputError(f"{archive}: its content does not fit on the disk of {into.parent}; make room")
-                if on_progress is not None:
-                    on_progress(min(file.tell(), size), size)
+                on_progress(min(file.tell(), size), size)
     except _DAMAGE as error:
         if isinstance(error, InputError):
             raise

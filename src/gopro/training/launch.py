@@ -71,7 +71,7 @@ def launch(
 
     Raises:
         InputError: there are fewer GPUs than devices; torchrun or SLURM started another number of processes; another
-            process failed or was lost. `ToldElsewhere` if that process has printed the reason itself.
+            process failed or was lost. `OtherRankFailed` if that process has printed the reason itself.
     """
     if devices is not None and devices < 1:
         raise InputError(f"--devices {devices}: give at least 1")
