@@ -160,7 +160,16 @@ class _Planner:
         backbone, half, (shots, seed) = training.backbone, training.half, shots_and_seed
         name = f"{slug(backbone)}-{slug(self._load(data).name)}-{half}-{slug(method)}-{shots}shots-seed{seed}"
         output = self.config.output / "runs" / name
-        train = self.config.run(self._path(data), method, backbone, shots, seed, half, output)
+        train = TrainConfig(
+            data=self._path(data),
+            output=output,
+            method=method,
+            backbone=backbone,
+            shots=shots,
+            seed=seed,
+            classes=half,
+            **self.config.shared(),
+        )
         if self._configs.setdefault(name, train) != train:
             raise InputError(f"{method} and {self._configs[name].method} would share {output}: leave one out")
         planned = []

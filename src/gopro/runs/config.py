@@ -136,13 +136,9 @@ class SweepConfig(TrainSettings):
     ray: str | None = None
     """Address of a Ray cluster to run on, such as auto or 10.0.0.1:6379. Its machines must share the output folder."""
 
-    def run(
-        self, data: str, method: str, backbone: str, shots: int, seed: int, classes: ClassHalf, output: Path
-    ) -> TrainConfig:
-        """Return the config of one training run of the benchmark."""
-        shared = {field.name: getattr(self, field.name) for field in fields(TrainSettings)}
-        run = {"data": data, "method": method, "backbone": backbone, "shots": shots, "seed": seed, "classes": classes}
-        return TrainConfig(output=output, **run, **shared)
+    def shared(self) -> dict[str, Any]:
+        """Return the settings that all training runs of the benchmark have in common."""
+        return {field.name: getattr(self, field.name) for field in fields(TrainSettings)}
 
 
 @settings

@@ -53,7 +53,7 @@ def push(
     read_config(folder)  # raises if it is not the config of a run
     if not (folder / LEARNED).is_file():
         raise InputError(f"{folder} is not finished: resume it with gopro train --resume {folder}")
-    config = without_paths(json.loads((folder / CONFIG).read_text()))
+    config = without_paths(json.loads((folder / CONFIG).read_bytes()))
     rows = evaluations(folder, results)
     files: dict[str, Path | bytes] = {
         CONFIG: (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode(),
@@ -111,7 +111,7 @@ def evaluations(folder: Path, results: Path | None = None) -> list[ResultRow]:
             raise InputError(f"{results} has no results of {folder}: give those of the benchmark that it is part of")
     for path in sorted(folder.glob("eval-*.json")):
         try:
-            row = json.loads(path.read_text())
+            row = json.loads(path.read_bytes())
             rows.append({key: row[key] for key in ("data", "classes", "accuracy", "macro_accuracy", "n")})
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} was not written by gopro eval: remove it, or evaluate again") from error

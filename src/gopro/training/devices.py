@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -18,8 +18,8 @@ from gopro.distributed import SINGLE_PROCESS, Ranks
 from gopro.errors import InputError
 from gopro.runs.config import TrainSettings
 
-# On a GPU, Fabric would advise every run to compute fp32 products in lower precision. fp32 is meant here; bf16 is there
-# for those who want less.
+# On a GPU, Fabric would advise every run to compute fp32 products in lower precision. Here fp32 means fp32; a user who
+# wants less sets bf16.
 logging.getLogger("lightning_fabric.utilities.rank_zero").addFilter(
     lambda record: "set_float32_matmul_precision" not in record.getMessage()
 )
@@ -91,6 +91,11 @@ def find_process(environment: Mapping[str, str] = os.environ) -> ProcessInfo | N
     return None
 
 
+def device_type(settings: TrainSettings) -> Literal["cpu", "cuda"]:
+    """Return the kind of device that a run computes on."""
+    return "cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu"
+
+
 def make_fabric(settings: TrainSettings, process: ProcessInfo | None = None) -> Fabric:
     """Make the Fabric with the device and the precision of a run, or of one of its processes.
 
@@ -99,9 +104,9 @@ def make_fabric(settings: TrainSettings, process: ProcessInfo | None = None) -> 
     """
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise InputError("device cuda: torch finds no GPU on this machine; use --device cpu")
-    kind = "cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu"
-    # Both are given as plugins: told a precision by name, Fabric prints a line each time, and inside a SLURM batch
-    # script it would wait for other processes unless its environment is given.
+    kind = device_type(settings)
+    # Both are plugins: Fabric prints a line each time a precision is given by name, and inside a SLURM batch script it
+    # would wait for other processes if it were left to find its environment.
     plugins: list[Any] = [LightningEnvironment()]
     if settings.precision == "bf16":
         plugins.append(MixedPrecision("bf16-mixed", device=kind))

@@ -27,7 +27,7 @@ from torch.distributed import PrefixStore, TCPStore  # pyright: ignore[reportPri
 
 from gopro.errors import InputError
 from gopro.runs.config import TrainSettings
-from gopro.training.devices import ProcessInfo, Runtime, check_gpus, find_process, make_fabric
+from gopro.training.devices import ProcessInfo, Runtime, check_gpus, device_type, find_process, make_fabric
 from gopro.training.process_group import (
     ARRIVED,
     FAILURE_GRACE_SECONDS,
@@ -117,7 +117,7 @@ def _run_as_first(
     advice: str,
 ) -> T:
     """Start the other processes on this machine and call `main` as rank 0."""
-    if settings.device != "cpu" and torch.cuda.is_available():
+    if device_type(settings) == "cuda":
         check_gpus(devices, torch.cuda.device_count())
     child = partial(_run_as_child, entry_point=entry_point, settings=settings, advice=advice)
     with share_cores(settings, devices), SpawnedProcesses(devices, child) as others:

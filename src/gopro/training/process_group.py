@@ -1,4 +1,4 @@
-"""The connection between the processes of a run, and the relay that tells all of them why one has failed."""
+"""The connection between the processes of a run, and the relay that reports to all of them why one has failed."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from torch.distributed.rendezvous import rendezvous
 
 from gopro.errors import InputError, OtherRankFailed
 from gopro.runs.config import TrainSettings
-from gopro.training.devices import ProcessInfo, Runtime, make_fabric
+from gopro.training.devices import ProcessInfo, Runtime, device_type, make_fabric
 
 FAILURE_GRACE_SECONDS = 10.0
 """Seconds that a process of a failed run waits to read the reason, or for the others to read it."""
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
-"""Longest wait for the others in a collective operation. All have the same work, but one may have more
-views to encode before the first step."""
+"""Longest wait for the others in a collective operation. All have the same work, but one may have more views to encode
+before the first step."""
 
-ARRIVED, _REASON, _REPORTS, _READERS = "came", "why", "said", "heard"
+ARRIVED, _REASON, _REPORTS, _READERS = "arrived", "reason", "reports", "readers"
 """Keys of the store that the processes share: how many have arrived; why the run failed, how many processes have tried
-to say so, and how many have read it."""
+to report a reason, and how many have read it."""
 
 
 @contextmanager
 def share_cores(settings: TrainSettings, processes: int) -> Iterator[None]:
     """Divide torch's threads among the processes on this machine if they compute on its CPU."""
     threads = torch.get_num_threads()
-    if settings.device == "cpu" or not torch.cuda.is_available():
+    if device_type(settings) == "cpu":
         torch.set_num_threads(max(1, threads // processes))
     try:
         yield
@@ -96,7 +96,7 @@ class FailureRelay:
         self.process, self.store, self.advice = process, store, advice
 
     def reason(self) -> str | None:
-        """Return why the run failed if a process has said so."""
+        """Return why the run failed if a process has reported it."""
         return self.store.get(_REASON).decode() if self.store.check([_REASON]) else None
 
     def report(self, error: BaseException) -> BaseException:
