@@ -32,6 +32,7 @@ from gopro.training.progress import Step
 from gopro.training.resume_state import RESUME
 from gopro.training.solve import encode_draws
 from gopro.training.train import resume, train
+from tests.support.interrupt import Cut, cut_in
 
 NAMES = ["red fox", "owl", "grand piano", "dog"]
 TEMPLATE = "a photo of a {}."
@@ -177,7 +178,7 @@ def test_the_regression_is_at_its_optimum(c: float) -> None:
 
 
 def test_c_is_the_best_on_validation_images(tiny: Backbone) -> None:
-    """A quarter of the labels is wrong: a weak penalty learns them by heart, a stronger one does not."""
+    """A quarter of the labels is wrong: a weak penalty memorises them, a stronger one does not."""
     train, target = images(64), (images(64).embedding[:, :4]).argmax(dim=-1)
     val, truth = images(200, seed=5), images(200, seed=5).embedding[:, :4].argmax(dim=-1)
     wrong = target.clone()
@@ -261,20 +262,13 @@ def test_an_interrupted_run_solves_again_and_ends_alike(select: str, tmp_path: P
     config = replace(CONFIG, method="tip-adapter-f", epochs=3, batch=64, select=select)
     train(replace(config, output=tmp_path / "uncut"), backbone=tiny)
 
-    class Cut(Exception):
-        pass
-
-    def cut(step: Step) -> None:
-        if step.epoch == 2:
-            raise Cut
-
     with pytest.raises(Cut):
-        train(replace(config, output=tmp_path / "cut"), backbone=tiny, on_step=cut)
+        train(replace(config, output=tmp_path / "cut"), backbone=tiny, on_step=cut_in(2))
     steps: list[Step] = []
     resume(tmp_path / "cut", backbone=tiny, on_step=steps.append)
     assert {step.epoch for step in steps} == {2}
-    uncut, gone_on = load_file(tmp_path / "uncut" / LEARNED), load_file(tmp_path / "cut" / LEARNED)
-    assert uncut.keys() == gone_on.keys() and all(torch.equal(uncut[key], gone_on[key]) for key in uncut)
+    uncut, resumed = load_file(tmp_path / "uncut" / LEARNED), load_file(tmp_path / "cut" / LEARNED)
+    assert uncut.keys() == resumed.keys() and all(torch.equal(uncut[key], resumed[key]) for key in uncut)
 
 
 def test_a_benchmark_records_that_a_linear_probe_has_no_new_classes(tmp_path: Path) -> None:

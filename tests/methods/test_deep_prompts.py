@@ -1,23 +1,18 @@
-"""The prompted image tower, and the methods that learn inside it: MaPLe, PromptSRC and MMRL."""
+"""The methods that learn inside the image tower: MaPLe, PromptSRC and MMRL."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import open_clip
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 
 from gopro import benchmark
 from gopro.benchmark.predictions import Predictions
 from gopro.clip import features
-from gopro.clip.backbone import Backbone, from_openai
-from gopro.clip.prompted_image_tower import PromptedImageTower
+from gopro.clip.backbone import Backbone
 from gopro.data.load_dataset import load_dataset
 from gopro.data.loader import eval_batches, view_batches
-from gopro.data.transforms import Preprocess
 from gopro.errors import InputError
 from gopro.inference import evaluate as evaluation
 from gopro.inference.classifier import Classifier
@@ -28,115 +23,10 @@ from gopro.methods.registry import build_method
 from gopro.runs.config import BenchmarkConfig, TrainConfig
 from gopro.runs.load_run import load_run
 from gopro.training.train import train
-from tests.support.golden import deeper_clip, deviation
 from tests.support.methods import NAMES, TEMPLATE, perturb
+from tests.support.towers import images, random_backbone, vit
 
 DEEP = ["maple", "promptsrc", "mmrl"]
-
-
-@pytest.fixture(scope="module")
-def openai_tiny() -> Backbone:
-    """The CLIP that the authors' code was run on."""
-    return from_openai(deeper_clip())
-
-
-def images(*batch: int, size: int = 32) -> Tensor:
-    return torch.randn(*batch, 3, size, size, generator=torch.Generator().manual_seed(3))
-
-
-def random_backbone(**vision: object) -> Backbone:
-    """A backbone with an image tower of some build, 3 layers if a ViT, and 2 in the text tower; all numbers random."""
-    text = {"layers": 2, "width": 32, "heads": 2, "context_length": 40}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = open_clip.CLIP(24, {"image_size": 32, **vision}, text)  # pyright: ignore
-        for parameter in model.parameters():
-            parameter.data += 0.05 * torch.randn_like(parameter)
-    preprocess = Preprocess(size=32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-    return Backbone("some", model, open_clip.SimpleTokenizer(), preprocess)
-
-
-def vit(**vision: object) -> Backbone:
-    return random_backbone(layers=3, width=64, patch_size=8, **vision)
-
-
-BUILDS = [{}, {"pool_type": "avg"}, {"no_ln_pre": True}, {"final_ln_after_pool": True}, {"ls_init_value": 0.1}]
-
-
-@pytest.mark.parametrize("build", BUILDS, ids=str)
-def test_the_prompted_tower_without_tokens_equals_the_tower(build: dict[str, object]) -> None:
-    backbone = vit(**build)
-    tower = PromptedImageTower(backbone)
-    assert (tower.width, tower.layers) == (64, 3)
-    none = [torch.zeros(0, 64)] * 3
-    torch.testing.assert_close(tower(images(4), none), backbone.encode(images(4)).embedding, atol=1e-6, rtol=1e-5)
-
-
-@pytest.mark.parametrize("build", BUILDS, ids=str)
-@pytest.mark.parametrize("depth", [1, 2, 3])
-def test_the_prompted_tower_against_hooks(build: dict[str, object], depth: int) -> None:
-    """The tower's own forward, with tokens put in and taken out by hooks, and gradients to each of them."""
-    visual = (backbone := vit(**build)).model.visual
-    prompts = [torch.randn(2, 64, generator=torch.Generator().manual_seed(i)).requires_grad_() for i in range(depth)]
-
-    def replacing(layer: int) -> Callable:
-        def hook(module: object, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            x = arguments[0] if layer == 0 else arguments[0][:, :-2]
-            return (torch.cat([x, prompts[layer].expand(len(x), -1, -1)], dim=1), *arguments[1:])
-
-        return hook
-
-    blocks = visual.transformer.resblocks
-    places = [visual.ln_pre, *blocks[1:depth]]
-    handles = [place.register_forward_pre_hook(replacing(i)) for i, place in enumerate(places)]
-    handles.append(visual.transformer.register_forward_hook(lambda module, arguments, output: output[:, :-2]))
-    expected = torch.nn.functional.normalize(visual(images(3)), dim=-1)
-    for handle in handles:
-        handle.remove()
-    found = PromptedImageTower(backbone)(images(3), prompts)
-    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
-    weights = torch.randn(found.shape, generator=torch.Generator().manual_seed(7))
-    ours, theirs = (torch.autograd.grad((e * weights).sum(), prompts) for e in (found, expected))
-    for gradient, wanted in zip(ours, theirs, strict=True):
-        assert wanted.abs().max() > 1e-4
-        assert deviation(gradient, wanted) < 1e-4
-
-
-@pytest.mark.parametrize("build", BUILDS, ids=str)
-@pytest.mark.parametrize("depth", [1, 2, 3])
-def test_prompts_in_the_last_blocks_against_hooks(build: dict[str, object], depth: int) -> None:
-    """Likewise, and what became of the prompts."""
-    visual = (backbone := vit(**build)).model.visual
-    prompts = [torch.randn(2, 64, generator=torch.Generator().manual_seed(i)).requires_grad_() for i in range(depth)]
-    left: list[Tensor] = []
-
-    def replacing(layer: int) -> Callable:
-        def hook(module: object, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            x = arguments[0] if layer == 0 else arguments[0][:, :-2]
-            return (torch.cat([x, prompts[layer].expand(len(x), -1, -1)], dim=1), *arguments[1:])
-
-        return hook
-
-    def without(module: object, arguments: object, output: Tensor) -> Tensor:
-        left.append(output[:, -2:])
-        return output[:, :-2]
-
-    handles = [
-        block.register_forward_pre_hook(replacing(i)) for i, block in enumerate(visual.transformer.resblocks[-depth:])
-    ]
-    handles.append(visual.transformer.register_forward_hook(without))
-    expected = torch.nn.functional.normalize(visual(images(3)), dim=-1)
-    for handle in handles:
-        handle.remove()
-    found, mean = PromptedImageTower(backbone).upper(images(3), prompts)
-    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
-    wanted_mean = torch.stack([visual.ln_post(left[0][:, i]) for i in range(2)]).mean(dim=0)
-    torch.testing.assert_close(mean, wanted_mean, atol=1e-5, rtol=1e-5)
-    ours = torch.autograd.grad(found.square()[:, 0].sum() + mean.square()[:, 0].sum(), prompts)
-    theirs = torch.autograd.grad(expected.square()[:, 0].sum() + wanted_mean.square()[:, 0].sum(), prompts)
-    for gradient, wanted in zip(ours, theirs, strict=True):
-        assert wanted.abs().max() > 1e-4
-        assert deviation(gradient, wanted) < 1e-4
 
 
 @pytest.mark.parametrize("method", DEEP)
@@ -186,7 +76,7 @@ def test_mmrl_uses_its_representation_feature_only_if_all_classes_were_trained_o
     order = [3, 1]
     some = method.for_classes([NAMES[i] for i in order])
     torch.testing.assert_close(some.logits(images(3)), both[:, order], atol=1e-4, rtol=1e-4)
-    mixed = some.for_classes(["dog", "zebra", "owl"])  # of what was trained on, not of what it was asked last
+    mixed = some.for_classes(["dog", "zebra", "owl"])  # the trained names decide, not those of `some`
     torch.testing.assert_close(mixed.logits(images(3))[:, [0, 2]], scale * image @ text[order].T, atol=1e-4, rtol=1e-4)
     again = mixed.for_classes(NAMES)
     torch.testing.assert_close(again.logits(images(3)), both, atol=1e-4, rtol=1e-4)
@@ -230,13 +120,13 @@ def test_evaluation_of_images_equals_evaluation_of_encoded_images(tiny: Backbone
     """A batch at a time gives what all at once do; images of a shorter last batch are not lost."""
     data = load_dataset("emoji-activities").half("base")
     method = build_method("maple", tiny, data.classnames, TEMPLATE)
-    seen: list[int] = []
-    whole = evaluate_images(method, data.test[:75], batch=32, on_progress=seen.append)
-    assert seen == [32, 32, 11]
+    done: list[int] = []
+    whole = evaluate_images(method, data.test[:75], batch=32, on_progress=done.append)
+    assert done == [32, 32, 11]
     [views] = eval_batches(data.test[:75], tiny.preprocess, 75)
-    kept = evaluate(method, EncodedSamples(views.views[0], views.labels, 0.0))
-    assert replace(whole, seconds=0, probabilities=0) == replace(kept, seconds=0, probabilities=0)
-    torch.testing.assert_close(whole.probabilities, kept.probabilities)
+    at_once = evaluate(method, EncodedSamples(views.views[0], views.labels, 0.0))
+    assert replace(whole, seconds=0, probabilities=0) == replace(at_once, seconds=0, probabilities=0)
+    torch.testing.assert_close(whole.probabilities, at_once.probabilities)
     with pytest.raises(InputError, match="no images"):
         evaluate_images(method, [])
 
@@ -267,12 +157,12 @@ def test_a_benchmark_mixes_methods_with_and_without_frozen_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Encoded test images are shared between coop and zeroshot alone; the deep method is tested on images."""
-    encoded, read_anew = [], []
+    encoded, opened = [], []
     monkeypatch.setattr(
         features, "view_batches", lambda views, *a: encoded.append(len(views)) or view_batches(views, *a)
     )
     monkeypatch.setattr(
-        evaluation, "eval_batches", lambda samples, *a: read_anew.append(len(samples)) or eval_batches(samples, *a)
+        evaluation, "eval_batches", lambda samples, *a: opened.append(len(samples)) or eval_batches(samples, *a)
     )
     monkeypatch.setenv("GOPRO_CACHE", str(tmp_path / "cache"))
     config = BenchmarkConfig(
@@ -288,8 +178,8 @@ def test_a_benchmark_mixes_methods_with_and_without_frozen_images(
     outcome = benchmark("base-to-new", config)
     assert not outcome.failures and len(outcome.rows) == 4 * 2
     halves = [row["n"] for row in outcome.rows[:2]]
-    assert encoded == halves and read_anew == halves * 2
+    assert encoded == halves and opened == halves * 2
     for row in outcome.rows:
         data = row["data"].replace(":", "_")
-        said = Predictions.load(tmp_path / "runs" / row["run"] / f"test-{data}-{row['classes']}.safetensors")
-        assert 100 * (said.top[:, 0] == said.labels).double().mean() == pytest.approx(row["accuracy"], abs=1e-3)
+        saved = Predictions.load(tmp_path / "runs" / row["run"] / f"test-{data}-{row['classes']}.safetensors")
+        assert 100 * (saved.top[:, 0] == saved.labels).double().mean() == pytest.approx(row["accuracy"], abs=1e-3)

@@ -1,4 +1,4 @@
-"""PromptSRC's regularisation and average of prompts; and MaPLe, MMRL and PromptSRC in fp32 and bf16."""
+"""PromptSRC's regularisation and average of prompts; and methods trained in bf16 compared with fp32."""
 
 import math
 from pathlib import Path
@@ -15,9 +15,7 @@ from gopro.methods.registry import build_method
 from gopro.runs.config import TrainConfig
 from gopro.runs.load_run import load_run
 from gopro.training.train import train
-
-NAMES = ["red fox", "owl", "grand piano", "dog", "very slow old train"]
-TEMPLATE = "a photo of a {}."
+from tests.support.methods import NAMES, TEMPLATE
 
 
 def promptsrc(backbone: Backbone, settings: str = "") -> PromptSRC:
@@ -40,7 +38,7 @@ def test_the_frozen_text_is_the_unit_mean_over_60_templates(tiny: Backbone) -> N
     expected = F.normalize(features.mean(dim=0), dim=-1)
     torch.testing.assert_close(method.frozen_text(), expected, atol=1e-6, rtol=1e-5)
     of_units = F.normalize(F.normalize(features, dim=-1).mean(dim=0), dim=-1)
-    assert (of_units - expected).abs().max() > 1e-4, "nothing tells the two averages apart"
+    assert (of_units - expected).abs().max() > 1e-4, "the two averages are the same, so the test proves nothing"
 
 
 def test_the_frozen_text_is_that_of_the_current_classes(tiny: Backbone) -> None:
@@ -75,7 +73,7 @@ def test_the_final_tokens_are_the_gaussian_average_of_the_epochs(
         seen.append(tokens(method))
         method.end_epoch(epoch, epochs)
         if epoch + 1 < epochs:
-            assert torch.equal(tokens(method), seen[-1]), "training goes on from where it was"
+            assert torch.equal(tokens(method), seen[-1]), "the tokens changed before the last epoch"
     weights = [math.exp(-(((epoch - mean) / std) ** 2) / 2) for epoch in range(1, epochs + 1)]
     expected = sum(w / sum(weights) * s for w, s in zip(weights, seen, strict=True))
     assert isinstance(expected, Tensor)

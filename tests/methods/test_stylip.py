@@ -63,15 +63,13 @@ def test_stylip_predicts_by_style_and_content(changed: str, tiny: Backbone) -> N
 
 def test_slips_losses_against_their_definition(tiny: Backbone) -> None:
     """Cross-entropy on the plain view; the self-supervised loss on the other two, of the features that predict."""
-    method, views = (
-        perturb(build_method("slip[ssl=2,temperature=0.2]", tiny, NAMES, TEMPLATE)),
-        encode_noise(tiny, 3, 4),
-    )
+    method = perturb(build_method("slip[ssl=2,temperature=0.2]", tiny, NAMES, TEMPLATE))
+    views = encode_noise(tiny, 3, 4)
     assert isinstance(method, SLIP)
     terms = method.losses(views, LABELS)
     torch.testing.assert_close(terms["ce"], torch.nn.functional.cross_entropy(method.logits(views[0]), LABELS))
-    wanted = 2 * nt_xent(method.image_features(views[1]), method.image_features(views[2]), 0.2)
-    torch.testing.assert_close(terms["ssl"], wanted)
+    expected = 2 * nt_xent(method.image_features(views[1]), method.image_features(views[2]), 0.2)
+    torch.testing.assert_close(terms["ssl"], expected)
     terms["ssl"].backward()
     before = method.logits(views[0]).detach()
     with torch.no_grad():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,13 +37,7 @@ class KillableCommand:
         """
         self.output = folder / "output.txt"
         self.process = _context.Process(target=_main, args=(arguments, self.output, cache))
-        self.started_at = time.monotonic()
         self.process.start()
-
-    @property
-    def pid(self) -> int:
-        assert self.process.pid is not None
-        return self.process.pid
 
     def kill(self) -> None:
         """Send SIGKILL to this process, but not to its children."""

@@ -28,10 +28,10 @@ from gopro.runs.config import BenchmarkConfig, TrainConfig
 from gopro.runs.run import LEARNED
 from gopro.training import loop
 from gopro.training.devices import Runtime, make_fabric
-from gopro.training.progress import Step
 from gopro.training.resume_state import RESUME
 from gopro.training.solve import encode_draws
 from gopro.training.train import resume, train
+from tests.support.interrupt import Cut, cut_in
 
 CONFIG = TrainConfig(
     data="emoji-activities",
@@ -128,16 +128,8 @@ def test_each_image_is_opened_once_for_all_epochs_methods_and_benchmarks(
 
 def cut(folder: Path, backbone: Backbone) -> None:
     """Interrupt a run in its third epoch."""
-
-    class Cut(Exception):
-        pass
-
-    def on_step(step: Step) -> None:
-        if step.epoch == 2:
-            raise Cut
-
     with pytest.raises(Cut):
-        train(replace(CONFIG, output=folder), backbone=backbone, on_step=on_step)
+        train(replace(CONFIG, output=folder), backbone=backbone, on_step=cut_in(2))
 
 
 def test_resume_gives_the_same_bits(tmp_path: Path, tiny: Backbone, opened: list[str]) -> None:

@@ -24,6 +24,7 @@ from gopro.training.process_group import process_group
 from gopro.training.progress import Step
 from gopro.training.train import resume, train
 from tests.conftest import make_tiny
+from tests.support.interrupt import Cut, cut_in
 
 CONFIG = TrainConfig(
     data="emoji-activities", output=Path(), method="gopro", shots=1, epochs=2, batch=16, classes="base", workers=0
@@ -31,10 +32,6 @@ CONFIG = TrainConfig(
 TRAINED = [name for name, kind in METHODS.items() if kind.trained_by]
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU on this machine")
-
-
-class Cut(Exception):
-    pass
 
 
 @pytest.fixture(scope="module")
@@ -100,16 +97,11 @@ def test_deterministic_runs_have_the_same_bits(method: str, tmp_path: Path, tiny
         learned.append(load_file(tmp_path / turn / LEARNED))
     if Training.STEPS in METHODS[method].trained_by:
         with pytest.raises(Cut):
-            train(replace(config, output=tmp_path / "cut"), backbone=tiny_on_gpu, on_step=cut)
+            train(replace(config, output=tmp_path / "cut"), backbone=tiny_on_gpu, on_step=cut_in(1))
         resume(tmp_path / "cut", backbone=tiny_on_gpu)
         learned.append(load_file(tmp_path / "cut" / LEARNED))
     first, *others = learned
     assert all(torch.equal(other[key], tensor) for key, tensor in first.items() for other in others)
-
-
-def cut(step: Step) -> None:
-    if step.epoch == 1:
-        raise Cut
 
 
 @needs_gpu

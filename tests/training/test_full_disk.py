@@ -47,14 +47,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with room enough."""
+    """A run on a disk with enough space."""
     folder = tmp_path_factory.mktemp("whole")
     command = ["train", "--data", str(data), *TRAIN.split(), "--output", str(folder / "run")]
     assert run(command, folder, folder / "cache").code == 0
     return folder / "run"
 
 
-def test_training_goes_on_when_there_is_room_again(trial: int, data: Path, whole: Path, tmp_path: Path) -> None:
+def test_training_resumes_when_there_is_room_again(trial: int, data: Path, whole: Path, tmp_path: Path) -> None:
     size = 4 * Random(f"disk {trial}").randint(1, 60)
     with small_disk(tmp_path / "disk", size) as disk:
         command = ["train", "--data", str(data), *TRAIN.split(), "--output", str(disk / "run")]
@@ -75,7 +75,7 @@ def test_a_feature_store_without_room_is_a_warning(data: Path, whole: Path, tmp_
     assert difference(tmp_path / "run", whole) is None
 
 
-def test_a_benchmark_goes_on_when_there_is_room_again(trial: int, data: Path, tmp_path: Path) -> None:
+def test_a_benchmark_resumes_when_there_is_room_again(trial: int, data: Path, tmp_path: Path) -> None:
     command = ["benchmark", "base-to-new", "--data", str(data), *BENCHMARK.split(), "--output"]
     assert run([*command, str(tmp_path / "whole")], tmp_path, tmp_path / "cache").code == 0
     with small_disk(tmp_path / "disk", 8 * Random(f"benchmark {trial}").randint(1, 8)) as disk:

@@ -25,23 +25,11 @@ from gopro.runs.load_run import load_run
 from gopro.runs.results import Results, append_json, whole_lines
 from gopro.runs.run import CONFIG, LEARNED
 from gopro.training.folder_lock import LOCK, leftovers, lock_folder
-from gopro.training.progress import Step
 from gopro.training.resume_state import LOG, RESUME
 from gopro.training.train import resume, train
+from tests.support.interrupt import Cut, cut_in
 from tests.support.killable_command import difference
 from tests.training.test_loop import config, same_tensors
-
-
-class Cut(Exception):
-    """Stands for a kill, within this process."""
-
-
-def cut_in(epoch: int) -> object:
-    def cut(step: Step) -> None:
-        if step.epoch == epoch:
-            raise Cut
-
-    return cut
 
 
 def interrupted_run(folder: Path, tiny: Backbone, epoch: int = 2, **changes: object) -> TrainConfig:

@@ -48,13 +48,8 @@ def test_a_run_killed_at_random_moments(name: str, trial: int, data: Path, tmp_p
 
 
 def test_a_run_killed_while_it_writes_a_file(trial: int, data: Path, tmp_path: Path) -> None:
-    arguments = [
-        "--data",
-        str(data),
-        "--shots",
-        "2",
-        *["--method", "coop", "--epochs", "20", "--batch", "12", "--workers", "0"],
-    ]
+    arguments = ["--data", str(data), "--shots", "2", "--batch", "12", "--method", "coop", "--epochs", "20"]
+    arguments += ["--workers", "0"]
     whole, _ = undisturbed(arguments, tmp_path / "whole")
     draw = Random(f"writing {trial}")
     interrupted(arguments, tmp_path / "killed", whole, [while_writing(draw.randrange(12)) for _ in range(2)])

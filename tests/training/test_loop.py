@@ -25,6 +25,7 @@ from gopro.runs.run import LEARNED
 from gopro.training.progress import Step
 from gopro.training.resume_state import RESUME
 from gopro.training.train import resume, train
+from tests.support.interrupt import Cut, cut_in
 
 CONFIG = TrainConfig(
     data="emoji-activities", output=Path(), method="gopro", shots=1, epochs=3, batch=32, classes="base", workers=0
@@ -93,21 +94,14 @@ def test_the_same_config_gives_the_same_bits_and_another_seed_does_not(
 
 @pytest.mark.parametrize(
     ("method", "optimizer"),
-    # the last averages over all epochs, also those before the interruption, its second with the largest weight
+    # PromptSRC averages over all epochs, those before the interruption included; the second has the largest weight
     [("gopro", "sgd"), ("gopro", "adamw"), ("maple", "sgd"), ("promptsrc[gpa_mean=2]", "sgd")],
 )
 def test_resume_gives_the_same_bits(method: str, optimizer: str, tmp_path: Path, tiny: Backbone) -> None:
     train(config(tmp_path / "uncut", method=method, optimizer=optimizer), backbone=tiny)
 
-    class Cut(Exception):
-        pass
-
-    def cut(step: Step) -> None:
-        if step.epoch == 2:
-            raise Cut
-
     with pytest.raises(Cut):
-        train(config(tmp_path / "cut", method=method, optimizer=optimizer), backbone=tiny, on_step=cut)
+        train(config(tmp_path / "cut", method=method, optimizer=optimizer), backbone=tiny, on_step=cut_in(2))
     with pytest.raises(InputError, match="not finished"):
         load_run(tmp_path / "cut", backbone=tiny)
     steps: list[Step] = []
@@ -124,17 +118,8 @@ def test_resume_gives_the_same_bits(method: str, optimizer: str, tmp_path: Path,
 def test_resume_after_kill_9_gives_the_same_bits(tmp_path: Path) -> None:
     """The process is killed after the first epoch was saved."""
     arguments = ["--data", "emoji-activities", "--method", "coop", "--shots", "1", "--epochs", "8", "--batch", "16"]
-    command = [
-        sys.executable,
-        "-m",
-        "gopro.cli",
-        "train",
-        *arguments,
-        "--workers",
-        "0",
-        "--output",
-        str(tmp_path / "a"),
-    ]
+    arguments += ["--workers", "0", "--output", str(tmp_path / "a")]
+    command = [sys.executable, "-m", "gopro.cli", "train", *arguments]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     saved = tmp_path / "a" / RESUME
     deadline = time.monotonic() + 120
@@ -144,9 +129,7 @@ def test_resume_after_kill_9_gives_the_same_bits(tmp_path: Path) -> None:
     assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
     assert saved.exists() and not (tmp_path / "a" / LEARNED).exists()
     resume(tmp_path / "a")
-    train(
-        config(tmp_path / "b", method="coop", epochs=8, batch=16, classes="all"),
-    )
+    train(config(tmp_path / "b", method="coop", epochs=8, batch=16, classes="all"))
     assert same_tensors(tmp_path / "a", tmp_path / "b")
 
 
@@ -163,15 +146,8 @@ def test_a_folder_with_a_run_is_refused_and_unchanged(whole: Path, tiny: Backbon
 
 
 def test_a_damaged_resume_file_is_named(tmp_path: Path, tiny: Backbone) -> None:
-    class Cut(Exception):
-        pass
-
-    def cut(step: Step) -> None:
-        if step.epoch == 1:
-            raise Cut
-
     with pytest.raises(Cut):
-        train(config(tmp_path / "run"), backbone=tiny, on_step=cut)
+        train(config(tmp_path / "run"), backbone=tiny, on_step=cut_in(1))
     (tmp_path / "run" / RESUME).write_bytes(b"not tensors")
     with pytest.raises(InputError, match=r"resume\.safetensors cannot be resumed from"):
         resume(tmp_path / "run", backbone=tiny)

@@ -27,16 +27,13 @@ from gopro.runs.config import TrainConfig
 from gopro.runs.run import LEARNED, read_cost
 from gopro.training.resume_state import LOG, RESUME
 from gopro.training.train import resume, train
+from tests.support.interrupt import Cut
 
 CONFIG = TrainConfig(
     data="emoji-activities", output=Path(), method="coop", shots=1, epochs=3, batch=16, classes="base", workers=0
 )
 STEPS = 3  # of an epoch: 43 classes in batches of 16
 TRAINED = [name for name, kind in METHODS.items() if Training.STEPS in kind.trained_by]
-
-
-class Cut(Exception):
-    pass
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, step: int, how: Callable[[Tensor], Tensor]) -> None:

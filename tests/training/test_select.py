@@ -15,8 +15,8 @@ from gopro.inference.evaluate import encode_samples, evaluate
 from gopro.runs.config import TrainConfig
 from gopro.runs.load_run import load_run
 from gopro.runs.run import LEARNED
-from gopro.training.progress import Step
 from gopro.training.train import resume, train
+from tests.support.interrupt import Cut, cut_in
 
 CONFIG = TrainConfig(
     data="emoji-activities",
@@ -30,10 +30,6 @@ CONFIG = TrainConfig(
     select="val",
     workers=0,
 )
-
-
-class Cut(Exception):
-    """Stands for whatever interrupts a run."""
 
 
 def val_column(folder: Path) -> list[float]:
@@ -68,12 +64,8 @@ def test_the_last_epoch_is_kept_by_default(chosen: Path, tmp_path: Path, tiny: B
 
 @pytest.mark.parametrize("epoch", [1, 4])
 def test_a_resumed_run_keeps_the_same_epoch(chosen: Path, tmp_path: Path, tiny: Backbone, epoch: int) -> None:
-    def cut(step: Step) -> None:
-        if step.epoch == epoch:
-            raise Cut
-
     with pytest.raises(Cut):
-        train(replace(CONFIG, output=tmp_path / "run"), backbone=tiny, on_step=cut)
+        train(replace(CONFIG, output=tmp_path / "run"), backbone=tiny, on_step=cut_in(epoch))
     resume(tmp_path / "run", backbone=tiny)
     assert (tmp_path / "run" / LEARNED).read_bytes() == (chosen / LEARNED).read_bytes()
     assert val_column(tmp_path / "run") == val_column(chosen)
