@@ -17,6 +17,7 @@ from gopro.methods.base import Method
 from gopro.methods.cocoop import CoCoOp
 from gopro.methods.coop import CoOp
 from gopro.methods.gopro import GOPro
+from gopro.methods.gopro_paper import GOProPaper
 from gopro.methods.gopro_release import GOProRelease
 from gopro.methods.kgcoop import KgCoOp
 from gopro.methods.linear_probe import LinearProbe
@@ -42,6 +43,7 @@ METHODS: dict[str, type[Method]] = {
     "slip": SLIP,
     "stylip": StyLIP,
     "gopro": GOPro,
+    "gopro-paper": GOProPaper,
     "gopro-release": GOProRelease,
 }
 
