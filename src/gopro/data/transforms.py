@@ -18,10 +18,11 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 from torchvision.transforms import v2
 
+from gopro.data.augmix import AugMix
 from gopro.data.dataset import CROP
 from gopro.errors import InputError
 
-ViewName = Literal["eval", "base", "moco", "augmix"]
+ViewName = Literal["eval", "base", "moco", "augmix", "augmix1"]
 View = Callable[[Image.Image], Tensor]
 
 VIEW_VERSION = 1
@@ -67,6 +68,7 @@ def make_view(name: ViewName, preprocess: Preprocess, crop: float = CROP) -> Vie
       interpolation, and the blur, designed for 224 pixels, scales with the size.
     - `augmix`: the base view's crop and flip, then AugMix (Hendrycks et al. 2020, arXiv 1912.02781) with the paper's
       settings: 3 chains of 1 to 3 operations, alpha 1, severity 3, without the operations that overlap ImageNet-C.
+    - `augmix1`: the same crop and flip, then AugMix at severity 1, as GOPro's released code draws it.
 
     The random views draw from torch's global generator; `draw_view` seeds it.
 
@@ -97,6 +99,7 @@ def make_view(name: ViewName, preprocess: Preprocess, crop: float = CROP) -> Vie
             flip,
         ],
         "augmix": [*cropped, flip, v2.AugMix(severity=3, mixture_width=3, chain_depth=-1, alpha=1.0, all_ops=False)],
+        "augmix1": [*cropped, flip, AugMix(severity=1)],
     }
     to_tensor = [
         v2.PILToTensor(),

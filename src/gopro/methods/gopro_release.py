@@ -42,12 +42,13 @@ class GOProRelease(ConditionalPrompts):
     Base/New/HM on 11 data sets, ViT-B/16: 84.21/77.32/80.62.
 
     Logits, losses, gradients and the recipe are those of the code (tests/golden); docs/method.md lists what the paper
-    describes differently, and the faults of the authors' harness that are not reproduced.
+    describes differently, and the faults of the authors' harness that are not reproduced. Like the code, it draws
+    AugMix at severity 1, where the AugMix paper has 3; see `gopro.data.augmix` for what differs.
     """
 
     recipe = Recipe(optimizer="sgd", lr=2e-3, epochs=50, batch=4)
     config: GOProReleaseConfig = GOProReleaseConfig()
-    views = ("base", "moco", "augmix")
+    views = ("base", "moco", "augmix1")
 
     def __init__(self, backbone: Backbone, classnames: Sequence[str], config: GOProReleaseConfig):
         super().__init__(backbone, classnames, config)
