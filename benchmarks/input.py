@@ -23,7 +23,7 @@ from PIL import Image
 from benchmarks.common import Stopwatch, about, make_backbone, make_parser, print_report
 from gopro.data.dataset import Sample
 from gopro.data.decoded_image import DecodedImage, load_into_memory
-from gopro.data.loader import ImageLoader, ViewSettings, train_batches
+from gopro.data.loader import EpochBatches, ImageLoader, ViewSettings, train_batches
 from gopro.data.transforms import Preprocess, ViewName
 
 VIEWS: tuple[ViewName, ...] = ("base", "moco", "augmix")
@@ -75,7 +75,8 @@ def loader(preprocess: Preprocess, views: Sequence[ViewName], workers: int, batc
     images = [Image.fromarray(draw.integers(0, 256, (375, 500, 3), dtype=np.uint8)) for _ in range(64)]
     samples = [Sample(DecodedImage(f"noise {i}", image), 0) for i, image in enumerate(images)]
     settings = ViewSettings(preprocess, workers=workers)
-    return train_batches(load_into_memory(samples, preprocess), views, settings, batch, seed=1)
+    batches = EpochBatches(len(samples), batch, seed=1)
+    return train_batches(load_into_memory(samples, preprocess), views, settings, batches)
 
 
 def views_per_second(size: int, views: Sequence[ViewName], workers: int, batch: int, seconds: float) -> float:

@@ -30,8 +30,8 @@ from gopro.data.load_dataset import load_dataset
 from gopro.data.transforms import stable_seed
 from gopro.inference.evaluate import evaluate_images
 from gopro.methods.base import Method
-from gopro.methods.recipe import Training
-from gopro.methods.registry import build_method
+from gopro.methods.recipe import Conditions, Training
+from gopro.methods.registry import parse_method
 from gopro.runs.config import TrainConfig
 from gopro.runs.results import ResultRow, append_json
 from gopro.training.devices import Runtime, make_fabric
@@ -90,12 +90,13 @@ class Bench:
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stable_seed(seed, "start"))
-            method = build_method(name, self.backbone, data.classnames, data.template)
+            spec, recipe = parse_method(name).for_training(Conditions("base-to-new", data.name, shots))
+            method = spec.build(self.backbone, data.classnames, data.template)
         if Training.STEPS not in method.trained_by:
             return method, 0.0
         with tempfile.TemporaryDirectory() as folder:
             config = replace(config, output=Path(folder), seed=seed)
-            fitted = fit(method, few, config.recipe(method.recipe), config, Runtime(make_fabric(config)))
+            fitted = fit(method, few, config.recipe(recipe, data.crop), config, Runtime(make_fabric(config)))
         return method, fitted.seconds
 
 

@@ -17,6 +17,7 @@ from gopro.clip.backbone import Backbone, Encoded
 from gopro.clip.encode_text import encode_texts
 from gopro.data.dataset import Dataset
 from gopro.data.load_dataset import load_dataset
+from gopro.data.loader import ViewSettings
 from gopro.errors import InputError
 from gopro.inference.evaluate import encode_samples
 from gopro.methods.linear_probe import DEFAULT_C, LinearProbe, logistic_regression
@@ -235,10 +236,10 @@ def test_every_training_image_has_a_key(tmp_path: Path, tiny: Backbone) -> None:
     """At 65 images a training loader's batches of 64 would leave one out; without draws a key is one view's."""
     samples = load_dataset("emoji-activities").train[:65]
     few = Dataset("few", ("a", "b"), tuple(replace(s, label=i % 2) for i, s in enumerate(samples)), (), ())
-    keys = {}
+    keys, settings = {}, ViewSettings(tiny.preprocess)
     for augment in (0, 3):
         method = build_method(f"tip-adapter[augment={augment}]", tiny, few.classnames, TEMPLATE)
-        draws = list(encode_draws(method, augment, few, CONFIG, Runtime(make_fabric(CONFIG))))
+        draws = list(encode_draws(method, augment, few.train, settings, 1, Runtime(make_fabric(CONFIG))))
         assert [len(draw.embedding) for draw in draws] == [65] * max(1, augment)
         method.solve(lambda count, draws=draws: draws, torch.tensor([sample.label for sample in few.train]))
         assert isinstance(method, TipAdapter)

@@ -29,7 +29,7 @@ from gopro.data.dataset import Sample
 from gopro.data.decoded_image import load_into_memory
 from gopro.data.image_file import ImageFile
 from gopro.data.load_dataset import load_dataset
-from gopro.data.loader import DrawnView, ViewSettings, train_batches, view_batches
+from gopro.data.loader import DrawnView, EpochBatches, ViewSettings, train_batches, view_batches
 from gopro.errors import InputError
 from gopro.inference.classifier import Classifier, Prediction
 from gopro.methods.registry import build_method
@@ -290,7 +290,7 @@ def test_an_image_replaced_after_its_digest_was_taken_is_refused(tmp_path: Path,
             with pytest.raises(InputError, match=r"a\.png: the image was replaced"):
                 list(view_batches([view], settings, 1))
         with pytest.raises(InputError, match=r"a\.png: the image was replaced"):
-            list(train_batches(samples, ("base",), settings, 2, seed=1))
+            list(train_batches(samples, ("base",), settings, EpochBatches(len(samples), 2, seed=1)))
 
 
 def test_a_file_on_a_slow_disk_is_named_in_a_warning_and_then_read(

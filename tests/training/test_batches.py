@@ -18,7 +18,7 @@ from gopro.clip.features import ViewRequest, encode_views
 from gopro.data.dataset import Dataset, Sample
 from gopro.data.emoji import Scene
 from gopro.data.load_dataset import load_dataset
-from gopro.data.loader import EpochBatches
+from gopro.data.loader import EpochBatches, ViewSettings
 from gopro.data.transforms import draw_view, make_view
 from gopro.errors import InputError
 from gopro.methods.base import Method
@@ -70,8 +70,8 @@ class Direct:
     def __init__(
         self, method: Method, dataset: Dataset, recipe: Recipe, config: TrainConfig, runtime: Runtime, _: object
     ):
-        self.method, self.samples, self.bank, self.crop = method, dataset.train, config.bank, dataset.crop
-        self.batches = EpochBatches(len(self.samples), recipe.batch, config.seed)
+        self.method, self.samples, self.bank, self.crop = method, dataset.train, config.bank, recipe.crop
+        self.batches = EpochBatches(len(self.samples), recipe.batch, config.seed, drop_last=recipe.drop_last)
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -173,8 +173,9 @@ def test_closed_form_methods_use_the_draws_of_the_bank(tiny: Backbone) -> None:
     dataset = load_dataset("emoji-activities")
     dataset = replace(dataset, train=dataset.train[:400:40])
     method = build_method("tip-adapter", tiny, ["a", "b"], "a photo of a {}.")
-    draws = list(encode_draws(method, 5, dataset, CONFIG, Runtime(make_fabric(CONFIG))))
-    view = make_view("base", tiny.preprocess, dataset.crop)
+    settings = ViewSettings(tiny.preprocess, crop=0.5, bank=2)
+    draws = list(encode_draws(method, 5, dataset.train, settings, 1, Runtime(make_fabric(CONFIG))))
+    view = make_view("base", tiny.preprocess, 0.5)
     for number, draw in enumerate(draws):
         images = [draw_view(view, s.image.open(), s.image.digest(), number % 2, "base") for s in dataset.train]
         torch.testing.assert_close(draw.embedding, tiny.encode(torch.stack(images)).embedding, rtol=0, atol=1e-3)

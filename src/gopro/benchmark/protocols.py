@@ -10,7 +10,7 @@ from gopro.data.dataset import ClassHalf, Dataset
 from gopro.data.load_dataset import find_folder, load_dataset
 from gopro.errors import InputError
 from gopro.files import slug
-from gopro.methods.recipe import Training
+from gopro.methods.recipe import Task, Training
 from gopro.methods.registry import parse_method
 from gopro.runs.config import BenchmarkConfig, SweepConfig, TrainConfig, TransferConfig
 from gopro.runs.results import RunKey
@@ -49,7 +49,9 @@ def base_to_new(config: BenchmarkConfig) -> list[PlannedRun]:
     """Train on the base classes, test on base and on new classes (CoCoOp, Zhou et al. 2022, arXiv 2203.05557)."""
     planner = _Planner("base-to-new", config, named=config.data is not None)
     for backbone, data in planner.sources(config.data or planner.suite.base_to_new):
-        planner.add(_Training(backbone, data, "base"), [(data, "base"), (data, "new")], (planner.suite.shots,))
+        planner.add(
+            _Training("base-to-new", backbone, data, "base"), [(data, "base"), (data, "new")], (planner.suite.shots,)
+        )
     return planner.runs
 
 
@@ -57,7 +59,7 @@ def few_shot(config: BenchmarkConfig) -> list[PlannedRun]:
     """Train on 1, 2, 4, 8 and 16 images per class, test on all classes (CoOp, Zhou et al. 2022, arXiv 2109.01134)."""
     planner = _Planner("few-shot", config, named=config.data is not None)
     for backbone, data in planner.sources(config.data or planner.suite.few_shot):
-        planner.add(_Training(backbone, data, "all"), [(data, "all")], planner.suite.few_shot_shots)
+        planner.add(_Training("few-shot", backbone, data, "all"), [(data, "all")], planner.suite.few_shot_shots)
     return planner.runs
 
 
@@ -90,14 +92,15 @@ def _transfer(planner: _Planner, config: TransferConfig, source: str, targets: t
         )
     for backbone, data in planner.sources([source]):
         tests: list[tuple[str, ClassHalf]] = [(name, "all") for name in (data, *targets)]
-        planner.add(_Training(backbone, data, "all"), tests, (planner.suite.shots,))
+        planner.add(_Training("transfer", backbone, data, "all"), tests, (planner.suite.shots,))
     return planner.runs
 
 
 @dataclass(frozen=True)
 class _Training:
-    """Backbone, source data set and half of its classes that several methods are trained on."""
+    """Task, backbone, source data set and half of its classes that several methods are trained on."""
 
+    task: Task
     backbone: str
     source: str
     half: ClassHalf
@@ -158,7 +161,9 @@ class _Planner:
         tests: Sequence[tuple[str, ClassHalf]],
     ) -> None:
         backbone, half, (shots, seed) = training.backbone, training.half, shots_and_seed
-        name = f"{slug(backbone)}-{slug(self._load(data).name)}-{half}-{slug(method)}-{shots}shots-seed{seed}"
+        # Of two trainings on all classes, few-shot's has another recipe than cross-dataset's.
+        part = "few-shot" if training.task == "few-shot" and shots else half
+        name = f"{slug(backbone)}-{slug(self._load(data).name)}-{part}-{slug(method)}-{shots}shots-seed{seed}"
         output = self.config.output / "runs" / name
         train = TrainConfig(
             data=self._path(data),
@@ -168,6 +173,7 @@ class _Planner:
             shots=shots,
             seed=seed,
             classes=half,
+            task=training.task if shots else None,
             **self.config.shared(),
         )
         if self._configs.setdefault(name, train) != train:
@@ -197,7 +203,8 @@ class _Planner:
         part.few_shot(train.shots, train.seed)
         if Training.STEPS not in kind.trained_by:
             return 0.0
-        images = train.recipe(kind.recipe).epochs * train.shots * len(part.classnames)
+        _, recipe = parse_method(train.method).for_training(train.conditions)
+        images = train.recipe(recipe).epochs * train.shots * len(part.classnames)
         return images * (len(kind.views) + len(part.classnames) / CLASSES_PER_IMAGE)
 
     def _load(self, name: str) -> Dataset:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from gopro.cli.console import out, steps
 from gopro.cli.parameters import ConfigFile, Flat
 from gopro.errors import InputError
+from gopro.methods.recipe import Training
 from gopro.runs.config import TrainConfig
+
+if TYPE_CHECKING:
+    from gopro.runs.run import Run
 
 
 def train_command(
@@ -54,9 +58,20 @@ def train_command(
         return
     classes = f"{len(run.method.classnames)} classes of {run.data}"
     if run.method.trained_by:
-        out.print_line(f"Trained {run.config.method} on {classes}.")
+        out.print_line(f"Trained {run.config.method} on {classes}{_recipe_in_words(run)}.")
     else:
         out.print_line(f"{run.config.method} needs no training; it is ready for {classes}.")
     if skipped := read_cost(run.folder).skipped_steps:
         out.print_line(f"Skipped steps: {skipped}, because a loss or gradient was not finite.")
     out.print_line(f"Next: gopro predict {run.folder} IMAGES")
+
+
+def _recipe_in_words(run: Run) -> str:
+    """Say what a run was trained with: ` with the recipe for few-shot: 50 epochs, batches of 4, sgd at 0.002`."""
+    if run.trained_with is None or run.trained_with.recipe is None or Training.STEPS not in run.method.trained_by:
+        return ""
+    recipe = run.trained_with.recipe
+    return (
+        f" with the recipe for {run.trained_with.task}: {recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''}, "
+        f"batches of {recipe.batch}, {recipe.optimizer} at {recipe.lr:g}"
+    )

@@ -19,7 +19,7 @@ ClassHalf = Literal["all", "base", "new"]
 SplitName = Literal["train", "val", "test"]
 
 CROP = 0.08
-"""Smallest share of an image's area that a random view shows, as CoOp trains; a data set may set its own."""
+"""Smallest share of an image's area that a random view shows, as CoOp trains; recipes and data sets may differ."""
 
 
 class ImageSource(Protocol):
@@ -52,7 +52,7 @@ class Dataset:
     """Labelled images in three splits.
 
     Labels run from 0 to len(classnames) - 1. `template` is the zero-shot prompt, with `{}` where the class name goes;
-    `crop` is the smallest share of an image's area that a random view shows in training.
+    `crop` is the smallest share of an image's area that a random view shows in training; None: the recipe's.
 
     Example:
         >>> from gopro import load_dataset
@@ -68,7 +68,7 @@ class Dataset:
     val: tuple[Sample, ...]
     test: tuple[Sample, ...]
     template: str = "a photo of a {}."
-    crop: float = CROP
+    crop: float | None = None
 
     def split(self, which: SplitName) -> tuple[Sample, ...]:
         """Return the samples of one split."""

@@ -113,14 +113,29 @@ class EpochBatches(Sampler[list[SampleKey]]):
     A last batch of a single image is left out, unless batches of one were asked for: contrastive losses and batch
     statistics need two. Each epoch has an order of its own, so it is not always the same image that is left out.
     With several processes the batches stay the same, and each process yields its share of every batch.
+
+    Args:
+        drop_last: leave out any incomplete last batch, unless it is the only one; Dassl does.
+
+    Raises:
+        InputError: a batch size below 1, or a single image in all with batches of two or more.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int, epoch: int = 0, ranks: Ranks = SINGLE_PROCESS) -> None:
-        """Raise InputError for a batch size below 1, or for a single image in all with batches of two or more."""
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        seed: int,
+        epoch: int = 0,
+        *,
+        drop_last: bool = False,
+        ranks: Ranks = SINGLE_PROCESS,
+    ) -> None:
         _check_batch_size(batch_size)
-        self.batch_size, self.seed, self.epoch, self.ranks = batch_size, seed, epoch, ranks
-        self.count = count
-        self.used = count - 1 if count % batch_size == 1 and batch_size > 1 else count
+        self.count, self.batch_size, self.seed, self.epoch, self.ranks = count, batch_size, seed, epoch, ranks
+        rest = count % batch_size
+        incomplete_goes = drop_last and count > batch_size
+        self.used = count - rest if incomplete_goes or (rest == 1 and batch_size > 1) else count
         if not self.used:
             raise InputError(f"{count} training images: give at least 2, or use --batch 1")
 
@@ -161,27 +176,16 @@ class ImageLoader(DataLoader[Any]):
 
 
 def train_batches(
-    samples: Sequence[Sample],
-    views: Sequence[ViewName],
-    settings: ViewSettings,
-    batch_size: int,
-    seed: int,
-    epoch: int = 0,
-    ranks: Ranks = SINGLE_PROCESS,
+    samples: Sequence[Sample], views: Sequence[ViewName], settings: ViewSettings, batches: EpochBatches
 ) -> ImageLoader:
     """Load shuffled batches of views for one epoch; `set_epoch` moves the loader and its workers on to another.
 
-    See `EpochBatches` for a last batch of one image. `load_into_memory` saves decoding the images in every epoch.
+    `load_into_memory` saves decoding the images in every epoch.
 
-    Args:
-        ranks: which share of each batch this process makes.
-
-    Raises:
-        InputError: a batch size below 1, or one image in all where batches of two or more are asked for; while
-            iterating, an image that cannot be read.
+    Raises (while iterating):
+        InputError: an image cannot be read.
     """
-    batches = EpochBatches(len(samples), batch_size, seed, epoch, ranks)
-    return _loader(ImageViews(samples, views, settings, seed), batches, settings.workers)
+    return _loader(ImageViews(samples, views, settings, batches.seed), batches, settings.workers)
 
 
 def eval_batches(samples: Sequence[Sample], preprocess: Preprocess, batch_size: int, workers: int = 0) -> ImageLoader:

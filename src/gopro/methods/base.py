@@ -14,7 +14,7 @@ from gopro.clip.backbone import Backbone
 from gopro.clip.similarity import similarity
 from gopro.data.transforms import ViewName
 from gopro.errors import InputError
-from gopro.methods.recipe import Recipe, Training
+from gopro.methods.recipe import Recipe, Training, Variant
 
 
 class Method(nn.Module):
@@ -36,7 +36,9 @@ class Method(nn.Module):
     Attributes:
         config: the settings, a dataclass made by `gopro.settings.settings`; on the class, the defaults.
         trained_by: gradient steps on `losses`, one call of `solve`, both, or nothing.
-        recipe: optimiser and schedule of the steps, where a run's settings do not say otherwise.
+        recipe: optimiser, schedule and batches of the steps, where a run's settings do not say otherwise: the authors'
+            for base-to-new.
+        variants: what the authors change for other tasks, data sets or shots.
         views: the views of an image that a training step needs, the plain one first.
         frozen_images: whether the image tower is the frozen CLIP's, so that its output can be cached. A method that
             learns inside the tower sets it to False; its `encode` then returns the images themselves.
@@ -49,6 +51,7 @@ class Method(nn.Module):
     config: Any
     trained_by: ClassVar[Training] = Training.STEPS
     recipe: ClassVar[Recipe] = Recipe()
+    variants: ClassVar[tuple[Variant, ...]] = ()
     views: tuple[ViewName, ...] = ("base",)
     frozen_images: bool = True
     text_depends_on_image: bool = False

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gopro.clip.backbone import Backbone
 from gopro.clip.encode_text import make_prompts
 from gopro.methods.base import Method
-from gopro.methods.recipe import Recipe
+from gopro.methods.recipe import Recipe, Variant
 from gopro.methods.template import DEFAULT_TEMPLATE, split_context_template, split_template
 from gopro.settings import PositiveInt, settings
 
@@ -38,12 +38,21 @@ class CoOp(Method):
     CoCoOp's base-to-new comparison: one context initialised from words, with the class name at its end. Published
     Base/New/HM on 11 data sets, ViT-B/16: 82.69/63.22/71.66.
 
-    A training step of the authors' code is reproduced for each setting (tests/golden). Differences from it: 50 epochs
-    for every data set, where the authors use 50 on ImageNet and 200 on the others; class-specific context may also be
-    initialised from words; what follows the class name is the template's, not always a full stop.
+    A training step of the authors' code is reproduced for each setting (tests/golden). Differences from it:
+    class-specific context may also be initialised from words; what follows the class name is the template's, not always
+    a full stop. The recipes are the authors': the context starts from words in base-to-new and transfer
+    (`tokens=null`), and from 16 random vectors in few-shot, whatever the template.
     """
 
-    recipe = Recipe(optimizer="sgd", lr=2e-3, epochs=50, batch=32)
+    # scripts/cocoop/base2new_train.sh with configs/trainers/CoOp/vit_b16_ctxv1.yaml
+    recipe = Recipe(optimizer="sgd", lr=2e-3, epochs=200, batch=32)
+    variants = (
+        Variant(tasks=("transfer",), recipe={"epochs": 50}, source="scripts/cocoop/xd_train.sh"),
+        Variant(tasks=("few-shot",), settings={"tokens": 16}, source="COOP.md"),
+        Variant(tasks=("few-shot",), shots=(1,), recipe={"epochs": 50}, source="COOP.md"),
+        Variant(tasks=("few-shot",), shots=(2, 3, 4), recipe={"epochs": 100}, source="COOP.md"),
+        Variant(data=("imagenet",), recipe={"epochs": 50}, source="COOP.md, scripts/cocoop/base2new_train.sh"),
+    )
     config: CoOpConfig = CoOpConfig()
 
     def __init__(self, backbone: Backbone, classnames: Sequence[str], config: CoOpConfig):

@@ -91,7 +91,7 @@ class GOPro(ConditionalPrompts):
     shared core with cached views; CoOp takes 10 to 34 s.
     """
 
-    recipe = Recipe(optimizer="adamw", lr=1e-3, epochs=5, batch=4, warmup=0.25)
+    recipe = Recipe(optimizer="adamw", lr=1e-3, epochs=5, batch=4, warmup=0.25, schedule="step", drop_last=False)
     config: GOProConfig = GOProConfig()
     views = ("base", "moco", "augmix")
 

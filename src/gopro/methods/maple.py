@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gopro.clip.backbone import Backbone
 from gopro.methods.deep_prompts import DeepPrompts
-from gopro.methods.recipe import Recipe
+from gopro.methods.recipe import Recipe, Variant
 from gopro.methods.template import DEFAULT_TEMPLATE
 from gopro.settings import PositiveInt, settings
 
@@ -43,7 +43,16 @@ class MaPLe(DeepPrompts):
     template's, not always a full stop.
     """
 
+    # configs/trainers/MaPLe/vit_b16_c2_ep5_batch4_2ctx.yaml
     recipe = Recipe(optimizer="sgd", lr=3.5e-3, epochs=5, batch=4)
+    variants = (
+        Variant(
+            tasks=("transfer",),
+            recipe={"lr": 2.6e-3, "epochs": 2},
+            settings={"depth": 3},
+            source="configs/trainers/MaPLe/vit_b16_c2_ep5_batch4_2ctx_cross_datasets.yaml",
+        ),
+    )
     config: MaPLeConfig = MaPLeConfig()
 
     def __init__(self, backbone: Backbone, classnames: Sequence[str], config: MaPLeConfig):

@@ -15,7 +15,7 @@ from gopro.clip.encode_text import make_prompts
 from gopro.clip.prompted_image_tower import PromptedImageTower
 from gopro.clip.similarity import similarity
 from gopro.methods.base import Method
-from gopro.methods.recipe import Recipe
+from gopro.methods.recipe import Recipe, Variant
 from gopro.methods.template import DEFAULT_TEMPLATE, split_template
 from gopro.methods.zero_shot_text import zero_shot_text_features
 from gopro.settings import PositiveInt, settings
@@ -39,6 +39,22 @@ class MMRLConfig:
     """Weight of the distance to frozen CLIP: 1 - cos of image features and of text features."""
     fuse: bool = True
     """Use the representation tokens' feature in predictions over trained class names."""
+
+
+_REG = {
+    "stanford_cars": 7.0,
+    "fgvc_aircraft": 6.0,
+    "sun397": 6.0,
+    "dtd": 6.0,
+    "food101": 5.0,
+    "oxford_flowers": 4.0,
+    "ucf101": 3.0,
+    "imagenet": 0.5,
+    "caltech101": 0.5,
+    "oxford_pets": 0.2,
+    "eurosat": 0.01,
+}
+"""The authors' `REG_WEIGHT` of each data set."""
 
 
 class MMRL(Method):
@@ -67,7 +83,35 @@ class MMRL(Method):
     """
 
     frozen_images = False
-    recipe = Recipe(optimizer="adamw", lr=1e-3, epochs=10, batch=4)
+    # configs/trainers/MMRL/vit_b16.yaml; its crop is INPUT.RRCROP_SCALE
+    recipe = Recipe(optimizer="adamw", lr=1e-3, epochs=10, batch=4, crop=0.5)
+    variants = (
+        Variant(
+            tasks=("few-shot",),
+            recipe={"epochs": 50, "batch": 32},
+            settings={"reg": 0.5},
+            source="configs/trainers/MMRL/vit_b16_few_shot.yaml",
+        ),
+        Variant(
+            tasks=("base-to-new", "few-shot"),
+            data=("imagenet",),
+            recipe={"epochs": 5, "batch": 32},
+            source="configs/trainers/MMRL/vit_b16_imagenet.yaml",
+        ),
+        *(
+            Variant(tasks=("base-to-new", "few-shot"), data=(data,), settings={"reg": reg}, source="trainers/config.py")
+            for data, reg in _REG.items()
+        ),
+        Variant(
+            tasks=("base-to-new", "few-shot"), data=("eurosat",), settings={"dim": 2048}, source="trainers/config.py"
+        ),
+        Variant(
+            tasks=("transfer",),
+            recipe={"epochs": 1, "batch": 32, "warmup": 0.0},
+            settings={"reg": 0.2},
+            source="configs/trainers/MMRL/vit_b16_cross_datasets.yaml, scripts/mmrl/cross_datasets_train.sh",
+        ),
+    )
     config: MMRLConfig = MMRLConfig()
 
     def __init__(self, backbone: Backbone, classnames: Sequence[str], config: MMRLConfig):

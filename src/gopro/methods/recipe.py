@@ -1,9 +1,17 @@
-"""The training of a method: in closed form or in steps, and the optimiser and schedule of the steps."""
+"""The training of a method: in closed form or in steps, and the recipes of its authors for each task."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Flag
-from typing import Literal
+from typing import Any, Literal
 
 from gopro.settings import NonNegativeFloat, PositiveFloat, PositiveInt, settings
+
+Task = Literal["base-to-new", "transfer", "few-shot"]
+"""What a model is trained for: other classes of the same data set; other data sets and styles (the protocols
+cross-dataset and domain generalization share their models); or the classes that it is trained on."""
 
 
 class Training(Flag):
@@ -25,16 +33,89 @@ class Training(Flag):
 
 @settings
 class Recipe:
-    """The optimiser and schedule that a method is trained with by default."""
+    """The optimiser, schedule and batches that a method is trained with.
+
+    The defaults are those of Dassl, the toolbox that CoOp and its successors train with.
+    """
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: PositiveFloat = 2e-3
-    """Peak learning rate; it falls to 0 over the epochs as a cosine."""
+    """Peak learning rate."""
     epochs: PositiveInt = 50
     batch: PositiveInt = 4
     """Images per step."""
     warmup: NonNegativeFloat = 1.0
     """Epochs at the start with a constant learning rate of 1e-5."""
+    schedule: Literal["epoch", "step"] = "epoch"
+    """The cosine after the warm-up: stepped once an epoch, as Dassl does, or at every step; see
+    `gopro.training.lr_schedule`."""
     weight_decay: NonNegativeFloat = 5e-4
     momentum: NonNegativeFloat = 0.9
     """Momentum of SGD; AdamW keeps its usual betas."""
+    drop_last: bool = True
+    """Leave out an incomplete last batch, unless it is the only one."""
+    crop: PositiveFloat | None = None
+    """Smallest share of an image's area that a random view shows; null for CoOp's 0.08."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """The properties of a training that authors choose a recipe by.
+
+    Attributes:
+        data: the name of the data set, such as `eurosat`.
+        shots: training images per class.
+    """
+
+    task: Task
+    data: str
+    shots: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """What the authors of a method change for some trainings.
+
+    Attributes:
+        source: the file in the authors' repository that says so.
+        recipe: changed fields of the recipe.
+        settings: changed settings of the method.
+        tasks, data, shots: the trainings that it holds for; empty for all.
+
+    Example:
+        >>> eurosat = Variant(source="configs/eurosat.yaml", recipe={"epochs": 100}, data=("eurosat",))
+        >>> eurosat.holds_for(Conditions("few-shot", "dtd", 16))
+        False
+    """
+
+    source: str
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    tasks: tuple[Task, ...] = ()
+    data: tuple[str, ...] = ()
+    shots: tuple[int, ...] = ()
+
+    def holds_for(self, conditions: Conditions) -> bool:
+        """Return whether a training under these conditions gets the changes."""
+        return (
+            (not self.tasks or conditions.task in self.tasks)
+            and (not self.data or conditions.data in self.data)
+            and (not self.shots or conditions.shots in self.shots)
+        )
+
+
+def vary(recipe: Recipe, variants: Sequence[Variant], conditions: Conditions) -> tuple[Recipe, dict[str, Any]]:
+    """Return the recipe and the settings of the method under some conditions. Later variants go over earlier ones.
+
+    Example:
+        >>> long = Variant(source="configs/long.yaml", recipe={"epochs": 200}, settings={"tokens": 16})
+        >>> recipe, settings = vary(Recipe(epochs=50), [long], Conditions("few-shot", "dtd", 16))
+        >>> recipe.epochs, settings
+        (200, {'tokens': 16})
+    """
+    changed: dict[str, Any] = {}
+    for variant in variants:
+        if variant.holds_for(conditions):
+            recipe = replace(recipe, **variant.recipe)
+            changed |= variant.settings
+    return recipe, changed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_type_hints
 
@@ -24,6 +24,7 @@ from gopro.methods.linear_probe import LinearProbe
 from gopro.methods.maple import MaPLe
 from gopro.methods.mmrl import MMRL
 from gopro.methods.promptsrc import PromptSRC
+from gopro.methods.recipe import Conditions, Recipe, vary
 from gopro.methods.slip import SLIP
 from gopro.methods.stylip import StyLIP
 from gopro.methods.tip_adapter import TipAdapter, TipAdapterF
@@ -56,11 +57,33 @@ class MethodSpec:
         name: the method's name in `METHODS`.
         kind: its class.
         config: its settings; `template` is None where the data set's own prompt is to be used.
+        chosen: names of the settings that the user chose, which no recipe changes.
     """
 
     name: str
     kind: type[Method]
     config: Any
+    chosen: frozenset[str] = frozenset()
+
+    def for_training(self, conditions: Conditions) -> tuple[MethodSpec, Recipe]:
+        """Return the method with its authors' settings for a training, and their recipe.
+
+        Example:
+            >>> spec, recipe = parse_method("maple[tokens=3]").for_training(Conditions("transfer", "imagenet", 16))
+            >>> spec.config.tokens, spec.config.depth, recipe.epochs
+            (3, 3, 2)
+        """
+        recipe, settings = vary(self.kind.recipe, self.kind.variants, conditions)
+        changed = {name: value for name, value in settings.items() if name not in self.chosen}
+        return replace(self, config=replace(self.config, **changed)), recipe
+
+    def with_settings(self, settings: Mapping[str, Any]) -> MethodSpec:
+        """Return the method with exactly these settings, as `dataclasses.asdict` of its config gives them.
+
+        Raises:
+            InputError: a setting that is unknown, of another type or out of range.
+        """
+        return replace(self, config=type(self.config)(**settings))
 
     def build(self, backbone: Backbone, classnames: Sequence[str], template: str) -> Method:
         """Create the untrained method over class names.
@@ -97,7 +120,8 @@ def parse_method(text: str) -> MethodSpec:
     if not match[2]:
         return MethodSpec(name, kind, kind.config)
     try:
-        return MethodSpec(name, kind, replace(kind.config, **_parse_settings(match[2], kind.config)))
+        settings = _parse_settings(match[2], kind.config)
+        return MethodSpec(name, kind, replace(kind.config, **settings), frozenset(settings))
     except (ValueError, TypeError) as error:
         raise InputError(f"method {text!r}: {error}") from error
 

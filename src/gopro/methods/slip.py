@@ -48,7 +48,7 @@ class SLIP(Method):
     """
 
     views = ("base", "moco", "augmix")
-    recipe = Recipe(optimizer="adamw", lr=1e-3, epochs=10, batch=32)
+    recipe = Recipe(optimizer="adamw", lr=1e-3, epochs=10, batch=32, schedule="step", drop_last=False)
     config: SLIPConfig = SLIPConfig()
 
     def __init__(self, backbone: Backbone, classnames: Sequence[str], config: SLIPConfig):

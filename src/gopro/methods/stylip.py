@@ -44,7 +44,7 @@ class StyLIP(ConditionalPrompts):
     Learned: the maps, 936,832 parameters on ViT-B/16. The recipe is ours and not tuned.
     """
 
-    recipe = Recipe(optimizer="adamw", lr=1e-3, epochs=10, batch=32)
+    recipe = Recipe(optimizer="adamw", lr=1e-3, epochs=10, batch=32, schedule="step", drop_last=False)
     config: StyLIPConfig = StyLIPConfig()
     extra_tokens = 1  # the content token
 

@@ -64,6 +64,7 @@ class TipAdapter(Method):
     """
 
     trained_by = Training.CLOSED_FORM
+    recipe = Recipe(crop=0.5)  # `transforms.RandomResizedCrop(scale=(0.5, 1))` of main.py, for the averaged views
     config: TipAdapterFConfig = TipAdapterConfig()
     keys: Float[Tensor, "n embed"]
     labels: Int[Tensor, " n"]
@@ -155,5 +156,15 @@ class TipAdapterF(TipAdapter):
     """
 
     trained_by = Training.CLOSED_FORM_THEN_STEPS
-    recipe = Recipe(optimizer="adamw", lr=1e-3, epochs=20, batch=256, warmup=0.0, weight_decay=0.01)
+    recipe = Recipe(
+        optimizer="adamw",
+        lr=1e-3,
+        epochs=20,
+        batch=256,
+        warmup=0.0,
+        schedule="step",
+        weight_decay=0.01,
+        drop_last=False,
+        crop=0.5,
+    )
     config = TipAdapterFConfig()

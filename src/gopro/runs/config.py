@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from annotated_types import Gt, Le
 
 from gopro.data.dataset import ClassHalf
-from gopro.methods.recipe import Recipe
+from gopro.methods.recipe import Conditions, Recipe, Task
 from gopro.settings import AnyPath, Ints, NonNegativeInt, PositiveFloat, PositiveInt, PositiveInts, Texts, settings
 
 NonFinite = Literal["stop", "skip"]
@@ -25,22 +25,22 @@ SAME_RESULTS = "same results"
 class TrainSettings:
     """Settings shared by training runs and benchmarks.
 
-    The method's own recipe holds where epochs, batch, lr or optimizer are not given.
+    The recipe of the method's authors holds where epochs, batch, lr, optimizer or crop are not given.
     """
 
     root: Annotated[AnyPath | None, SAME_RESULTS] = None
     """Folder that contains the benchmark data sets, in CoOp's layout (docs/datasets.md)."""
     epochs: PositiveInt | None = None
-    """Passes over the training images. Default: the method's own."""
+    """Passes over the training images. Default: the authors'."""
     batch: PositiveInt | None = None
-    """Images per batch, over all devices together. Default: the method's own."""
+    """Images per batch, over all devices together. Default: the authors'."""
     accumulate: PositiveInt = 1
     """Batches per optimiser step: their gradients are averaged, which has the effect of a larger batch without its
     memory. Losses that compare images, such as gopro's con, compare those of one batch."""
     lr: PositiveFloat | None = None
-    """Peak learning rate. Default: the method's own."""
+    """Peak learning rate. Default: the authors'."""
     optimizer: Literal["sgd", "adamw"] | None = None
-    """Optimiser. Default: the method's own."""
+    """Optimiser. Default: the authors'."""
     non_finite: Annotated[NonFinite, SAME_RESULTS] = "stop"
     """Stop the run when a loss or gradient is not finite, or skip the step and count it."""
     deterministic: Annotated[bool, SAME_RESULTS] = False
@@ -54,23 +54,32 @@ class TrainSettings:
     workers: Annotated[NonNegativeInt, SAME_RESULTS] = 2
     """Processes that read and augment images; with 0 the training process does it."""
     crop: Annotated[float, Gt(0), Le(1)] | None = None
-    """Smallest part of an image's area (0 to 1) that a random crop shows. Default: the data set's own."""
+    """Smallest part of an image's area (0 to 1) that a random crop shows. Default: the data set's
+    own if it has one, else the authors'."""
     bank: NonNegativeInt = 0
     """Random views per training image to encode once and cache for all epochs and runs; 0 draws new views in every
     epoch."""
 
-    def recipe(self, own: Recipe) -> Recipe:
-        """Return the method's own recipe, changed by the settings that are given.
+    def recipe(self, authors: Recipe, dataset_crop: float | None = None) -> Recipe:
+        """Return the authors' recipe, changed by the settings that are given.
+
+        With other epochs the warm-up is shortened where it would leave no epoch after it or, in a schedule by steps,
+        take more than a tenth of them.
+
+        Args:
+            dataset_crop: the data set's own crop, which goes over the authors'.
 
         Example:
-            >>> TrainSettings(epochs=5).recipe(Recipe(epochs=50, warmup=1)).warmup
+            >>> TrainSettings(epochs=5).recipe(Recipe(epochs=50, warmup=1, schedule="step")).warmup
             0.5
         """
-        names = ("epochs", "batch", "lr", "optimizer")
-        changes = {name: value for name in names if (value := getattr(self, name)) is not None}
-        if self.epochs is not None:  # the warm-up takes a tenth of a short run at most
-            changes["warmup"] = min(own.warmup, self.epochs / 10)
-        return replace(own, **changes)
+        changes: dict[str, Any] = {} if dataset_crop is None else {"crop": dataset_crop}
+        names = ("epochs", "batch", "lr", "optimizer", "crop")
+        changes |= {name: value for name in names if (value := getattr(self, name)) is not None}
+        if self.epochs is not None:
+            longest = self.epochs - 1 if authors.schedule == "epoch" else self.epochs / 10
+            changes["warmup"] = min(authors.warmup, longest)
+        return replace(authors, **changes)
 
 
 @settings
@@ -97,8 +106,19 @@ class TrainConfig(TrainSettings):
     """Seed of the training images, their order, their views and the initial weights."""
     classes: ClassHalf = "all"
     """Classes to train on: all, or the first half (base) or the second half (new)."""
+    task: Task | None = None
+    """Task whose recipe is used, as the method's authors train differently for each. Default: base-to-new for half of
+    the classes, transfer for all classes of imagenet, else few-shot."""
     profile: Annotated[bool, SAME_RESULTS] = False
     """Profile steps 3 to 5 and write trace.json into the run's folder; open it at ui.perfetto.dev."""
+
+    @property
+    def conditions(self) -> Conditions:
+        """The properties of the training that authors choose a recipe by."""
+        default: Task = (
+            "base-to-new" if self.classes != "all" else "transfer" if self.data == "imagenet" else "few-shot"
+        )
+        return Conditions(self.task or default, self.data, self.shots)
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON values."""

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from gopro.clip.backbone import Backbone, load_backbone
 from gopro.errors import InputError
-from gopro.methods.registry import build_method
+from gopro.methods.registry import parse_method
 from gopro.runs.hub import download
 from gopro.runs.run import CONFIG, COST, HEADS, LEARNED, Run, read_config, read_learned
 
@@ -67,8 +67,11 @@ def load_run(run: str | Path, device: str = "cpu", backbone: Backbone | None = N
         raise InputError(
             f"{run} was trained on other weights of {content['backbone']['name']} than {backbone.name} has now"
         )
-    method = build_method(content["config"].method, backbone, content["classnames"], content["template"])
-    trained = Run(folder, content["config"], content["data"], content["template"], method, hub)
+    spec, trained_with = parse_method(content["config"].method), content["trained_with"]
+    if trained_with is not None:
+        spec = spec.with_settings(trained_with.settings)
+    method = spec.build(backbone, content["classnames"], content["template"])
+    trained = Run(folder, content["config"], content["data"], content["template"], method, hub, trained_with)
     read_learned(trained)
     method.to(backbone.device).eval()
     return trained

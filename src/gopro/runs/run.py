@@ -19,6 +19,7 @@ from gopro.errors import InputError
 from gopro.files import save_tensors, write_json
 from gopro.methods.base import Method
 from gopro.runs.config import TrainConfig
+from gopro.runs.trained_with import TrainedWith
 
 CONFIG, LEARNED, COST, HEADS = "config.json", "learned.safetensors", "cost.json", "heads"
 
@@ -55,6 +56,7 @@ class Run:
         method: the trained method, over the classes it was trained on.
         hub: its name on the Hugging Face Hub if it was downloaded from there. A stranger wrote its config then, and no
             path in it is opened.
+        trained_with: None for an imported run, and for one that an earlier version trained, which did not record it.
     """
 
     folder: Path
@@ -63,6 +65,7 @@ class Run:
     template: str
     method: Method
     hub: str | None = None
+    trained_with: TrainedWith | None = None
 
     @property
     def export_folder(self) -> Path:
@@ -100,13 +103,14 @@ def write_config(run: Run, **more: Any) -> None:
         "template": run.template,
         "classnames": list(method.classnames),
         "backbone": {"name": method.backbone.name, "fingerprint": method.backbone.fingerprint()},
+        "trained_with": None if run.trained_with is None else run.trained_with.to_json(),
         **more,
     }
     write_json(run.folder / CONFIG, content)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Read a run's `config.json`, with the settings under `config` as a `TrainConfig`.
+    """Read a run's `config.json`, with `config` as a `TrainConfig` and `trained_with` as a `TrainedWith` or None.
 
     Raises:
         InputError: the folder is not a run's; an entry is missing or of the wrong type.
@@ -117,6 +121,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         content["config"] = TrainConfig.from_json(content["config"])
+        trained_with = content.get("trained_with")  # missing in runs of earlier versions
+        content["trained_with"] = None if trained_with is None else TrainedWith.from_json(trained_with)
         backbone, names = content["backbone"], content["classnames"]
         texts = [content["data"], content["template"], backbone["name"], backbone["fingerprint"]]
         if not isinstance(names, list) or not all(isinstance(text, str) for text in [*texts, *names]):

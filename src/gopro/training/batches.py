@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gopro.clip.feature_store import FeatureStore
 from gopro.clip.features import Features, ViewRequest, encode_views
-from gopro.data.dataset import Dataset
+from gopro.data.dataset import CROP, Dataset, Sample
 from gopro.data.decoded_image import load_into_memory
 from gopro.data.loader import EpochBatches, ViewSettings, train_batches
 from gopro.data.transforms import ViewName
@@ -78,8 +78,8 @@ class DrawnBatches:
     def __init__(self, method: Method, dataset: Dataset, recipe: Recipe, config: TrainConfig, runtime: Runtime):
         self.method, self.fabric = method, runtime.fabric
         samples = load_into_memory(dataset.train, method.backbone.preprocess)
-        views = view_settings(method, dataset, config, bank=min(config.bank, recipe.epochs))
-        self.loader = train_batches(samples, method.views, views, recipe.batch, config.seed, ranks=runtime.ranks)
+        views = view_settings(method, recipe, config, min(config.bank, recipe.epochs))
+        self.loader = train_batches(samples, method.views, views, _epoch_batches(dataset, recipe, config, runtime))
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -107,11 +107,12 @@ class CachedBatches:
         runtime: Runtime,
         on_fill: Callable[[int, int], None],
     ):
-        self.batches = EpochBatches(len(dataset.train), recipe.batch, config.seed, ranks=runtime.ranks)
+        self.batches = _epoch_batches(dataset, recipe, config, runtime)
         self.fabric, self.views = runtime.fabric, len(method.views)
         self.labels = torch.tensor([sample.label for sample in dataset.train])
-        self.draws = min(config.bank, recipe.epochs)  # draws that no epoch reaches are not encoded
-        self.features = encode_bank(method, method.views, self.draws, dataset, config, runtime, on_fill)
+        self.draws = min(config.bank, recipe.epochs)
+        settings = view_settings(method, recipe, config, self.draws)
+        self.features = encode_bank(method, method.views, dataset.train, settings, runtime, on_fill)
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -132,22 +133,21 @@ class CachedBatches:
 def encode_bank(
     method: Method,
     views: Sequence[ViewName],
-    draws: int,
-    dataset: Dataset,
-    config: TrainConfig,
+    samples: Sequence[Sample],
+    settings: ViewSettings,
     runtime: Runtime,
     on_fill: Callable[[int, int], None] = lambda done, total: None,
 ) -> Features:
-    """Encode all draws of the views of all training images.
+    """Encode the `settings.bank` draws of the views of all samples.
 
     Several processes first encode a part each and then read the others' from the feature store. Each process
     encodes for itself whatever the store does not keep.
 
     Returns:
-        Features in the order [images, draws, views], flattened.
+        Features in the order [samples, draws, views], flattened.
     """
     requests = [
-        ViewRequest(sample.image, view, draw) for sample in dataset.train for draw in range(draws) for view in views
+        ViewRequest(sample.image, view, draw) for sample in samples for draw in range(settings.bank) for view in views
     ]
     ranks, total, encoded = runtime.ranks, len(requests), 0
 
@@ -157,8 +157,9 @@ def encode_bank(
         on_fill(encoded, total)
 
     store = FeatureStore.default(method.backbone)
-    crop = view_settings(method, dataset, config).crop
-    encode = partial(encode_views, store, crop=crop, batch=VIEWS_PER_BATCH, workers=config.workers, on_progress=count)
+    encode = partial(
+        encode_views, store, crop=settings.crop, batch=VIEWS_PER_BATCH, workers=settings.workers, on_progress=count
+    )
     with runtime.fabric.autocast():
         if ranks.count > 1 and store.folder is not None:
             encode([want for i, want in enumerate(requests) if i // VIEWS_PER_BATCH % ranks.count == ranks.rank])
@@ -166,7 +167,15 @@ def encode_bank(
         return encode(requests)
 
 
-def view_settings(method: Method, dataset: Dataset, config: TrainConfig, bank: int = 0) -> ViewSettings:
-    """Return the settings of a run's random views. A data set has a crop of its own for runs that set none."""
-    crop = dataset.crop if config.crop is None else config.crop
+def view_settings(method: Method, recipe: Recipe, config: TrainConfig, bank: int) -> ViewSettings:
+    """Return the settings of a run's random views.
+
+    Args:
+        bank: draws in the view bank, 0 for none; draws that no epoch reaches are not made.
+    """
+    crop = CROP if recipe.crop is None else recipe.crop
     return ViewSettings(method.backbone.preprocess, crop, bank, config.workers)
+
+
+def _epoch_batches(dataset: Dataset, recipe: Recipe, config: TrainConfig, runtime: Runtime) -> EpochBatches:
+    return EpochBatches(len(dataset.train), recipe.batch, config.seed, drop_last=recipe.drop_last, ranks=runtime.ranks)

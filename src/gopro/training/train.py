@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from gopro.runs.config import TrainConfig
 from gopro.runs.environment import PeakMemory
 from gopro.runs.load_run import load_run
 from gopro.runs.run import CONFIG, COST, LEARNED, Run, TrainingCost, read_config, write_config, write_learned
+from gopro.runs.trained_with import TrainedWith
 from gopro.training.determinism import deterministic
 from gopro.training.devices import Runtime, find_process
 from gopro.training.folder_lock import LOCK, leftovers, lock_folder
@@ -85,30 +86,51 @@ def resume(
         raise InputError(
             f"{folder} has no training to resume; start one with gopro train --data FOLDER --output {folder}"
         )
-    config = replace(read_config(folder)["config"], output=folder)
-    return _launch(_plan(config), _continue, devices, backbone, Progress(on_step, on_fill))
+    return _launch(_recorded_plan(folder), _continue, devices, backbone, Progress(on_step, on_fill))
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """The parsed settings of a run, which each of its processes works from."""
+    """The parsed settings of a run, which each of its processes works from.
+
+    Attributes:
+        spec: the method, with its authors' settings for this training.
+        recipe: the authors' recipe for this training, changed by the settings of the run.
+    """
 
     config: TrainConfig
     spec: MethodSpec
-    recipe: Recipe | None
-    """None for a method that is not trained in steps."""
+    recipe: Recipe
 
     @property
     def folder(self) -> Path:
         return self.config.output
 
+    @property
+    def in_steps(self) -> bool:
+        return Training.STEPS in self.spec.kind.trained_by
+
 
 def _plan(config: TrainConfig) -> _Plan:
-    spec = parse_method(config.method)
-    in_steps = Training.STEPS in spec.kind.trained_by
-    if config.profile and not in_steps:
+    spec, recipe = parse_method(config.method).for_training(config.conditions)
+    plan = _Plan(config, spec, config.recipe(recipe))
+    if config.profile and not plan.in_steps:
         raise InputError(f"--profile: {config.method} is not trained in steps, so there is nothing to trace")
-    return _Plan(config, spec, config.recipe(spec.kind.recipe) if in_steps else None)
+    return plan
+
+
+def _recorded_plan(folder: Path) -> _Plan:
+    """Return the plan that an interrupted run was begun with."""
+    content = read_config(folder)
+    config = replace(content["config"], output=folder)
+    spec, trained_with = parse_method(config.method), content["trained_with"]
+    if trained_with is not None:
+        return _Plan(config, spec.with_settings(trained_with.settings), trained_with.recipe or spec.kind.recipe)
+    # An earlier version began it, which recorded nothing and had one recipe for each method, with a cosine by steps.
+    recipe = replace(spec.kind.recipe, schedule="step", drop_last=False, crop=None)
+    if spec.name == "coop":
+        recipe = replace(recipe, epochs=50)
+    return _Plan(config, spec, config.recipe(recipe))
 
 
 def _launch(
@@ -116,9 +138,9 @@ def _launch(
 ) -> Run:
     """Call `run` in each process of the run, once it is clear that they can share the work."""
     count = count_processes(devices)
-    if count > 1 and plan.recipe is None:
+    if count > 1 and not plan.in_steps:
         raise InputError(f"{plan.config.method} is not trained in steps: it runs on one device, not {count}")
-    if plan.recipe is not None and plan.recipe.batch < count:
+    if plan.in_steps and plan.recipe.batch < count:
         raise InputError(f"batch is {plan.recipe.batch}: give at least {count}, an image for each device")
     if backbone is not None and count > 1 and find_process() is None:
         raise InputError(f"devices is {count}: other processes cannot share this one's backbone; leave backbone out")
@@ -211,19 +233,28 @@ def _prepare(plan: _Plan, backbone: Backbone | None, runtime: Runtime) -> tuple[
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(stable_seed(config.seed, "start"))
         method = plan.spec.build(backbone, dataset.classnames, dataset.template)
-    return Run(plan.folder, config, dataset.name, dataset.template, method.to(runtime.device)), dataset
+    learns = bool(plan.spec.kind.trained_by)
+    trained_with = TrainedWith(
+        task=config.conditions.task if learns else None,
+        template=method.config.template or dataset.template,
+        settings=asdict(plan.spec.config),
+        recipe=config.recipe(plan.recipe, dataset.crop) if learns else None,
+    )
+    run = Run(plan.folder, config, dataset.name, dataset.template, method.to(runtime.device), trained_with=trained_with)
+    return run, dataset
 
 
 def _train(plan: _Plan, run: Run, dataset: Dataset, runtime: Runtime, progress: Progress) -> Run:
     """Solve the method, train it in steps, or both, and save what it has learned."""
     method, config, is_first = run.method, run.config, runtime.ranks.is_first
+    recipe = config.recipe(plan.recipe, dataset.crop)
     memory, seconds, fitted = PeakMemory(runtime.device), 0.0, FitResult(0.0, 0)
     with deterministic(config.deterministic):
         if Training.CLOSED_FORM in method.trained_by:
-            seconds = solve(method, dataset, config, runtime)
-        if plan.recipe is not None:
+            seconds = solve(method, dataset, recipe, config, runtime)
+        if plan.in_steps:
             with profiled(progress, run.folder) if config.profile and is_first else nullcontext(progress) as progress:
-                fitted = fit(method, dataset, plan.recipe, config, runtime, progress)
+                fitted = fit(method, dataset, recipe, config, runtime, progress)
     check_learned(method)
     method.eval()
     if is_first:
