@@ -82,6 +82,14 @@ def test_published_figures_stand_beside_ours(tmp_path: Path) -> None:
     assert ("span", {"class": "down"}) in page.elements
 
 
+@pytest.mark.usefixtures("no_plot_files")
+def test_published_figures_beside_gopro_have_a_footnote(tmp_path: Path) -> None:
+    rows = [result_row("eurosat", m, half, 70) for m in ("gopro-paper", "gopro") for half in ("base", "new")]
+    text = collapsed(ParsedPage(write_report(write_results(tmp_path, rows))).sections["results"])
+    assert re.search(r"gopro ‡ ?70\.00 ?paper 94\.92", text) and re.search(r"gopro-paper ?70\.00 ?paper 94\.92", text)
+    assert text.count("‡ not the paper's method") == 1
+
+
 def test_rows_without_runs_give_summary_and_results_alone(tmp_path: Path) -> None:
     rows = [result_row("pets", method, half, 50) for method in ("zeroshot", "coop") for half in ("base", "new")]
     assert list(ParsedPage(write_report(write_results(tmp_path, rows))).sections) == ["summary", "results"]

@@ -332,6 +332,26 @@ def test_gopro_release_has_the_published_figures_and_a_variant_has_none() -> Non
     assert find(variant, "dtd", "GOPro").published
 
 
+def test_gopro_is_marked_as_another_method_than_the_published_one() -> None:
+    methods = ("gopro-paper", "gopro-release", "gopro")
+    [table] = tables([row for method in methods for row in halves("dtd", method, (80, 60), **PAPER)])
+    assert {line.label: bool(line.caveat) for line in table.blocks[0].lines if not line.published} == {
+        "gopro-paper": False,
+        "gopro-release": False,
+        "gopro": True,
+    }
+    assert [find(table, "dtd", method).cells[1].published for method in methods] == [62.95] * 3
+    footnote = "‡ not the paper's method: gopro has additions of ours"
+    text = markdown([table])
+    assert "| dtd | gopro ‡ | **80.00** (−2.41)" in text and "| dtd | gopro-paper | " in text
+    assert text.count(footnote) == 1
+    assert " gopro ‡ " in shown(table, 100)[0] and footnote in shown(table, 100)[0]
+    assert r"gopro \ddag{} &" in latex([table]) and r"\ddag{} not the paper's method" in latex([table])
+    for other in ({"backbone": "emoji"}, {"shots": 4}):  # nothing is published for these
+        [plain] = tables(halves("dtd", "gopro", (80, 60), **PAPER | other))
+        assert "‡" not in markdown([plain])
+
+
 @pytest.mark.parametrize("other", [{"backbone": "ViT-B-32:openai"}, {"shots": 4}])
 def test_published_figures_are_for_one_setting(other: Row) -> None:
     [table] = tables([row | other for row in published_base_to_new("dtd", methods=("CoOp",))])
@@ -539,7 +559,8 @@ def test_terminal_fits_base_to_new_into_100_characters_and_eleven_data_sets_into
         for cell in figures:
             assert f"{cell.measured.mean:.2f}" in plain
             assert f"({signed(cell.difference)})" in plain
-        labels = {f"{line.label} †" if line.published else line.label for block in part.blocks for line in block.lines}
+        lines = [line for block in part.blocks for line in block.lines]
+        labels = {f"{line.label}{' †' if line.published else ' ‡' if line.caveat else ''}" for line in lines}
         indented = plain.replace("\n", "\n ")
         assert all(f" {label} " in indented for label in labels)
     assert len(shown(wide, 120)[0].splitlines()) < 40
@@ -612,6 +633,7 @@ def test_latex_marks_the_best_and_continues_a_table_longer_than_a_page() -> None
     assert sum(len(rows) - 1 for _, rows in parts) == sum(len(block.lines) for block in table.blocks)
     assert text.count("continued") == 2
     assert text.count("not run here") == 1
+    assert ".." not in text
 
 
 def test_all_renderings_show_the_same_figures() -> None:

@@ -54,7 +54,7 @@ class Grid:
         heads: titles of the columns of names.
         columns: titles of the columns of figures.
         blocks: groups of rows, to be set apart.
-        notes: one clause each, without a full stop.
+        notes: a clause without a full stop or whole sentences each.
     """
 
     title: str
@@ -76,7 +76,7 @@ def grids(table: Table) -> Iterator[Grid]:
     """Yield the results of a table and, if it has them, its differences to one method."""
     title = f"{table.title}: {table.setting}"
     blocks = tuple(_block(block, len(table.heads) > 1) for block in table.blocks)
-    notes = table.notes
+    notes = (*(f"‡ {caveat}" for caveat in table.caveats), *table.notes)
     if any(row.published for block in blocks for row in block):
         notes = ("† not run here; figures as published", *notes)
     yield Grid(title, "", table.lead, table.heads, table.columns, blocks, notes)
@@ -87,7 +87,8 @@ def grids(table: Table) -> Iterator[Grid]:
 def _block(block: Block, titled: bool) -> tuple[GridRow, ...]:
     rows = []
     for line in block.lines:
-        label = f"{line.label} †" if line.published else line.label
+        mark = " †" if line.published else " ‡" if line.caveat else ""
+        label = f"{line.label}{mark}"
         names = (block.title, label) if titled else (label,)
         rows.append(GridRow(names, tuple(_cell(line, cell) for cell in line.cells), line.published))
     return tuple(rows)

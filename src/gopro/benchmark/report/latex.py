@@ -26,6 +26,7 @@ _ESCAPES = {
     "*": "{*}",
     "±": r"$\pm$",
     "†": r"\dag{}",
+    "‡": r"\ddag{}",
     "–": "--",
     "−": "$-$",
 }
@@ -72,7 +73,7 @@ def _environment(grid: Grid, caption: str, blocks: Iterable[Sequence[GridRow]], 
         for names, row in named_rows(block):
             lines.append(_row([*map(_escaped, names), *(_figure(cell, wide) for cell in row.cells)]))
     lines += ["\\bottomrule", "\\end{tabular}"]
-    if sentences := [f"{_escaped(note)}." for note in notes]:
+    if sentences := [f"{_escaped(note).removesuffix('.')}." for note in notes]:
         lines += ["\\par\\smallskip", "\\begin{minipage}{\\linewidth}\\footnotesize"]
         lines += [f"{_LINE_BREAK}\n".join(sentences), "\\end{minipage}"]
     return "\n".join([*lines, f"\\end{{{kind}}}"]) + "\n"

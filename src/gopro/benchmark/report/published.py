@@ -22,9 +22,14 @@ METHODS: dict[str, tuple[str, ...]] = {
     "CoCoOp": ("cocoop",),
     "MaPLe": ("maple",),
     "StyLIP": ("stylip",),
-    "GOPro": ("gopro", "gopro-release"),
+    "GOPro": ("gopro-paper", "gopro-release", "gopro"),
 }
 """The paper's name of each method and our names for it; a method with settings, `gopro[con=0]`, has none."""
+
+CAVEATS = {
+    "gopro": "not the paper's method: gopro has additions of ours; the method of the published figures is gopro-paper",
+}
+"""Note on each method that stands beside the published figures of another one."""
 
 UNTRAINED = "CLIP"
 """The published method that learns from no images, so its figures hold for any number of shots."""

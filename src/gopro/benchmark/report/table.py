@@ -40,11 +40,13 @@ class Line:
         label: the method's name with its settings (`gopro[con=0]`), or the paper's name for it (`StyLIP`).
         cells: one per column of the table.
         published: the method was not run, so only `published` of its cells is filled.
+        caveat: how the method differs from that of the published figures; "" if it does not, or if there are none.
     """
 
     label: str
     cells: tuple[Cell, ...]
     published: bool = False
+    caveat: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,11 @@ class Table:
     blocks: tuple[Block, ...]
     notes: tuple[str, ...]
     differences: Differences | None = None
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """The caveats of the lines, each once."""
+        return tuple(dict.fromkeys(line.caveat for block in self.blocks for line in block.lines if line.caveat))
 
     @property
     def heads(self) -> tuple[str, ...]:

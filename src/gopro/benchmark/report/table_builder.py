@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gopro.benchmark.report.mean_std import MeanStd
-from gopro.benchmark.report.published import FAULTY, METHODS, Figures
+from gopro.benchmark.report.published import CAVEATS, FAULTY, METHODS, Figures
 from gopro.benchmark.report.rows import PROTOCOL_TITLES
 from gopro.benchmark.report.table import Block, Cell, Line, Table
 
@@ -56,11 +56,12 @@ class TableBuilder:
             if method not in figures:
                 continue
             name = next((name for name, methods in METHODS.items() if method in methods), "")
-            cells = (
+            cells = tuple(
                 Cell(figure, _printed(figure) == best_here, self._published(block, column).get(name))
                 for figure, best_here, column in zip(figures[method], best, self.columns, strict=True)
             )
-            yield Line(method, tuple(cells))
+            compared = any(cell.published is not None for cell in cells)
+            yield Line(method, cells, caveat=CAVEATS.get(method, "") if compared else "")
 
     def _published_lines(self, block: str) -> Iterable[Line]:
         for name, methods in METHODS.items():
