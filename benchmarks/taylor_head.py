@@ -45,7 +45,7 @@ def main() -> None:
         expansion.terms[order],
     )
     images = encode_samples(run.method, dataset.test)
-    exact = evaluate(run.method.for_classes(dataset.classnames), images)
+    exact = evaluate(run.method.for_classes(dataset.classnames, dataset.template), images)
 
     def row(kind: str, expansion: Expansion) -> dict[str, object]:
         head = evaluate(TaylorHead(run.method, dataset.classnames, expansion, None), images)

@@ -102,7 +102,7 @@ class Bench:
 
 def accuracy(method: Method, data: Dataset) -> float:
     """Return the accuracy on validation images, in percent."""
-    return evaluate_images(method.for_classes(data.classnames), data.val).accuracy
+    return evaluate_images(method.for_classes(data.classnames, data.template), data.val).accuracy
 
 
 def table(rows: Sequence[ResultRow]) -> str:

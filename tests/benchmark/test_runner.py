@@ -12,13 +12,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from torch import Tensor
 
 from gopro import benchmark
 from gopro.benchmark import worker as worker_module
 from gopro.benchmark.predictions import Predictions
 from gopro.benchmark.runner import SweepEvent, SweepResult
+from gopro.clip.backbone import Backbone
+from gopro.data.load_dataset import load_dataset
 from gopro.errors import InputError
+from gopro.inference.evaluate import evaluate_images
+from gopro.methods.registry import build_method
 from gopro.runs.config import BenchmarkConfig, TransferConfig
 from gopro.runs.results import KEY, Results
 from gopro.runs.run import CONFIG, LEARNED
@@ -88,6 +94,27 @@ def test_every_evaluation_is_a_row_with_its_predictions(swept: tuple[BenchmarkCo
     assert (
         call["command"] == "gopro benchmark base-to-new" and "torch" in call["versions"] and "cores" in call["machine"]
     )
+
+
+def test_methods_compare_with_the_prompt_of_the_tested_data_set(
+    small: BenchmarkConfig, tmp_path: Path, tiny: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert small.data is not None
+    dataset = replace(load_dataset(small.data[0]), template="{} texture.")
+    monkeypatch.setattr(worker_module, "load_dataset", lambda *_: dataset)
+    monkeypatch.setattr(worker_module, "load_backbone", lambda *_: tiny)
+    config = replace(one_data_set(small, tmp_path / "sweep"), methods=("zeroshot",))
+    [base, _] = benchmark("base-to-new", config).rows
+    [file] = (config.output / "runs" / base["run"]).glob("test-*-base.safetensors")
+    samples, names = dataset.half("base").test, dataset.half("base").classnames
+
+    def probability(template: str) -> Tensor:
+        method = build_method("zeroshot", tiny, names, template)
+        return evaluate_images(method, samples).probabilities.topk(len(names)).values
+
+    saved = Predictions.load(file).probability
+    torch.testing.assert_close(saved, probability("{} texture."), atol=1e-3, rtol=0)
+    assert (saved - probability("a photo of a {}.")).abs().max() > 3e-3
 
 
 def test_a_second_sweep_runs_nothing(

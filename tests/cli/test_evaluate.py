@@ -1,9 +1,16 @@
 """`gopro eval` and `gopro head`."""
 
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from gopro.clip.backbone import load_backbone
+from gopro.data.load_dataset import load_dataset
+from gopro.inference.evaluate import evaluate_images
+from gopro.methods.registry import build_method
 
 
 def test_eval_prints_and_writes_the_same_accuracy(coop_run: Path, gopro) -> None:
@@ -14,6 +21,22 @@ def test_eval_prints_and_writes_the_same_accuracy(coop_run: Path, gopro) -> None
     assert len(row["per_class"]) * 10 == row["n"]
     mean = sum(entry["accuracy"] for entry in row["per_class"]) / len(row["per_class"])
     assert row["macro_accuracy"] == pytest.approx(mean, abs=1e-3)
+
+
+def test_eval_compares_with_the_prompt_of_the_tested_data_set(
+    zeroshot_run: Path, gopro, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = replace(load_dataset("emoji-activities"), template="{} texture.")
+    monkeypatch.setattr(sys.modules["gopro.data.load_dataset"], "load_dataset", lambda *_: dataset)
+    code, _, err = gopro("eval", zeroshot_run, "--data", "emoji-activities", "--classes", "new", "--workers", 0)
+    assert code == 0, err
+    row = json.loads((zeroshot_run / "eval-emoji-activities_twemoji-new.json").read_text())
+    part, backbone = dataset.half("new"), load_backbone()
+    own, default = (
+        evaluate_images(build_method("zeroshot", backbone, part.classnames, template), part.test).accuracy
+        for template in ("{} texture.", "a photo of a {}.")
+    )
+    assert row["accuracy"] == pytest.approx(own, abs=1e-3) and own != default
 
 
 @pytest.mark.slow

@@ -251,6 +251,34 @@ def test_a_head_that_does_not_fit_the_run_is_refused(run: Run, tmp_path: Path, t
     assert "is not a first-order head" in refusal(changed, NAMES)
 
 
+def test_a_head_is_used_for_its_own_template_only(run: Run, tmp_path: Path, tiny: Backbone) -> None:
+    run = copy_run(run, tmp_path / "run", tiny)
+    other = "{} texture."
+    assert head_path(run, NAMES) == head_path(run, NAMES, run.template) != head_path(run, NAMES, other)
+    build_head(run, NAMES)
+    with pytest.raises(InputError, match="no first-order head"):
+        load_head(run, NAMES, other)
+    run.method.familiarity.count.fill_(1.0)  # means of length 0: the gate leaves all images to frozen CLIP
+    run.method.familiarity.total.zero_()
+    head, images = build_head(run, NAMES, other), encoded(tiny, 5)
+    zeroshot = build_method("zeroshot", tiny, NAMES, other).logits(images)
+    torch.testing.assert_close(head.logits(images), zeroshot, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(load_head(run, NAMES, other).logits(images), head.logits(images))
+    shutil.copy(head_path(run, NAMES, other), head_path(run, NAMES))
+    with pytest.raises(InputError, match=r"built for the template '\{\} texture.', not 'a photo of a \{\}.'"):
+        load_head(run, NAMES)
+    fast = Classifier(run.method, run).for_classes(NAMES, other).first_order()
+    assert fast.method.template == other and len(list((run.folder / "heads").iterdir())) == 2
+
+
+def test_a_head_of_a_context_behind_the_name_agrees(tiny: Backbone) -> None:
+    method = perturbed(build_method("gopro", tiny, NAMES, "{} texture."), 0.03)
+    head = fit_taylor_head(method, NAMES, encoded(tiny, 30), encoded(tiny, 10, seed=4), error=1e-9)
+    images = encoded(tiny, 6, seed=5)
+    assert len(head.expansion) > 0
+    torch.testing.assert_close(head.logits(images).softmax(-1), method.logits(images).softmax(-1), atol=5e-3, rtol=0)
+
+
 def test_a_classifier_uses_the_head_of_its_run_for_any_names(run: Run, tmp_path: Path, tiny: Backbone) -> None:
     run = copy_run(run, tmp_path / "run", tiny)
     exact = Classifier(run.method, run)

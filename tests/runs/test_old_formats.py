@@ -57,6 +57,18 @@ def test_a_run_predicts_as_before(name: str, images: list[Image.Image], emoji: B
     assert read_cost(run.folder).parameters > 0
 
 
+def test_gopro_had_one_prompt_for_all_data_sets(tmp_path: Path, images: list[Image.Image], emoji: Backbone) -> None:
+    folder, expected = tmp_path / "run", EXPECTED["gopro"]
+    shutil.copytree(OLD / "runs" / "gopro", folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"template": "{} texture."}))
+    run = load_run(folder, backbone=emoji)
+    assert run.template == "{} texture."
+    assert_probabilities(gopro.Classifier(run.method).predict_proba(images), expected["probabilities"])
+    others = gopro.Classifier(run.method).for_classes(EXPECTED["head"]["names"], "a photo of {}, a type of food.")
+    assert_probabilities(others.predict_proba(images), expected["other"])
+
+
 def test_a_head_predicts_as_before(images: list[Image.Image], emoji: Backbone) -> None:
     expected = EXPECTED["head"]
     head = load_head(load_run(OLD / "runs" / "gopro", backbone=emoji), expected["names"])

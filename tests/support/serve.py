@@ -31,11 +31,16 @@ TEMPLATE = "a photo of a {}."
 
 
 def untrained_run(
-    spec: str, backbone: Backbone, names: Sequence[str], folder: Path, data: str = "emoji-activities"
+    spec: str,
+    backbone: Backbone,
+    names: Sequence[str],
+    folder: Path,
+    data: str = "emoji-activities",
+    template: str = TEMPLATE,
 ) -> Run:
     """Return a run of an untrained method."""
     config = TrainConfig(data=data, method=spec, shots=1, output=folder)
-    return Run(folder, config, data, TEMPLATE, build_method(spec, backbone, names, TEMPLATE).eval())
+    return Run(folder, config, data, template, build_method(spec, backbone, names, template).eval())
 
 
 def png(seed: int, size: tuple[int, int] = (48, 40)) -> bytes:

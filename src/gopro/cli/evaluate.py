@@ -45,7 +45,7 @@ def eval_command(
     dataset = trained.dataset(root) if data is None else load_dataset(data, root or trained.config.root)
     dataset = dataset.half(classes)
     with bar("images", len(dataset.test)) as advance:
-        method = trained.method.for_classes(dataset.classnames)
+        method = trained.method.for_classes(dataset.classnames, dataset.template)
         result = evaluate_images(method, dataset.test, workers=workers, on_progress=advance)
     row = {
         "data": dataset.name,
@@ -60,7 +60,9 @@ def eval_command(
     head_line = None
     if head == "first-order":
         with bar("classes", len(dataset.classnames)) as advance:
-            first_order = load_or_build_head(trained, dataset.classnames, workers=workers, on_progress=advance)
+            first_order = load_or_build_head(
+                trained, dataset.classnames, dataset.template, workers=workers, on_progress=advance
+            )
         with bar("images", len(dataset.test)) as advance:
             approximate = evaluate_images(first_order, dataset.test, workers=workers, on_progress=advance)
         agreement = Agreement.between(result.probabilities, approximate.probabilities)

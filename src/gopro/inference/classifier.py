@@ -98,13 +98,19 @@ class Classifier:
         """Return the class names to choose from, an array of strings [classes]."""
         return np.array(self.method.classnames)
 
-    def for_classes(self, names: Iterable[str]) -> Classifier:
+    def for_classes(self, names: Iterable[str], template: str | None = None) -> Classifier:
         """Return a classifier over other class names, without training.
 
         With a first-order head, the run's head for these names is loaded, or built if there is none; see `first_order`.
 
+        Args:
+            template: the hand-written prompt for these names, with {} for the name, such as "a photo of a {}, a type of
+                pet."; by default the present one, at first that of the training data. Methods without a hand-written
+                prompt do not read it.
+
         Raises:
-            InputError: no names, a repeated name, or one that the method or its text tower cannot encode.
+            InputError: no names, a repeated name, one that the method or its text tower cannot encode, or a template
+                without {}.
 
         Example:
             >>> classifier = gopro.load("runs/activities").for_classes(["chess pawn", "a boomerang"])
@@ -123,8 +129,8 @@ class Classifier:
             unique.add(name)
         names = [str(name) for name in names]  # plain strings, also from `classes_`
         if self.head == "first-order" and self.run is not None:
-            return Classifier(load_or_build_head(self.run, names), self.run)
-        return Classifier(self.method.for_classes(names), self.run)
+            return Classifier(load_or_build_head(self.run, names, template or self.method.template), self.run)
+        return Classifier(self.method.for_classes(names, template), self.run)
 
     def first_order(self) -> Classifier:
         """Return a faster classifier over the same names that encodes no text per image.
@@ -146,7 +152,7 @@ class Classifier:
             return self
         if self.run is None:
             raise InputError("a first-order head is built from the training images of a run: use gopro.load")
-        return Classifier(load_or_build_head(self.run, self.method.classnames), self.run)
+        return Classifier(load_or_build_head(self.run, self.method.classnames, self.method.template), self.run)
 
     # The type of a path, an array or a tensor does not tell one image from several: Any.
     @overload

@@ -114,12 +114,12 @@ class TaylorHead(Method):
     """
 
     def __init__(self, exact: Method, classnames: Sequence[str], expansion: Expansion, agreement: Agreement | None):
-        super().__init__(exact.backbone, classnames, exact.config)
+        super().__init__(exact.backbone, classnames, exact.config, exact.template)
         self.exact, self.expansion, self.agreement = exact, expansion, agreement
         self.frozen_images = exact.frozen_images
         self.text_depends_on_image = exact.text_depends_on_image
 
-    def for_classes(self, classnames: Sequence[str]) -> Self:
+    def for_classes(self, classnames: Sequence[str], template: str | None = None) -> Self:
         """Refuse other class names: an expansion holds for the names it was computed for.
 
         Raises:
@@ -171,7 +171,7 @@ def fit_taylor_head(
     error: float,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> TaylorHead:
-    """Expand a method whose text depends on the image over any class names.
+    """Expand a method whose text depends on the image over any class names, under its present template.
 
     Args:
         images: their contexts determine the mean and the principal directions.

@@ -1,4 +1,4 @@
-"""Taylor heads of a run, saved in its folder under `heads/`, one file per list of class names."""
+"""Taylor heads of a run, saved in its folder under `heads/`, one file per list of class names and template."""
 
 from __future__ import annotations
 
@@ -30,12 +30,17 @@ _AGREEMENT = {"images": "pictures", "top1": "top1", "max": "largest", "p99": "mo
 """Names of fields in the file, which are older than those in the code."""
 
 
-def head_path(run: Run, classnames: Sequence[str]) -> Path:
+def head_path(run: Run, classnames: Sequence[str], template: str | None = None) -> Path:
     """Return the file of the head for these class names in this order.
 
     It is in the run's folder. A head of a run from the Hub that did not come with it is in gopro's own cache.
+
+    Args:
+        template: the prompt of the data set that the names come from; by default that of the run's data set.
     """
-    digest = hashlib.sha256(json.dumps(list(classnames)).encode()).hexdigest()[:12]
+    names = list(classnames)
+    key = names if template in (None, run.template) else [template, names]  # heads of earlier versions have no template
+    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]
     path = run.folder / HEADS / f"first-order-{digest}.safetensors"
     if run.hub is None or path.is_file():
         return path
@@ -45,6 +50,7 @@ def head_path(run: Run, classnames: Sequence[str]) -> Path:
 def build_head(
     run: Run,
     classnames: Sequence[str],
+    template: str | None = None,
     *,
     error: float = DEFAULT_ERROR,
     workers: int = 0,
@@ -53,6 +59,7 @@ def build_head(
     """Build the head of a run for any class names and save it, replacing an older one.
 
     Args:
+        template: see `head_path`.
         error: see `gopro.inference.taylor_head.fit_taylor_head`.
         workers: processes that read images.
 
@@ -62,9 +69,9 @@ def build_head(
     """
     if not error > 0:
         raise InputError(f"error is {error}: give a difference of probabilities above 0, such as {DEFAULT_ERROR}")
-    method, classnames = run.method, tuple(classnames)
     if not classnames:
         raise InputError("no class names: give at least one")
+    method = run.method.for_classes(classnames, template or run.template)
     if method.text_depends_on_image:
         device = method.backbone.device
         images, held_out = (
@@ -73,17 +80,22 @@ def build_head(
         head = fit_taylor_head(method, classnames, images, held_out, error=error, on_progress=on_progress)
     else:
         head = constant_head(method, classnames)
-    _save(head, head_path(run, classnames), {"run": _fingerprint(run), "error": error})
+    _save(head, head_path(run, classnames, template), {"run": _fingerprint(run), "error": error})
     return head
 
 
-def load_head(run: Run, classnames: Sequence[str]) -> TaylorHead:
+def load_head(run: Run, classnames: Sequence[str], template: str | None = None) -> TaylorHead:
     """Load the head of a run for these class names.
 
+    Args:
+        template: see `head_path`.
+
     Raises:
-        InputError: there is none, it belongs to another state of the run or to other names, or it is damaged.
+        InputError: there is none; it belongs to another state of the run, to other names or to another template; or it
+            is damaged.
     """
-    path = head_path(run, classnames)
+    template = template or run.template
+    path = head_path(run, classnames, template)
     rebuild = f"build it with gopro head {run.folder}"
     if not path.is_file():
         raise InputError(f"{run.folder} has no first-order head for these {len(classnames)} class names: {rebuild}")
@@ -94,6 +106,7 @@ def load_head(run: Run, classnames: Sequence[str]) -> TaylorHead:
         saved = metadata["agreement"]
         agreement = None if saved is None else Agreement(**{field: saved[key] for field, key in _AGREEMENT.items()})
         fingerprint, saved_names = metadata["run"], metadata["classnames"]
+        saved_template = metadata.get("template", run.template)  # missing in heads of earlier versions
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise InputError(f"{path} is not a first-order head ({first_line}): {rebuild}") from error
@@ -101,25 +114,30 @@ def load_head(run: Run, classnames: Sequence[str]) -> TaylorHead:
         raise InputError(f"{path} was built from another state of {run.folder}: {rebuild}")
     if saved_names != list(classnames) or len(expansion.weights) != len(saved_names):
         raise InputError(f"{path} was built for other class names: {rebuild}")
-    exact = run.method if agreement is not None else run.method.for_classes(classnames)
-    return TaylorHead(exact, classnames, expansion, agreement)
+    if saved_template != template:
+        raise InputError(f"{path} was built for the template {saved_template!r}, not {template!r}: {rebuild}")
+    return TaylorHead(run.method.for_classes(classnames, template), classnames, expansion, agreement)
 
 
 def load_or_build_head(
     run: Run,
     classnames: Sequence[str],
+    template: str | None = None,
     *,
     workers: int = 0,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> TaylorHead:
     """Load the head of a run for these class names, or build it if there is none.
 
+    Args:
+        template: see `head_path`.
+
     Raises:
         InputError: as `load_head` if there is one, otherwise as `build_head`.
     """
-    if head_path(run, classnames).is_file():
-        return load_head(run, classnames)
-    return build_head(run, classnames, workers=workers, on_progress=on_progress)
+    if head_path(run, classnames, template).is_file():
+        return load_head(run, classnames, template)
+    return build_head(run, classnames, template, workers=workers, on_progress=on_progress)
 
 
 def head_samples(run: Run) -> tuple[Sequence[Sample], Sequence[Sample]]:
@@ -151,6 +169,7 @@ def _save(head: TaylorHead, path: Path, metadata: dict[str, object]) -> None:
     agreement = head.agreement
     metadata |= {
         "classnames": list(head.classnames),
+        "template": head.template,
         "agreement": agreement and {key: getattr(agreement, field) for field, key in _AGREEMENT.items()},
     }
     tensors = {key: getattr(head.expansion, field) for field, key in _TENSORS.items()}

@@ -15,6 +15,7 @@ from gopro.clip.similarity import similarity
 from gopro.data.transforms import ViewName
 from gopro.errors import InputError
 from gopro.methods.recipe import Recipe, Training, Variant
+from gopro.methods.template import DEFAULT_TEMPLATE
 
 
 class Method(nn.Module):
@@ -44,8 +45,8 @@ class Method(nn.Module):
             learns inside the tower sets it to False; its `encode` then returns the images themselves.
         text_depends_on_image: whether each image has text features of its own, from `image_contexts`. If not, they
             are computed once for all images.
-        trained_names: the class names that it was created with.
-        classnames: the class names that it classifies now.
+        trained_names, trained_template: the class names that it was created with, and the prompt of their data set.
+        classnames, template: those that it classifies now, and the prompt of the data set that they come from.
     """
 
     config: Any
@@ -56,25 +57,42 @@ class Method(nn.Module):
     frozen_images: bool = True
     text_depends_on_image: bool = False
 
-    def __init__(self, backbone: Backbone, classnames: Sequence[str], config: Any):
+    def __init__(self, backbone: Backbone, classnames: Sequence[str], config: Any, template: str = DEFAULT_TEMPLATE):
+        """
+        Args:
+            template: the data set's own prompt, with {} for the class name.
+        """
         super().__init__()
         self.backbone = backbone
         self.config = config
         self.trained_names = tuple(classnames)
+        self.template = self.trained_template = template
         self.set_classes(classnames)
 
-    def for_classes(self, classnames: Sequence[str]) -> Self:
+    def for_classes(self, classnames: Sequence[str], template: str | None = None) -> Self:
         """Return a classifier over other class names that shares what was learned.
 
         It is a shallow copy: its parameters, buffers and submodules are the very same objects, so further training of
         either one shows in both.
 
+        Args:
+            template: the prompt of the data set that the names come from, with {} for the name; the present one if
+                None. Methods compare with it where their settings have no template.
+
         Raises:
-            InputError: there are no names, the text tower cannot encode one, or the method cannot classify it.
+            InputError: there are no names, the text tower cannot encode one, the method cannot classify it, or the
+                template does not hold exactly one {}.
         """
         other = copy.copy(self)
+        if template is not None:
+            other.template = template
         other.set_classes(classnames)
         return other
+
+    @property
+    def zero_shot_template(self) -> str:
+        """The hand-written prompt of the classes: the one in the method's settings, else their data set's own."""
+        return self.config.template or self.template
 
     def set_classes(self, classnames: Sequence[str]) -> None:
         """Prepare what depends on the class names, mostly their prompts; called by `__init__` and `for_classes`.

@@ -38,8 +38,10 @@ class CoCoOp(ConditionalPrompts):
     recipe = Recipe(optimizer="sgd", lr=2e-3, epochs=10, batch=1)
     config: CoCoOpConfig = CoCoOpConfig()
 
-    def __init__(self, backbone: Backbone, classnames: Sequence[str], config: CoCoOpConfig):
-        super().__init__(backbone, classnames, config)
+    def __init__(
+        self, backbone: Backbone, classnames: Sequence[str], config: CoCoOpConfig, template: str = DEFAULT_TEMPLATE
+    ):
+        super().__init__(backbone, classnames, config, template)
         words, _ = split_context_template(config.template)
         self.context = nn.Parameter(backbone.text.embed(words))  # [M, d]
         hidden = backbone.embed_dim // 16

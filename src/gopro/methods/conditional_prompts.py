@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gopro.clip.backbone import Encoded
 from gopro.clip.encode_text import make_prompts
+from gopro.clip.prompts import Prompts
 from gopro.methods.base import Method
 from gopro.methods.template import split_context_template
 
@@ -26,10 +27,14 @@ class ConditionalPrompts(Method):
 
     def set_classes(self, classnames: Sequence[str]) -> None:
         super().set_classes(classnames)
+        self.prompts = self.make_prompts(classnames)
+
+    def make_prompts(self, classnames: Sequence[str]) -> Prompts:
+        """Return the prompts of these classes, with room for the context."""
         words, tail = split_context_template(self.config.template)
         text = self.backbone.text
         before = len(text.tokens(words)) + self.extra_tokens
-        self.prompts = make_prompts(text, classnames, before=before, tail=tail)
+        return make_prompts(text, classnames, before=before, tail=tail)
 
     def text_features(self, contexts: Float[Tensor, "*batch tokens width"]) -> Float[Tensor, "*batch classes embed"]:
         return self.prompts(contexts.flatten(0, -3)).unflatten(0, contexts.shape[:-2])

@@ -55,8 +55,10 @@ class CoOp(Method):
     )
     config: CoOpConfig = CoOpConfig()
 
-    def __init__(self, backbone: Backbone, classnames: Sequence[str], config: CoOpConfig):
-        super().__init__(backbone, classnames, config)
+    def __init__(
+        self, backbone: Backbone, classnames: Sequence[str], config: CoOpConfig, template: str = DEFAULT_TEMPLATE
+    ):
+        super().__init__(backbone, classnames, config, template)
         text = backbone.text
         if config.tokens is None:
             context = text.embed(split_context_template(config.template)[0])

@@ -15,7 +15,7 @@ from gopro.clip.encode_text import make_prompts
 from gopro.clip.prompted_image_tower import PromptedImageTower
 from gopro.errors import InputError
 from gopro.methods.base import Method
-from gopro.methods.template import split_context_tokens
+from gopro.methods.template import DEFAULT_TEMPLATE, split_context_tokens
 
 STD = 0.02
 """Standard deviation of random initial tokens."""
@@ -45,8 +45,10 @@ class DeepPrompts(Method):
     frozen_images = False
     config: DeepConfig
 
-    def __init__(self, backbone: Backbone, classnames: Sequence[str], config: DeepConfig):
-        super().__init__(backbone, classnames, config)
+    def __init__(
+        self, backbone: Backbone, classnames: Sequence[str], config: DeepConfig, template: str = DEFAULT_TEMPLATE
+    ):
+        super().__init__(backbone, classnames, config, template)
         self.image_tower = PromptedImageTower(backbone)
         words, _, _ = split_context_tokens(config.template, config.tokens, backbone.text)
         deeper = self.text_depth() - 1

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gopro.clip.backbone import Backbone, Encoded
+from gopro.clip.encode_text import make_prompts
 from gopro.clip.prompts import Prompts
 from gopro.clip.similarity import similarity
 from gopro.distributed import gather
@@ -19,7 +20,8 @@ from gopro.methods.kernel_residual import KernelResidual
 from gopro.methods.losses import nt_xent, prompt_consistency
 from gopro.methods.ood_gate import OODGate
 from gopro.methods.recipe import Recipe
-from gopro.methods.template import DEFAULT_TEMPLATE, split_context_template
+from gopro.methods.template import DEFAULT_TEMPLATE, LearnedWords, split_learned_words
+from gopro.methods.zero_shot_text import zero_shot_text_features
 from gopro.settings import NonNegativeFloat, PositiveInt, settings
 
 SHARPNESS = 20.0
@@ -30,8 +32,9 @@ SHARPNESS = 20.0
 class GOProConfig:
     """Settings of `gopro`."""
 
-    template: str = DEFAULT_TEMPLATE
-    """The words before {} initialise the context; what follows {} stays fixed."""
+    template: str | None = None
+    """The words before {} initialise the context, or those after it if there are none before it; the rest stays fixed.
+    Frozen CLIP is that of the same prompt. By default each data set's own."""
     statistics: Literal["both", "style", "content", "none"] = "both"
     """Token statistics that shift the context: style (sigma) and content (mu), one of them, or none."""
     layers: PositiveInt | None = None
@@ -78,12 +81,12 @@ class GOPro(ConditionalPrompts):
     the projectors. Published Base/New/HM on 11 data sets, ViT-B/16: 84.21/77.32/80.62.
 
     The paper's body was not available. Where the released code differs from the abstract and the figure, the defaults
-    follow the latter; `gopro-release` follows the code. Our additions: maps that are zero at initialisation, so that
-    training starts from zero-shot CLIP; their low rank; the text projector that corrects each trained class and decays
-    away from it (`KernelResidual`); the gate that leaves out-of-distribution images to frozen CLIP (`OODGate`); the
-    cross-entropy of the other views; the losses that keep features near frozen CLIP's; the recipe, where the released
-    code has SGD at 2e-3, batches of 4 and 50 epochs. Weights were chosen on validation images of emoji-objects at 4
-    shots.
+    follow the latter; `gopro-release` follows the code. Our additions: the data set's own prompt, whose words become
+    the context, with maps that are zero at initialisation, so that training starts from zero-shot CLIP; their low rank;
+    the text projector that corrects each trained class and decays away from it (`KernelResidual`); the gate that leaves
+    out-of-distribution images to frozen CLIP (`OODGate`); the cross-entropy of the other views; the losses that keep
+    features near frozen CLIP's; the recipe, where the released code has SGD at 2e-3, batches of 4 and 50 epochs.
+    Weights were chosen on validation images of emoji-objects at 4 shots.
 
     Results on the embedded benchmark (docs/benchmark.md: 4 shots, 5 seeds): base/new/HM 72.9/43.9/54.8, compared with
     66.6/39.5/49.6 of PromptSRC, 53.3/41.5/46.7 of CoOp and 50.1/44.4/47.0 of zero-shot CLIP; on other data sets 34.9
@@ -95,11 +98,12 @@ class GOPro(ConditionalPrompts):
     config: GOProConfig = GOProConfig()
     views = ("base", "moco", "augmix")
 
-    def __init__(self, backbone: Backbone, classnames: Sequence[str], config: GOProConfig):
-        super().__init__(backbone, classnames, config)
+    def __init__(
+        self, backbone: Backbone, classnames: Sequence[str], config: GOProConfig, template: str = DEFAULT_TEMPLATE
+    ):
+        super().__init__(backbone, classnames, config, template)
         self.views = ("base", "moco", "augmix") if config.compare == "both" else ("base", config.compare)
-        words, _ = split_context_template(config.template)
-        self.context = nn.Parameter(backbone.text.embed(words))  # [M, d]
+        self.context = nn.Parameter(backbone.text.embed(self._learned_words().words))  # [M, d]
         widths = self._last_layers(backbone.layer_widths)
         statistics = {"both": ("style", "content"), "none": ()}.get(config.statistics, (config.statistics,))
         self.maps = nn.ModuleDict(
@@ -126,13 +130,23 @@ class GOPro(ConditionalPrompts):
         super().set_classes(classnames)
         self._frozen_text: Tensor | None = None
 
+    def make_prompts(self, classnames: Sequence[str]) -> Prompts:
+        text, learned = self.backbone.text, self._learned_words()
+        length = len(text.tokens(learned.words))
+        before, after = (0, length) if learned.behind else (length, 0)
+        return make_prompts(text, classnames, before=before, after=after, tail=learned.tail)
+
+    def _learned_words(self) -> LearnedWords:
+        """Split the prompt of the data set that was trained on, which the context belongs to on other data sets too."""
+        return split_learned_words(self.config.template or self.trained_template)
+
     @torch.no_grad()
     def frozen_text(self) -> Float[Tensor, "classes embed"]:
-        """Return frozen CLIP's text features of the template; computed once, at the first call, in fp32."""
+        """Return the zero-shot text features of the present data set's prompt; computed at the first call, in fp32."""
         if self._frozen_text is None:
-            words, _ = split_context_template(self.config.template)
             with torch.autocast(self.backbone.device.type, enabled=False):
-                self._frozen_text = self.prompts(self.backbone.text.embed(words))[0]
+                text = self.backbone.text
+                self._frozen_text = zero_shot_text_features(text, self.classnames, self.zero_shot_template)
         return self._frozen_text
 
     def end_epoch(self, epoch: int, epochs: int) -> None:
@@ -170,8 +184,12 @@ class GOPro(ConditionalPrompts):
         Args:
             prompts: those of other classes than the method's own.
         """
-        text = (prompts or self.prompts)(contexts.flatten(0, -3)).unflatten(0, contexts.shape[:-2])
+        text = (prompts or self.prompts)(*self._place(contexts.flatten(0, -3))).unflatten(0, contexts.shape[:-2])
         return self._project_text(text)
+
+    def _place(self, contexts: Float[Tensor, "batch tokens width"]) -> tuple[Tensor | None, Tensor | None]:
+        """Return what stands before and after the class name: the contexts, and nothing."""
+        return (None, contexts) if self.prompts.after else (contexts, None)
 
     def _project_text(self, text: Float[Tensor, "*batch embed"]) -> Float[Tensor, "*batch embed"]:
         if self.config.projectors == "image":
@@ -202,7 +220,7 @@ class GOPro(ConditionalPrompts):
     def logits(self, encoded: Encoded) -> Float[Tensor, "batch classes"]:
         # In chunks of classes: text features of all images and classes at once take batch · classes · D numbers.
         image, contexts = self.image_features(encoded), self.image_contexts(encoded)
-        similarities = self.prompts.similarities(image, contexts, transform=self._project_text)
+        similarities = self.prompts.similarities(image, *self._place(contexts), transform=self._project_text)
         if self.config.fade:
             gate = self._gate(encoded)
             similarities = gate * similarities + (1 - gate) * similarity(encoded.embedding, self.frozen_text())

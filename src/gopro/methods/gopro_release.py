@@ -50,8 +50,14 @@ class GOProRelease(ConditionalPrompts):
     config: GOProReleaseConfig = GOProReleaseConfig()
     views = ("base", "moco", "augmix1")
 
-    def __init__(self, backbone: Backbone, classnames: Sequence[str], config: GOProReleaseConfig):
-        super().__init__(backbone, classnames, config)
+    def __init__(
+        self,
+        backbone: Backbone,
+        classnames: Sequence[str],
+        config: GOProReleaseConfig,
+        template: str = DEFAULT_TEMPLATE,
+    ):
+        super().__init__(backbone, classnames, config, template)
         words, _ = split_context_template(config.template)
         self.context = nn.Parameter(backbone.text.embed(words))  # [M, d]
         widths, dim = backbone.layer_widths, backbone.embed_dim

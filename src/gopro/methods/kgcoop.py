@@ -44,8 +44,10 @@ class KgCoOp(Method):
     recipe = Recipe(optimizer="sgd", lr=2e-3, epochs=100, batch=128)
     config: KgCoOpConfig = KgCoOpConfig()
 
-    def __init__(self, backbone: Backbone, classnames: Sequence[str], config: KgCoOpConfig):
-        super().__init__(backbone, classnames, config)
+    def __init__(
+        self, backbone: Backbone, classnames: Sequence[str], config: KgCoOpConfig, template: str = DEFAULT_TEMPLATE
+    ):
+        super().__init__(backbone, classnames, config, template)
         words, _ = split_context_template(config.start)
         self.context = nn.Parameter(backbone.text.embed(words))  # [M, d]
 
@@ -54,7 +56,7 @@ class KgCoOp(Method):
         words, tail = split_context_template(self.config.start)
         text = self.backbone.text
         self.prompts = make_prompts(text, classnames, before=len(text.tokens(words)), tail=tail)
-        self.zero_shot_text = zero_shot_text_features(text, classnames, self.config.template)
+        self.zero_shot_text = zero_shot_text_features(text, classnames, self.zero_shot_template)
 
     def text_features(self, contexts: None = None) -> Float[Tensor, "1 classes embed"]:
         return self.prompts(self.context)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gopro.clip.backbone import Backbone, Encoded
 from gopro.methods.base import Method
 from gopro.methods.recipe import Training
+from gopro.methods.template import DEFAULT_TEMPLATE
 from gopro.settings import PositiveFloat, settings
 
 DEFAULT_C = 31.6
@@ -45,8 +46,10 @@ class LinearProbe(Method):
     trained_by = Training.CLOSED_FORM
     config: LinearProbeConfig = LinearProbeConfig()
 
-    def __init__(self, backbone: Backbone, classnames: Sequence[str], config: LinearProbeConfig):
-        super().__init__(backbone, classnames, config)
+    def __init__(
+        self, backbone: Backbone, classnames: Sequence[str], config: LinearProbeConfig, template: str = DEFAULT_TEMPLATE
+    ):
+        super().__init__(backbone, classnames, config, template)
         self.weight = nn.Parameter(torch.zeros(len(classnames), backbone.embed_dim))
         self.bias = nn.Parameter(torch.zeros(len(classnames)))
 

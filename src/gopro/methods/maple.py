@@ -55,8 +55,10 @@ class MaPLe(DeepPrompts):
     )
     config: MaPLeConfig = MaPLeConfig()
 
-    def __init__(self, backbone: Backbone, classnames: Sequence[str], config: MaPLeConfig):
-        super().__init__(backbone, classnames, config)
+    def __init__(
+        self, backbone: Backbone, classnames: Sequence[str], config: MaPLeConfig, template: str = DEFAULT_TEMPLATE
+    ):
+        super().__init__(backbone, classnames, config, template)
         first, deeper = (nn.Linear(backbone.text.width, self.image_tower.width) for _ in range(2))
         self.couplings = nn.ModuleList([first, *(copy.deepcopy(deeper) for _ in self.deep)])
 

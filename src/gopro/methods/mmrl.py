@@ -114,8 +114,10 @@ class MMRL(Method):
     )
     config: MMRLConfig = MMRLConfig()
 
-    def __init__(self, backbone: Backbone, classnames: Sequence[str], config: MMRLConfig):
-        super().__init__(backbone, classnames, config)
+    def __init__(
+        self, backbone: Backbone, classnames: Sequence[str], config: MMRLConfig, template: str = DEFAULT_TEMPLATE
+    ):
+        super().__init__(backbone, classnames, config, template)
         self.image_tower = PromptedImageTower(backbone)
         width = self.image_tower.width
         self.representation = nn.Parameter(0.02 * torch.randn(config.tokens, config.dim))
@@ -131,10 +133,10 @@ class MMRL(Method):
     def set_classes(self, classnames: Sequence[str]) -> None:
         super().set_classes(classnames)
         text = self.backbone.text
-        words, tail = split_template(self.config.template or DEFAULT_TEMPLATE)
+        words, tail = split_template(self.zero_shot_template)
         self.words = text.embed(words)  # frozen, the same for all classes
         self.prompts = make_prompts(text, classnames, before=len(self.words), tail=tail)
-        self.zero_shot_text = zero_shot_text_features(text, classnames, self.config.template)
+        self.zero_shot_text = zero_shot_text_features(text, classnames, self.zero_shot_template)
         self.fused = self.config.fuse and set(self.trained_names).issuperset(classnames)
 
     def text_features(self, contexts: None = None) -> Float[Tensor, "1 classes embed"]:

@@ -82,8 +82,10 @@ class PromptSRC(DeepPrompts):
     )
     config: PromptSRCConfig = PromptSRCConfig()
 
-    def __init__(self, backbone: Backbone, classnames: Sequence[str], config: PromptSRCConfig):
-        super().__init__(backbone, classnames, config)
+    def __init__(
+        self, backbone: Backbone, classnames: Sequence[str], config: PromptSRCConfig, template: str = DEFAULT_TEMPLATE
+    ):
+        super().__init__(backbone, classnames, config, template)
         self.image = nn.Parameter(STD * torch.randn(self.image_depth(), config.tokens, self.image_tower.width))
         self.average: Tensor
         self.register_buffer("average", torch.zeros(sum(p.numel() for p in self.parameters())))

@@ -56,7 +56,7 @@ class MethodSpec:
     Attributes:
         name: the method's name in `METHODS`.
         kind: its class.
-        config: its settings; `template` is None where the data set's own prompt is to be used.
+        config: its settings; where `template` is None, the data set's own prompt is used.
         chosen: names of the settings that the user chose, which no recipe changes.
     """
 
@@ -89,15 +89,12 @@ class MethodSpec:
         """Create the untrained method over class names.
 
         Args:
-            template: the data set's prompt, for methods whose settings have none.
+            template: the data set's own prompt.
 
         Raises:
             InputError: a setting, a class name or the backbone does not suit the method.
         """
-        config = self.config
-        if config.template is None:
-            config = replace(config, template=template)
-        return self.kind(backbone, classnames, config)
+        return self.kind(backbone, classnames, self.config, template)
 
 
 def parse_method(text: str) -> MethodSpec:

@@ -14,6 +14,7 @@ from gopro.distributed import gather
 from gopro.methods.base import Method
 from gopro.methods.losses import nt_xent
 from gopro.methods.recipe import Recipe
+from gopro.methods.template import DEFAULT_TEMPLATE
 from gopro.methods.zero_shot_text import zero_shot_text_features
 from gopro.settings import PositiveFloat, PositiveInt, settings
 
@@ -51,8 +52,10 @@ class SLIP(Method):
     recipe = Recipe(optimizer="adamw", lr=1e-3, epochs=10, batch=32, schedule="step", drop_last=False)
     config: SLIPConfig = SLIPConfig()
 
-    def __init__(self, backbone: Backbone, classnames: Sequence[str], config: SLIPConfig):
-        super().__init__(backbone, classnames, config)
+    def __init__(
+        self, backbone: Backbone, classnames: Sequence[str], config: SLIPConfig, template: str = DEFAULT_TEMPLATE
+    ):
+        super().__init__(backbone, classnames, config, template)
         down = nn.Linear(backbone.embed_dim, config.rank, bias=False)
         up = nn.Linear(config.rank, backbone.embed_dim, bias=False)
         nn.init.zeros_(up.weight)
@@ -60,7 +63,7 @@ class SLIP(Method):
 
     def set_classes(self, classnames: Sequence[str]) -> None:
         super().set_classes(classnames)
-        self.text = zero_shot_text_features(self.backbone.text, classnames, self.config.template)
+        self.text = zero_shot_text_features(self.backbone.text, classnames, self.zero_shot_template)
 
     def image_features(self, encoded: Encoded) -> Float[Tensor, "*batch embed"]:
         return F.normalize(encoded.embedding + self.project(encoded.embedding), dim=-1)

@@ -48,8 +48,10 @@ class StyLIP(ConditionalPrompts):
     config: StyLIPConfig = StyLIPConfig()
     extra_tokens = 1  # the content token
 
-    def __init__(self, backbone: Backbone, classnames: Sequence[str], config: StyLIPConfig):
-        super().__init__(backbone, classnames, config)
+    def __init__(
+        self, backbone: Backbone, classnames: Sequence[str], config: StyLIPConfig, template: str = DEFAULT_TEMPLATE
+    ):
+        super().__init__(backbone, classnames, config, template)
         words = backbone.text.embed(split_context_template(config.template)[0])  # [M, d]
         widths, joined = backbone.layer_widths, config.hidden * len(backbone.layer_widths)
         self.style = nn.ModuleList(nn.Linear(2 * width, config.hidden) for width in widths)

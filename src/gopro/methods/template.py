@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import string
+from typing import NamedTuple
+
 from gopro.clip.text_tower import TextTower
 from gopro.errors import InputError
 
@@ -34,6 +37,41 @@ def split_context_template(template: str) -> tuple[str, str]:
     if not before:
         raise InputError(f"template {template!r}: the context starts from the words before {{}}; write at least one")
     return before, after
+
+
+class LearnedWords(NamedTuple):
+    """The words of a template that a context starts from.
+
+    Attributes:
+        words: the text of these words.
+        behind: whether they follow the class name instead of standing before it.
+        tail: the fixed text after the class name or, if they follow it, after the words.
+    """
+
+    words: str
+    behind: bool
+    tail: str
+
+
+def split_learned_words(template: str) -> LearnedWords:
+    """Split a template for methods that learn the words before the class name or, if there are none, those after it.
+
+    Example:
+        >>> split_learned_words("a photo of {}, a type of food.")
+        LearnedWords(words='a photo of', behind=False, tail=', a type of food.')
+        >>> split_learned_words("{} texture.")
+        LearnedWords(words='texture', behind=True, tail='.')
+
+    Raises:
+        InputError: the template does not hold exactly one `{}`, or no word besides.
+    """
+    before, after = split_template(template)
+    if before:
+        return LearnedWords(before, False, after)
+    words = after.rstrip(string.punctuation + string.whitespace)
+    if not words.strip():
+        raise InputError(f"template {template!r}: the context starts from the words around {{}}; write at least one")
+    return LearnedWords(words.strip(), True, after.removeprefix(words))
 
 
 def split_context_tokens(template: str, tokens: int, text: TextTower) -> tuple[str, str, str]:

@@ -15,6 +15,7 @@ from gopro.clip.similarity import similarity
 from gopro.errors import InputError
 from gopro.methods.base import Method
 from gopro.methods.recipe import Recipe, Training
+from gopro.methods.template import DEFAULT_TEMPLATE
 from gopro.methods.zero_shot_text import Ensemble, zero_shot_text_features
 from gopro.settings import NonNegativeInt, settings
 
@@ -71,8 +72,10 @@ class TipAdapter(Method):
     alpha: Float[Tensor, ""]
     beta: Float[Tensor, ""]
 
-    def __init__(self, backbone: Backbone, classnames: Sequence[str], config: TipAdapterFConfig):
-        super().__init__(backbone, classnames, config)
+    def __init__(
+        self, backbone: Backbone, classnames: Sequence[str], config: TipAdapterFConfig, template: str = DEFAULT_TEMPLATE
+    ):
+        super().__init__(backbone, classnames, config, template)
         keys = torch.empty(0, backbone.embed_dim)
         if self.trained_by is Training.CLOSED_FORM:
             self.register_buffer("keys", keys)
@@ -84,8 +87,8 @@ class TipAdapter(Method):
 
     def set_classes(self, classnames: Sequence[str]) -> None:
         super().set_classes(classnames)
-        config = self.config
-        self.text = zero_shot_text_features(self.backbone.text, classnames, config.template, config.ensemble)
+        text, ensemble = self.backbone.text, self.config.ensemble
+        self.text = zero_shot_text_features(text, classnames, self.zero_shot_template, ensemble)
         row = {name: i for i, name in enumerate(self.trained_names)}
         self.columns = [row.get(name, len(row)) for name in classnames]  # the last column has no image
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gopro.clip.encode_text import encode_texts
 from gopro.clip.text_tower import TextTower
-from gopro.methods.template import DEFAULT_TEMPLATE, split_template
+from gopro.methods.template import split_template
 
 Ensemble = Literal["none", 7, 80]
 """One template, or CLIP's for ImageNet (openai/CLIP, notebooks/Prompt_Engineering_for_ImageNet.ipynb): all 80, or the
@@ -26,19 +26,19 @@ _TEMPLATES: dict[Ensemble, Sequence[Callable[[str], str]]] = {
 
 
 def zero_shot_text_features(
-    text: TextTower, classnames: Sequence[str], template: str | None, ensemble: Ensemble = "none"
+    text: TextTower, classnames: Sequence[str], template: str, ensemble: Ensemble = "none"
 ) -> Float[Tensor, "classes embed"]:
     """Encode hand-written prompts into unit text features, without gradient.
 
     Args:
-        template: the prompt with {} for the class name, `DEFAULT_TEMPLATE` if None; an ensemble does not use it.
+        template: the prompt with {} for the class name; an ensemble does not use it.
         ensemble: average the unit features over these templates and normalise the mean.
 
     Raises:
         InputError: a template without exactly one {}; a class name that the text tower cannot encode.
     """
     if ensemble == "none":
-        before, after = split_template(template or DEFAULT_TEMPLATE)
+        before, after = split_template(template)
         return encode_texts(text, [f"{before} {name}{after}".strip() for name in classnames])
     features = [encode_texts(text, [fill(name) for name in classnames]) for fill in _TEMPLATES[ensemble]]
     return F.normalize(torch.stack(features).mean(dim=0), dim=-1)

@@ -35,8 +35,8 @@ class ZeroShot(Method):
 
     def set_classes(self, classnames: Sequence[str]) -> None:
         super().set_classes(classnames)
-        config = self.config
-        self.text = zero_shot_text_features(self.backbone.text, classnames, config.template, config.ensemble)
+        text, ensemble = self.backbone.text, self.config.ensemble
+        self.text = zero_shot_text_features(text, classnames, self.zero_shot_template, ensemble)
 
     def text_features(self, contexts: None = None) -> Float[Tensor, "1 classes embed"]:
         return self.text[None]

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 from gopro.clip.backbone import Backbone, load_backbone
 from gopro.errors import InputError
-from gopro.methods.registry import parse_method
+from gopro.methods.gopro import GOPro
+from gopro.methods.registry import MethodSpec, parse_method
+from gopro.methods.template import DEFAULT_TEMPLATE
 from gopro.runs.hub import download
 from gopro.runs.run import CONFIG, COST, HEADS, LEARNED, Run, read_config, read_learned
 
@@ -67,14 +70,27 @@ def load_run(run: str | Path, device: str = "cpu", backbone: Backbone | None = N
         raise InputError(
             f"{run} was trained on other weights of {content['backbone']['name']} than {backbone.name} has now"
         )
-    spec, trained_with = parse_method(content["config"].method), content["trained_with"]
-    if trained_with is not None:
-        spec = spec.with_settings(trained_with.settings)
-    method = spec.build(backbone, content["classnames"], content["template"])
-    trained = Run(folder, content["config"], content["data"], content["template"], method, hub, trained_with)
+    method = recorded_method(content).build(backbone, content["classnames"], content["template"])
+    trained = Run(folder, content["config"], content["data"], content["template"], method, hub, content["trained_with"])
     read_learned(trained)
     method.to(backbone.device).eval()
     return trained
+
+
+def recorded_method(content: dict[str, Any]) -> MethodSpec:
+    """Return the method that a run's config names, with the settings that it was trained with.
+
+    Args:
+        content: the output of `read_config`.
+    """
+    spec, trained_with = parse_method(content["config"].method), content["trained_with"]
+    if trained_with is not None:
+        return spec.with_settings(trained_with.settings)
+    if issubclass(spec.kind, GOPro) and spec.config.template is None:
+        # Versions that recorded no settings started gopro from "a photo of a {}." and kept it near that prompt on all
+        # data sets. As a setting, the template also holds for those that such a run is tested on.
+        return replace(spec, config=replace(spec.config, template=DEFAULT_TEMPLATE))
+    return spec
 
 
 def _check_no_path(backbone: str, hub: str) -> None:

@@ -19,7 +19,7 @@ from gopro.methods.recipe import Recipe, Training
 from gopro.methods.registry import MethodSpec, parse_method
 from gopro.runs.config import TrainConfig
 from gopro.runs.environment import PeakMemory
-from gopro.runs.load_run import load_run
+from gopro.runs.load_run import load_run, recorded_method
 from gopro.runs.run import CONFIG, COST, LEARNED, Run, TrainingCost, read_config, write_config, write_learned
 from gopro.runs.trained_with import TrainedWith
 from gopro.training.determinism import deterministic
@@ -123,9 +123,9 @@ def _recorded_plan(folder: Path) -> _Plan:
     """Return the plan that an interrupted run was begun with."""
     content = read_config(folder)
     config = replace(content["config"], output=folder)
-    spec, trained_with = parse_method(config.method), content["trained_with"]
+    spec, trained_with = recorded_method(content), content["trained_with"]
     if trained_with is not None:
-        return _Plan(config, spec.with_settings(trained_with.settings), trained_with.recipe or spec.kind.recipe)
+        return _Plan(config, spec, trained_with.recipe or spec.kind.recipe)
     # An earlier version began it, which recorded nothing and had one recipe for each method, with a cosine by steps.
     recipe = replace(spec.kind.recipe, schedule="step", drop_last=False, crop=None)
     if spec.name == "coop":

@@ -48,10 +48,10 @@ def images(count: int, size: int = 32, seed: int = 3) -> Tensor:
     return (pixels / 255 - 0.5) / 0.25
 
 
-def trained_like(spec: str, backbone: Backbone) -> Method:
+def trained_like(spec: str, backbone: Backbone, template: str = TEMPLATE) -> Method:
     """Return a method in a state that training could leave it in."""
     torch.manual_seed(2)  # with this seed, one of the two hidden units of CoCoOp's meta net is active
-    method = build_method(spec, backbone, NAMES, TEMPLATE)
+    method = build_method(spec, backbone, NAMES, template)
     if Training.CLOSED_FORM in method.trained_by:
         labels = torch.arange(10) % len(NAMES)
         method.solve(lambda count: [backbone.encode(images(10, seed=i)) for i in range(max(1, count))], labels)
@@ -88,6 +88,14 @@ def test_every_method_can_be_exported_with_its_exact_head(name: str, tiny: Backb
     method = trained_like(name, tiny if deep else make_tiny(layers=1)).for_classes(NAMES[::-1])
     exact = method if method.text_depends_on_image else constant_head(method, method.classnames)
     assert_file_agrees(Graph(exact), method)
+
+
+@slow
+@pytest.mark.no_cover
+@pytest.mark.parametrize("format", list(FORMATS))
+def test_a_context_behind_the_name_can_be_exported(format: str) -> None:
+    method = trained_like("gopro", make_tiny(layers=1), "{} texture.")
+    assert_file_agrees(Graph(method), method, format)
 
 
 @slow

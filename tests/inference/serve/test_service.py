@@ -17,6 +17,7 @@ from gopro.inference.serve import batched_inference
 from gopro.inference.serve.lru_cache import SharedLRUCache
 from gopro.methods.registry import build_method
 from gopro.runs.run import Run
+from tests.support.methods import perturb
 from tests.support.serve import (
     RunningServer,
     check_error,
@@ -75,6 +76,20 @@ def test_every_kind_of_method_is_served(spec: str, tiny: Backbone, tmp_path: Pat
             [result] = server.predict(images[0], classes=["x", "y"], heads=["exact", "zeroshot"]).json()["results"]
             assert "a linear probe reads no names" in result["heads"]["exact"]["error"]
             assert len(result["heads"]["zeroshot"]["predictions"]) == 2
+
+
+def test_a_context_behind_the_name_is_served(tiny: Backbone, tmp_path: Path) -> None:
+    run = untrained_run("gopro", tiny, NAMES, tmp_path, template="{} texture.")
+    images = [png(seed) for seed in range(4)]
+    zeroshot = Classifier(build_method("zeroshot", tiny, NAMES[:3], "{} texture."))
+    clip = zeroshot.predict_proba([open_image(content) for content in images])
+    with serve_in_thread(run) as server:
+        response = server.predict(*images, classes=NAMES[:3], heads=["exact", "zeroshot"])
+        np.testing.assert_allclose(probabilities(response, NAMES[:3], "zeroshot"), clip, atol=2e-6)
+        np.testing.assert_allclose(probabilities(response, NAMES[:3]), clip, atol=2e-6)  # as it is untrained
+        perturb(run.method)
+        response = server.predict(*images, classes=NAMES, heads=["exact"])
+        np.testing.assert_allclose(probabilities(response, NAMES), expected(run, images, NAMES), atol=2e-6)
 
 
 def test_zeroshot_head_equals_zero_shot_clip(server: RunningServer, trained_run: Run, tiny: Backbone) -> None:
