@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from gopro.data.catalog import CATALOG
 from gopro.methods.recipe import Conditions, Recipe, Task, Training, Variant, vary
 from gopro.methods.registry import METHODS, parse_method
 from gopro.runs.config import TrainConfig
@@ -23,6 +24,8 @@ B2N, TRANSFER, FEW = "base-to-new", "transfer", "few-shot"
         ("coop", (FEW, "imagenet", 16), {"epochs": 50}, {"tokens": 16}),
         ("cocoop", (TRANSFER, "imagenet", 16), {"epochs": 10, "batch": 1}, {}),
         ("kgcoop", (B2N, "dtd", 16), {"epochs": 100, "batch": 128, "drop_last": True}, {"weight": 8.0}),
+        ("kgcoop", (TRANSFER, "dtd", 4), {"epochs": 100}, {"template": "a photo of a {}, a type of texture."}),
+        ("kgcoop", (B2N, "eurosat", 16), {"epochs": 100}, {"template": None}),
         ("maple", (B2N, "dtd", 16), {"epochs": 5, "lr": 3.5e-3, "batch": 4}, {"depth": 9}),
         ("maple", (TRANSFER, "imagenet", 16), {"epochs": 2, "lr": 2.6e-3}, {"depth": 3}),
         ("promptsrc", (B2N, "dtd", 16), {"epochs": 20, "lr": 2.5e-3}, {"depth": 9, "gpa_mean": 15.0, "gpa_std": 1.0}),
@@ -36,6 +39,7 @@ B2N, TRANSFER, FEW = "base-to-new", "transfer", "few-shot"
         ("mmrl", (FEW, "my-images", 4), {"epochs": 50, "batch": 32, "warmup": 1.0}, {"reg": 0.5}),
         ("mmrl", (FEW, "stanford_cars", 4), {"epochs": 50, "batch": 32}, {"reg": 7.0}),
         ("mmrl", (TRANSFER, "imagenet", 16), {"epochs": 1, "batch": 32, "warmup": 0.0}, {"reg": 0.2, "dim": 512}),
+        ("gopro-paper", (B2N, "dtd", 16), {"epochs": 50, "batch": 4, "lr": 2e-3, "schedule": "epoch"}, {"sem": 1.0}),
         ("gopro-release", (B2N, "dtd", 16), {"epochs": 50, "batch": 4, "lr": 2e-3, "schedule": "epoch"}, {}),
         ("tip-adapter-f", (FEW, "dtd", 16), {"epochs": 20, "schedule": "step", "drop_last": False}, {}),
     ],
@@ -96,3 +100,19 @@ def test_flags_go_over_the_recipe_and_a_data_sets_crop_over_the_authors() -> Non
     assert (recipe.epochs, recipe.lr, recipe.batch, recipe.crop, recipe.warmup) == (2, 0.5, 32, 0.3, 1)
     assert TrainConfig(data="dtd", output=Path(), crop=0.2).recipe(recipe, dataset_crop=0.3).crop == 0.2
     assert TrainConfig(data="dtd", output=Path(), epochs=1).recipe(recipe).warmup == 0  # one epoch is not all warm-up
+
+
+def test_kgcoops_reference_prompts_are_the_data_sets_own_but_for_textures() -> None:
+    """`CUSTOM_TEMPLATES` of the authors' trainers/kgcoop.py."""
+    authors = {
+        "oxford_pets": "a photo of a {}, a type of pet.",
+        "oxford_flowers": "a photo of a {}, a type of flower.",
+        "fgvc_aircraft": "a photo of a {}, a type of aircraft.",
+        "dtd": "a photo of a {}, a type of texture.",
+        "eurosat": "a centered satellite photo of {}.",
+        "food101": "a photo of {}, a type of food.",
+        "ucf101": "a photo of a person doing {}.",
+    }
+    for name, data in CATALOG.items():
+        spec, _ = parse_method("kgcoop").for_training(Conditions("base-to-new", name, 16))
+        assert (spec.config.template or data.template) == authors.get(name, "a photo of a {}."), name

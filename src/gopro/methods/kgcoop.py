@@ -12,7 +12,7 @@ from gopro.clip.backbone import Backbone, Encoded
 from gopro.clip.encode_text import make_prompts
 from gopro.clip.similarity import similarity
 from gopro.methods.base import Method
-from gopro.methods.recipe import Recipe
+from gopro.methods.recipe import Recipe, Variant
 from gopro.methods.template import DEFAULT_TEMPLATE, split_context_template
 from gopro.methods.zero_shot_text import zero_shot_text_features
 from gopro.settings import settings
@@ -23,7 +23,8 @@ class KgCoOpConfig:
     """Settings of `kgcoop`."""
 
     template: str | None = None
-    """Hand-written prompt to stay near, with {} for the class name; by default the data set's own."""
+    """Hand-written prompt to stay near, with {} for the class name; by default the data set's own, on DTD the
+    authors'."""
     start: str = DEFAULT_TEMPLATE
     """The words before {} initialise the context; what follows {} stays fixed."""
     weight: float = 8.0
@@ -38,10 +39,18 @@ class KgCoOp(Method):
     Published Base/New/HM on 11 data sets, ViT-B/16: 80.73/73.60/77.00.
 
     A training step of the authors' code is reproduced (tests/golden), with the authors' recipe. Differences from their
-    code: layers that it neither trains nor uses are left out, and the hand-written prompts come with the data sets.
+    code: layers that it neither trains nor uses are left out. Their hand-written prompts are the data sets' own, save
+    that of DTD.
     """
 
     recipe = Recipe(optimizer="sgd", lr=2e-3, epochs=100, batch=128)
+    variants = (
+        Variant(
+            data=("dtd",),
+            settings={"template": "a photo of a {}, a type of texture."},
+            source="KgCoOp/trainers/kgcoop.py",
+        ),
+    )
     config: KgCoOpConfig = KgCoOpConfig()
 
     def __init__(
