@@ -78,9 +78,13 @@ def test_protocols_that_train_alike_share_the_run() -> None:
         run.name: run.train
         for run in few_shot(BenchmarkConfig(output=OUT, data=("emoji-food",), methods=("coop",), shots=(4,)))
     }
-    assert across == domains == shots
+    assert across == domains
     halves = base_to_new(BenchmarkConfig(output=OUT, data=("emoji-food",), methods=("coop",), shots=(4,)))
-    assert not {run.name for run in halves} & set(shots)
+    names = [set(across), set(shots), {run.name for run in halves}]
+    assert len(set.union(*names)) == sum(map(len, names)), "another task has another recipe, and so another run"
+    tasks = [{run.conditions.task for run in runs} for runs in (across.values(), shots.values())]
+    assert tasks == [{"transfer"}, {"few-shot"}]
+    assert {run.train.conditions.task for run in halves} == {"base-to-new"}
 
 
 def test_few_shot_trains_on_all_classes_with_each_number_of_shots() -> None:

@@ -158,6 +158,19 @@ def test_search_finds_the_best_alpha_and_beta_on_validation_images(tiny: Backbon
     torch.testing.assert_close(other.logits(val), method.logits(val))
 
 
+@pytest.mark.parametrize(("search", "searched"), [("null", True), ("true", True), ("false", False)])
+def test_fine_tuned_keys_are_searched_after_the_last_epoch(search: str, searched: bool, tiny: Backbone) -> None:
+    method = build_method(f"tip-adapter-f[search={search},alpha=0.0,max_alpha=2,max_beta=3]", tiny, NAMES, TEMPLATE)
+    assert isinstance(method, TipAdapter)
+    method.solve(lambda count: [images(8)], labels(8), (images(8, seed=4), labels(8)))
+    method.end_epoch(0, 2)
+    assert method.alpha == 0  # still the weight to fine-tune with
+    method.end_epoch(1, 2)
+    assert (method.alpha >= 0.1) == searched and method.alpha < 2
+    if searched:
+        assert any(torch.isclose(method.beta, torch.tensor(0.1 + i * 2.9 / 200)) for i in range(200))
+
+
 @pytest.mark.parametrize("c", [0.1, 10.0, 1000.0])
 def test_the_regression_is_at_its_optimum(c: float) -> None:
     """Against SciPy's L-BFGS on the same convex loss, written out in NumPy's terms."""
@@ -211,7 +224,9 @@ def test_settings_out_of_range_are_refused(spec: str, tiny: Backbone) -> None:
         build_method(spec, tiny, NAMES, TEMPLATE)
 
 
-@pytest.mark.parametrize("spec", [*SOLVED, "tip-adapter[augment=0,search=true]"])
+@pytest.mark.parametrize(
+    "spec", ["linear-probe", "tip-adapter", "tip-adapter[augment=0,search=true]", "tip-adapter-f[search=false]"]
+)
 def test_a_loaded_run_has_the_trained_weights_and_training_is_reproducible(
     spec: str, tmp_path: Path, tiny: Backbone
 ) -> None:

@@ -41,7 +41,19 @@ B2N, TRANSFER, FEW = "base-to-new", "transfer", "few-shot"
         ("mmrl", (TRANSFER, "imagenet", 16), {"epochs": 1, "batch": 32, "warmup": 0.0}, {"reg": 0.2, "dim": 512}),
         ("gopro-paper", (B2N, "dtd", 16), {"epochs": 50, "batch": 4, "lr": 2e-3, "schedule": "epoch"}, {"sem": 1.0}),
         ("gopro-release", (B2N, "dtd", 16), {"epochs": 50, "batch": 4, "lr": 2e-3, "schedule": "epoch"}, {}),
-        ("tip-adapter-f", (FEW, "dtd", 16), {"epochs": 20, "schedule": "step", "drop_last": False}, {}),
+        (
+            "tip-adapter-f",
+            (FEW, "my-images", 16),
+            {"epochs": 20, "schedule": "step", "drop_last": False},
+            {"alpha": 1.0},
+        ),
+        (
+            "tip-adapter-f",
+            (FEW, "eurosat", 16),
+            {"epochs": 100, "eps": 1e-4},
+            {"alpha": 2.0, "beta": 1.0, "max_beta": 12.0},
+        ),
+        ("tip-adapter", (FEW, "imagenet", 16), {"crop": 0.5}, {"alpha": 1.17, "max_alpha": 3.0, "ensemble": 7}),
     ],
 )
 def test_a_training_gets_the_authors_recipe(

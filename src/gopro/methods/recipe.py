@@ -52,6 +52,8 @@ class Recipe:
     weight_decay: NonNegativeFloat = 5e-4
     momentum: NonNegativeFloat = 0.9
     """Momentum of SGD; AdamW keeps its usual betas."""
+    eps: PositiveFloat = 1e-8
+    """AdamW's epsilon."""
     drop_last: bool = True
     """Leave out an incomplete last batch, unless it is the only one."""
     crop: PositiveFloat | None = None

@@ -14,39 +14,59 @@ from gopro.clip.backbone import Backbone, Encoded
 from gopro.clip.similarity import similarity
 from gopro.errors import InputError
 from gopro.methods.base import Method
-from gopro.methods.recipe import Recipe, Training
+from gopro.methods.recipe import Recipe, Training, Variant
 from gopro.methods.template import DEFAULT_TEMPLATE
 from gopro.methods.zero_shot_text import Ensemble, zero_shot_text_features
-from gopro.settings import NonNegativeInt, settings
+from gopro.settings import NonNegativeInt, PositiveFloat, settings
 
-BETAS = [0.1 + i * 11.9 / 200 for i in range(200)]
-ALPHAS = [0.1 + i * 9.9 / 20 for i in range(20)]
-"""The grid of `search`: the authors' for SUN397 and EuroSAT, up to 12 and 10. For other data sets theirs ends at 7 to
-50 and at 3 to 50."""
+BETAS, ALPHAS = 200, 20
+"""Number of values that `search` tries, as the authors' `search_step`."""
 
 
 @settings
-class TipAdapterFConfig:
-    """Settings of `tip-adapter-f`."""
+class TipAdapterConfig:
+    """Settings of `tip-adapter` and `tip-adapter-f`."""
 
     template: str | None = None
     """Prompt with {} for the class name; by default the data set's own."""
     ensemble: Ensemble = "none"
     """Average over CLIP's 7 or 80 templates for ImageNet instead of one template."""
     alpha: float = 1.0
-    """Weight of the cache, added to zero-shot CLIP."""
+    """Weight of the cache, added to zero-shot CLIP; where it is searched for, the value to fine-tune with."""
     beta: float = 5.5
-    """Decay of a training image's weight with its distance."""
+    """Decay of a training image's weight with its distance; where it is searched for, the value to fine-tune with."""
+    search: bool | None = None
+    """Choose the alpha and beta that are best on the validation images; null does so if there are any."""
+    max_alpha: PositiveFloat = 10.0
+    """End of the alphas that are searched, which begin at 0.1."""
+    max_beta: PositiveFloat = 12.0
+    """End of the betas that are searched, which begin at 0.1."""
     augment: NonNegativeInt = 10
     """Random views of a training image that are averaged into its key; 0 for its evaluation view."""
 
 
-@settings
-class TipAdapterConfig(TipAdapterFConfig):
-    """Settings of `tip-adapter`."""
+def _authors(
+    data: str, alpha: float, max_alpha: float, max_beta: float, *, file: str | None = None, epochs: int = 20
+) -> Variant:
+    """Return what the authors set for a data set; they fine-tune with a beta of 1 on all of them."""
+    settings = {"alpha": alpha, "beta": 1.0, "max_alpha": max_alpha, "max_beta": max_beta}
+    return Variant(data=(data,), settings=settings, recipe={"epochs": epochs}, source=f"configs/{file or data}.yaml")
 
-    search: bool = False
-    """Choose the alpha and beta that are best on the validation images."""
+
+VARIANTS = (
+    _authors("caltech101", 3.0, 5.0, 12.0),
+    _authors("dtd", 2.0, 13.0, 13.0),
+    _authors("eurosat", 2.0, 10.0, 12.0, epochs=100),
+    _authors("fgvc_aircraft", 5.0, 30.0, 30.0, file="fgvc"),
+    _authors("food101", 1.17, 10.0, 10.0),
+    _authors("imagenet", 1.17, 3.0, 7.0),
+    _authors("oxford_flowers", 10.0, 50.0, 50.0),
+    _authors("oxford_pets", 1.17, 3.0, 7.0),
+    _authors("stanford_cars", 3.0, 10.0, 20.0),
+    _authors("sun397", 1.17, 10.0, 12.0),
+    _authors("ucf101", 3.0, 3.0, 7.0),
+    Variant(tasks=("few-shot",), data=("imagenet",), settings={"ensemble": 7}, source="datasets/imagenet.py"),
+)
 
 
 class TipAdapter(Method):
@@ -56,24 +76,25 @@ class TipAdapter(Method):
     of a class is zero-shot CLIP's plus alpha times the sum of exp(-beta (1 - cos)) over the keys of its images. A class
     that was not trained on has no key and keeps zero-shot CLIP's logit. Base/New/HM are not published.
 
-    The authors' cache, logits, search and fine-tuning are reproduced on recorded features (tests/golden). Differences
-    from their code: alpha 1 and beta 5.5 are the paper's for ImageNet, where the code has initial values for each data
-    set and always searches, on a grid per data set and for ImageNet on the test images (here `search` uses the
-    few-shot validation images); the averaged views are crops of 0.08 to 1 of the area, theirs 0.5 to 1, and unit
-    vectors are averaged; the zero-shot logits have the backbone's scale, theirs 100; the prompt is the data set's
-    template, theirs on ImageNet the mean of seven (`ensemble=7`).
+    The authors' cache, logits, search and fine-tuning are reproduced on recorded features (tests/golden), and the
+    grid of the search is theirs for each data set; other data sets have that of EuroSAT, and the paper's alpha 1 and
+    beta 5.5 for ImageNet if there are no validation images. Differences from their code: the search uses the few-shot
+    validation images, theirs the whole validation split, and for ImageNet, which has none, the test images; unit
+    vectors are averaged; the zero-shot logits have the backbone's scale, theirs 100. Their experiments are few-shot:
+    the other tasks use the same recipe.
     """
 
     trained_by = Training.CLOSED_FORM
     recipe = Recipe(crop=0.5)  # `transforms.RandomResizedCrop(scale=(0.5, 1))` of main.py, for the averaged views
-    config: TipAdapterFConfig = TipAdapterConfig()
+    variants = VARIANTS
+    config: TipAdapterConfig = TipAdapterConfig()
     keys: Float[Tensor, "n embed"]
     labels: Int[Tensor, " n"]
     alpha: Float[Tensor, ""]
     beta: Float[Tensor, ""]
 
     def __init__(
-        self, backbone: Backbone, classnames: Sequence[str], config: TipAdapterFConfig, template: str = DEFAULT_TEMPLATE
+        self, backbone: Backbone, classnames: Sequence[str], config: TipAdapterConfig, template: str = DEFAULT_TEMPLATE
     ):
         super().__init__(backbone, classnames, config, template)
         keys = torch.empty(0, backbone.embed_dim)
@@ -84,6 +105,7 @@ class TipAdapter(Method):
         self.register_buffer("labels", torch.empty(0, dtype=torch.long))
         self.register_buffer("alpha", torch.tensor(config.alpha))
         self.register_buffer("beta", torch.tensor(config.beta))
+        self._val: tuple[Encoded, Tensor] | None = None  # between `solve` and `search`
 
     def set_classes(self, classnames: Sequence[str]) -> None:
         super().set_classes(classnames)
@@ -100,10 +122,11 @@ class TipAdapter(Method):
     ) -> None:
         total = torch.stack([images.embedding for images in draws(self.config.augment)]).sum(dim=0)
         self.keys.data, self.labels.data = F.normalize(total, dim=-1), labels
-        if isinstance(self.config, TipAdapterConfig) and self.config.search:
-            if val is None:
-                raise InputError("search=true, but there are no validation images to search on: give alpha and beta")
-            self._search(*val)
+        if self.config.search and val is None:
+            raise InputError("search=true, but there are no validation images to search on: give alpha and beta")
+        self._val = None if self.config.search is False else val
+        if self.trained_by is Training.CLOSED_FORM:
+            self.search()
 
     def text_features(self, contexts: None = None) -> Float[Tensor, "1 classes embed"]:
         return self.text[None]
@@ -125,18 +148,23 @@ class TipAdapter(Method):
         """Return 1 where a key is of the class, else 0."""
         return F.one_hot(self.labels, len(self.trained_names) + 1)[:, self.columns].to(self.keys)
 
-    def _search(self, encoded: Encoded, labels: Int[Tensor, " n"]) -> None:
-        """Set the first alpha and beta of the grid with the highest accuracy."""
-        image, values, best = encoded.embedding, self._one_hot_labels(), -1
+    @torch.no_grad()
+    def search(self) -> None:
+        """Set the first alpha and beta of the grid with the highest accuracy on the validation images, if any."""
+        if self._val is None:
+            return
+        image, labels = self._val[0].embedding, self._val[1]
+        values, best = self._one_hot_labels(), -1
         zeroshot = self.backbone.logit_scale * similarity(image, self.text)
-        for beta in BETAS:
+        for beta in _grid(self.config.max_beta, BETAS):
             cache = self._weights(image, beta) @ values
-            for alpha in ALPHAS:
+            for alpha in _grid(self.config.max_alpha, ALPHAS):
                 correct = int(((zeroshot + alpha * cache).argmax(dim=-1) == labels).sum())
                 if correct > best:
                     best = correct
                     self.alpha.fill_(alpha)
                     self.beta.fill_(beta)
+        self._val = None
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
         """Resize to the number of training images in the state: a new instance has none."""
@@ -147,15 +175,19 @@ class TipAdapter(Method):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
+def _grid(end: float, count: int) -> list[float]:
+    """Return evenly spaced values from 0.1 up to `end`, which is left out."""
+    return [0.1 + i * (end - 0.1) / count for i in range(count)]
+
+
 class TipAdapterF(TipAdapter):
     """Tip-Adapter with fine-tuned keys (Zhang et al. 2022, arXiv 2111.03930; repository gaopengcuhk/Tip-Adapter).
 
     Learned: the keys, [images, D], initialised as Tip-Adapter's and trained by cross-entropy. A class that was not
     trained on has zero-shot CLIP's logit, as in `TipAdapter`. Base/New/HM are not published.
 
-    Differences from the authors' code beside those of `TipAdapter`: the last epoch is kept, where theirs keeps the one
-    that is best on the test images; alpha and beta are not searched for afterwards; AdamW's epsilon is torch's 1e-8,
-    theirs 1e-4. Their recipe has 100 epochs on EuroSAT.
+    Alpha and beta are searched for after the last epoch. One difference from the authors' code beside those of
+    `TipAdapter`: the last epoch is kept, where theirs keeps the one that is best on the test images.
     """
 
     trained_by = Training.CLOSED_FORM_THEN_STEPS
@@ -167,7 +199,11 @@ class TipAdapterF(TipAdapter):
         warmup=0.0,
         schedule="step",
         weight_decay=0.01,
+        eps=1e-4,
         drop_last=False,
         crop=0.5,
     )
-    config = TipAdapterFConfig()
+
+    def end_epoch(self, epoch: int, epochs: int) -> None:
+        if epoch + 1 == epochs:
+            self.search()

@@ -106,7 +106,7 @@ def make_optimizer(parameters: Sequence[nn.Parameter], recipe: Recipe) -> torch.
     """Return the recipe's optimiser."""
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(parameters, recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
-    return torch.optim.AdamW(parameters, recipe.lr, weight_decay=recipe.weight_decay)
+    return torch.optim.AdamW(parameters, recipe.lr, eps=recipe.eps, weight_decay=recipe.weight_decay)
 
 
 def backward(
