@@ -180,8 +180,8 @@ def test_a_truncated_learned_file_is_named(whole: Path, tmp_path: Path, tiny: Ba
 
 
 def test_profiling_writes_a_trace_and_changes_no_result(tmp_path: Path, tiny: Backbone) -> None:
-    train(config(tmp_path / "plain", method="coop", epochs=3), backbone=tiny)
-    train(config(tmp_path / "profiled", method="coop", epochs=3, profile=True), backbone=tiny)
+    train(config(tmp_path / "plain", method="coop", epochs=6), backbone=tiny)
+    train(config(tmp_path / "profiled", method="coop", epochs=6, profile=True), backbone=tiny)
     assert same_tensors(tmp_path / "plain", tmp_path / "profiled")
     names = [event.get("name") for event in json.loads((tmp_path / "profiled/trace.json").read_text())["traceEvents"]]
     assert {name for name in names if str(name).startswith("ProfilerStep")} == {f"ProfilerStep#{i}" for i in (2, 3, 4)}
