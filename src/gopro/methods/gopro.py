@@ -78,15 +78,16 @@ class GOPro(ConditionalPrompts):
 
     Learned: the context tokens; for each layer of the image tower, maps of its token statistics to a style and a
     content vector in word-embedding space; the layer weights rho that sum these into a shift of each context token;
-    the projectors. Published Base/New/HM on 11 data sets, ViT-B/16: 84.21/77.32/80.62.
+    the projectors. Published Base/New/HM of the paper's method on 11 data sets, ViT-B/16: 84.21/77.32/80.62.
 
-    The paper's body was not available. Where the released code differs from the abstract and the figure, the defaults
-    follow the latter; `gopro-release` follows the code. Our additions: the data set's own prompt, whose words become
-    the context, with maps that are zero at initialisation, so that training starts from zero-shot CLIP; their low rank;
-    the text projector that corrects each trained class and decays away from it (`KernelResidual`); the gate that leaves
-    out-of-distribution images to frozen CLIP (`OODGate`); the cross-entropy of the other views; the losses that keep
-    features near frozen CLIP's; the recipe, where the released code has SGD at 2e-3, batches of 4 and 50 epochs.
-    Weights were chosen on validation images of emoji-objects at 4 shots.
+    It is not the paper's method but has additions of ours: `gopro-paper` is the abstract and the figure alone, as the
+    paper's body was not available, and `gopro-release` the released code. Ours are: the words of the data set's own
+    prompt as the initial context; the low rank of the maps, which are zero at initialisation, so that training starts
+    from zero-shot CLIP; the text projector that corrects each trained class and decays away from it
+    (`KernelResidual`); the gate that leaves out-of-distribution images to frozen CLIP (`OODGate`); the cross-entropy of
+    the other views; the losses that keep features near frozen CLIP's; a consistency loss over a few classes per step;
+    the weights, chosen on validation images of emoji-objects at 4 shots; the recipe, where the released code has SGD at
+    2e-3, batches of 4 and 50 epochs.
 
     Results on the embedded benchmark (docs/benchmark.md: 4 shots, 5 seeds): base/new/HM 72.9/43.9/54.8, compared with
     66.6/39.5/49.6 of PromptSRC, 53.3/41.5/46.7 of CoOp and 50.1/44.4/47.0 of zero-shot CLIP; on other data sets 34.9
