@@ -82,6 +82,17 @@ def test_mmrl_uses_its_representation_feature_only_if_all_classes_were_trained_o
     torch.testing.assert_close(again.logits(images(3)), both, atol=1e-4, rtol=1e-4)
 
 
+def test_mmrl_uses_its_class_tokens_feature_alone_on_other_data(tiny: Backbone) -> None:
+    """As its authors do on ImageNetV2 and its like, which have the classes of ImageNet."""
+    method = perturb(build_method("mmrl", tiny, NAMES, TEMPLATE))
+    assert isinstance(method, MMRL)
+    image = images(1, 3)[0]
+    other = method.for_classes(NAMES, other_data=True)
+    torch.testing.assert_close(other.image_vectors(image), method.both_features(image)[0])
+    assert not torch.allclose(method.image_vectors(image), other.image_vectors(image), atol=1e-3)
+    assert not other.for_classes(NAMES).fused and other.for_classes(NAMES, other_data=False).fused
+
+
 @pytest.mark.parametrize(
     ("spec", "words"),
     [

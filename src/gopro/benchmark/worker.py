@@ -107,7 +107,7 @@ class Worker:
             # Keep the test images alone: the list of ImageNet's 1.3 million training images takes 0.8 GB.
             self._datasets[source] = replace(load_dataset(*source), train=(), val=())
         part = self._datasets[source].half(classes)
-        method = trained.method.for_classes(part.classnames, part.template)
+        method = trained.method.for_classes(part.classnames, part.template, other_data=test.key.data != test.key.source)
         evaluation = evaluate_images(method, part.test, workers=run.train.workers)
         labels = torch.tensor([sample.label for sample in part.test])
         predictions = Predictions.of(evaluation, labels, test.data, classes, part.classnames)

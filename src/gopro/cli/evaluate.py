@@ -45,7 +45,9 @@ def eval_command(
     dataset = trained.dataset(root) if data is None else load_dataset(data, root or trained.config.root)
     dataset = dataset.half(classes)
     with bar("images", len(dataset.test)) as advance:
-        method = trained.method.for_classes(dataset.classnames, dataset.template)
+        method = trained.method.for_classes(
+            dataset.classnames, dataset.template, other_data=dataset.name != trained.data
+        )
         result = evaluate_images(method, dataset.test, workers=workers, on_progress=advance)
     row = {
         "data": dataset.name,

@@ -47,6 +47,7 @@ class Method(nn.Module):
             are computed once for all images.
         trained_names, trained_template: the class names that it was created with, and the prompt of their data set.
         classnames, template: those that it classifies now, and the prompt of the data set that they come from.
+        other_data: whether the images that it classifies now come from another data set than the training images.
     """
 
     config: Any
@@ -67,9 +68,12 @@ class Method(nn.Module):
         self.config = config
         self.trained_names = tuple(classnames)
         self.template = self.trained_template = template
+        self.other_data = False
         self.set_classes(classnames)
 
-    def for_classes(self, classnames: Sequence[str], template: str | None = None) -> Self:
+    def for_classes(
+        self, classnames: Sequence[str], template: str | None = None, *, other_data: bool | None = None
+    ) -> Self:
         """Return a classifier over other class names that shares what was learned.
 
         It is a shallow copy: its parameters, buffers and submodules are the very same objects, so further training of
@@ -78,6 +82,8 @@ class Method(nn.Module):
         Args:
             template: the prompt of the data set that the names come from, with {} for the name; the present one if
                 None. Methods compare with it where their settings have no template.
+            other_data: whether the images to classify come from another data set than the training images, which
+                some methods treat differently; as at present if None, and False for a new method.
 
         Raises:
             InputError: there are no names, the text tower cannot encode one, the method cannot classify it, or the
@@ -86,6 +92,8 @@ class Method(nn.Module):
         other = copy.copy(self)
         if template is not None:
             other.template = template
+        if other_data is not None:
+            other.other_data = other_data
         other.set_classes(classnames)
         return other
 

@@ -38,7 +38,7 @@ class MMRLConfig:
     reg: float = 1.0
     """Weight of the distance to frozen CLIP: 1 - cos of image features and of text features."""
     fuse: bool = True
-    """Use the representation tokens' feature in predictions over trained class names."""
+    """Use the representation tokens' feature in predictions over trained class names in the trained data set."""
 
 
 _REG = {
@@ -68,18 +68,14 @@ class MMRL(Method):
     sets, ViT-B/16: 85.68/77.16/81.20.
 
     The representation feature fits the training classes and is unreliable on others, so the authors use both features
-    for base classes and the class token's alone for new ones. Here the class names decide: if all were trained on,
-    both features are used; if one was not, the class token's alone. On images of another data set with the same
-    classes (ImageNetV2 and its like) the authors also use the class token's alone. A method cannot tell where images
-    come from: set `fuse=false`, which leaves training unchanged. On emoji-activities (4 shots, 3 seeds, base classes,
-    `--crop 0.08`) both features reach 61.6 % in the trained style and 15.7 % in black line art, the class token's alone
-    58.8 % and 19.4 %.
+    for base classes, and the class token's alone for new classes and for other data sets, even if these have the same
+    classes (ImageNetV2 and its like). Here, too, both are used if all class names were trained on, unless
+    `for_classes(..., other_data=True)` says that the images come from another data set.
 
-    The authors' logits, loss, gradients and first steps are reproduced (tests/golden). The recipe is that of their
-    base-to-new runs, where each data set has its own `reg`, from 0.01 (EuroSAT, with `dim=2048`) to 7 (Stanford Cars),
-    and ImageNet has 5 epochs of batches of 32; 1 is the default of their configuration. Differences from their code:
-    layers are counted from the top, which is the same in towers of 12 layers; logits have the backbone's scale, theirs
-    100; crops have the data set's range, 0.08 to 1 of the area by default, theirs 0.5 to 1.
+    The authors' logits, loss, gradients and first steps are reproduced (tests/golden), and the recipes are theirs: most
+    data sets have a `reg` of their own, from 0.01 (EuroSAT, with `dim=2048`) to 7 (Stanford Cars); 1 is the default of
+    their configuration. Differences from their code: layers are counted from the top, which is the same in towers of 12
+    layers; logits have the backbone's scale, theirs 100.
     """
 
     frozen_images = False
@@ -137,7 +133,7 @@ class MMRL(Method):
         self.words = text.embed(words)  # frozen, the same for all classes
         self.prompts = make_prompts(text, classnames, before=len(self.words), tail=tail)
         self.zero_shot_text = zero_shot_text_features(text, classnames, self.zero_shot_template)
-        self.fused = self.config.fuse and set(self.trained_names).issuperset(classnames)
+        self.fused = self.config.fuse and not self.other_data and set(self.trained_names).issuperset(classnames)
 
     def text_features(self, contexts: None = None) -> Float[Tensor, "1 classes embed"]:
         return self.prompts(self.words, upper=[to(self.representation) for to in self.to_text])
