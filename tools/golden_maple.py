@@ -30,10 +30,11 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from tests.support.golden import CLASSNAMES, GOLDEN, deeper_clip
-from tools.golden_rivals import LR, STEPS, install_dassl_stubs
+from tools.authors import Authors, install_dassl_stubs, named, stay_on_the_cpu
+from tools.golden_rivals import LR, STEPS
 
 SPECS = {
     "maple": "maple[depth=3]",
@@ -57,8 +58,8 @@ def import_with_numbers(name: str, numbers: dict[str, float]) -> ModuleType:
     return module
 
 
-def record_maple() -> dict[str, Tensor]:
-    """Record MaPLe with the authors' code, importable as `trainers` and `clip`."""
+def build_maple() -> Authors:
+    """Build MaPLe with the authors' code, importable as `trainers` and `clip`."""
     module = import_with_numbers("trainers.maple", {"768": 64, "512": 128})
     build = import_module("clip.model").build_model
     own = SimpleNamespace(N_CTX=2, CTX_INIT="a photo of a", PREC="fp32", PROMPT_DEPTH=DEPTH)
@@ -70,11 +71,11 @@ def record_maple() -> dict[str, Tensor]:
     learned = {"context": [learner.ctx], "deep": list(learner.compound_prompts_text)}
     for i, layer in enumerate(layers):
         learned |= {f"couplings.{i}.{name}": [parameter] for name, parameter in layer.named_parameters()}
-    return record(module.MaPLe(), cfg, model, learned)
+    return _ready(Authors(module.MaPLe(), model, cfg, learned))
 
 
-def record_promptsrc() -> dict[str, Tensor]:
-    """Record PromptSRC."""
+def build_promptsrc(epochs: int = STEPS, gpa_mean: float = GPA_MEAN, gpa_std: float = GPA_STD) -> Authors:
+    """Build PromptSRC."""
     module = import_module("trainers.promptsrc")
     build = import_module("clip.model").build_model
     own = SimpleNamespace(
@@ -90,7 +91,7 @@ def record_promptsrc() -> dict[str, Tensor]:
     cfg = SimpleNamespace(
         TRAINER=SimpleNamespace(PROMPTSRC=own),
         INPUT=SimpleNamespace(SIZE=(16, 16)),
-        OPTIM=SimpleNamespace(MAX_EPOCH=STEPS),
+        OPTIM=SimpleNamespace(MAX_EPOCH=epochs),
     )
 
     def loaded(cfg: Any = None, frozen: bool = False) -> Any:
@@ -108,14 +109,14 @@ def record_promptsrc() -> dict[str, Tensor]:
     }
     trainer = module.PromptSRC()
     trainer.step_counter, trainer.previous_model_gpa = 1, None
-    gauss = trainer.get_gauss(GPA_MEAN, GPA_STD)
-    weights = np.array([gauss(epoch) for epoch in range(1, STEPS + 1)])
+    gauss = trainer.get_gauss(gpa_mean, gpa_std)
+    weights = np.array([gauss(epoch) for epoch in range(1, epochs + 1)])
     trainer.gauss = weights / weights.sum()
-    return record(trainer, cfg, model, learned)
+    return _ready(Authors(trainer, model, cfg, learned))
 
 
-def record_mmrl() -> dict[str, Tensor]:
-    """Record MMRL with tokens in layers 3 to 5; the text tower has only layers 3 and 4."""
+def build_mmrl() -> Authors:
+    """Build MMRL with tokens in layers 3 to 5; the text tower has only layers 3 and 4."""
     module = import_with_numbers("trainers.mmrl", {"100.": float(deeper_clip()["logit_scale"].exp())})
     build = import_module("clip.model_mmrl").build_model_MMRL
     layers = [3, 4, 5]
@@ -144,31 +145,39 @@ def record_mmrl() -> dict[str, Tensor]:
     texts = module._get_text_base_features_zero_shot(cfg, CLASSNAMES, frozen, module.TextEncoder_CLIP(frozen))
     trainer.text_features_clip = texts / texts.norm(dim=-1, keepdim=True)
     trainer.criterion = module.MMRL_Loss(reg_weight=own.REG_WEIGHT, alpha=own.ALPHA)
-    return record(trainer, cfg, model, learned)
+    return _ready(Authors(trainer, model, cfg, learned))
 
 
-def record(trainer: Any, cfg: Any, model: Any, learned: dict[str, list[nn.Parameter]]) -> dict[str, Tensor]:
-    """Take three steps on random images, each an epoch; `learned` maps our names to the authors' parameters."""
+def _ready(authors: Authors) -> Authors:
+    """Prepare a trainer for `forward_backward` in fp32, with the learned parameters alone trained."""
+    authors.model.float().requires_grad_(False)
+    for group in authors.learned.values():
+        for parameter in group:
+            parameter.requires_grad_()
+    trainer = authors.trainer
+    trainer.cfg, trainer.device, trainer.scaler, trainer.model = authors.cfg, "cpu", None, authors.model
+    return authors
+
+
+BUILD = {"maple": build_maple, "promptsrc": build_promptsrc, "mmrl": build_mmrl}
+
+
+def record(authors: Authors) -> dict[str, Tensor]:
+    """Take three steps on random images, each an epoch."""
+    trainer, cfg, model = authors.trainer, authors.cfg, authors.model
     draw = np.random.RandomState(1)
     images = torch.from_numpy(draw.standard_normal((4, 3, 16, 16)).astype(np.float32))
     labels = torch.tensor([0, 3, 6, 2])
-    model.float().requires_grad_(False)
-    parameters = [parameter.requires_grad_() for group in learned.values() for parameter in group]
+    parameters = [parameter for group in authors.learned.values() for parameter in group]
     with torch.no_grad():
         for parameter in parameters:  # far from zero, so that each of them affects the logits
             parameter += torch.from_numpy((0.1 * draw.standard_normal(parameter.shape)).astype(np.float32))
 
-    def stacked(prefix: str, values: str | None = None) -> dict[str, Tensor]:
-        got = {name: [p if values is None else getattr(p, values) for p in group] for name, group in learned.items()}
-        joined = {name: torch.stack(group) if name in ("deep", "image") else group[0] for name, group in got.items()}
-        return {f"{prefix}.{name}": tensor.detach().clone() for name, tensor in joined.items()}
-
-    tensors = {"images": images, "labels": labels, **stacked("init")}
+    tensors = {"images": images, "labels": labels, **named("init", authors.tensors())}
     with torch.no_grad():
         logits = model.eval()(images)
         tensors |= {"logits": logits[2], "logits_new": logits[0]} if isinstance(logits, tuple) else {"logits": logits}
     model.train()
-    trainer.cfg, trainer.device, trainer.scaler, trainer.model = cfg, "cpu", None, model
     trainer.batch_idx, trainer.num_batches, trainer.update_lr = 0, 1, lambda: None
     batch = {"img": images, "label": labels}
     own = getattr(cfg.TRAINER, "PROMPTSRC", None)
@@ -185,9 +194,9 @@ def record(trainer: Any, cfg: Any, model: Any, learned: dict[str, list[nn.Parame
     for step in range(STEPS):
         losses.append(trainer.forward_backward(batch)["loss"])
         if step == 0:
-            tensors |= stacked("grad", "grad")
+            tensors |= named("grad", authors.tensors("grad"))
     tensors["losses"] = torch.tensor(losses)
-    return tensors if own is None else tensors | stacked("after")
+    return tensors if own is None else tensors | named("after", authors.tensors())
 
 
 def main() -> None:
@@ -198,9 +207,8 @@ def main() -> None:
     arguments = parser.parse_args()
     sys.path.insert(0, str(arguments.repository))
     install_dassl_stubs()
-    for kind in (Tensor, nn.Module):
-        kind.cuda = kind.half = lambda self: self  # pyright: ignore
-    tensors = {"maple": record_maple, "promptsrc": record_promptsrc, "mmrl": record_mmrl}[arguments.method]()
+    stay_on_the_cpu()
+    tensors = record(BUILD[arguments.method]())
     metadata = {
         "classnames": json.dumps([name.replace("_", " ") for name in CLASSNAMES]),
         "spec": SPECS[arguments.method],

@@ -20,7 +20,7 @@ import sys
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tests.support.golden import CLASSNAMES, GOLDEN, random_clip
+from tools.authors import Authors, install_dassl_stubs, named, stay_on_the_cpu
 
 LR, STEPS = 0.05, 3
 
@@ -60,27 +61,6 @@ CASES = {
 }
 
 
-def install_dassl_stubs() -> None:
-    """Install stubs of the Dassl modules that the trainers import, enough for a training step."""
-
-    class TrainerX:
-        def model_backward_and_update(self, loss: Tensor) -> None:
-            self.optim.zero_grad()
-            loss.backward()
-            self.optim.step()
-
-    names: dict[str, dict[str, Any]] = {
-        "engine": {"TRAINER_REGISTRY": SimpleNamespace(register=lambda: lambda kind: kind), "TrainerX": TrainerX},
-        "metrics": {"compute_accuracy": lambda output, label: [torch.zeros(1)]},
-        "utils": {"load_pretrained_weights": None, "load_checkpoint": None},
-        "optim": {"build_optimizer": None, "build_lr_scheduler": None},
-    }
-    sys.modules["dassl"] = ModuleType("dassl")
-    for name, contents in names.items():
-        module = sys.modules[f"dassl.{name}"] = ModuleType(f"dassl.{name}")
-        vars(module).update(contents)
-
-
 def settings(case: Case) -> Any:
     """Return the settings that the trainers read."""
     trainer = SimpleNamespace(
@@ -93,8 +73,8 @@ def settings(case: Case) -> Any:
     )
 
 
-def record(case: Case) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Run a case with the authors' code, importable as `trainers` and `clip`; return tensors and metadata."""
+def build(case: Case) -> Authors:
+    """Build a case with the authors' code, importable as `trainers` and `clip`."""
     module = import_module(f"trainers.{case.trainer[0]}")
     clip = import_module("clip.model")
     state = random_clip()
@@ -105,7 +85,6 @@ def record(case: Case) -> tuple[dict[str, Tensor], dict[str, str]]:
         return model
 
     module.load_clip_to_cpu = loaded  # KgCoOp loads a second model for its prompts and moves it to a GPU
-    torch.nn.Module.cuda = torch.Tensor.cuda = lambda self: self
     cfg = settings(case)
     torch.manual_seed(1)
     trainer = getattr(module, case.trainer[1])()
@@ -115,16 +94,24 @@ def record(case: Case) -> tuple[dict[str, Tensor], dict[str, str]]:
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(learned_prefix in name)
         if learned_prefix in name:
-            learned[name.removeprefix("prompt_learner.")] = parameter
+            ours = "context" if name == "prompt_learner.ctx" else name.removeprefix("prompt_learner.")
+            learned[ours] = [parameter]
     trainer.cfg, trainer.device, trainer.scaler, trainer.w = cfg, "cpu", None, 8.0
+    return Authors(trainer, model, cfg, learned)
+
+
+def record(case: Case) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Take three steps with the authors' code; return tensors and metadata."""
+    authors = build(case)
+    trainer, model = authors.trainer, authors.model
+    parameters = [parameter for group in authors.learned.values() for parameter in group]
     trainer.batch_idx, trainer.num_batches = 0, STEPS + 1  # so that no epoch ends
-    trainer.optim = torch.optim.SGD(learned.values(), lr=LR, momentum=0.9, weight_decay=5e-4)
+    trainer.optim = torch.optim.SGD(parameters, lr=LR, momentum=0.9, weight_decay=5e-4)
 
     draw = np.random.RandomState(1)
     images = torch.from_numpy(draw.standard_normal((4, 3, 16, 16)).astype(np.float32))
     labels = torch.tensor([0, 3, 6, 2])
-    tensors = {"images": images, "labels": labels}
-    tensors |= {f"init.{name}": parameter.detach().clone() for name, parameter in learned.items()}
+    tensors = {"images": images, "labels": labels, **named("init", authors.tensors())}
     with torch.no_grad():
         logits = model.eval()(images)
     tensors["logits"] = logits[0] if isinstance(logits, tuple) else logits
@@ -133,9 +120,9 @@ def record(case: Case) -> tuple[dict[str, Tensor], dict[str, str]]:
     for step in range(STEPS):
         losses.append(trainer.forward_backward({"img": images, "label": labels})["loss"])
         if step == 0:
-            tensors |= {f"grad.{name}": parameter.grad.clone() for name, parameter in learned.items()}
+            tensors |= named("grad", authors.tensors("grad"))
     tensors["losses"] = torch.tensor(losses)
-    tensors |= {f"after.{name}": parameter.detach() for name, parameter in learned.items()}
+    tensors |= named("after", authors.tensors())
     metadata = {
         "classnames": json.dumps([name.replace("_", " ") for name in CLASSNAMES]),
         "spec": case.spec,
@@ -152,6 +139,7 @@ def main() -> None:
     arguments = parser.parse_args()
     sys.path.insert(0, str(arguments.repository))
     install_dassl_stubs()
+    stay_on_the_cpu()
     arguments.output.mkdir(parents=True, exist_ok=True)
     for name in arguments.cases:
         tensors, metadata = record(CASES[name])

@@ -16,7 +16,7 @@ from tests.support.golden import (
 )
 
 DEEP = ["maple", "promptsrc", "mmrl"]
-CASES = [path.stem for path in sorted(GOLDEN.glob("*.safetensors")) if path.stem != "tip-adapter"]
+CASES = [path.stem for path in sorted(GOLDEN.glob("*.safetensors")) if not path.stem.startswith(("tip-", "training-"))]
 
 
 @pytest.fixture(scope="module")

@@ -76,6 +76,21 @@ def deeper_clip() -> dict[str, Tensor]:
     return state
 
 
+def drawn_parameters(shapes: dict[str, torch.Size]) -> dict[str, Tensor]:
+    """Draw initial values of learned tensors, the same on every machine, large enough to affect the logits."""
+    draw = np.random.RandomState(2)
+    values = {name: 0.1 * draw.standard_normal(tuple(shapes[name])) for name in sorted(shapes)}
+    return {name: torch.from_numpy(value.astype(np.float32)) for name, value in values.items()}
+
+
+def drawn_batches(size: int) -> list[tuple[Tensor, Tensor]]:
+    """Draw three batches of images [size, 3, 16, 16] for `random_clip` and their labels, the same on every machine."""
+    draw = np.random.RandomState(3)
+    images = torch.from_numpy(draw.standard_normal((3, size, 3, 16, 16)).astype(np.float32))
+    labels = torch.from_numpy(draw.randint(len(CLASSNAMES), size=(3, size)))
+    return list(zip(images, labels, strict=True))
+
+
 def read_golden(name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read the tensors and the metadata of tests/golden/NAME.safetensors."""
     with safe_open(GOLDEN / f"{name}.safetensors", framework="pt") as file:
