@@ -21,6 +21,7 @@ from gopro.data.prefetch import decode_ahead
 from gopro.errors import InputError
 from gopro.inference import classifier as classifier_module
 from gopro.inference.classifier import Classifier
+from gopro.inference.taylor_head import constant_head
 from gopro.methods.registry import METHODS, build_method
 
 NAMES = ["red fox", "snowy owl", "a boat on a lake", "teapot"]
@@ -164,6 +165,23 @@ def test_a_class_has_the_same_logit_among_other_classes(classifier: Classifier) 
     shared = other.predict_proba(scene(1))
     assert shared[0] / shared[2] == pytest.approx(probabilities[3] / probabilities[0], rel=1e-3)
     assert classifier.for_classes(NAMES[::-1]).predict(scene(1)) == classifier.predict(scene(1))
+
+
+@pytest.mark.parametrize("spec", ["zeroshot", "tip-adapter", "gopro"])
+def test_its_own_names_are_never_refused_even_if_two_are_the_same(spec: str, tiny: Backbone) -> None:
+    names = ["owl", "crane", "dog", "crane"]
+    classifier = Classifier(build_method(spec, tiny, names, "a photo of a {}."))
+    same = classifier.for_classes(list(classifier.classes_))
+    np.testing.assert_allclose(same.predict_proba(scene(1)), classifier.predict_proba(scene(1)), atol=1e-6)
+    assert len(same.predict(scene(1), top_k=4)) == 4
+    fewer = classifier.for_classes(["owl", "dog"])
+    assert list(fewer.for_classes(names).classes_) == names  # the trained names count, not the present ones
+    with pytest.raises(InputError, match="'dog' is given twice: give it once"):
+        classifier.for_classes([*names, "dog"])
+    with pytest.raises(InputError, match="'crane' is given 3 times: give it at most 2 times"):
+        classifier.for_classes([*names, "crane"])
+    if spec != "gopro":
+        assert constant_head(classifier.method, ["owl"]).trained_names == tuple(names)
 
 
 @pytest.mark.parametrize("spec", sorted(METHODS))

@@ -160,6 +160,10 @@ def test_the_examples_of_the_docstrings_run(tmp_path: Path, monkeypatch: pytest.
     assert result.attempted == 5 and result.failed == 0
 
 
+def test_two_classes_of_one_name_share_a_folder() -> None:
+    assert folder_names(["crane", "owl", "crane"]) == {"crane": "crane", "owl": "owl"}
+
+
 def test_folder_names_change_as_little_as_possible() -> None:
     ordinary = ["red fox", "jack-o'-lantern", "Ōtsu 日本", "St. Bernard", "café (bar)"]
     assert folder_names(ordinary) == {name: name for name in ordinary}

@@ -24,7 +24,7 @@ from gopro.errors import InputError
 from gopro.inference.evaluate import logits_function
 from gopro.inference.taylor_head import TaylorHead
 from gopro.inference.taylor_head_file import load_or_build_head
-from gopro.methods.base import Method
+from gopro.methods.base import Method, check_repeated
 from gopro.runs.load_run import load_run
 from gopro.runs.run import Run
 
@@ -109,8 +109,8 @@ class Classifier:
                 prompt do not read it.
 
         Raises:
-            InputError: no names, a repeated name, one that the method or its text tower cannot encode, or a template
-                without {}.
+            InputError: no names; a name that is repeated more often than among the trained classes; a name that the
+                method or its text tower cannot encode; or a template without {}.
 
         Example:
             >>> classifier = gopro.load("runs/activities").for_classes(["chess pawn", "a boomerang"])
@@ -120,14 +120,11 @@ class Classifier:
         if isinstance(names, str):
             raise InputError(f"class names {names!r}: give a list of names, such as [{names!r}]")
         names = list(names)
-        unique = set()
         for name in names:
             if not isinstance(name, str) or not name.strip():
                 raise InputError(f"class name {name!r}: give a name in words")
-            if name in unique:
-                raise InputError(f"class name {name!r} is given twice")
-            unique.add(name)
         names = [str(name) for name in names]  # plain strings, also from `classes_`
+        check_repeated(names, self.method.trained_names)
         if self.head == "first-order" and self.run is not None:
             return Classifier(load_or_build_head(self.run, names, template or self.method.template), self.run)
         return Classifier(self.method.for_classes(names, template), self.run)

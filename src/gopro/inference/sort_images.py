@@ -151,7 +151,7 @@ class _Numbers:
 
 
 def folder_names(classnames: Sequence[str]) -> dict[str, str]:
-    """Return a folder name for each class name, valid on every system and unique even if case is ignored.
+    """Return a folder name for each distinct class name, valid on every system and unique even if case is ignored.
 
     Names change as little as possible: separators, control characters and characters that Windows forbids become
     underscores; dots and spaces at the ends and leading underscores are removed; long names are cut.
@@ -162,7 +162,7 @@ def folder_names(classnames: Sequence[str]) -> dict[str, str]:
     """
     names: dict[str, str] = {}
     taken: set[str] = set()
-    for classname in classnames:
+    for classname in dict.fromkeys(classnames):  # two classes of one name share a folder
         safe = _safe(classname)
         candidate, number = safe, 1
         while candidate.casefold() in taken:

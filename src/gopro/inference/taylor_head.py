@@ -116,6 +116,7 @@ class TaylorHead(Method):
     def __init__(self, exact: Method, classnames: Sequence[str], expansion: Expansion, agreement: Agreement | None):
         super().__init__(exact.backbone, classnames, exact.config, exact.template)
         self.exact, self.expansion, self.agreement = exact, expansion, agreement
+        self.trained_names, self.trained_template = exact.trained_names, exact.trained_template
         self.frozen_images = exact.frozen_images
         self.text_depends_on_image = exact.text_depends_on_image
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Self
 
@@ -16,6 +17,25 @@ from gopro.data.transforms import ViewName
 from gopro.errors import InputError
 from gopro.methods.recipe import Recipe, Training, Variant
 from gopro.methods.template import DEFAULT_TEMPLATE
+
+
+def check_repeated(classnames: Sequence[str], trained: Sequence[str]) -> None:
+    """Refuse a class name that is given more often than there are trained classes of that name, and more than once.
+
+    A name given twice is mostly a typing mistake, but some data sets have two classes of one name.
+
+    Raises:
+        InputError: there is such a name.
+
+    Example:
+        >>> check_repeated(["missile", "missile", "owl"], trained=["owl", "missile", "missile"])
+    """
+    allowed = Counter(trained)
+    for name, count in Counter(classnames).items():
+        if count > max(1, allowed[name]):
+            times = "twice" if count == 2 else f"{count} times"
+            most = f"at most {allowed[name]} times, as it was trained on" if allowed[name] > 1 else "once"
+            raise InputError(f"class name {name!r} is given {times}: give it {most}")
 
 
 class Method(nn.Module):
@@ -110,18 +130,39 @@ class Method(nn.Module):
         """
         self.classnames = tuple(classnames)
 
-    def trained_rows(self, classnames: Sequence[str], reason: str) -> list[int]:
-        """Return the position of each class name among the trained ones.
+    def trained_rows(self, classnames: Sequence[str]) -> list[int | None]:
+        """Return the position of each class among the trained ones, None for a class that was not trained on.
+
+        Names may repeat, as ImageNet's `missile` does: the n-th class of a name is the n-th trained class of that name.
+        If one of two is left out, the other is therefore taken for the first.
+
+        Example:
+            >>> method = Method(gopro.load_backbone(), ["missile", "owl", "missile"], None)
+            >>> method.trained_rows(["fox", "missile", "missile", "missile", "owl"])
+            [None, 0, 2, None, 1]
+        """
+        positions: dict[str, list[int]] = {}
+        for i, name in enumerate(self.trained_names):
+            positions.setdefault(name, []).append(i)
+        unused = {name: iter(rows) for name, rows in positions.items()}
+        return [next(unused.get(name, iter(())), None) for name in classnames]
+
+    def require_trained_rows(self, classnames: Sequence[str], reason: str) -> list[int]:
+        """Return the `trained_rows` of classes that were all trained on.
 
         Args:
-            reason: why no other name will do, and what to use instead.
+            reason: why no other class will do, and what to use instead.
 
         Raises:
-            InputError: a name that was not trained on.
+            InputError: a class that was not trained on.
         """
-        if unknown := [name for name in classnames if name not in self.trained_names]:
-            raise InputError(f"class {unknown[0]!r} was not trained on: {reason}")
-        return [self.trained_names.index(name) for name in classnames]
+        rows: list[int] = []
+        for name, row in zip(classnames, self.trained_rows(classnames), strict=True):
+            if row is None:
+                also = f" {list(classnames).count(name)} times" if name in self.trained_names else ""
+                raise InputError(f"class {name!r} was not trained on{also}: {reason}")
+            rows.append(row)
+        return rows
 
     def encode(self, images: Float[Tensor, "*batch 3 size size"]) -> Any:
         """Compute what no learned parameter touches: `Encoded` [*batch], or the images if the tower is not frozen."""

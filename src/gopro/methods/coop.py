@@ -73,7 +73,7 @@ class CoOp(Method):
         config, text = self.config, self.backbone.text
         if config.csc:
             reason = "class-specific context cannot be carried to other class names; use coop without csc"
-            self.rows = self.trained_rows(classnames, reason)
+            self.rows = self.require_trained_rows(classnames, reason)
         if config.tokens is None:
             words, tail = split_context_template(config.template)
             length = len(text.tokens(words))

@@ -56,7 +56,7 @@ class LinearProbe(Method):
     def set_classes(self, classnames: Sequence[str]) -> None:
         super().set_classes(classnames)
         reason = "a linear probe reads no names; use a method that does, such as zeroshot or tip-adapter"
-        self.rows = self.trained_rows(classnames, reason)
+        self.rows = self.require_trained_rows(classnames, reason)
 
     def solve(
         self,

@@ -133,7 +133,7 @@ class MMRL(Method):
         self.words = text.embed(words)  # frozen, the same for all classes
         self.prompts = make_prompts(text, classnames, before=len(self.words), tail=tail)
         self.zero_shot_text = zero_shot_text_features(text, classnames, self.zero_shot_template)
-        self.fused = self.config.fuse and not self.other_data and set(self.trained_names).issuperset(classnames)
+        self.fused = self.config.fuse and not self.other_data and None not in self.trained_rows(classnames)
 
     def text_features(self, contexts: None = None) -> Float[Tensor, "1 classes embed"]:
         return self.prompts(self.words, upper=[to(self.representation) for to in self.to_text])

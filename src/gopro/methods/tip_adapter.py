@@ -111,8 +111,8 @@ class TipAdapter(Method):
         super().set_classes(classnames)
         text, ensemble = self.backbone.text, self.config.ensemble
         self.text = zero_shot_text_features(text, classnames, self.zero_shot_template, ensemble)
-        row = {name: i for i, name in enumerate(self.trained_names)}
-        self.columns = [row.get(name, len(row)) for name in classnames]  # the last column has no image
+        without_keys = len(self.trained_names)  # the column after those of the trained classes
+        self.columns = [without_keys if row is None else row for row in self.trained_rows(classnames)]
 
     def solve(
         self,

@@ -92,6 +92,24 @@ def test_a_context_behind_the_name_is_served(tiny: Backbone, tmp_path: Path) -> 
         np.testing.assert_allclose(probabilities(response, NAMES), expected(run, images, NAMES), atol=2e-6)
 
 
+def test_two_classes_of_one_name_are_served_apart(tiny: Backbone, tmp_path: Path) -> None:
+    names = ["owl", "crane", "dog", "crane"]
+    run, image = untrained_run("tip-adapter", tiny, names, tmp_path), png(1)
+    classifier = Classifier(run.method, run)
+    encoded = run.method.encode(torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(3)))
+    run.method.solve(lambda count: [encoded] * max(1, count), torch.arange(4))
+    with serve_in_thread(run) as server:
+        for classes in ((), names):
+            [result] = server.predict(image, classes=classes, top_k=4).json()["results"]
+            predictions = [(p["name"], p["probability"]) for p in result["heads"]["exact"]["predictions"]]
+            likeliest = classifier.predict(open_image(image), top_k=4)
+            assert [name for name, _ in predictions] == [p.name for p in likeliest]
+            np.testing.assert_allclose([p for _, p in predictions], [p.probability for p in likeliest], atol=2e-6)
+        assert len(set(predictions)) == 4
+        refusal = check_error(server.predict(image, classes=[*names, "crane"]), 422, "bad_class_names")
+        assert "'crane' is given 3 times: give it at most 2 times" in refusal
+
+
 def test_zeroshot_head_equals_zero_shot_clip(server: RunningServer, trained_run: Run, tiny: Backbone) -> None:
     images = [png(seed) for seed in range(3)]
     response = server.predict(*images, classes=NAMES, heads=["zeroshot", "exact"])

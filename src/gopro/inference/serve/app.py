@@ -98,7 +98,7 @@ def make_app(
     async def predict(request: Request) -> Response:
         """Predict the class of each image, with probabilities."""
         with service.requests.hold():
-            async with read_form(request, limits, service.heads.available) as form:
+            async with read_form(request, limits, service.heads.available, service.names) as form:
                 return await _unless_disconnected(request, service.answer(form))
 
     @app.get("/samples", response_model=list[schemas.SampleInfo])

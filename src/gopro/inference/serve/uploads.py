@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,9 +15,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Message, Receive
 
+from gopro.errors import InputError
 from gopro.inference.serve.errors import RequestError
 from gopro.inference.serve.heads import HEADS, HeadName
 from gopro.inference.serve.limits import Limits
+from gopro.methods.base import check_repeated
 
 FIELDS = ("images", "classes", "top_k", "heads")
 OTHER_FIELDS = 16
@@ -43,11 +44,14 @@ class PredictRequest:
 
 
 @asynccontextmanager
-async def read_form(request: Request, limits: Limits, available: Sequence[HeadName]) -> AsyncIterator[PredictRequest]:
+async def read_form(
+    request: Request, limits: Limits, available: Sequence[HeadName], trained: Sequence[str]
+) -> AsyncIterator[PredictRequest]:
     """Read the form of a request.
 
     Args:
         available: the heads that the server has.
+        trained: the class names of the run.
 
     Raises:
         RequestError: the body is not a form, takes too long to arrive, exceeds a limit or has a bad field.
@@ -75,7 +79,7 @@ async def read_form(request: Request, limits: Limits, available: Sequence[HeadNa
     except (HTTPException, FormParserError) as error:
         raise _parser_error(str(getattr(error, "detail", error)), limits) from error
     try:
-        yield _parse_fields(form, limits, available)
+        yield _parse_fields(form, limits, available, trained)
     finally:
         await form.close()
 
@@ -121,7 +125,9 @@ def _parser_error(reason: str, limits: Limits) -> RequestError:
     return RequestError(400, "bad_form", message)
 
 
-def _parse_fields(form: FormData, limits: Limits, available: Sequence[HeadName]) -> PredictRequest:
+def _parse_fields(
+    form: FormData, limits: Limits, available: Sequence[HeadName], trained: Sequence[str]
+) -> PredictRequest:
     for field in form:
         if field not in FIELDS:
             message = f"unknown field {_shorten(field)!r}: the fields are {', '.join(FIELDS)}"
@@ -133,7 +139,7 @@ def _parse_fields(form: FormData, limits: Limits, available: Sequence[HeadName])
         raise RequestError(422, "no_images", "no images: send at least one file in the field images")
     return PredictRequest(
         images=images,
-        names=_parse_names(_texts(form, "classes"), limits),
+        names=_parse_names(_texts(form, "classes"), limits, trained),
         heads=_parse_heads(_texts(form, "heads"), available),
         top_k=_parse_top_k(_texts(form, "top_k")),
     )
@@ -146,7 +152,7 @@ def _texts(form: FormData, field: str) -> list[str]:
     return values
 
 
-def _parse_names(values: list[str], limits: Limits) -> tuple[str, ...]:
+def _parse_names(values: list[str], limits: Limits, trained: Sequence[str]) -> tuple[str, ...]:
     if len(values) > limits.max_names:
         raise _too_many_names(limits)
     names = tuple(name.strip() for name in values)
@@ -154,9 +160,10 @@ def _parse_names(values: list[str], limits: Limits) -> tuple[str, ...]:
         raise RequestError(422, "bad_class_names", "a class name is empty: give each name in a field classes")
     if any(len(name) > limits.max_name_length for name in names):
         raise _name_too_long(limits)
-    if len(set(names)) < len(names):
-        [(duplicate, _)] = Counter(names).most_common(1)
-        raise RequestError(422, "bad_class_names", f"class name {duplicate!r} is given twice")
+    try:
+        check_repeated(names, trained)
+    except InputError as error:
+        raise RequestError(422, "bad_class_names", str(error)) from error
     return names
 
 

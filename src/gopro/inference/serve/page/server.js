@@ -94,7 +94,8 @@ export async function predict(files, names, count, head, signal) {
   const { results, milliseconds } = response;
   return results.map(({ error, heads }) => {
     if (error) return { error };
-    const probabilities = new Map(heads[head].predictions.map(({ name, probability }) => [name, probability]));
+    const predictions = [...heads[head].predictions].reverse(); // of two classes with one name, the likelier one counts
+    const probabilities = new Map(predictions.map(({ name, probability }) => [name, probability]));
     return { probabilities, head: heads[head].milliseconds, encode: milliseconds.encode, total: milliseconds.total };
   });
 }
