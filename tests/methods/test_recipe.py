@@ -1,11 +1,12 @@
 """The authors' recipes: which one a training gets, and what a user's settings change of it."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from gopro.data.catalog import CATALOG
-from gopro.methods.recipe import Conditions, Recipe, Task, Training, Variant, vary
+from gopro.methods.recipe import Conditions, Recipe, Repository, Task, Training, Variant, vary
 from gopro.methods.registry import METHODS, parse_method
 from gopro.runs.config import TrainConfig
 
@@ -85,10 +86,24 @@ def test_later_variants_go_over_earlier_ones_and_all_conditions_must_hold() -> N
 def test_every_variant_names_its_source_and_changes_what_exists() -> None:
     for kind in METHODS.values():
         assert not kind.variants or kind.trained_by is not Training.NONE
+        assert not kind.variants or kind.repository
         for variant in kind.variants:
             assert variant.source and (variant.recipe or variant.settings)
             Recipe(**variant.recipe)
             type(kind.config)(**variant.settings)
+
+
+def test_sources_are_files_at_a_commit_of_the_authors_repository() -> None:
+    """The docstring of a method names the same repository; names of files have no space, so each names one."""
+    repositories = {name: kind.repository for name, kind in METHODS.items() if kind.repository}
+    assert {"coop", "cocoop", "kgcoop", "maple", "promptsrc", "mmrl", "tip-adapter-f"} < set(repositories)
+    for name, repository in repositories.items():
+        assert f"repository {repository.name}" in " ".join((METHODS[name].__doc__ or "").split())
+        files = [*repository.files.values(), *(variant.source for variant in METHODS[name].variants)]
+        assert all(re.fullmatch(r"[\w./+-]+\.(py|sh|md|yaml)", file) for file in files), files
+        assert re.fullmatch(r"[0-9a-f]{40}", repository.commit)
+    url = Repository(name="a/b", commit="c", files={}).url("configs/4+4.yaml")
+    assert url == "https://github.com/a/b/blob/c/configs/4%2B4.yaml"
 
 
 @pytest.mark.parametrize(

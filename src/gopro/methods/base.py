@@ -15,7 +15,7 @@ from gopro.clip.backbone import Backbone
 from gopro.clip.similarity import similarity
 from gopro.data.transforms import ViewName
 from gopro.errors import InputError
-from gopro.methods.recipe import Recipe, Training, Variant
+from gopro.methods.recipe import Recipe, Repository, Training, Variant
 from gopro.methods.template import DEFAULT_TEMPLATE
 
 
@@ -60,6 +60,8 @@ class Method(nn.Module):
         recipe: optimiser, schedule and batches of the steps, where a run's settings do not say otherwise: the authors'
             for base-to-new.
         variants: what the authors change for other tasks, data sets or shots.
+        repository: the authors' repository, where the recipes come from; None if there are no steps or the recipe is
+            ours.
         views: the views of an image that a training step needs, the plain one first.
         frozen_images: whether the image tower is the frozen CLIP's, so that its output can be cached. A method that
             learns inside the tower sets it to False; its `encode` then returns the images themselves.
@@ -74,6 +76,7 @@ class Method(nn.Module):
     trained_by: ClassVar[Training] = Training.STEPS
     recipe: ClassVar[Recipe] = Recipe()
     variants: ClassVar[tuple[Variant, ...]] = ()
+    repository: ClassVar[Repository | None] = None
     views: tuple[ViewName, ...] = ("base",)
     frozen_images: bool = True
     text_depends_on_image: bool = False

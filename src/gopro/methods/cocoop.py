@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gopro.clip.backbone import Backbone, Encoded
 from gopro.methods.conditional_prompts import ConditionalPrompts
-from gopro.methods.recipe import Recipe
+from gopro.methods.recipe import Recipe, Repository
 from gopro.methods.template import DEFAULT_TEMPLATE, split_context_template
 from gopro.settings import settings
 
@@ -36,6 +36,14 @@ class CoCoOp(ConditionalPrompts):
     """
 
     recipe = Recipe(optimizer="sgd", lr=2e-3, epochs=10, batch=1)
+    repository = Repository(
+        name="KaiyangZhou/CoOp",
+        commit="ff61507c790454bce7c5052c3ac39e60772f1f89",
+        files={
+            "base-to-new": "configs/trainers/CoCoOp/vit_b16_c4_ep10_batch1_ctxv1.yaml",
+            "transfer": "scripts/cocoop/xd_train.sh",
+        },
+    )
     config: CoCoOpConfig = CoCoOpConfig()
 
     def __init__(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gopro.clip.backbone import Backbone
 from gopro.clip.encode_text import make_prompts
 from gopro.methods.base import Method
-from gopro.methods.recipe import Recipe, Variant
+from gopro.methods.recipe import Recipe, Repository, Variant
 from gopro.methods.template import DEFAULT_TEMPLATE, split_context_template, split_template
 from gopro.settings import PositiveInt, settings
 
@@ -44,14 +44,25 @@ class CoOp(Method):
     (`tokens=null`), and from 16 random vectors in few-shot, whatever the template.
     """
 
-    # scripts/cocoop/base2new_train.sh with configs/trainers/CoOp/vit_b16_ctxv1.yaml
     recipe = Recipe(optimizer="sgd", lr=2e-3, epochs=200, batch=32)
     variants = (
-        Variant(tasks=("transfer",), recipe={"epochs": 50}, source="scripts/cocoop/xd_train.sh"),
+        Variant(tasks=("transfer",), recipe={"epochs": 50}, source="configs/trainers/CoOp/vit_b16_ep50_ctxv1.yaml"),
         Variant(tasks=("few-shot",), settings={"tokens": 16}, source="COOP.md"),
         Variant(tasks=("few-shot",), shots=(1,), recipe={"epochs": 50}, source="COOP.md"),
         Variant(tasks=("few-shot",), shots=(2, 3, 4), recipe={"epochs": 100}, source="COOP.md"),
-        Variant(data=("imagenet",), recipe={"epochs": 50}, source="COOP.md, scripts/cocoop/base2new_train.sh"),
+        Variant(tasks=("few-shot",), data=("imagenet",), recipe={"epochs": 50}, source="COOP.md"),
+        Variant(
+            tasks=("base-to-new",), data=("imagenet",), recipe={"epochs": 50}, source="scripts/cocoop/base2new_train.sh"
+        ),
+    )
+    repository = Repository(
+        name="KaiyangZhou/CoOp",
+        commit="ff61507c790454bce7c5052c3ac39e60772f1f89",
+        files={
+            "base-to-new": "configs/trainers/CoOp/vit_b16_ctxv1.yaml",
+            "transfer": "scripts/cocoop/xd_train.sh",
+            "few-shot": "configs/trainers/CoOp/vit_b16.yaml",
+        },
     )
     config: CoOpConfig = CoOpConfig()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gopro.methods.gopro import GOPro, GOProConfig
-from gopro.methods.recipe import Recipe
+from gopro.methods.recipe import Recipe, Repository
 from gopro.methods.template import DEFAULT_TEMPLATE
 
 
@@ -31,6 +31,11 @@ class GOProPaper(GOPro):
     """
 
     recipe = Recipe(optimizer="sgd", lr=2e-3, epochs=50, batch=4)
+    repository = Repository(
+        name="mainaksingha01/GOPro",
+        commit="e284586d2ca0e0f5c9b1f423edcfbe76abc49f67",
+        files={"base-to-new": "configs/trainers/GOPro/vit_b16.yaml"},
+    )
     config = GOProConfig(
         template=DEFAULT_TEMPLATE,
         rank=None,

@@ -15,7 +15,7 @@ from gopro.distributed import gather
 from gopro.errors import InputError
 from gopro.methods.conditional_prompts import ConditionalPrompts
 from gopro.methods.losses import nt_xent
-from gopro.methods.recipe import Recipe
+from gopro.methods.recipe import Recipe, Repository
 from gopro.methods.template import DEFAULT_TEMPLATE, split_context_template
 from gopro.settings import settings
 
@@ -47,6 +47,11 @@ class GOProRelease(ConditionalPrompts):
     """
 
     recipe = Recipe(optimizer="sgd", lr=2e-3, epochs=50, batch=4)
+    repository = Repository(
+        name="mainaksingha01/GOPro",
+        commit="e284586d2ca0e0f5c9b1f423edcfbe76abc49f67",
+        files={"base-to-new": "configs/trainers/GOPro/vit_b16.yaml"},
+    )
     config: GOProReleaseConfig = GOProReleaseConfig()
     views = ("base", "moco", "augmix1")
 

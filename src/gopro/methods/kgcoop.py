@@ -12,7 +12,7 @@ from gopro.clip.backbone import Backbone, Encoded
 from gopro.clip.encode_text import make_prompts
 from gopro.clip.similarity import similarity
 from gopro.methods.base import Method
-from gopro.methods.recipe import Recipe, Variant
+from gopro.methods.recipe import Recipe, Repository, Variant
 from gopro.methods.template import DEFAULT_TEMPLATE, split_context_template
 from gopro.methods.zero_shot_text import zero_shot_text_features
 from gopro.settings import settings
@@ -50,6 +50,15 @@ class KgCoOp(Method):
             settings={"template": "a photo of a {}, a type of texture."},
             source="KgCoOp/trainers/kgcoop.py",
         ),
+    )
+    repository = Repository(
+        name="htyao89/KgCoOp",
+        commit="c43ccc32c8739f64b165cfa205fcc6c0f5bb5b17",
+        files={
+            "base-to-new": "KgCoOp/configs/trainers/KgCoOp/vit_b16_ep100_ctxv1.yaml",
+            "transfer": "KgCoOp/scripts/xd_train.sh",
+            "few-shot": "KgCoOp/scripts/xd_train.sh",
+        },
     )
     config: KgCoOpConfig = KgCoOpConfig()
 

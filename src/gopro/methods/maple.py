@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gopro.clip.backbone import Backbone
 from gopro.methods.deep_prompts import DeepPrompts
-from gopro.methods.recipe import Recipe, Variant
+from gopro.methods.recipe import Recipe, Repository, Variant
 from gopro.methods.template import DEFAULT_TEMPLATE
 from gopro.settings import PositiveInt, settings
 
@@ -43,7 +43,6 @@ class MaPLe(DeepPrompts):
     template's, not always a full stop.
     """
 
-    # configs/trainers/MaPLe/vit_b16_c2_ep5_batch4_2ctx.yaml
     recipe = Recipe(optimizer="sgd", lr=3.5e-3, epochs=5, batch=4)
     variants = (
         Variant(
@@ -52,6 +51,14 @@ class MaPLe(DeepPrompts):
             settings={"depth": 3},
             source="configs/trainers/MaPLe/vit_b16_c2_ep5_batch4_2ctx_cross_datasets.yaml",
         ),
+    )
+    repository = Repository(
+        name="muzairkhattak/multimodal-prompt-learning",
+        commit="69bce21ae8eda80ad6187534b2dce09cf6c59e17",
+        files={
+            "base-to-new": "configs/trainers/MaPLe/vit_b16_c2_ep5_batch4_2ctx.yaml",
+            "transfer": "configs/trainers/MaPLe/vit_b16_c2_ep5_batch4_2ctx_cross_datasets.yaml",
+        },
     )
     config: MaPLeConfig = MaPLeConfig()
 

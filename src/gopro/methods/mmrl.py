@@ -15,7 +15,7 @@ from gopro.clip.encode_text import make_prompts
 from gopro.clip.prompted_image_tower import PromptedImageTower
 from gopro.clip.similarity import similarity
 from gopro.methods.base import Method
-from gopro.methods.recipe import Recipe, Variant
+from gopro.methods.recipe import Recipe, Repository, Variant
 from gopro.methods.template import DEFAULT_TEMPLATE, split_template
 from gopro.methods.zero_shot_text import zero_shot_text_features
 from gopro.settings import PositiveInt, settings
@@ -79,7 +79,6 @@ class MMRL(Method):
     """
 
     frozen_images = False
-    # configs/trainers/MMRL/vit_b16.yaml; its crop is INPUT.RRCROP_SCALE
     recipe = Recipe(optimizer="adamw", lr=1e-3, epochs=10, batch=4, crop=0.5)
     variants = (
         Variant(
@@ -104,9 +103,18 @@ class MMRL(Method):
         Variant(
             tasks=("transfer",),
             recipe={"epochs": 1, "batch": 32, "warmup": 0.0},
-            settings={"reg": 0.2},
-            source="configs/trainers/MMRL/vit_b16_cross_datasets.yaml, scripts/mmrl/cross_datasets_train.sh",
+            source="configs/trainers/MMRL/vit_b16_cross_datasets.yaml",
         ),
+        Variant(tasks=("transfer",), settings={"reg": 0.2}, source="scripts/mmrl/cross_datasets_train.sh"),
+    )
+    repository = Repository(
+        name="yunncheng/MMRL",
+        commit="27d8821f6ac135a1d0c8e4c5ed78af14df0cd82e",
+        files={
+            "base-to-new": "configs/trainers/MMRL/vit_b16.yaml",
+            "transfer": "configs/trainers/MMRL/vit_b16_cross_datasets.yaml",
+            "few-shot": "configs/trainers/MMRL/vit_b16_few_shot.yaml",
+        },
     )
     config: MMRLConfig = MMRLConfig()
 

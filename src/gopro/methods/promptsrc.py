@@ -16,7 +16,7 @@ from gopro.clip.encode_text import encode_texts
 from gopro.clip.similarity import similarity
 from gopro.clip.text_tower import TextTower
 from gopro.methods.deep_prompts import STD, DeepPrompts
-from gopro.methods.recipe import Recipe, Variant
+from gopro.methods.recipe import Recipe, Repository, Variant
 from gopro.methods.template import DEFAULT_TEMPLATE
 from gopro.settings import PositiveFloat, PositiveInt, settings
 
@@ -59,7 +59,6 @@ class PromptSRC(DeepPrompts):
     `--select val` the average takes the place of the last epoch.
     """
 
-    # configs/trainers/PromptSRC/vit_b16_c2_ep20_batch4_4+4ctx.yaml
     recipe = Recipe(optimizer="sgd", lr=2.5e-3, epochs=20, batch=4)
     variants = (
         Variant(
@@ -77,8 +76,17 @@ class PromptSRC(DeepPrompts):
             tasks=("few-shot",),
             data=("stanford_cars", "oxford_flowers", "fgvc_aircraft", "dtd", "eurosat"),
             settings={"gpa_mean": 45.0, "gpa_std": 5.0},
-            source="the comment in the same file",
+            source="configs/trainers/PromptSRC/vit_b16_c2_ep50_batch4_4+4ctx_few_shot.yaml",
         ),
+    )
+    repository = Repository(
+        name="muzairkhattak/PromptSRC",
+        commit="bb95c77b634d63488f2cad81ff4a72d53bdd06d5",
+        files={
+            "base-to-new": "configs/trainers/PromptSRC/vit_b16_c2_ep20_batch4_4+4ctx.yaml",
+            "transfer": "configs/trainers/PromptSRC/vit_b16_c2_ep20_batch4_4+4ctx_cross_datasets.yaml",
+            "few-shot": "configs/trainers/PromptSRC/vit_b16_c2_ep50_batch4_4+4ctx_few_shot.yaml",
+        },
     )
     config: PromptSRCConfig = PromptSRCConfig()
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Flag
 from typing import Any, Literal
+from urllib.parse import quote
 
 from gopro.settings import NonNegativeFloat, PositiveFloat, PositiveInt, settings
 
@@ -75,11 +76,35 @@ class Conditions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Repository:
+    """The repository of a method's authors on GitHub, and the files in it that the recipes are read from.
+
+    Attributes:
+        name: owner and name.
+        commit: the commit that was read.
+        files: the file that each task's recipe comes from. A task without one is not in the repository; it gets the
+            recipe for base-to-new, or the only one there is.
+
+    Example:
+        >>> Repository(name="owner/name", commit="1234567", files={"few-shot": "train.py"}).url("train.py")
+        'https://github.com/owner/name/blob/1234567/train.py'
+    """
+
+    name: str
+    commit: str
+    files: Mapping[Task, str]
+
+    def url(self, path: str) -> str:
+        """Return the address of a file at the commit."""
+        return f"https://github.com/{self.name}/blob/{self.commit}/{quote(path)}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Variant:
     """What the authors of a method change for some trainings.
 
     Attributes:
-        source: the file in the authors' repository that says so.
+        source: path of the file in the authors' repository that says so.
         recipe: changed fields of the recipe.
         settings: changed settings of the method.
         tasks, data, shots: the trainings that it holds for; empty for all.

@@ -14,7 +14,7 @@ from gopro.clip.backbone import Backbone, Encoded
 from gopro.clip.similarity import similarity
 from gopro.errors import InputError
 from gopro.methods.base import Method
-from gopro.methods.recipe import Recipe, Training, Variant
+from gopro.methods.recipe import Recipe, Repository, Training, Variant
 from gopro.methods.template import DEFAULT_TEMPLATE
 from gopro.methods.zero_shot_text import Ensemble, zero_shot_text_features
 from gopro.settings import NonNegativeInt, PositiveFloat, settings
@@ -87,6 +87,11 @@ class TipAdapter(Method):
     trained_by = Training.CLOSED_FORM
     recipe = Recipe(crop=0.5)  # `transforms.RandomResizedCrop(scale=(0.5, 1))` of main.py, for the averaged views
     variants = VARIANTS
+    repository = Repository(
+        name="gaopengcuhk/Tip-Adapter",
+        commit="d0e2d6f8c5feb8b6ce937b757810761f7155d4d5",
+        files={"few-shot": "main.py"},
+    )
     config: TipAdapterConfig = TipAdapterConfig()
     keys: Float[Tensor, "n embed"]
     labels: Int[Tensor, " n"]
