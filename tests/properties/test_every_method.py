@@ -62,7 +62,7 @@ def test_state_dict_moves_between_instances(method: Method, tiny: Backbone) -> N
     torch.testing.assert_close(other.eval().logits(encode_noise(method, 2)), method.logits(encode_noise(method, 2)))
 
 
-@pytest.mark.parametrize("spec", ["coop", "gopro", "slip"])
+@pytest.mark.parametrize("spec", ["coop", "gopro", "gopro-paper", "slip"])
 @pytest.mark.parametrize("template", [TEMPLATE, "an icon of a {}, a type of thing."])
 def test_learning_starts_at_zero_shot(spec: str, template: str, tiny: Backbone) -> None:
     method = build_method(f'{spec}[template="{template}"]', tiny, NAMES, TEMPLATE)
