@@ -14,6 +14,8 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from tests.support.golden import drawn_parameters
+
 STACKED = ("deep", "image")
 """Our parameters that are one tensor where the authors' are one for each layer."""
 
@@ -38,6 +40,14 @@ class Authors:
             got = [p if values is None else getattr(p, values) for p in group]
             copies[name] = torch.stack(got) if name in STACKED else got[0]
         return {name: tensor.detach().clone() for name, tensor in copies.items()}
+
+    @torch.no_grad()
+    def draw_parameters(self) -> None:
+        """Set the learned parameters to those of `drawn_parameters`."""
+        shapes = {name: tensor.shape for name, tensor in self.tensors().items()}
+        for name, values in drawn_parameters(shapes).items():
+            for parameter, value in zip(self.learned[name], values if name in STACKED else [values], strict=True):
+                parameter.copy_(value)
 
 
 def named(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

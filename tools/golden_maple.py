@@ -22,6 +22,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import import_module, util
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -46,6 +48,7 @@ DEPTH, GPA_MEAN, GPA_STD = 3, 2.0, 0.8
 
 def import_with_numbers(name: str, numbers: dict[str, float]) -> ModuleType:
     """Import a module of the repository after replacing ViT-B/16's numbers in its source by this CLIP's."""
+    sys.modules.pop(name, None)  # a module that this function imported before has no spec to find
     spec = util.find_spec(name)
     assert spec is not None and spec.origin is not None
     source = Path(spec.origin).read_text()
@@ -115,34 +118,57 @@ def build_promptsrc(epochs: int = STEPS, gpa_mean: float = GPA_MEAN, gpa_std: fl
     return _ready(Authors(trainer, model, cfg, learned))
 
 
-def build_mmrl() -> Authors:
-    """Build MMRL with tokens in layers 3 to 5; the text tower has only layers 3 and 4."""
-    module = import_with_numbers("trainers.mmrl", {"100.": float(deeper_clip()["logit_scale"].exp())})
+@dataclass(frozen=True)
+class MMRLSizes:
+    """The layers with tokens, counted from 1, the number of tokens and their dimension."""
+
+    layers: tuple[int, ...] = (3, 4, 5)
+    tokens: int = 3
+    dim: int = 32
+
+
+def build_mmrl(
+    state: dict[str, Tensor] | None = None,
+    sizes: MMRLSizes = MMRLSizes(),
+    classnames: Sequence[str] = CLASSNAMES,
+    data: str = "ImageNet",
+) -> Authors:
+    """Build MMRL, by default with tokens in layers 3 to 5; the text tower has only layers 3 and 4.
+
+    Args:
+        state: CLIP's weights, by default those of `deeper_clip`.
+        data: the authors' name of a data set, whose prompt is used.
+    """
+    clip = deeper_clip() if state is None else state
+    module = import_with_numbers("trainers.mmrl", {"100.": float(clip["logit_scale"].exp())})
     build = import_module("clip.model_mmrl").build_model_MMRL
-    layers = [3, 4, 5]
-    own = SimpleNamespace(N_REP_TOKENS=3, REP_DIM=32, REP_LAYERS=layers, REG_WEIGHT=2.0, ALPHA=0.6, PREC="fp32")
-    cfg = SimpleNamespace(
-        TRAINER=SimpleNamespace(MMRL=own),
-        INPUT=SimpleNamespace(SIZE=(16, 16)),
-        DATASET=SimpleNamespace(NAME="ImageNet"),
-    )
+    layers = list(sizes.layers)
+    own = SimpleNamespace(N_REP_TOKENS=sizes.tokens, REP_DIM=sizes.dim, REP_LAYERS=layers, REG_WEIGHT=2.0, ALPHA=0.6)
+    own.PREC = "fp32"
 
     def loaded(model: str) -> Any:
-        state, details = deeper_clip(), {"model": model, "rep_tokens_layers": layers, "n_rep_tokens": 3}
-        built = build(dict(state), details).float()
-        built.load_state_dict(state, strict=False)  # again, because `build_model` rounds to fp16
+        details = {"model": model, "rep_tokens_layers": layers, "n_rep_tokens": sizes.tokens}
+        built = build(dict(clip), details).float()
+        built.load_state_dict(clip, strict=False)  # again, because `build_model` rounds to fp16
         return built
 
     torch.manual_seed(1)
-    model, frozen = module.CustomCLIP(cfg, CLASSNAMES, loaded("MMRL")), loaded("CLIP").requires_grad_(False)
+    prompted, frozen = loaded("MMRL"), loaded("CLIP").requires_grad_(False)
+    cfg = SimpleNamespace(
+        TRAINER=SimpleNamespace(MMRL=own),
+        INPUT=SimpleNamespace(SIZE=(prompted.visual.input_resolution,) * 2),
+        DATASET=SimpleNamespace(NAME=data),
+    )
+    model = module.CustomCLIP(cfg, classnames, prompted)
     learner = model.representation_learner
     learned = {"representation": [learner.compound_rep_tokens], "project": [model.image_encoder.proj_rep]}
-    maps = {"to_image": learner.compound_rep_tokens_r2vproj, "to_text": learner.compound_rep_tokens_r2tproj[:2]}
+    depth = sum(layer <= len(prompted.transformer.resblocks) for layer in layers)
+    maps = {"to_image": learner.compound_rep_tokens_r2vproj, "to_text": learner.compound_rep_tokens_r2tproj[:depth]}
     for group, copies in maps.items():
         learned |= {f"{group}.{name}": [parameter] for name, parameter in copies.named_parameters()}
     trainer = module.MMRL()
-    trainer.dtype, trainer.num_classes, trainer.image_encoder_clip = torch.float32, len(CLASSNAMES), frozen.visual
-    texts = module._get_text_base_features_zero_shot(cfg, CLASSNAMES, frozen, module.TextEncoder_CLIP(frozen))
+    trainer.dtype, trainer.num_classes, trainer.image_encoder_clip = torch.float32, len(classnames), frozen.visual
+    texts = module._get_text_base_features_zero_shot(cfg, classnames, frozen, module.TextEncoder_CLIP(frozen))
     trainer.text_features_clip = texts / texts.norm(dim=-1, keepdim=True)
     trainer.criterion = module.MMRL_Loss(reg_weight=own.REG_WEIGHT, alpha=own.ALPHA)
     return _ready(Authors(trainer, model, cfg, learned))

@@ -31,7 +31,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tests.support.golden import GOLDEN, drawn_batches, drawn_parameters
+from tests.support.golden import GOLDEN, drawn_batches
 from tools import golden_rivals
 from tools.authors import Authors, install_dassl_stubs, named, read_settings, stay_on_the_cpu
 from tools.golden_maple import SPECS, build_maple, build_mmrl, build_promptsrc
@@ -80,12 +80,7 @@ def record(training: Training, repositories: Path) -> dict[str, Tensor]:
     settings = read_settings(repositories / training.repository / "configs" / "trainers" / training.settings)
     authors, dassl = training.build(settings), import_module("dassl.optim")
     trainer = authors.trainer
-    shapes = {name: tensor.shape for name, tensor in authors.tensors().items()}
-    with torch.no_grad():
-        for name, values in drawn_parameters(shapes).items():
-            group = authors.learned[name]
-            for parameter, value in zip(group, values if len(group) > 1 else [values], strict=True):
-                parameter.copy_(value)
+    authors.draw_parameters()
     trainer.optim = dassl.build_optimizer(authors.model, settings.OPTIM)
     trainer.sched = dassl.build_lr_scheduler(trainer.optim, settings.OPTIM)
     batches = drawn_batches(training.batch)

@@ -6,6 +6,8 @@ tools/golden_rivals.py and tools/golden_maple.py record the files and document t
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +19,30 @@ from gopro.clip.backbone import Backbone
 from gopro.methods.registry import build_method
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+EUROSAT = ["Annual Crop Land", "Forest", "Herbaceous Vegetation Land", "Highway or Road", "Industrial Buildings"]
+EUROSAT += ["Pasture Land", "Permanent Crop Land", "Residential Buildings", "River", "Sea or Lake"]
 CLASSNAMES = ["red fox", "owl", "grand_piano", "jack-o'-lantern", "very slow old train", "dog", "St. Bernard"]
 
 
-def random_clip() -> dict[str, Tensor]:
-    """Return a state dict in OpenAI's layout of a small CLIP.
+@dataclass(frozen=True)
+class ClipSizes:
+    """The sizes of a random CLIP; an image has `grid` x `grid` patches of `patch` pixels per side."""
 
-    Images have 16 pixels per side in patches of 8; the widths are 64 (image), 128 (text) and 96 (shared).
+    image_width: int = 64
+    text_width: int = 128
+    embed_dim: int = 96
+    layers: int = 2
+    patch: int = 8
+    grid: int = 2
+    log_scale: float = 3.0
+
+
+SMALL = ClipSizes()
+VIT_B16 = ClipSizes(768, 512, 512, layers=12, patch=16, grid=14, log_scale=math.log(100))
+
+
+def random_clip(sizes: ClipSizes = SMALL) -> dict[str, Tensor]:
+    """Return a state dict of a random CLIP in OpenAI's layout; a ViT-B/16 takes 10 s and 600 MB.
 
     Its weights are the same on every machine: NumPy guarantees the stream of RandomState, unlike those of its newer
     generators or of torch.
@@ -39,8 +58,8 @@ def random_clip() -> dict[str, Tensor]:
         state[f"{name}.weight"] += 1
         normal(f"{name}.bias", width, std=0.1)
 
-    def blocks(prefix: str, width: int, layers: int) -> None:
-        for i in range(layers):
+    def blocks(prefix: str, width: int) -> None:
+        for i in range(sizes.layers):
             block = f"{prefix}transformer.resblocks.{i}"
             linear = {"attn.in_proj_": (3, 1), "attn.out_proj.": (1, 1), "mlp.c_fc.": (4, 1), "mlp.c_proj.": (1, 4)}
             for name, (outputs, inputs) in linear.items():
@@ -49,19 +68,21 @@ def random_clip() -> dict[str, Tensor]:
             norm(f"{block}.ln_1", width)
             norm(f"{block}.ln_2", width)
 
-    normal("visual.class_embedding", 64, std=0.1)
-    normal("visual.positional_embedding", 5, 64, std=0.1)
-    normal("visual.conv1.weight", 64, 3, 8, 8, std=0.1)
-    norm("visual.ln_pre", 64)
-    blocks("visual.", 64, layers=2)
-    norm("visual.ln_post", 64)
-    normal("visual.proj", 64, 96, std=0.1)
-    normal("token_embedding.weight", 49408, 128, std=0.1)
-    normal("positional_embedding", 77, 128, std=0.05)
-    blocks("", 128, layers=2)
-    norm("ln_final", 128)
-    normal("text_projection", 128, 96, std=0.1)
-    state["logit_scale"] = torch.tensor(3.0)
+    width = sizes.image_width
+    normal("visual.class_embedding", width, std=0.1)
+    normal("visual.positional_embedding", sizes.grid**2 + 1, width, std=0.1)
+    normal("visual.conv1.weight", width, 3, sizes.patch, sizes.patch, std=0.1)
+    norm("visual.ln_pre", width)
+    blocks("visual.", width)
+    norm("visual.ln_post", width)
+    normal("visual.proj", width, sizes.embed_dim, std=0.1)
+    width = sizes.text_width
+    normal("token_embedding.weight", 49408, width, std=0.1)
+    normal("positional_embedding", 77, width, std=0.05)
+    blocks("", width)
+    norm("ln_final", width)
+    normal("text_projection", width, sizes.embed_dim, std=0.1)
+    state["logit_scale"] = torch.tensor(sizes.log_scale)
     return state
 
 
@@ -74,6 +95,12 @@ def deeper_clip() -> dict[str, Tensor]:
             source = f"{prefix}{layer % 2}."
             state |= {f"{prefix}{layer}.{n.removeprefix(source)}": t for n, t in first.items() if n.startswith(source)}
     return state
+
+
+def drawn_images(count: int, size: int) -> Tensor:
+    """Draw images [count, 3, size, size], the same on every machine."""
+    draw = np.random.RandomState(4)
+    return torch.from_numpy(draw.standard_normal((count, 3, size, size)).astype(np.float32))
 
 
 def drawn_parameters(shapes: dict[str, torch.Size]) -> dict[str, Tensor]:
