@@ -59,6 +59,20 @@ def test_a_first_order_head_is_built_and_compared_with_the_exact_one(tmp_path: P
     assert row["first_order"]["agreement"]["images"] == row["n"]
 
 
+@pytest.mark.slow
+def test_the_head_treats_other_data_as_the_exact_one_does(tmp_path: Path, gopro) -> None:
+    """On images in another style MMRL leaves out its representation tokens, whatever the class names."""
+    run = tmp_path / "run"
+    settings = "--data emoji-activities --classes base --shots 1 --epochs 1 --batch 16 --workers 0"
+    code, _, err = gopro(*f"train {settings} --method mmrl[dim=8] --output {run}".split())
+    assert code == 0, err
+    flags = "--data emoji-activities:noto --classes base --head first-order --workers 0"
+    code, _, err = gopro("eval", run, *flags.split())
+    assert code == 0, err
+    row = json.loads((run / "eval-emoji-activities_noto-base.json").read_text())
+    assert row["first_order"]["agreement"]["max"] < 1e-4 and not (run / "heads").exists()
+
+
 def test_the_head_of_a_method_with_shared_text_is_exact(coop_run: Path, gopro) -> None:
     code, out, _ = gopro("head", coop_run, "--classes", "red fox, snowy owl", "--workers", 0)
     assert code == 0 and "for 2 classes:" in out and "It equals the exact head" in out

@@ -37,7 +37,7 @@ def eval_command(
     from gopro.data.load_dataset import load_dataset
     from gopro.files import slug, write_json
     from gopro.inference.evaluate import evaluate_images
-    from gopro.inference.taylor_head import Agreement
+    from gopro.inference.taylor_head import Agreement, constant_head
     from gopro.inference.taylor_head_file import load_or_build_head
     from gopro.runs.load_run import load_run
 
@@ -61,10 +61,13 @@ def eval_command(
     }
     head_line = None
     if head == "first-order":
-        with bar("classes", len(dataset.classnames)) as advance:
-            first_order = load_or_build_head(
-                trained, dataset.classnames, dataset.template, workers=workers, on_progress=advance
-            )
+        if method.text_depends_on_image:
+            with bar("classes", len(dataset.classnames)) as advance:
+                first_order = load_or_build_head(
+                    trained, dataset.classnames, dataset.template, workers=workers, on_progress=advance
+                )
+        else:
+            first_order = constant_head(method, dataset.classnames)
         with bar("images", len(dataset.test)) as advance:
             approximate = evaluate_images(first_order, dataset.test, workers=workers, on_progress=advance)
         agreement = Agreement.between(result.probabilities, approximate.probabilities)
