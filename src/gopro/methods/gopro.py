@@ -83,11 +83,11 @@ class GOPro(ConditionalPrompts):
     It is not the paper's method but has additions of ours: `gopro-paper` is the abstract and the figure alone, as the
     paper's body was not available, and `gopro-release` the released code. Ours are: the words of the data set's own
     prompt as the initial context; the low rank of the maps, which are zero at initialisation, so that training starts
-    from zero-shot CLIP; the text projector that corrects each trained class and decays away from it
-    (`KernelResidual`); the gate that leaves out-of-distribution images to frozen CLIP (`OODGate`); the cross-entropy of
-    the other views; the losses that keep features near frozen CLIP's; a consistency loss over a few classes per step;
-    the weights, chosen on validation images of emoji-objects at 4 shots; the recipe, where the released code has SGD at
-    2e-3, batches of 4 and 50 epochs.
+    from zero-shot CLIP; the text projector that corrects each trained class and decays away from it (`KernelResidual`);
+    the gate that leaves out-of-distribution images to zero-shot CLIP with the prompt of the tested data set
+    (`OODGate`); the cross-entropy of the other views; the losses that keep features near frozen CLIP's; a consistency
+    loss over a few classes per step; the weights, chosen on validation images of emoji-objects at 4 shots; the recipe,
+    where the released code has SGD at 2e-3, batches of 4 and 50 epochs.
 
     Results on the embedded benchmark (docs/benchmark.md: 4 shots, 5 seeds): base/new/HM 72.9/43.9/54.8, compared with
     66.6/39.5/49.6 of PromptSRC, 53.3/41.5/46.7 of CoOp and 50.1/44.4/47.0 of zero-shot CLIP; on other data sets 34.9
