@@ -49,9 +49,23 @@ def test_measure_times_steps_relative_to_coop(gopro, monkeypatch: pytest.MonkeyP
 def test_a_method_is_described_with_its_settings(gopro) -> None:
     text = gopro("methods", "tip-adapter[alpha=2]")[1]
     assert "arXiv 2111.03930" in text and re.search(r"alpha\s+2\.0\s+float\s+Weight of the cache", text)
-    assert re.search(r"template\s+the data set's", text) and re.search(r"search\s+false\s+true or false", text)
-    assert "Trained with" not in text
+    assert re.search(r"template\s+the data set's", text) and re.search(r"search\s+null\s+true or false", text)
+    assert "epoch" not in text[text.index("Recipe by task") :]  # without steps the recipe is its views and settings
     assert "adamw, learning rate 0.001, 20 epochs" in gopro("methods", "tip-adapter-f")[1]
+    assert "Recipe" not in gopro("methods", "zeroshot")[1]
+
+
+def test_a_method_is_described_with_its_recipes_and_their_files(gopro, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gopro.cli.methods.out.width", 80)
+    text = gopro("methods", "promptsrc")[1].partition("Recipe by task")[2].partition("\nsetting ")[0]
+    tasks = dict(re.findall(r"^(base-to-new|transfer|few-shot): (.*(?:\n\w.*)*)", text, flags=re.MULTILINE))
+    assert "20 epochs" in tasks["transfer"] and "depth=3" in tasks["transfer"] and "50 epochs" in tasks["few-shot"]
+    assert "  stanford_cars, oxford_flowers, fgvc_aircraft, dtd, eurosat: gpa_mean=45,\n  gpa_std=5\n" in text
+    assert "\n    configs/trainers/PromptSRC/vit_b16_c2_ep50_batch4_4+4ctx_few_shot.yaml\n" in text
+    assert "https://github.com/muzairkhattak/PromptSRC at commit bb95c77" in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert "few-shot: as base-to-new" in gopro("methods", "cocoop")[1]
+    assert "Recipe for every task, ours: adamw, learning rate 0.001, 5 epochs" in gopro("methods", "gopro")[1]
 
 
 @pytest.mark.parametrize("name", list(METHODS))

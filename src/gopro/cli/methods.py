@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import inspect
 import sys
+import textwrap
 import time
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from cyclopts import Parameter
 
 from gopro.cli.console import bar, out
-from gopro.methods.recipe import Training
+from gopro.methods.recipe import Task, Training
 
 if TYPE_CHECKING:
     from gopro.clip.backbone import Backbone
     from gopro.methods.base import Method
+    from gopro.methods.registry import MethodSpec
 
 CLASSES, SHOTS, BATCH = 50, 16, 16
 
@@ -68,13 +70,7 @@ def _describe(spec: str) -> None:
     kind, config = method.kind, method.config
     paragraphs = [" ".join(paragraph.split()) for paragraph in (inspect.getdoc(kind) or "").split("\n\n")]
     out.print("\n\n".join(paragraphs), markup=False, highlight=False)
-    if Training.STEPS in kind.trained_by:
-        recipe = kind.recipe
-        out.print(
-            f"\nTrained with {recipe.optimizer}, learning rate {recipe.lr:g}, {recipe.epochs} epochs, batches of "
-            f"{recipe.batch}, weight decay {recipe.weight_decay:g} by default.",
-            highlight=False,
-        )
+    _describe_recipes(method)
     table = Table(box=None, pad_edge=False)
     for heading in ("setting", "value", "allowed", "description"):
         table.add_column(heading, overflow="fold")
@@ -86,6 +82,46 @@ def _describe(spec: str) -> None:
     out.print()
     out.print(table, markup=False, highlight=False)
     out.print_line(f"To change them: --method '{spec.partition('[')[0]}[key=value,...]'")
+
+
+def _describe_recipes(method: MethodSpec) -> None:
+    """Print what the method is trained with for each task, and the authors' file for it on a line of its own."""
+    from gopro.methods.describe_recipe import dassl_in_words, describe_recipe
+
+    kind, repository = method.kind, method.kind.repository
+    if repository is None:
+        if Training.STEPS in kind.trained_by:
+            [line] = describe_recipe(method, "few-shot")
+            _print_wrapped(f"\nRecipe for every task, ours: {line.recipe}, weight decay {kind.recipe.weight_decay:g}.")
+        return
+    _print_wrapped("\nRecipe by task; an indented line changes it for some data sets or shots:\n")
+    for task in get_args(Task):
+        if task not in repository.files:
+            _print_wrapped(f"{task}: as {next(iter(repository.files))}, because the authors have no recipe for it")
+            continue
+        for line in describe_recipe(method, task):
+            words = ", ".join(filter(None, [line.recipe, line.settings]))
+            _print_wrapped(f"{line.where or task}: {words}", 2 if line.where else 0)
+            for file in line.files:
+                _print_wrapped(file, 4, style="dim")
+    _print_wrapped(f"\nThese files are in https://github.com/{repository.name} at commit {repository.commit[:7]}.")
+    if Training.STEPS in kind.trained_by:
+        _print_wrapped(f"Where nothing else is said: {dassl_in_words()}.")
+
+
+def _print_wrapped(text: str, indent: int = 0, style: str | None = None) -> None:
+    """Print text wrapped to the width of the terminal, its further lines indented like its first."""
+    margin = " " * indent
+    for line in text.split("\n"):
+        for part in textwrap.wrap(
+            line,
+            max(out.width, 40),
+            initial_indent=margin,
+            subsequent_indent=margin,
+            break_long_words=False,
+            break_on_hyphens=False,
+        ) or [""]:
+            out.print_line(part, style)
 
 
 def field_docs(config: type) -> dict[str, str]:

@@ -46,11 +46,12 @@ class TipAdapterConfig:
 
 
 def _authors(
-    data: str, alpha: float, max_alpha: float, max_beta: float, *, file: str | None = None, epochs: int = 20
+    data: str, alpha: float, max_alpha: float, max_beta: float, *, file: str | None = None, epochs: int | None = None
 ) -> Variant:
     """Return what the authors set for a data set; they fine-tune with a beta of 1 on all of them."""
     settings = {"alpha": alpha, "beta": 1.0, "max_alpha": max_alpha, "max_beta": max_beta}
-    return Variant(data=(data,), settings=settings, recipe={"epochs": epochs}, source=f"configs/{file or data}.yaml")
+    recipe = {} if epochs is None else {"epochs": epochs}
+    return Variant(data=(data,), settings=settings, recipe=recipe, source=f"configs/{file or data}.yaml")
 
 
 VARIANTS = (
