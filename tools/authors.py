@@ -25,7 +25,7 @@ class Authors:
     """A trainer of the authors with its model.
 
     Attributes:
-        learned: the parameters it learns by our names; several of theirs are one of ours, see `STACKED`.
+        learned: the parameters it learns, by our names or theirs; several of theirs are one of ours, see `STACKED`.
     """
 
     trainer: Any
@@ -34,7 +34,7 @@ class Authors:
     learned: dict[str, list[nn.Parameter]]
 
     def tensors(self, values: str | None = None) -> dict[str, Tensor]:
-        """Return copies of the learned parameters, or of an attribute of theirs, by our names."""
+        """Return copies of the learned parameters, or of an attribute of theirs."""
         copies = {}
         for name, group in self.learned.items():
             got = [p if values is None else getattr(p, values) for p in group]

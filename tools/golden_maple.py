@@ -153,13 +153,13 @@ def build_mmrl(
         return built
 
     torch.manual_seed(1)
-    prompted, frozen = loaded("MMRL"), loaded("CLIP").requires_grad_(False)
+    prompted = loaded("MMRL")
     cfg = SimpleNamespace(
         TRAINER=SimpleNamespace(MMRL=own),
         INPUT=SimpleNamespace(SIZE=(prompted.visual.input_resolution,) * 2),
         DATASET=SimpleNamespace(NAME=data),
     )
-    model = module.CustomCLIP(cfg, classnames, prompted)
+    model, frozen = module.CustomCLIP(cfg, classnames, prompted), loaded("CLIP").requires_grad_(False)
     learner = model.representation_learner
     learned = {"representation": [learner.compound_rep_tokens], "project": [model.image_encoder.proj_rep]}
     depth = sum(layer <= len(prompted.transformer.resblocks) for layer in layers)

@@ -94,8 +94,7 @@ def build(case: Case) -> Authors:
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(learned_prefix in name)
         if learned_prefix in name:
-            ours = "context" if name == "prompt_learner.ctx" else name.removeprefix("prompt_learner.")
-            learned[ours] = [parameter]
+            learned[name.removeprefix("prompt_learner.")] = [parameter]
     trainer.cfg, trainer.device, trainer.scaler, trainer.w = cfg, "cpu", None, 8.0
     return Authors(trainer, model, cfg, learned)
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -49,10 +49,17 @@ class Training:
 
 
 def rival(name: str) -> Callable[[Any], Authors]:
-    return lambda settings: golden_rivals.build(golden_rivals.CASES[name])
+    """Return a function that builds a case of tools/golden_rivals.py with our name of the context."""
+
+    def build(settings: Any) -> Authors:
+        authors = golden_rivals.build(golden_rivals.CASES[name])
+        return replace(authors, learned={key.replace("ctx", "context"): p for key, p in authors.learned.items()})
+
+    return build
 
 
 def promptsrc(settings: Any) -> Authors:
+    """Build PromptSRC with the epochs and the average of its settings."""
     own = settings.TRAINER.PROMPTSRC
     return build_promptsrc(settings.OPTIM.MAX_EPOCH, own.GPA_MEAN, own.GPA_STD)
 

@@ -30,9 +30,9 @@ class CoCoOp(ConditionalPrompts):
     embedding it computes one shift of all context vectors, by a linear map to D/16, ReLU and a linear map to d.
     Published Base/New/HM on 11 data sets, ViT-B/16: 80.47/71.69/75.83.
 
-    A training step of the authors' code is reproduced (tests/golden). One difference from it: what follows the class
-    name is the template's, not always a full stop. The recipe is the authors'; their batch of one image is what fitted
-    in their memory, not a need of the method.
+    A training step and a whole training by the authors' code are reproduced (tests/golden). One difference from it:
+    what follows the class name is the template's, not always a full stop. The recipe is the authors'; their batch of
+    one image is what fitted in their memory, not a need of the method.
     """
 
     recipe = Recipe(optimizer="sgd", lr=2e-3, epochs=10, batch=1)
