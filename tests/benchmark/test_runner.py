@@ -8,8 +8,9 @@ import subprocess
 import sys
 import textwrap
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,8 +25,10 @@ from gopro.clip.backbone import Backbone
 from gopro.data.load_dataset import load_dataset
 from gopro.errors import InputError
 from gopro.inference.evaluate import evaluate_images
+from gopro.methods.coop import CoOp, CoOpConfig
+from gopro.methods.recipe import Recipe
 from gopro.methods.registry import build_method
-from gopro.runs.config import BenchmarkConfig, TransferConfig
+from gopro.runs.config import BenchmarkConfig, TrainSettings, TransferConfig, settings_that_change_results
 from gopro.runs.results import KEY, Results
 from gopro.runs.run import CONFIG, LEARNED
 from gopro.training.folder_lock import lock_folder
@@ -214,13 +217,82 @@ def test_a_bug_is_recorded_with_its_traceback(
     assert "in broken" in outcome.failures[0]["traceback"]
 
 
-def test_results_of_other_settings_are_not_reused(swept: tuple[BenchmarkConfig, SweepResult]) -> None:
-    with pytest.raises(InputError, match="epochs 1, not 2: choose another --output"):
-        benchmark("base-to-new", replace(swept[0], epochs=2))
-    with pytest.raises(InputError, match="select last, not val"):
-        benchmark("base-to-new", replace(swept[0], select="val"))
-    with pytest.raises(InputError, match="accumulate 1, not 2"):
-        benchmark("base-to-new", replace(swept[0], accumulate=2))
+OTHER_VALUES: dict[str, Any] = {
+    "epochs": 2,
+    "batch": 16,
+    "accumulate": 2,
+    "lr": 0.5,
+    "optimizer": "adamw",
+    "select": "val",
+    "precision": "bf16",
+    "crop": 0.3,
+    "bank": 4,
+    "root": Path("elsewhere"),
+    "non_finite": "skip",
+    "deterministic": True,
+    "device": "cpu",
+    "workers": 1,
+}
+"""Another value for each setting than the sweep's."""
+
+
+@pytest.fixture(params=["rows and runs", "rows alone", "runs alone"])
+def kept(request: pytest.FixtureRequest, swept: tuple[BenchmarkConfig, SweepResult], tmp_path: Path) -> BenchmarkConfig:
+    """The sweep's config on a copy of its folder, of which a part may be gone."""
+    config = swept[0]
+    shutil.copytree(config.output, tmp_path / "sweep")
+    if request.param == "rows alone":
+        shutil.rmtree(tmp_path / "sweep" / "runs")
+    if request.param == "runs alone":
+        (tmp_path / "sweep" / "results.jsonl").unlink()
+    return replace(config, output=tmp_path / "sweep")
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(TrainSettings)])
+def test_only_settings_that_cannot_change_results_may_differ(name: str, kept: BenchmarkConfig) -> None:
+    """Whether a setting can is declared on its field."""
+    changed, kept = replace(kept, **{name: OTHER_VALUES[name]}), replace(kept, methods=("coop",))
+    changed = replace(changed, methods=("coop",))
+    if name in settings_that_change_results():
+        with pytest.raises(InputError, match=rf"was made with .*{name} .*, not .*: choose another --output"):
+            benchmark("base-to-new", changed)
+    else:
+        assert figures(benchmark("base-to-new", changed).rows) == figures(benchmark("base-to-new", kept).rows)
+
+
+FIXED = ("epochs", "batch", "warmup")
+"""Fields of the recipe that the sweep's settings decide: one epoch has no warm-up."""
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Recipe) if field.name not in FIXED])
+def test_a_recipe_that_has_changed_since_is_another_run(
+    name: str, swept: tuple[BenchmarkConfig, SweepResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A later version may train differently under the same settings."""
+    value = {"optimizer": "adamw", "schedule": "step", "drop_last": False, "crop": 0.3}.get(name, 0.25)
+    monkeypatch.setattr(CoOp, "recipe", replace(CoOp.recipe, **{name: value}))
+    with pytest.raises(InputError, match=r"was made with .*, not .*: choose another --output"):
+        benchmark("base-to-new", swept[0])
+
+
+def test_method_settings_that_have_changed_since_are_another_run(
+    swept: tuple[BenchmarkConfig, SweepResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CoOp, "config", CoOpConfig(position="front"))
+    with pytest.raises(InputError, match="was made with position end, not front: choose another --output"):
+        benchmark("base-to-new", swept[0])
+
+
+def test_a_run_is_not_reused_after_its_training_images_have_changed(small: BenchmarkConfig, tmp_path: Path) -> None:
+    data = own_images(tmp_path / "birds")
+    config = replace(small, output=tmp_path / "sweep", data=(data,), methods=("coop",), seeds=(1,))
+    benchmark("base-to-new", config)
+    results = tmp_path / "sweep" / "results.jsonl"
+    results.write_text(results.read_text().splitlines()[0] + "\n")
+    for path in (Path(data) / "train").rglob("*.png"):
+        Image.new("RGB", (40, 40), "orange").save(path)
+    [failure] = benchmark("base-to-new", config).failures
+    assert "was trained on other images than" in failure["error"] and "another --output" in failure["error"]
 
 
 def test_results_of_another_folder_of_the_same_name_are_not_reused(faulty: Path, tmp_path: Path) -> None:

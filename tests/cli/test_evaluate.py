@@ -1,11 +1,13 @@
 """`gopro eval` and `gopro head`."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from gopro.clip.backbone import load_backbone
 from gopro.data.load_dataset import load_dataset
@@ -21,6 +23,55 @@ def test_eval_prints_and_writes_the_same_accuracy(coop_run: Path, gopro) -> None
     assert len(row["per_class"]) * 10 == row["n"]
     mean = sum(entry["accuracy"] for entry in row["per_class"]) / len(row["per_class"])
     assert row["macro_accuracy"] == pytest.approx(mean, abs=1e-3)
+
+
+def test_eval_leaves_out_images_that_the_run_was_trained_on(two_classes: Path, tmp_path: Path, gopro) -> None:
+    """A split that is drawn again, as the message about a changed folder advises, tests on trained images."""
+    run = tmp_path / "run"
+    for i in range(10):
+        for name in ("red_things", "blue_things"):
+            Image.new("RGB", (40, 40), (20 * i, 100, len(name))).save(two_classes / name / f"more{i}.png")
+    code, _, err = gopro(
+        *("train", "--data", two_classes, "--method", "coop", "--shots", 8, "--epochs", 1),
+        *("--workers", 0, "--output", run),
+    )
+    assert code == 0, err
+    trained = {sample.image.digest() for sample in load_dataset(str(two_classes)).few_shot(8, 1).train}
+    Image.new("RGB", (40, 40), "green").save(two_classes / "red_things" / "new.png")
+    code, _, err = gopro("eval", run, "--workers", 0)
+    assert code == 2 and "remove split_gopro.json to have a new split drawn" in err
+    (two_classes / "split_gopro.json").unlink()
+    Image.new("RGB", (40, 40), "pink").save(two_classes / "blue_things" / "new.png")
+    code, out, err = gopro("eval", run, "--workers", 0)
+    assert code == 0, err
+    test = load_dataset(str(two_classes)).test
+    left_out = sum(sample.image.digest() in trained for sample in test)
+    assert 0 < left_out < len(test)
+    assert f"{left_out} of {len(test)} test images were trained on; they are left out." in out
+    row = json.loads((run / "eval-mine-all.json").read_text())
+    assert (row["n"], row["trained_on"]) == (len(test) - left_out, left_out)
+
+
+def test_eval_on_trained_images_alone_is_refused(two_classes: Path, tmp_path: Path, gopro) -> None:
+    run, seen = tmp_path / "run", tmp_path / "seen"
+    gopro(
+        *("train", "--data", two_classes, "--method", "coop", "--shots", 3, "--epochs", 1),
+        *("--workers", 0, "--output", run),
+    )
+    for sample in load_dataset(str(two_classes)).few_shot(3, 1).train:
+        path = Path(sample.image.name)
+        for split in ("train", "test"):
+            (seen / split / path.parent.name).mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, seen / split / path.parent.name)
+    code, _, err = gopro("eval", run, "--data", seen, "--workers", 0)
+    assert code == 2 and "was trained on all 6 test images of seen: give other --data" in err
+
+
+def test_eval_says_if_a_run_does_not_record_its_training_images(coop_run: Path, tmp_path: Path, gopro) -> None:
+    shutil.copytree(coop_run, tmp_path / "old")
+    (tmp_path / "old" / "training_images.json").unlink()
+    code, out, _ = gopro("eval", tmp_path / "old", "--classes", "new", "--workers", 0)
+    assert code == 0 and "The run does not record its training images" in out
 
 
 def test_eval_compares_with_the_prompt_of_the_tested_data_set(

@@ -206,7 +206,7 @@ def test_bank_sizes_are_checked_and_distinguish_runs(tmp_path: Path, tiny: Backb
         output=tmp_path, data=("emoji-activities",), methods=("coop",), seeds=(1,), shots=(1,), epochs=1, workers=0
     )
     benchmark("few-shot", config)
-    with pytest.raises(InputError, match="was run with bank 0, not 4"):
+    with pytest.raises(InputError, match="was made with bank 0, not 4"):
         benchmark("few-shot", replace(config, bank=4))
 
 

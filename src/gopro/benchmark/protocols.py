@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from gopro.benchmark.suites import SUITES, Suite
 from gopro.data.dataset import ClassHalf, Dataset
@@ -14,6 +15,7 @@ from gopro.methods.recipe import Task, Training
 from gopro.methods.registry import parse_method
 from gopro.runs.config import BenchmarkConfig, SweepConfig, TrainConfig, TransferConfig
 from gopro.runs.results import RunKey
+from gopro.runs.trained_with import TrainedWith, made_with
 
 CLASSES_PER_IMAGE = 20
 """Classes whose text costs as much to encode, under a context of their own, as one image (measured on ViT-B/16)."""
@@ -32,11 +34,13 @@ class PlannedRun:
     """One training run and its tests.
 
     Attributes:
+        made_with: all that can change its results; see `gopro.runs.trained_with.made_with`.
         work: estimated cost relative to other runs, roughly in images through the image tower.
     """
 
     train: TrainConfig
     tests: tuple[PlannedTest, ...]
+    made_with: dict[str, Any]
     work: float
 
     @property
@@ -192,19 +196,21 @@ class _Planner:
             )
             planned.append(PlannedTest(key, self._path(tested)))
         test_images = sum(len(self._load(tested).half(classes).test) for tested, classes in tests)
-        self.runs.append(PlannedRun(train, tuple(planned), self._training_work(train, data) + test_images))
+        spec, authors = parse_method(method).for_training(train.conditions)
+        trained_with = TrainedWith.of(train, spec, authors, self._load(data))
+        work = self._training_work(train, trained_with, data) + test_images
+        self.runs.append(PlannedRun(train, tuple(planned), made_with(train, trained_with), work))
 
-    def _training_work(self, train: TrainConfig, data: str) -> float:
+    def _training_work(self, train: TrainConfig, trained_with: TrainedWith, data: str) -> float:
         """Estimate the cost of training in images through the image tower, and check that there are enough images."""
         kind = self.methods[train.method]
         if not kind.trained_by:
             return 0.0
         part = self._load(data).half(train.classes)
         part.few_shot(train.shots, train.seed)
-        if Training.STEPS not in kind.trained_by:
+        if trained_with.recipe is None or Training.STEPS not in kind.trained_by:
             return 0.0
-        _, recipe = parse_method(train.method).for_training(train.conditions)
-        images = train.recipe(recipe).epochs * train.shots * len(part.classnames)
+        images = trained_with.recipe.epochs * train.shots * len(part.classnames)
         return images * (len(kind.views) + len(part.classnames) / CLASSES_PER_IMAGE)
 
     def _load(self, name: str) -> Dataset:

@@ -22,6 +22,7 @@ from gopro.runs.config import TrainConfig
 from gopro.runs.load_run import load_run
 from gopro.runs.results import ResultRow
 from gopro.runs.run import CONFIG, LEARNED, Run, read_cost
+from gopro.runs.training_images import read_training_images
 from gopro.training.devices import make_fabric
 from gopro.training.progress import Step
 from gopro.training.resume_state import RESUME
@@ -88,6 +89,7 @@ class Worker:
         """Return the run from its folder if it is finished; else resume it if it was interrupted, or train it."""
         backbone, folder = self._load_backbone(config), config.output
         if (folder / LEARNED).is_file() and not (folder / RESUME).exists():
+            _check_same_images(config)
             return load_run(folder, backbone=backbone)
         if (folder / CONFIG).is_file():
             return resume(folder, devices=1, backbone=backbone, on_step=on_step, on_fill=on_fill)
@@ -113,7 +115,26 @@ class Worker:
         predictions = Predictions.of(evaluation, labels, test.data, classes, part.classnames)
         predictions.save(trained.folder / f"test-{slug(test.key.data)}-{classes}.safetensors")
         cost = asdict(read_cost(trained.folder))
-        return {**asdict(test.key), **evaluation_figures(evaluation), **cost, "run": run.name}
+        figures = evaluation_figures(evaluation)
+        return {**asdict(test.key), **figures, **cost, "run": run.name, "made_with": run.made_with}
+
+
+def _check_same_images(config: TrainConfig) -> None:
+    """Check that a finished run was trained on the images that the data set gives now.
+
+    Raises:
+        InputError: the images or their split have changed, so that the run may have been trained on test images.
+    """
+    if not config.shots:
+        return
+    digests = read_training_images(config.output)
+    drawn = load_dataset(config.data, config.root).half(config.classes).few_shot(config.shots, config.seed)
+    now = [sample.image.digest() for sample in (*drawn.train, *drawn.val)]
+    if digests is None or digests not in (now, now[: len(drawn.train)]):
+        raise InputError(
+            f"{config.output} was trained on other images than {config.data} gives now (its split was drawn again, or "
+            "images were replaced): choose another --output"
+        )
 
 
 def evaluation_figures(evaluation: Evaluation) -> ResultRow:

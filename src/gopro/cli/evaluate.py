@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Literal
 
 from gopro.cli.console import bar, out
 from gopro.cli.head import agreement_in_words
 from gopro.cli.parameters import ConfigFile, ReaderProcesses, Root, RunName
 from gopro.data.dataset import ClassHalf
+from gopro.errors import InputError
 
 
 def eval_command(
@@ -40,10 +41,18 @@ def eval_command(
     from gopro.inference.taylor_head import Agreement, constant_head
     from gopro.inference.taylor_head_file import load_or_build_head
     from gopro.runs.load_run import load_run
+    from gopro.runs.training_images import leave_out_training_images, read_training_images
 
     trained = load_run(run)
     dataset = trained.dataset(root) if data is None else load_dataset(data, root or trained.config.root)
     dataset = dataset.half(classes)
+    test = dataset.test
+    digests = read_training_images(trained.folder)
+    if digests is not None:
+        dataset = replace(dataset, test=leave_out_training_images(test, digests))
+        if not dataset.test:
+            raise InputError(f"{run} was trained on all {len(test)} test images of {dataset.name}: give other --data")
+    left_out = len(test) - len(dataset.test)
     with bar("images", len(dataset.test)) as advance:
         method = trained.method.for_classes(
             dataset.classnames, dataset.template, other_data=dataset.name != trained.data
@@ -54,6 +63,7 @@ def eval_command(
         "classes": classes,
         "method": trained.config.method,
         **evaluation_figures(result),
+        "trained_on": None if digests is None else left_out,
         "per_class": [
             {"class": name, "accuracy": None if accuracy is None else round(accuracy, 4)}
             for name, accuracy in zip(dataset.classnames, result.per_class, strict=True)
@@ -84,6 +94,10 @@ def eval_command(
         f"{result.macro_accuracy:.2f} % on {result.n} images of {len(dataset.classnames)} classes in "
         f"{result.seconds:.1f} s"
     )
+    if left_out:
+        out.print_line(f"{left_out} of {len(test)} test images were trained on; they are left out.")
+    elif digests is None and trained.method.trained_by and dataset.name == trained.data:
+        out.print_line("The run does not record its training images, so some of these may be among them.")
     if head_line is not None:
         out.print_line(head_line)
     out.print_line(f"Accuracy of each class: {path}")

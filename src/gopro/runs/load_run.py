@@ -14,8 +14,9 @@ from gopro.methods.registry import MethodSpec, parse_method
 from gopro.methods.template import DEFAULT_TEMPLATE
 from gopro.runs.hub import download
 from gopro.runs.run import CONFIG, COST, HEADS, LEARNED, Run, read_config, read_learned
+from gopro.runs.training_images import TRAINING_IMAGES
 
-SHARED = (CONFIG, LEARNED, COST, f"{HEADS}/*.safetensors")
+SHARED = (CONFIG, LEARNED, COST, TRAINING_IMAGES, f"{HEADS}/*.safetensors")
 """The files of a run that are fetched from the Hub: JSON and safetensors, which cannot run code."""
 
 

@@ -13,6 +13,7 @@ from gopro.runs.load_run import find_run
 from gopro.runs.model_card import model_card
 from gopro.runs.results import ResultRow, Results
 from gopro.runs.run import CONFIG, COST, HEADS, LEARNED, read_config
+from gopro.runs.training_images import TRAINING_IMAGES
 
 
 def push(
@@ -60,8 +61,7 @@ def push(
         LEARNED: folder / LEARNED,
         CARD: model_card(folder, config, rows, repository, license, revision).encode(),
     }
-    if (folder / COST).is_file():
-        files[COST] = folder / COST
+    files |= {name: folder / name for name in (COST, TRAINING_IMAGES) if (folder / name).is_file()}
     files |= {f"{HEADS}/{head.name}": head for head in sorted((folder / HEADS).glob("*.safetensors"))}
     message = f"{config['config']['method']} trained on {config['data']}"
     return upload(repository, files, replaced=HEADS, private=private, revision=revision, message=message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from gopro.runs.environment import PeakMemory
 from gopro.runs.load_run import load_run, recorded_method
 from gopro.runs.run import CONFIG, COST, LEARNED, Run, TrainingCost, read_config, write_config, write_learned
 from gopro.runs.trained_with import TrainedWith
+from gopro.runs.training_images import TRAINING_IMAGES, write_training_images
 from gopro.training.determinism import deterministic
 from gopro.training.devices import Runtime, find_process
 from gopro.training.folder_lock import LOCK, leftovers, lock_folder
@@ -33,7 +34,7 @@ from gopro.training.progress import NO_PROGRESS, Progress, Step
 from gopro.training.resume_state import RESUME
 from gopro.training.solve import solve
 
-FILES = (CONFIG, COST, LEARNED, RESUME)
+FILES = (CONFIG, COST, LEARNED, RESUME, TRAINING_IMAGES)
 """Files that only the process that trains a run writes, besides its log."""
 
 
@@ -233,13 +234,7 @@ def _prepare(plan: _Plan, backbone: Backbone | None, runtime: Runtime) -> tuple[
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(stable_seed(config.seed, "start"))
         method = plan.spec.build(backbone, dataset.classnames, dataset.template)
-    learns = bool(plan.spec.kind.trained_by)
-    trained_with = TrainedWith(
-        task=config.conditions.task if learns else None,
-        template=method.config.template or dataset.template,
-        settings=asdict(plan.spec.config),
-        recipe=config.recipe(plan.recipe, dataset.crop) if learns else None,
-    )
+    trained_with = TrainedWith.of(config, plan.spec, plan.recipe, dataset)
     run = Run(plan.folder, config, dataset.name, dataset.template, method.to(runtime.device), trained_with=trained_with)
     return run, dataset
 
@@ -248,6 +243,9 @@ def _train(plan: _Plan, run: Run, dataset: Dataset, runtime: Runtime, progress: 
     """Solve the method, train it in steps, or both, and save what it has learned."""
     method, config, is_first = run.method, run.config, runtime.ranks.is_first
     recipe = config.recipe(plan.recipe, dataset.crop)
+    if is_first and method.trained_by:
+        with_val = config.select == "val" or Training.CLOSED_FORM in method.trained_by
+        write_training_images(run.folder, (*dataset.train, *(dataset.val if with_val else ())))
     memory, seconds, fitted = PeakMemory(runtime.device), 0.0, FitResult(0.0, 0)
     with deterministic(config.deterministic):
         if Training.CLOSED_FORM in method.trained_by:

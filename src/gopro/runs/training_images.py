@@ -1,0 +1,53 @@
+"""The content digests of the images that a run was trained on, so that they are not mistaken for test images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from gopro.data.dataset import Sample
+from gopro.errors import InputError
+from gopro.files import write_json
+
+TRAINING_IMAGES = "training_images.json"
+
+
+def write_training_images(folder: Path, samples: Sequence[Sample]) -> None:
+    """Write the digests of a run's training images into its folder, in the order of the samples.
+
+    Raises:
+        InputError: an image cannot be read, or the file cannot be written.
+    """
+    write_json(folder / TRAINING_IMAGES, {"digests": [sample.image.digest() for sample in samples]})
+
+
+def read_training_images(folder: Path) -> list[str] | None:
+    """Return the digests of a run's training images; None for an imported run or one of an earlier version.
+
+    Raises:
+        InputError: the file cannot be read or holds something else.
+    """
+    path = folder / TRAINING_IMAGES
+    if not path.exists():
+        return None
+    try:
+        digests = json.loads(path.read_text(encoding="utf-8"))["digests"]
+        if not isinstance(digests, list) or not all(isinstance(digest, str) for digest in digests):
+            raise TypeError("digests must be a list of text")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"{path} is not a list of training images ({type(error).__name__}: {str(error)[:200]}): put it back, or "
+            "train again into another folder"
+        ) from error
+    return digests
+
+
+def leave_out_training_images(samples: Sequence[Sample], digests: Sequence[str]) -> tuple[Sample, ...]:
+    """Return the samples whose content has none of these digests.
+
+    Raises:
+        InputError: an image cannot be read.
+    """
+    trained = frozenset(digests)
+    return tuple(sample for sample in samples if sample.image.digest() not in trained)
