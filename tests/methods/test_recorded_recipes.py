@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gopro.methods.recipe import Conditions
-from gopro.methods.registry import parse_method
+from gopro.methods.registry import METHODS, parse_method
 from tests.support.authors import DATA_SETS, RECORDED, TRAININGS
 
 NAMES = {
@@ -77,10 +77,10 @@ def method_settings(method: str, training: Conditions, trainer: dict[str, Any]) 
     return trainer
 
 
-METHODS = ("coop", "cocoop", "kgcoop", "maple", "promptsrc", "mmrl", "tip-adapter-f", "gopro-release")
+RIVALS = ("coop", "cocoop", "kgcoop", "maple", "promptsrc", "mmrl", "tip-adapter-f", "gopro-release")
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", RIVALS)
 def test_every_training_of_the_tables_has_the_authors_recipe(method: str) -> None:
     tested = 0
     for training in TRAININGS:
@@ -97,3 +97,9 @@ def test_every_training_of_the_tables_has_the_authors_recipe(method: str) -> Non
             assert getattr(spec.config, setting) == trainer[name], (training, name)
         tested += 1
     assert tested >= 40
+
+
+def test_every_variant_changes_a_training_of_the_tables() -> None:
+    variants = [variant for kind in METHODS.values() for variant in kind.variants]
+    assert len(variants) > 20
+    assert all(any(variant.holds_for(training) for training in TRAININGS) for variant in variants)
