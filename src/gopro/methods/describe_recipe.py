@@ -38,10 +38,11 @@ def describe_recipe(spec: MethodSpec, task: Task) -> list[RecipeLine]:
 
     Example:
         >>> from gopro.methods.registry import parse_method
-        >>> for line in describe_recipe(parse_method("coop"), "base-to-new"):
-        ...     print(line.where, "|", line.recipe, "|", line.settings)
-         | sgd, learning rate 0.002, 200 epochs, batches of 32 | tokens=null
-        imagenet | 50 epochs |
+        >>> general, imagenet = describe_recipe(parse_method("coop"), "base-to-new")
+        >>> general.recipe, general.settings
+        ('sgd, learning rate 0.002, 200 epochs, batches of 32', 'tokens=null')
+        >>> imagenet.where, imagenet.recipe
+        ('imagenet', '50 epochs')
     """
     kind = spec.kind
     variants = [variant for variant in kind.variants if not variant.tasks or task in variant.tasks]
