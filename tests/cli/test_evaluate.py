@@ -47,7 +47,7 @@ def test_eval_leaves_out_images_that_the_run_was_trained_on(two_classes: Path, t
     test = load_dataset(str(two_classes)).test
     left_out = sum(sample.image.digest() in trained for sample in test)
     assert 0 < left_out < len(test)
-    assert f"{left_out} of {len(test)} test images were trained on; they are left out." in out
+    assert f"{left_out} of {len(test)} test images of mine were trained on; they are left out." in out
     row = json.loads((run / "eval-mine-all.json").read_text())
     assert (row["n"], row["trained_on"]) == (len(test) - left_out, left_out)
 

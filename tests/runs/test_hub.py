@@ -101,8 +101,8 @@ def test_a_pushed_run_predicts_the_same_in_another_process(
     address = push(run, "alice/activities", license="mit")
     assert address.startswith(f"{hub.address}/alice/activities/commit/")
     head = f"heads/{head_path(load_run(run), NAMES).name}"
-    files = {"config.json", "cost.json", "learned.safetensors", head, "README.md", ".gitattributes"}
-    assert set(hub.files("alice/activities")) == files
+    files = {"config.json", "training_images.json", "cost.json", "learned.safetensors", head, "README.md"}
+    assert set(hub.files("alice/activities")) == {*files, ".gitattributes"}
     expected = gopro.load(run, "cpu").predict_proba(images)
     script = (
         "import sys, numpy, torch, gopro;"

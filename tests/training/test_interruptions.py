@@ -24,6 +24,7 @@ from gopro.runs.config import TrainConfig
 from gopro.runs.load_run import load_run
 from gopro.runs.results import Results, append_json, whole_lines
 from gopro.runs.run import CONFIG, LEARNED
+from gopro.runs.training_images import TRAINING_IMAGES
 from gopro.training.folder_lock import LOCK, leftovers, lock_folder
 from gopro.training.resume_state import LOG, RESUME
 from gopro.training.train import resume, train
@@ -59,7 +60,7 @@ def test_files_left_by_a_kill_before_the_run_began_are_ignored(tmp_path: Path, t
     with pytest.raises(InputError, match="no training to resume; start one with gopro train"):
         resume(folder, backbone=tiny)
     train(config(folder, epochs=1), backbone=tiny)
-    assert {path.name for path in folder.iterdir()} == {CONFIG, "cost.json", LEARNED, LOG, LOCK}
+    assert {path.name for path in folder.iterdir()} == {CONFIG, TRAINING_IMAGES, "cost.json", LEARNED, LOG, LOCK}
 
 
 def test_only_temporary_files_of_the_lock_holder_are_deleted(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ def eval_command(
 ) -> None:
     """Measure the accuracy of a run on the test images of a data set.
 
+    Test images that the run was trained on are left out.
+
     Parameters
     ----------
     data:
@@ -47,7 +49,7 @@ def eval_command(
     dataset = trained.dataset(root) if data is None else load_dataset(data, root or trained.config.root)
     dataset = dataset.half(classes)
     test = dataset.test
-    digests = read_training_images(trained.folder)
+    digests = read_training_images(trained.folder) if trained.method.trained_by else []
     if digests is not None:
         dataset = replace(dataset, test=leave_out_training_images(test, digests))
         if not dataset.test:
@@ -95,9 +97,12 @@ def eval_command(
         f"{result.seconds:.1f} s"
     )
     if left_out:
-        out.print_line(f"{left_out} of {len(test)} test images were trained on; they are left out.")
-    elif digests is None and trained.method.trained_by and dataset.name == trained.data:
-        out.print_line("The run does not record its training images, so some of these may be among them.")
+        out.print_line(f"{left_out} of {len(test)} test images of {dataset.name} were trained on; they are left out.")
+    elif digests is None and dataset.name == trained.data:
+        out.print_line(
+            "The run does not record its training images: if the split was drawn again since, some of them may be "
+            "among these test images."
+        )
     if head_line is not None:
         out.print_line(head_line)
     out.print_line(f"Accuracy of each class: {path}")
