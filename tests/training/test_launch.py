@@ -45,9 +45,9 @@ CONFIG = TrainConfig(
     classes="base",
     workers=0,
     device="cpu",
-)  # 43 images: five batches of 8 and one of 3
+)  # 43 images: five batches of 8, and one of 3 where the recipe does not drop it
 
-LOSSES, TENSORS = 1e-5, 1e-4
+LOSSES, TENSORS = 3e-5, 1e-4
 """Largest allowed differences: of the losses of a step, and of tensors learned in some twenty steps at a learning rate
 of 0.01, where Adam amplifies the rounding of small gradients."""
 
@@ -183,7 +183,7 @@ def test_resume_on_the_same_and_on_another_number_of_devices(
     on_two, _ = two(TrainingRequest(config(tmp_path / "two"), resumes=True))
     assert same_bits(on_two.learned, whole.learned)
     on_one = run_training(TrainingRequest(config(tmp_path / "one"), resumes=True), tiny)
-    rest = TrainingOutcome(whole.losses[6:], whole.learned)
+    rest = TrainingOutcome(whole.losses[5:], whole.learned)  # after the first epoch
     losses, tensors = differences(on_one, rest)
     assert losses < LOSSES and tensors < TENSORS
 
