@@ -19,10 +19,10 @@ FAULT_MARK = "†"
 HEAD = """# The paper's figures
 
 These are the three result tables of the GOPro paper (arXiv 2308.11605), as printed: accuracy in percent with CLIP's
-ViT-B/16 and 16 images per class. `python -m tools.published` writes this page from the files that the package holds.
-The names of data sets in the first table and of methods in the others link to the lines of their file. The best figure
-in each row is bold. [Protocols](protocols.md) explains what is measured, and [the paper's tables, on real
-data](reproduce.md) how to measure it yourself. `gopro report` prints these figures beside yours.
+ViT-B/16 and 16 images per class. `python -m tools.published` writes this page from the files that the package holds. In
+the repository, the names of data sets in the first table and of methods in the others link to the lines of their file.
+The best figure in each row is bold. [Protocols](protocols.md) explains what is measured, and [the paper's tables, on
+real data](reproduce.md) how to measure it yourself. `gopro report` prints these figures beside yours.
 
 The columns have the paper's names. In this package the methods are called:
 

@@ -168,6 +168,11 @@ def test_the_card_describes_the_run_and_its_results(run: Path, hub: Hub, alice: 
         "| `context` | 1 | 512 |",
         "cc-by-4.0",
         "| first-order heads | 1 |",
+        "| recipe for | base-to-new |",
+        "| training | 1 epoch, batches of 32 |",
+        "| optimiser | adamw, learning rate 0.001, weight decay 0.0005 |",
+        "| schedule | warm-up of 0.1 epochs at 1e-5, cosine per step |",
+        "| random views | crops from 0.5 of the area |",
     ):
         assert words in text, words
     [example] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
@@ -406,7 +411,8 @@ def test_nothing_is_written_into_the_hubs_cache(
 def test_the_card_of_an_imported_run_names_its_checkpoint(run: Path, hub: Hub, alice: None) -> None:
     content = json.loads((run / "config.json").read_text())
     content["imported"] = {"file": "model.pth.tar-50", "code": "CoOp", "epoch": 50}
-    content["config"] |= {"shots": 0, "seed": 0, "data": "unknown"}
+    content["config"] |= {"shots": 0, "seed": 0, "data": "unknown", "epochs": 50}
+    del content["trained_with"]  # as in runs of earlier versions
     content["data"] = "unknown"
     (run / "config.json").write_text(json.dumps(content))
     (run / "cost.json").unlink()
@@ -414,8 +420,17 @@ def test_the_card_of_an_imported_run_names_its_checkpoint(run: Path, hub: Hub, a
     push(run, "alice/activities")
     text = card(hub)[1]
     assert "| imported from | `model.pth.tar-50`, a checkpoint of CoOp |" in text and "| seed | unknown |" in text
+    assert "| epochs | 50 |" in text and "recipe" not in text
     assert "Its training data are unknown." in text and "cost.json" not in hub.files("alice/activities")
     assert "Nothing: the method only needs class names." in text
+
+
+def test_the_card_names_a_prompt_that_was_chosen(run: Path, hub: Hub, alice: None) -> None:
+    config = TrainConfig(data="emoji-activities", output=run.parent / "zero", method="zeroshot[template=one {}.]")
+    train(replace(config, device="cpu"))
+    push(run.parent / "zero", "alice/zero")
+    text = card(hub, "alice/zero")[1]
+    assert "| prompt in use | `one {}.` |" in text and "epoch" not in text
 
 
 def test_the_card_of_a_method_without_training_names_no_data(run: Path, hub: Hub, alice: None) -> None:

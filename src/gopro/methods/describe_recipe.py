@@ -69,7 +69,7 @@ def recipe_in_words(values: Mapping[str, Any]) -> str:
     """
     dassl = Recipe()
     named = {name: value for name, value in values.items() if name in ALWAYS or value != getattr(dassl, name)}
-    return ", ".join(_field_in_words(name, value) for name, value in named.items())
+    return ", ".join(field_in_words(name, value) for name, value in named.items())
 
 
 def dassl_in_words() -> str:
@@ -82,7 +82,7 @@ def dassl_in_words() -> str:
     recipe = Recipe()
     names = ("weight_decay", "warmup", "schedule", "drop_last", "crop")
     return ", ".join(
-        [f"momentum {recipe.momentum:g}", *(_field_in_words(name, getattr(recipe, name)) for name in names)]
+        [f"momentum {recipe.momentum:g}", *(field_in_words(name, getattr(recipe, name)) for name in names)]
     )
 
 
@@ -132,7 +132,13 @@ def _shots_in_words(shots: tuple[int, ...]) -> str:
     return f"{', '.join(more)} or {last} shots" if more else f"{last} shot{'s' if shots[0] > 1 else ''}"
 
 
-def _field_in_words(name: str, value: Any) -> str:
+def field_in_words(name: str, value: Any) -> str:
+    """Describe a field of a recipe.
+
+    Example:
+        >>> field_in_words("warmup", 0.25)
+        'warm-up of 0.25 epochs at 1e-5'
+    """
     match name:
         case "optimizer":
             return value

@@ -17,10 +17,13 @@ from jinja2 import Template
 from safetensors import SafetensorError, safe_open
 
 from gopro.errors import InputError
+from gopro.methods.describe_recipe import field_in_words
+from gopro.methods.recipe import Training
 from gopro.methods.registry import parse_method
 from gopro.runs.hub import CARD_MARK
 from gopro.runs.results import ResultRow
 from gopro.runs.run import COST, HEADS, LEARNED, UNKNOWN, read_cost
+from gopro.runs.trained_with import TrainedWith
 
 MAX_CLASSES = 200
 """Number of class names that a card lists, at most."""
@@ -125,8 +128,8 @@ def _facts(folder: Path, content: dict[str, Any]) -> str:
         ("data set", f"{_escape(content['data'])}, classes: {config['classes']}"),
         ("shots", config["shots"] or "unknown"),
         ("seed", config["seed"] or "unknown"),
-        ("epochs", config["epochs"] or "default of the method"),
         ("zero-shot prompt of the data set", f"`{content['template']}`"),
+        *_training_facts(content),
     ]
     if imported:
         facts.append(("imported from", f"`{imported['file']}`, a checkpoint of {imported['code']}"))
@@ -138,6 +141,30 @@ def _facts(folder: Path, content: dict[str, Any]) -> str:
         facts.append(("first-order heads", heads))
     facts.append(("made with", f"gopro {content['gopro']}"))
     return _table(("", ""), facts)
+
+
+def _training_facts(content: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Return what the run was trained with. Runs of earlier versions know the epochs alone, and these if given."""
+    if content.get("trained_with") is None:
+        epochs = content["config"]["epochs"]
+        return [("epochs", epochs)] if epochs else []
+    trained_with = TrainedWith.from_json(content["trained_with"])
+    facts: list[tuple[str, Any]] = []
+    if trained_with.template != content["template"]:
+        facts.append(("prompt in use", f"`{trained_with.template}`"))
+    if trained_with.recipe is None:
+        return facts
+    groups: dict[str, tuple[str, ...]] = {"random views": ("crop",)}
+    if Training.STEPS in parse_method(content["config"]["method"]).kind.trained_by:
+        facts.append(("recipe for", trained_with.task))
+        groups |= {
+            "training": ("epochs", "batch"),
+            "optimiser": ("optimizer", "lr", "weight_decay"),
+            "schedule": ("warmup", "schedule"),
+        }
+    for fact, names in groups.items():
+        facts.append((fact, ", ".join(field_in_words(name, getattr(trained_with.recipe, name)) for name in names)))
+    return facts
 
 
 def _learned(folder: Path) -> str:
