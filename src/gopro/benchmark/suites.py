@@ -65,6 +65,7 @@ SUITES: dict[str, Suite] = {
         cross_dataset=("imagenet", _PAPER),
         domain_generalization=("imagenet", ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")),
         backbones=("ViT-B-16:openai",),
+        methods=("zeroshot", "coop", "gopro-paper", "gopro"),
         seeds=(1, 2, 3, 4, 5),
     ),
 }
