@@ -1,5 +1,5 @@
 from .base import Method
-from .recipe import Recipe
+from .recipe import Recipe, Repository, Variant
 from .registry import METHODS, build_method, parse_method
 
-__all__ = ["METHODS", "Method", "Recipe", "build_method", "parse_method"]
+__all__ = ["METHODS", "Method", "Recipe", "Repository", "Variant", "build_method", "parse_method"]

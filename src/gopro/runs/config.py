@@ -25,22 +25,23 @@ SAME_RESULTS = "same results"
 class TrainSettings:
     """Settings shared by training runs and benchmarks.
 
-    The recipe of the method's authors holds where epochs, batch, lr, optimizer or crop are not given.
+    The method's recipe, which for most methods is that of its authors, holds where epochs, batch, lr, optimizer or crop
+    are not given.
     """
 
     root: Annotated[AnyPath | None, SAME_RESULTS] = None
     """Folder that contains the benchmark data sets, in CoOp's layout (docs/datasets.md)."""
     epochs: PositiveInt | None = None
-    """Passes over the training images. Default: the authors'."""
+    """Passes over the training images. Default: the recipe's, which gopro methods METHOD shows."""
     batch: PositiveInt | None = None
-    """Images per batch, over all devices together. Default: the authors'."""
+    """Images per batch, over all devices together. Default: the recipe's."""
     accumulate: PositiveInt = 1
     """Batches per optimiser step: their gradients are averaged, which has the effect of a larger batch without its
     memory. Losses that compare images, such as gopro's con, compare those of one batch."""
     lr: PositiveFloat | None = None
-    """Peak learning rate. Default: the authors'."""
+    """Peak learning rate. Default: the recipe's."""
     optimizer: Literal["sgd", "adamw"] | None = None
-    """Optimiser. Default: the authors'."""
+    """Optimiser. Default: the recipe's."""
     non_finite: Annotated[NonFinite, SAME_RESULTS] = "stop"
     """Stop the run when a loss or gradient is not finite, or skip the step and count it."""
     deterministic: Annotated[bool, SAME_RESULTS] = False
@@ -55,7 +56,7 @@ class TrainSettings:
     """Processes that read and augment images; with 0 the training process does it."""
     crop: Annotated[float, Gt(0), Le(1)] | None = None
     """Smallest part of an image's area (0 to 1) that a random crop shows. Default: the data set's
-    own if it has one, else the authors'."""
+    own if it has one, else the recipe's."""
     bank: NonNegativeInt = 0
     """Random views per training image to encode once and cache for all epochs and runs; 0 draws new views in every
     epoch."""
@@ -107,8 +108,9 @@ class TrainConfig(TrainSettings):
     classes: ClassHalf = "all"
     """Classes to train on: all, or the first half (base) or the second half (new)."""
     task: Task | None = None
-    """Task whose recipe is used, as the method's authors train differently for each. Default: base-to-new for half of
-    the classes, transfer for all classes of imagenet, else few-shot."""
+    """Task whose recipe is used, as the authors of most methods train differently for each: other classes of the same
+    data set (base-to-new), other data sets or styles (transfer), or the trained classes (few-shot). Default:
+    base-to-new for half of the classes, transfer for all classes of imagenet, else few-shot."""
     profile: Annotated[bool, SAME_RESULTS] = False
     """Profile steps 3 to 5 and write trace.json into the run's folder; open it at ui.perfetto.dev."""
 
