@@ -123,6 +123,7 @@ def test_the_paper_suite_on_caltech101(shared: Path) -> None:
     assert [(run.train.method, run.train.seed) for run in runs] == [
         ("zeroshot", 0),
         *(("coop", seed) for seed in range(1, 6)),
+        *(("gopro-paper", seed) for seed in range(1, 6)),
         *(("gopro", seed) for seed in range(1, 6)),
     ]
     assert {(run.train.backbone, run.train.shots) for run in trained(runs)} == {("ViT-B-16:openai", 16)}

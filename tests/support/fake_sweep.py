@@ -15,7 +15,9 @@ from PIL import Image
 from gopro.benchmark.predictions import Predictions
 from gopro.data.dataset import ClassHalf, Dataset
 from gopro.files import slug, write_json
+from gopro.methods.registry import parse_method
 from gopro.runs.config import TrainConfig
+from gopro.runs.trained_with import TrainedWith, made_with
 
 ACCURACY = {"zeroshot": 0.45, "coop": 0.55, "gopro": 0.6}
 
@@ -48,6 +50,9 @@ class FakeSweep:
                     write_log(run / "log.csv", seed, 1 + place % 3)
                 cost = {"train_seconds": 40.0 * place * learns, "peak_memory_mib": 700.0 + 90 * place}
                 cost |= {"parameters": 512 * 4**place * learns, "seconds": 1.0, "run": name}
+                if learns:
+                    spec, authors = parse_method(method.partition("[")[0]).for_training(config.conditions)
+                    cost["made_with"] = made_with(config, TrainedWith.of(config, spec, authors, tests[0][0]))
                 for dataset, name_or_path, classes in tests:
                     part = dataset.half(classes)
                     gain = (skill - 0.45) * (1 + shots / 16) / 2 * (0.2 if classes == "new" else 1)

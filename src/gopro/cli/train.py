@@ -70,8 +70,4 @@ def _recipe_in_words(run: Run) -> str:
     """Say what a run was trained with: ` with the recipe for few-shot: 50 epochs, batches of 4, sgd at 0.002`."""
     if run.trained_with is None or run.trained_with.recipe is None or Training.STEPS not in run.method.trained_by:
         return ""
-    recipe = run.trained_with.recipe
-    return (
-        f" with the recipe for {run.trained_with.task}: {recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''}, "
-        f"batches of {recipe.batch}, {recipe.optimizer} at {recipe.lr:g}"
-    )
+    return f" with the recipe for {run.trained_with.task}: {run.trained_with.recipe.in_words()}"

@@ -60,6 +60,16 @@ class Recipe:
     crop: PositiveFloat | None = None
     """Smallest share of an image's area that a random view shows; null for CoOp's 0.08."""
 
+    def in_words(self) -> str:
+        """Return the figures that people compare.
+
+        Example:
+            >>> Recipe(epochs=1, batch=32, lr=1e-3, optimizer="adamw").in_words()
+            '1 epoch, batches of 32, adamw at 0.001'
+        """
+        epochs = f"{self.epochs} epoch{'s' if self.epochs > 1 else ''}"
+        return f"{epochs}, batches of {self.batch}, {self.optimizer} at {self.lr:g}"
+
 
 @dataclass(frozen=True)
 class Conditions:

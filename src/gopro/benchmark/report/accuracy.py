@@ -17,6 +17,8 @@ from gopro.benchmark.report.plots import Panel, Plots, stem, tooltip
 from gopro.benchmark.report.summary import headlines
 from gopro.benchmark.report.table import AVERAGE, Line, Table
 from gopro.benchmark.report.tables import tables
+from gopro.methods.recipe import Recipe, Training
+from gopro.methods.registry import METHODS
 from gopro.runs.results import ResultRow
 
 LANE, GAP = 0.085, 0.1
@@ -138,6 +140,8 @@ class MethodCost:
         seconds: training time of one run.
         memory: peak memory in MiB.
         parameters: number of learned parameters.
+        training: what its steps were, such as `5 epochs, batches of 4, sgd at 0.0035`; None without steps, or if its
+            runs differ in it.
     """
 
     method: str
@@ -145,6 +149,7 @@ class MethodCost:
     seconds: float | None
     memory: float | None
     parameters: float | None
+    training: str | None
 
 
 def method_costs(comparison: Comparison) -> tuple[str, list[MethodCost]]:
@@ -157,10 +162,19 @@ def method_costs(comparison: Comparison) -> tuple[str, list[MethodCost]]:
     for method, accuracy in ranked[-1].methods:
         own = [row for row in runs if row["method"] == method]
         seconds, memory, parameters = (_mean(own, key) for key in ("train_seconds", "peak_memory_mib", "parameters"))
-        listed.append(MethodCost(method, accuracy, seconds, memory, parameters))
+        listed.append(MethodCost(method, accuracy, seconds, memory, parameters, _training(method, own)))
     if not any(cost.seconds for cost in listed):
         return "", []
     return ranked[-1].title, listed
+
+
+def _training(method: str, rows: Sequence[ResultRow]) -> str | None:
+    kind = METHODS.get(method.partition("[")[0])
+    if kind is None or Training.STEPS not in kind.trained_by:
+        return None
+    made = [row["made_with"] for row in rows if isinstance(row.get("made_with"), dict)]  # missing in old results
+    recipes = {Recipe(**each["recipe"]).in_words() for each in made if isinstance(each.get("recipe"), dict)}
+    return recipes.pop() if len(recipes) == 1 else None
 
 
 def _mean(rows: Sequence[ResultRow], key: str) -> float | None:
