@@ -180,3 +180,12 @@ def test_memory_does_not_grow_with_21000_classes() -> None:
     some = list(range(5, 21000, 700))
     few = method.for_classes([names[i] for i in some])
     torch.testing.assert_close(few.logits(images), logits[:, some], atol=1e-3, rtol=1e-4)
+
+
+def test_the_released_layer_weights_start_as_a_linear_layers(tiny: Backbone) -> None:
+    """The released code's rho is `nn.Linear(layers, 1)`: uniform within 1 / sqrt(layers)."""
+    starts = [build_method("gopro-release", tiny, NAMES, TEMPLATE).state_dict() for _ in range(50)]
+    bound = len(tiny.layer_widths) ** -0.5
+    for name in ("rho", "rho_bias"):
+        values = torch.stack([start[name] for start in starts])
+        assert values.abs().max() <= bound and values.min() < -bound / 2 and values.max() > bound / 2

@@ -37,7 +37,7 @@ class GOProRelease(ConditionalPrompts):
     mainaksingha01/GOPro).
 
     Learned: the context tokens; for each layer of the image tower, maps of (mu + sigma) / 2 and mu over its tokens to a
-    style and a content vector in word-embedding space; the layer weights rho that average these into one shift of all
+    style and a content vector in word-embedding space; the layer weights rho that sum these into one shift of all
     context tokens; a projector with batch norm for the contrastive loss, which no prediction uses. Published
     Base/New/HM on 11 data sets, ViT-B/16: 84.21/77.32/80.62.
 
@@ -72,8 +72,9 @@ class GOProRelease(ConditionalPrompts):
                 for name in ("style", "content")
             }
         )
-        self.rho = nn.Parameter(torch.full((1, 1, len(widths)), 1 / len(widths)))
-        self.rho_bias = nn.Parameter(torch.zeros(1, 1))
+        rho = nn.Linear(len(widths), 1)  # for its initialisation: the authors' rho is this layer
+        self.rho = nn.Parameter(rho.weight.detach()[None])  # [1, 1, L]
+        self.rho_bias = nn.Parameter(rho.bias.detach()[None])  # [1, 1]
         self.project_beside = nn.Sequential(nn.Linear(dim, dim), nn.BatchNorm1d(dim))
 
     def view_contexts(self, encoded: Encoded) -> Float[Tensor, "views batch tokens width"]:
