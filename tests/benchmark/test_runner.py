@@ -283,16 +283,66 @@ def test_method_settings_that_have_changed_since_are_another_run(
         benchmark("base-to-new", swept[0])
 
 
-def test_a_run_is_not_reused_after_its_training_images_have_changed(small: BenchmarkConfig, tmp_path: Path) -> None:
-    data = own_images(tmp_path / "birds")
-    config = replace(small, output=tmp_path / "sweep", data=(data,), methods=("coop",), seeds=(1,))
+@pytest.fixture
+def on_birds(small: BenchmarkConfig, tmp_path: Path) -> BenchmarkConfig:
+    """CoOp and zero-shot CLIP on a folder of class folders, with a split that is drawn."""
+    for label, name in enumerate(("robin", "owl", "crow", "swan")):
+        (tmp_path / "birds" / name).mkdir(parents=True)
+        for i in range(12):
+            Image.new("RGB", (40, 40), (60 * label, 20 * i, 60)).save(tmp_path / "birds" / name / f"{i}.png")
+    return replace(
+        small, output=tmp_path / "sweep", data=(str(tmp_path / "birds"),), methods=("zeroshot", "coop"), seeds=(1,)
+    )
+
+
+def lose(folder: Path, part: str) -> None:
+    """Remove the rows or the runs of a sweep, or some rows."""
+    results = folder / "results.jsonl"
+    if part == "runs":
+        shutil.rmtree(folder / "runs")
+    elif part == "rows":
+        results.unlink()
+    elif part == "some rows":
+        results.write_text("".join(results.read_text().splitlines(keepends=True)[:-1]))
+
+
+@pytest.mark.parametrize("lost", ["nothing", "runs", "rows", "some rows"])
+def test_results_of_training_images_that_were_replaced_are_not_reused(lost: str, on_birds: BenchmarkConfig) -> None:
+    assert on_birds.data is not None
+    config = replace(on_birds, methods=("coop",))
     benchmark("base-to-new", config)
-    results = tmp_path / "sweep" / "results.jsonl"
-    results.write_text(results.read_text().splitlines()[0] + "\n")
-    for path in (Path(data) / "train").rglob("*.png"):
-        Image.new("RGB", (40, 40), "orange").save(path)
-    [failure] = benchmark("base-to-new", config).failures
-    assert "was trained on other images than" in failure["error"] and "another --output" in failure["error"]
+    lose(config.output, lost)
+    drawn = load_dataset(on_birds.data[0]).half("base").few_shot(1, 1)
+    Image.new("RGB", (40, 40), "orange").save(drawn.train[0].image.name)
+    with pytest.raises(InputError, match=r"was trained on other images than .*birds gives now .*another --output"):
+        benchmark("base-to-new", config)
+
+
+@pytest.mark.parametrize(("method", "lost"), [("coop", "nothing"), ("coop", "rows"), ("zeroshot", "runs")])
+def test_results_of_a_split_that_was_drawn_again_are_not_reused(
+    method: str, lost: str, on_birds: BenchmarkConfig
+) -> None:
+    assert on_birds.data is not None
+    config = replace(on_birds, methods=(method,))
+    benchmark("base-to-new", config)
+    lose(config.output, lost)
+    folder = Path(on_birds.data[0])
+    for name in ("robin", "owl", "crow", "swan"):
+        Image.new("RGB", (40, 40), "orange").save(folder / name / "00.png")
+    (folder / "split_gopro.json").unlink()
+    with pytest.raises(InputError, match=r"other (test )?images than .*birds (has|gives) now .*another --output"):
+        benchmark("base-to-new", config)
+
+
+def test_other_images_of_a_data_set_do_not_matter(on_birds: BenchmarkConfig) -> None:
+    assert on_birds.data is not None
+    before = benchmark("base-to-new", on_birds)
+    dataset = load_dataset(on_birds.data[0])
+    used = {sample.image for sample in (*dataset.half("base").few_shot(1, 1).train, *dataset.test)}
+    for sample in dataset.train:
+        if sample.image not in used:
+            Image.new("RGB", (40, 40), "orange").save(sample.image.name)
+    assert benchmark("base-to-new", on_birds).rows == before.rows
 
 
 def test_results_of_another_folder_of_the_same_name_are_not_reused(faulty: Path, tmp_path: Path) -> None:

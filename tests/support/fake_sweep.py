@@ -17,7 +17,8 @@ from gopro.data.dataset import ClassHalf, Dataset
 from gopro.files import slug, write_json
 from gopro.methods.registry import parse_method
 from gopro.runs.config import TrainConfig
-from gopro.runs.trained_with import TrainedWith, made_with
+from gopro.runs.made_with import made_with
+from gopro.runs.trained_with import TrainedWith
 
 ACCURACY = {"zeroshot": 0.45, "coop": 0.55, "gopro": 0.6}
 

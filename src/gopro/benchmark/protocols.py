@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from gopro.benchmark.suites import SUITES, Suite
 from gopro.data.dataset import ClassHalf, Dataset
@@ -14,8 +13,10 @@ from gopro.files import slug
 from gopro.methods.recipe import Task, Training
 from gopro.methods.registry import parse_method
 from gopro.runs.config import BenchmarkConfig, SweepConfig, TrainConfig, TransferConfig
+from gopro.runs.image_lists import digest_test_list
+from gopro.runs.made_with import Record, made_with
 from gopro.runs.results import RunKey
-from gopro.runs.trained_with import TrainedWith, made_with
+from gopro.runs.trained_with import TrainedWith
 
 CLASSES_PER_IMAGE = 20
 """Classes whose text costs as much to encode, under a context of their own, as one image (measured on ViT-B/16)."""
@@ -23,10 +24,19 @@ CLASSES_PER_IMAGE = 20
 
 @dataclass(frozen=True)
 class PlannedTest:
-    """One evaluation of a run: the key of its row in results.jsonl, and the name to load its data set by."""
+    """One evaluation of a run.
+
+    Attributes:
+        key: of its row in results.jsonl.
+        data: the name to load its data set by.
+        template: the prompt of that data set.
+        images: digest of the list of its test images.
+    """
 
     key: RunKey
     data: str
+    template: str
+    images: str
 
 
 @dataclass(frozen=True)
@@ -34,13 +44,13 @@ class PlannedRun:
     """One training run and its tests.
 
     Attributes:
-        made_with: all that can change its results; see `gopro.runs.trained_with.made_with`.
+        made_with: what can change its learned state; see `gopro.runs.made_with.made_with`.
         work: estimated cost relative to other runs, roughly in images through the image tower.
     """
 
     train: TrainConfig
     tests: tuple[PlannedTest, ...]
-    made_with: dict[str, Any]
+    made_with: Record
     work: float
 
     @property
@@ -131,6 +141,7 @@ class _Planner:
         self.runs: list[PlannedRun] = []
         self._configs: dict[str, TrainConfig] = {}
         self._datasets: dict[str, Dataset] = {}
+        self._tested: dict[tuple[str, ClassHalf], tuple[str, int]] = {}
         for name in ("methods", "seeds", "backbones", "shots"):
             values = getattr(config, name)
             if values is not None and (not values or len(set(values)) < len(values)):
@@ -182,7 +193,7 @@ class _Planner:
         )
         if self._configs.setdefault(name, train) != train:
             raise InputError(f"{method} and {self._configs[name].method} would share {output}: leave one out")
-        planned = []
+        planned, test_images = [], 0
         for tested, classes in tests:
             key = RunKey(
                 protocol=self.protocol,
@@ -194,12 +205,20 @@ class _Planner:
                 seed=seed,
                 classes=classes,
             )
-            planned.append(PlannedTest(key, self._path(tested)))
-        test_images = sum(len(self._load(tested).half(classes).test) for tested, classes in tests)
+            images, count = self._test_images(tested, classes)
+            planned.append(PlannedTest(key, self._path(tested), self._load(tested).template, images))
+            test_images += count
         spec, authors = parse_method(method).for_training(train.conditions)
         trained_with = TrainedWith.of(train, spec, authors, self._load(data))
         work = self._training_work(train, trained_with, data) + test_images
         self.runs.append(PlannedRun(train, tuple(planned), made_with(train, trained_with), work))
+
+    def _test_images(self, data: str, classes: ClassHalf) -> tuple[str, int]:
+        """Return a digest of the list of test images of half of a data set, and their number."""
+        if (data, classes) not in self._tested:
+            part = self._load(data).half(classes)
+            self._tested[data, classes] = digest_test_list(part), len(part.test)
+        return self._tested[data, classes]
 
     def _training_work(self, train: TrainConfig, trained_with: TrainedWith, data: str) -> float:
         """Estimate the cost of training in images through the image tower, and check that there are enough images."""

@@ -7,18 +7,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from gopro.benchmark.cluster import run_on_cluster
 from gopro.benchmark.processes import run_in_processes
 from gopro.benchmark.protocols import PROTOCOLS, PlannedRun
+from gopro.benchmark.reuse import check_reusable
 from gopro.benchmark.worker import Message, RunFailed, RunFinished, RunStarted, Task, Worker
 from gopro.errors import InputError
-from gopro.runs.config import SweepConfig, TrainConfig
+from gopro.runs.config import SweepConfig
 from gopro.runs.environment import describe_machine, describe_versions
 from gopro.runs.results import ResultRow, Results, append_json
-from gopro.runs.run import CONFIG, read_config
-from gopro.runs.trained_with import difference, made_with
 from gopro.training.folder_lock import lock_folder
 from gopro.training.progress import Step
 
@@ -101,14 +100,12 @@ def sweep(
         on_step, on_fill: as in `gopro.train`; called only for runs in this process, without `jobs` and `ray`.
 
     Raises:
-        InputError: a run in the folder was made with other settings, another sweep is using the folder, or a file in it
-            is broken.
+        InputError: a run or result in the folder was made with other settings or images, another sweep is using the
+            folder, or a file in it is broken.
     """
     with lock_folder(config.output, (PREDICTIONS,)):
         results = Results(config.output / RESULTS)
-        for run in runs:
-            _check_same_folder(run)
-            _check_same_rows(run, results)
+        check_reusable(runs, results)
         tasks: list[Task] = []
         for run in runs:
             if missing := [test for test in run.tests if results.find(test.key) is None]:
@@ -194,48 +191,6 @@ class _Progress:
         # On a cluster, infer the number of runs at a time from how many seconds of training fit into one of the clock.
         at_once = self.at_once or max(1.0, self.seconds / (time.monotonic() - self.started))
         return self.seconds / self.work_done * sum(self.work_left.values()) / min(at_once, max(1, len(self.work_left)))
-
-
-def _check_same_folder(run: PlannedRun) -> None:
-    """Check that a run which is already in its folder was made as this sweep would make it.
-
-    Raises:
-        InputError: it was trained on other data, or with something else that can change results.
-    """
-    config = run.train
-    if not (config.output / CONFIG).is_file():
-        return
-    content = read_config(config.output)
-    existing: TrainConfig = content["config"]
-    folders = [Path(data) for data in (existing.data, config.data)]
-    if any(folder.is_dir() for folder in folders) and folders[0].resolve() != folders[1].resolve():
-        raise InputError(f"{config.output} was run on {existing.data}, not {config.data}: choose another --output")
-    if existing.backbone != config.backbone:
-        raise InputError(
-            f"{config.output} was run with backbone {existing.backbone}, not {config.backbone}: choose another --output"
-        )
-    trained_with = content["trained_with"]
-    _check_made_with(
-        str(config.output), None if trained_with is None else made_with(existing, trained_with), run.made_with
-    )
-
-
-def _check_same_rows(run: PlannedRun, results: Results) -> None:
-    """Check that the results of a run, whose folder may be gone, were made as this sweep would make them."""
-    for test in run.tests:
-        if (row := results.find(test.key)) is not None:
-            _check_made_with(f"{results.path}: {row['method']} on {row['data']}", row.get("made_with"), run.made_with)
-
-
-def _check_made_with(name: str, before: dict[str, Any] | None, now: dict[str, Any]) -> None:
-    """Raise InputError if what `name` was made with differs from what it would be made with now."""
-    if before is None:
-        raise InputError(
-            f"{name} was made by an earlier version of gopro, which did not record what it trained with: choose "
-            "another --output"
-        )
-    if (changed := difference(before, now)) is not None:
-        raise InputError(f"{name} was made with {changed}: choose another --output")
 
 
 def _write_history(folder: Path, command: str) -> None:

@@ -19,6 +19,7 @@ from gopro.errors import InputError
 from gopro.files import slug
 from gopro.inference.evaluate import Evaluation, evaluate_images
 from gopro.runs.config import TrainConfig
+from gopro.runs.image_lists import digest_test_list, digest_training_images
 from gopro.runs.load_run import load_run
 from gopro.runs.results import ResultRow
 from gopro.runs.run import CONFIG, LEARNED, Run, read_cost
@@ -89,7 +90,6 @@ class Worker:
         """Return the run from its folder if it is finished; else resume it if it was interrupted, or train it."""
         backbone, folder = self._load_backbone(config), config.output
         if (folder / LEARNED).is_file() and not (folder / RESUME).exists():
-            _check_same_images(config)
             return load_run(folder, backbone=backbone)
         if (folder / CONFIG).is_file():
             return resume(folder, devices=1, backbone=backbone, on_step=on_step, on_fill=on_fill)
@@ -116,25 +116,12 @@ class Worker:
         predictions.save(trained.folder / f"test-{slug(test.key.data)}-{classes}.safetensors")
         cost = asdict(read_cost(trained.folder))
         figures = evaluation_figures(evaluation)
-        return {**asdict(test.key), **figures, **cost, "run": run.name, "made_with": run.made_with}
-
-
-def _check_same_images(config: TrainConfig) -> None:
-    """Check that a finished run was trained on the images that the data set gives now.
-
-    Raises:
-        InputError: the images or their split have changed, so that the run may have been trained on test images.
-    """
-    if not config.shots:
-        return
-    digests = read_training_images(config.output)
-    drawn = load_dataset(config.data, config.root).half(config.classes).few_shot(config.shots, config.seed)
-    now = [sample.image.digest() for sample in (*drawn.train, *drawn.val)]
-    if digests is None or digests not in (now, now[: len(drawn.train)]):
-        raise InputError(
-            f"{config.output} was trained on other images than {config.data} gives now (its split was drawn again, or "
-            "images were replaced): choose another --output"
-        )
+        record = {
+            "made_with": {**run.made_with, "test_template": part.template},
+            "training_images": digest_training_images(read_training_images(trained.folder)),
+            "test_images": digest_test_list(part),
+        }
+        return {**asdict(test.key), **figures, **cost, "run": run.name, **record}
 
 
 def evaluation_figures(evaluation: Evaluation) -> ResultRow:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
 from gopro.data.dataset import Dataset
 from gopro.methods.recipe import Recipe, Task
 from gopro.methods.registry import MethodSpec
-from gopro.runs.config import TrainConfig, settings_that_change_results
+from gopro.runs.config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -58,26 +58,3 @@ class TrainedWith:
         if not isinstance(template, str) or not isinstance(settings, dict):
             raise TypeError("template must be text and settings an object")
         return TrainedWith(task, template, settings, None if recipe is None else Recipe(**recipe))
-
-
-def made_with(config: TrainConfig, trained_with: TrainedWith) -> dict[str, Any]:
-    """Return all that can change the results of a run with a given `RunKey`, as JSON values.
-
-    It is the record of the training and those settings without the mark `SAME_RESULTS` that no recipe resolves. Results
-    are reused only if all of it is equal.
-    """
-    resolved = {field.name for field in fields(Recipe)}
-    others = {name: getattr(config, name) for name in settings_that_change_results() if name not in resolved}
-    return {**trained_with.to_json(), **others}
-
-
-def difference(before: dict[str, Any], now: dict[str, Any]) -> str | None:
-    """Describe the first difference between two results of `made_with`: `epochs 5, not 10`; None if they are equal."""
-    for name in {**now, **before}:
-        old, new = before.get(name), now.get(name)
-        if isinstance(old, dict) and isinstance(new, dict):
-            if (inner := difference(old, new)) is not None:
-                return inner
-        elif old != new:
-            return f"{name} {old}, not {new}"
-    return None

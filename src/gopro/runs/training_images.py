@@ -6,11 +6,26 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from gopro.data.dataset import Sample
+from gopro.data.dataset import Dataset, Sample
 from gopro.errors import InputError
 from gopro.files import write_json
+from gopro.methods.recipe import Training
 
 TRAINING_IMAGES = "training_images.json"
+
+
+def given_images(dataset: Dataset, trained_by: Training, select: str) -> tuple[Sample, ...]:
+    """Return the images that a run is given: its training images, and validation images if it chooses by them.
+
+    Args:
+        dataset: with the training and validation images of the few-shot draw.
+        trained_by: `Method.trained_by`; a method that is solved in closed form may choose its settings.
+        select: `TrainConfig.select`.
+    """
+    if not trained_by:
+        return ()
+    with_val = select == "val" or Training.CLOSED_FORM in trained_by
+    return (*dataset.train, *dataset.val) if with_val else dataset.train
 
 
 def write_training_images(folder: Path, samples: Sequence[Sample]) -> None:

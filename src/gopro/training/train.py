@@ -22,7 +22,7 @@ from gopro.runs.environment import PeakMemory
 from gopro.runs.load_run import load_run, recorded_method
 from gopro.runs.run import CONFIG, COST, LEARNED, Run, TrainingCost, read_config, write_config, write_learned
 from gopro.runs.trained_with import TrainedWith
-from gopro.runs.training_images import TRAINING_IMAGES, write_training_images
+from gopro.runs.training_images import TRAINING_IMAGES, given_images, write_training_images
 from gopro.training.determinism import deterministic
 from gopro.training.devices import Runtime, find_process
 from gopro.training.folder_lock import LOCK, leftovers, lock_folder
@@ -244,8 +244,7 @@ def _train(plan: _Plan, run: Run, dataset: Dataset, runtime: Runtime, progress: 
     method, config, is_first = run.method, run.config, runtime.ranks.is_first
     recipe = config.recipe(plan.recipe, dataset.crop)
     if is_first and method.trained_by:
-        with_val = config.select == "val" or Training.CLOSED_FORM in method.trained_by
-        write_training_images(run.folder, (*dataset.train, *(dataset.val if with_val else ())))
+        write_training_images(run.folder, given_images(dataset, method.trained_by, config.select))
     memory, seconds, fitted = PeakMemory(runtime.device), 0.0, FitResult(0.0, 0)
     with deterministic(config.deterministic):
         if Training.CLOSED_FORM in method.trained_by:

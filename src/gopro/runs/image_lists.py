@@ -1,0 +1,34 @@
+"""Digests of lists of images, short enough for a row of results.jsonl."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from gopro.data.dataset import Dataset
+
+
+def digest_training_images(digests: Sequence[str] | None) -> str | None:
+    """Return one digest for the contents of a run's training images, in their order; None if there are none."""
+    return None if digests is None else _digest(digests)
+
+
+def digest_test_list(part: Dataset) -> str:
+    """Return a digest of the test images by class and file name.
+
+    Their folders do not count, so that data sets can be moved. The images are not opened.
+
+    Args:
+        part: the tested half of a data set.
+
+    Example:
+        >>> import gopro
+        >>> animals = gopro.load_dataset("emoji-animals")
+        >>> digest_test_list(animals.half("base")) == digest_test_list(animals.half("new"))
+        False
+    """
+    return _digest([f"{part.classnames[sample.label]}/{sample.image.name.rpartition('/')[2]}" for sample in part.test])
+
+
+def _digest(texts: Sequence[str]) -> str:
+    return hashlib.blake2b("\n".join(texts).encode(), digest_size=16).hexdigest()
