@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import get_args
 
+from gopro.methods.base import Method
 from gopro.methods.describe_recipe import RecipeLine, describe_recipe
 from gopro.methods.recipe import Repository, Task, Training
 from gopro.methods.registry import METHODS, parse_method
@@ -19,6 +20,9 @@ HEADINGS: dict[Task, str] = {
     "transfer": "cross-dataset and domain generalization (`transfer`)",
     "few-shot": "few-shot",
 }
+
+KINDS = {".yaml": "config", ".sh": "script", ".py": "code", ".md": "guide"}
+"""Words for links to the authors' files, whose names would widen the columns."""
 
 
 def with_table(page: str) -> str:
@@ -35,17 +39,24 @@ def recipe_table() -> str:
     tasks: tuple[Task, ...] = get_args(Task)
     links: dict[str, int] = {}
     lines = [f"| | {' | '.join(HEADINGS[task] for task in tasks)} |", f"|---|{'---|' * len(tasks)}"]
-    for name, kind in METHODS.items():
+    for name, kind in sorted(METHODS.items(), key=lambda item: _kinds_of_recipe(item[1])):
         if Training.STEPS in kind.trained_by:
             lines.append(f"| `{name}` | {' | '.join(_cell(name, task, links) for task in tasks)} |")
     return "\n".join([*lines, "", *(f"[{number}]: {url}" for url, number in links.items())]) + "\n"
+
+
+def _kinds_of_recipe(kind: type[Method]) -> int:
+    """Order the methods: those with recipes of their authors for base-to-new, for other tasks, and with ours."""
+    if kind.repository is None:
+        return 2
+    return 0 if "base-to-new" in kind.repository.files else 1
 
 
 def _cell(name: str, task: Task, links: dict[str, int]) -> str:
     """Describe the recipe of a method for a task, with links to the authors' files, which are added to `links`."""
     spec, repository = parse_method(name), METHODS[name].repository
     if repository is None:
-        return f"ours: {describe_recipe(spec, task)[0].recipe}"
+        return f"ours: {describe_recipe(spec, task)[0].recipe}" if task == "base-to-new" else "as base-to-new"
     if task not in repository.files:
         return f"no recipe of theirs; as {next(iter(repository.files))}"
     return "<br>".join(_line(line, repository, links) for line in describe_recipe(spec, task))
@@ -57,7 +68,7 @@ def _line(line: RecipeLine, repository: Repository, links: dict[str, int]) -> st
     files = []
     for file in line.files:
         number = links.setdefault(repository.url(file), len(links) + 1)
-        files.append(f"[{file.rpartition('/')[2]}][{number}]")
+        files.append(f"[{KINDS[Path(file).suffix]}][{number}]")
     return f"{where}{', '.join(filter(None, [line.recipe, settings]))} ({', '.join(files)})"
 
 

@@ -24,9 +24,9 @@ def test_every_cell_with_a_recipe_of_the_authors_links_to_their_files() -> None:
         assert len(cells) == 3
         for cell in cells:
             for line in cell.split("<br>"):
-                links = re.findall(r"\]\[(\d+)\]", line)
-                assert links or line.startswith(("ours: ", "no recipe of theirs")), (name, line)
-                assert all(urls[link].rpartition("/")[2].replace("%2B", "+") in line for link in links)
+                links = re.findall(r"\[(\w+)\]\[(\d+)\]", line)
+                assert links or line.startswith(("ours: ", "as base-to-new", "no recipe of theirs")), (name, line)
+                assert all(urls[number].endswith(".yaml") == (word == "config") for word, number in links)
 
 
 def test_the_published_averages_are_those_of_the_docstrings() -> None:
