@@ -260,6 +260,14 @@ def test_only_settings_that_cannot_change_results_may_differ(name: str, kept: Be
         assert figures(benchmark("base-to-new", changed).rows) == figures(benchmark("base-to-new", kept).rows)
 
 
+def test_zero_shot_results_depend_on_the_precision_and_on_no_recipe(kept: BenchmarkConfig) -> None:
+    config = replace(kept, methods=("zeroshot",))
+    rows = benchmark("base-to-new", config).rows
+    assert figures(benchmark("base-to-new", replace(config, epochs=7, lr=0.5)).rows) == figures(rows)
+    with pytest.raises(InputError, match="was made with precision fp32, not bf16: choose another --output"):
+        benchmark("base-to-new", replace(config, precision="bf16"))
+
+
 FIXED = ("epochs", "batch", "warmup")
 """Fields of the recipe that the sweep's settings decide: one epoch has no warm-up."""
 
