@@ -9,8 +9,8 @@ from typing import Any
 from gopro.methods.recipe import Conditions, Recipe, Task, Training, Variant, vary
 from gopro.methods.registry import MethodSpec
 
-ALWAYS = ("optimizer", "lr", "epochs", "batch")
-"""Fields of a recipe that are always named; the others only where they differ from Dassl's."""
+MAIN = ("epochs", "batch", "optimizer", "lr")
+"""Fields of `Recipe.in_words`."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def describe_recipe(spec: MethodSpec, task: Task) -> list[RecipeLine]:
         >>> from gopro.methods.registry import parse_method
         >>> general, imagenet = describe_recipe(parse_method("coop"), "base-to-new")
         >>> general.recipe, general.settings
-        ('sgd, learning rate 0.002, 200 epochs, batches of 32', 'tokens=null')
+        ('200 epochs, batches of 32, sgd at 0.002', 'tokens=null')
         >>> imagenet.where, imagenet.recipe
         ('imagenet', '50 epochs')
     """
@@ -48,32 +48,18 @@ def describe_recipe(spec: MethodSpec, task: Task) -> list[RecipeLine]:
     variants = [variant for variant in kind.variants if not variant.tasks or task in variant.tasks]
     general = [variant for variant in variants if not variant.data and not variant.shots]
     recipe, changed = vary(kind.recipe, general, Conditions(task, "", 0))
-    stepped = Training.STEPS in kind.trained_by
-    values = {field.name: getattr(recipe, field.name) for field in fields(recipe)}
     files = [kind.repository.files[task]] if kind.repository and task in kind.repository.files else []
     first = RecipeLine(
         "",
-        recipe_in_words({name: values[name] for name in values if stepped or name == "crop"}),
+        _recipe_in_words(recipe, steps=Training.STEPS in kind.trained_by),
         _settings_in_words(spec, _shown_settings(spec) | changed),
         _unique(files + [variant.source for variant in general]),
     )
     return [first, *_special_lines(spec, [variant for variant in variants if variant not in general])]
 
 
-def recipe_in_words(values: Mapping[str, Any]) -> str:
-    """Describe fields of a recipe; those of Dassl are left out, except optimiser, learning rate, epochs and batch.
-
-    Example:
-        >>> recipe_in_words({"epochs": 1, "batch": 32, "warmup": 0.0, "weight_decay": 5e-4})
-        '1 epoch, batches of 32, no warm-up'
-    """
-    dassl = Recipe()
-    named = {name: value for name, value in values.items() if name in ALWAYS or value != getattr(dassl, name)}
-    return ", ".join(field_in_words(name, value) for name, value in named.items())
-
-
 def dassl_in_words() -> str:
-    """Describe the fields that `recipe_in_words` leaves out, at their values of Dassl.
+    """Describe the fields that recipes in words leave out, at their values of Dassl.
 
     Example:
         >>> dassl_in_words().split(", ")[2:4]
@@ -84,6 +70,15 @@ def dassl_in_words() -> str:
     return ", ".join(
         [f"momentum {recipe.momentum:g}", *(field_in_words(name, getattr(recipe, name)) for name in names)]
     )
+
+
+def _recipe_in_words(recipe: Recipe, steps: bool) -> str:
+    """Describe a recipe; without steps, only its crops. Fields beside `MAIN` that are as Dassl's are left out."""
+    others = [field.name for field in fields(recipe) if field.name not in MAIN] if steps else ["crop"]
+    dassl = Recipe()
+    named = [name for name in others if getattr(recipe, name) != getattr(dassl, name)]
+    words = [recipe.in_words()] if steps else []
+    return ", ".join(words + [field_in_words(name, getattr(recipe, name)) for name in named])
 
 
 def _special_lines(spec: MethodSpec, variants: list[Variant]) -> list[RecipeLine]:
@@ -97,7 +92,8 @@ def _special_lines(spec: MethodSpec, variants: list[Variant]) -> list[RecipeLine
             files.append(variant.source)
     data_sets: dict[tuple[tuple[int, ...], str, str, tuple[str, ...]], list[str]] = {}
     for (data, shots), (recipe, settings, files) in merged.items():
-        line = shots, recipe_in_words(recipe), _settings_in_words(spec, settings), _unique(files)
+        words = ", ".join(field_in_words(name, value) for name, value in recipe.items())
+        line = shots, words, _settings_in_words(spec, settings), _unique(files)
         data_sets.setdefault(line, []).append(data)
     return [
         RecipeLine(", ".join(filter(None, [*data, _shots_in_words(shots)])), recipe, settings, files)

@@ -152,19 +152,14 @@ def _training_facts(content: dict[str, Any]) -> list[tuple[str, Any]]:
     facts: list[tuple[str, Any]] = []
     if trained_with.template != content["template"]:
         facts.append(("prompt in use", f"`{trained_with.template}`"))
-    if trained_with.recipe is None:
+    if (recipe := trained_with.recipe) is None:
         return facts
-    groups: dict[str, tuple[str, ...]] = {"random views": ("crop",)}
     if Training.STEPS in parse_method(content["config"]["method"]).kind.trained_by:
-        facts.append(("recipe for", trained_with.task))
-        groups |= {
-            "training": ("epochs", "batch"),
-            "optimiser": ("optimizer", "lr", "weight_decay"),
-            "schedule": ("warmup", "schedule"),
-        }
-    for fact, names in groups.items():
-        facts.append((fact, ", ".join(field_in_words(name, getattr(trained_with.recipe, name)) for name in names)))
-    return facts
+        others = ", ".join(
+            field_in_words(name, getattr(recipe, name)) for name in ("warmup", "schedule", "weight_decay")
+        )
+        facts += [(f"recipe for {trained_with.task}", recipe.in_words()), ("its schedule and weight decay", others)]
+    return [*facts, ("random views", field_in_words("crop", recipe.crop))]
 
 
 def _learned(folder: Path) -> str:
