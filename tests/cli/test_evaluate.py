@@ -13,6 +13,7 @@ from gopro.clip.backbone import load_backbone
 from gopro.data.load_dataset import load_dataset
 from gopro.inference.evaluate import evaluate_images
 from gopro.methods.registry import build_method
+from gopro.runs.load_run import load_run
 
 
 def test_eval_prints_and_writes_the_same_accuracy(coop_run: Path, gopro) -> None:
@@ -50,6 +51,37 @@ def test_eval_leaves_out_images_that_the_run_was_trained_on(two_classes: Path, t
     assert f"{left_out} of {len(test)} test images of mine were trained on; they are left out." in out
     row = json.loads((run / "eval-mine-all.json").read_text())
     assert (row["n"], row["trained_on"]) == (len(test) - left_out, left_out)
+
+
+def test_eval_leaves_out_trained_images_when_coop_s_split_file_arrives_after_training(tmp_path: Path, gopro) -> None:
+    """CoOp's file takes the place of the split that was drawn here, so that test images change."""
+    home, run = tmp_path / "caltech-101", tmp_path / "run"
+    paths = [f"{name}/{i}.png" for name in ("ant", "bass") for i in range(6)]
+    for number, path in enumerate(paths):
+        (home / "101_ObjectCategories" / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 40), (20 * number, 100, 50)).save(home / "101_ObjectCategories" / path)
+
+    def write_split(file: str, tested: range) -> None:
+        entries = {"train": [], "val": [], "test": []}
+        for path in paths:
+            name, i = path[:-4].split("/")
+            entries["test" if int(i) in tested else "train"].append([path, int(name == "bass"), name])
+        (home / file).write_text(json.dumps(entries))
+
+    write_split("split_gopro_Caltech101.json", range(2))
+    options = ("--data", "caltech101", "--root", tmp_path, "--workers", 0)
+    code, _, err = gopro("train", *options, "--method", "coop", "--shots", 4, "--epochs", 1, "--output", run)
+    assert code == 0, err
+    assert "trained on" not in gopro("eval", run, *options)[1]
+    write_split("split_zhou_Caltech101.json", range(3))  # 2.png of both classes was trained on
+    code, out, err = gopro("eval", run, *options)
+    assert code == 0, err
+    assert "2 of 6 test images of caltech101 were trained on; they are left out." in out
+    row = json.loads((run / "eval-caltech101-all.json").read_text())
+    assert (row["n"], row["trained_on"]) == (4, 2)
+    kept = [sample for sample in load_dataset("caltech101", tmp_path).test if "/2.png" not in sample.image.name]
+    assert len(kept) == 4
+    assert row["accuracy"] == pytest.approx(evaluate_images(load_run(run).method, kept).accuracy, abs=1e-3)
 
 
 def test_eval_on_trained_images_alone_is_refused(two_classes: Path, tmp_path: Path, gopro) -> None:
