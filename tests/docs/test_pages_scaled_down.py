@@ -112,7 +112,7 @@ def test_add_a_dataset(folder: Path) -> None:
 @pytest.mark.slow
 def test_benchmark(data: Path) -> None:
     ran = run("docs/benchmark.md", lambda command: not Path("runs/paper").exists())
-    assert len(ran) == 13
+    assert len(ran) == 14
     for folder in ("emoji", "compare", "paper"):
         assert Path("runs", folder, "report.html").is_file()
 
