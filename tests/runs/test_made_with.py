@@ -16,6 +16,7 @@ from gopro.runs.made_with import difference, made_with, recorded
 from gopro.runs.run import CONFIG
 from gopro.runs.trained_with import TrainedWith
 from gopro.training.train import train
+from tests.support.fake_sweep import own_images
 
 
 def planned(config: TrainConfig) -> dict[str, Any]:
@@ -39,6 +40,11 @@ def other_value(value: Any) -> Any:
     if isinstance(value, bool) or value is None:
         return not value
     return f"other than {value}" if isinstance(value, str) else value + 1
+
+
+def test_a_recorded_recipe_has_a_value_for_every_field(tmp_path: Path) -> None:
+    recipe = planned(config(data=own_images(tmp_path / "own"), crop=None))["recipe"]
+    assert None not in recipe.values() and recipe["crop"] == 0.08
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Recipe)])

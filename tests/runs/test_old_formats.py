@@ -100,6 +100,19 @@ def test_an_interrupted_run_resumes_to_the_same_end(tmp_path: Path, emoji: Backb
     ], "steps, or accuracies on the validation images, differ"
 
 
+def test_an_interrupted_run_keeps_the_recipe_of_its_version(tmp_path: Path, emoji: Backbone) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(OLD / "interrupted", folder)
+    (folder / "resume.safetensors").unlink()
+    config = json.loads((folder / "config.json").read_text())
+    config["config"] |= {"method": "tip-adapter-f", "epochs": 1}
+    (folder / "config.json").write_text(json.dumps(config))
+    trained_with = resume(folder, backbone=emoji).trained_with
+    assert trained_with is not None and trained_with.recipe is not None
+    recipe = trained_with.recipe
+    assert (recipe.eps, recipe.schedule, recipe.drop_last, recipe.crop) == (1e-8, "step", False, 0.5)
+
+
 def test_results_are_read_but_not_reused(tmp_path: Path) -> None:
     """They do not say what they were trained with, and recipes have changed since."""
     shutil.copytree(OLD / "benchmark", tmp_path / "results")

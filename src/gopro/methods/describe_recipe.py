@@ -151,7 +151,7 @@ def field_in_words(name: str, value: Any) -> str:
         case "drop_last":
             return "incomplete batches left out" if value else "incomplete batches kept"
         case "crop":
-            return "crops from 0.08 of the area" if value is None else f"crops from {value:g} of the area"
+            return f"crops from {value:g} of the area"
         case _:
             return f"{name.replace('_', ' ')} {value:g}"
 

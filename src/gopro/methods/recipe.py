@@ -8,6 +8,7 @@ from enum import Flag
 from typing import Any, Literal
 from urllib.parse import quote
 
+from gopro.data.dataset import CROP
 from gopro.settings import NonNegativeFloat, PositiveFloat, PositiveInt, settings
 
 Task = Literal["base-to-new", "transfer", "few-shot"]
@@ -57,8 +58,8 @@ class Recipe:
     """AdamW's epsilon."""
     drop_last: bool = True
     """Leave out an incomplete last batch, unless it is the only one."""
-    crop: PositiveFloat | None = None
-    """Smallest share of an image's area that a random view shows; null for CoOp's 0.08."""
+    crop: PositiveFloat = CROP
+    """Smallest share of an image's area that a random view shows."""
 
     def in_words(self) -> str:
         """Return the figures that people compare.

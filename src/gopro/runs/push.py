@@ -27,8 +27,8 @@ def push(
 ) -> str:
     """Push a trained run to the Hugging Face Hub, so that `gopro.load(repository)` can load it.
 
-    Pushed are the config without paths of this machine, the training cost, the learned weights, the first-order heads,
-    and a model card with the results of the run.
+    Pushed are the config without paths of this machine, the training cost, hashes of the training images, the learned
+    weights, the first-order heads, and a model card with the results of the run.
 
     Args:
         run: its folder.

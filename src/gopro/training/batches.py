@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gopro.clip.feature_store import FeatureStore
 from gopro.clip.features import Features, ViewRequest, encode_views
-from gopro.data.dataset import CROP, Dataset, Sample
+from gopro.data.dataset import Dataset, Sample
 from gopro.data.decoded_image import load_into_memory
 from gopro.data.loader import EpochBatches, ViewSettings, train_batches
 from gopro.data.transforms import ViewName
@@ -173,8 +173,7 @@ def view_settings(method: Method, recipe: Recipe, config: TrainConfig, bank: int
     Args:
         bank: draws in the view bank, 0 for none; draws that no epoch reaches are not made.
     """
-    crop = CROP if recipe.crop is None else recipe.crop
-    return ViewSettings(method.backbone.preprocess, crop, bank, config.workers)
+    return ViewSettings(method.backbone.preprocess, recipe.crop, bank, config.workers)
 
 
 def _epoch_batches(dataset: Dataset, recipe: Recipe, config: TrainConfig, runtime: Runtime) -> EpochBatches:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from gopro.clip.backbone import Backbone, load_backbone
-from gopro.data.dataset import Dataset
+from gopro.data.dataset import CROP, Dataset
 from gopro.data.load_dataset import load_dataset
 from gopro.data.transforms import stable_seed
 from gopro.errors import InputError
@@ -128,7 +128,7 @@ def _recorded_plan(folder: Path) -> _Plan:
     if trained_with is not None:
         return _Plan(config, spec, trained_with.recipe or spec.kind.recipe)
     # An earlier version began it, which recorded nothing and had one recipe for each method, with a cosine by steps.
-    recipe = replace(spec.kind.recipe, schedule="step", drop_last=False, crop=None)
+    recipe = replace(spec.kind.recipe, schedule="step", drop_last=False, crop=CROP, eps=Recipe().eps)
     if spec.name == "coop":
         recipe = replace(recipe, epochs=50)
     return _Plan(config, spec, config.recipe(recipe))

@@ -17,6 +17,7 @@ from gopro.benchmark.report.plots import Panel, Plots, stem, tooltip
 from gopro.benchmark.report.summary import headlines
 from gopro.benchmark.report.table import AVERAGE, Line, Table
 from gopro.benchmark.report.tables import tables
+from gopro.errors import InputError
 from gopro.methods.recipe import Recipe, Training
 from gopro.methods.registry import METHODS
 from gopro.runs.results import ResultRow
@@ -173,7 +174,10 @@ def _training(method: str, rows: Sequence[ResultRow]) -> str | None:
     if kind is None or Training.STEPS not in kind.trained_by:
         return None
     made = [row["made_with"] for row in rows if isinstance(row.get("made_with"), dict)]  # missing in old results
-    recipes = {Recipe(**each["recipe"]).in_words() for each in made if isinstance(each.get("recipe"), dict)}
+    try:
+        recipes = {Recipe(**each["recipe"]).in_words() for each in made if isinstance(each.get("recipe"), dict)}
+    except (InputError, TypeError):  # a version with other fields wrote it
+        return None
     return recipes.pop() if len(recipes) == 1 else None
 
 
