@@ -25,7 +25,7 @@ RECIPE = asdict(Recipe(epochs=5))
 )
 def test_a_recipe_is_named_if_all_runs_share_it(recipes: list[Any], words: str | None) -> None:
     rows = [
-        result_row("dtd", "coop", half, 60.0, seed=seed, run=f"run{seed}", train_seconds=1.0, made_with={"recipe": recipe})
+        result_row("dtd", "coop", half, 60.0, seed=seed, run=seed, train_seconds=1.0, made_with={"recipe": recipe})
         for seed, recipe in enumerate(recipes)
         for half in ("base", "new")
     ]
