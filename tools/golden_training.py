@@ -13,7 +13,7 @@
 Each method becomes tests/golden/training-METHOD.safetensors: the loss before each step, `losses` [epochs, batches], and
 the learned tensors after the last epoch (`after.*`), PromptSRC's averaged as its code does. All epochs of the authors'
 base-to-new settings run in fp32 on the CPU: their `forward_backward`, with the optimiser and the schedule that Dassl
-builds from their settings file. As in tools/golden_rivals.py and tools/golden_maple.py, the CLIP is small and random.
+builds from their settings file. The CLIP is small and random, as in tools/golden_rivals.py and tools/golden_maple.py.
 The initial tensors and the batches, the same in each epoch, are those of `drawn_parameters` and `drawn_batches`.
 """
 

@@ -3,8 +3,8 @@
     git clone https://github.com/yunncheng/MMRL               # as of 27d8821 for the recorded file
     python -m tools.golden_transfer --repository MMRL
 
-As in their cross-dataset test, a model for class names and prompt of ImageNet (its first 20 classes) gives its learned
-tensors to a new one for those of EuroSAT. Both are a ViT-B/16 with the random weights of `random_clip(VIT_B16)`, in
+A model for class names and prompt of ImageNet (its first 20 classes) gives its learned tensors to a new one for those
+of EuroSAT, as in their cross-dataset test. Both are a ViT-B/16 with the random weights of `random_clip(VIT_B16)`, in
 fp32 on the CPU; the learned tensors are those of `drawn_parameters`. tests/golden/transfer-mmrl.safetensors holds the
 logits of four images of `drawn_images`: `imagenet` [4, 20] from both features and `eurosat` [4, 10] from the class
 token's, as their test takes them.

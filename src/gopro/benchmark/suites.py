@@ -9,7 +9,7 @@ from gopro.clip.backbone import EMBEDDED
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
-    """Default settings of a sweep.
+    """Default settings of a sweep. In all suites, the recipe of each method is that for the protocol's task.
 
     Attributes:
         base_to_new, few_shot: data sets; each is trained and tested on its own.

@@ -15,7 +15,7 @@ MAIN = ("epochs", "batch", "optimizer", "lr")
 
 @dataclass(frozen=True)
 class RecipeLine:
-    """What holds for all trainings of a task, or what changes for some of them.
+    """The recipe for all trainings of a task, or a change to it for some of them.
 
     Attributes:
         where: the data sets and shots that it holds for; empty for all.

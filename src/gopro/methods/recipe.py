@@ -12,8 +12,8 @@ from gopro.data.dataset import CROP
 from gopro.settings import NonNegativeFloat, PositiveFloat, PositiveInt, settings
 
 Task = Literal["base-to-new", "transfer", "few-shot"]
-"""What a model is trained for: other classes of the same data set; other data sets and styles (the protocols
-cross-dataset and domain generalization share their models); or the classes that it is trained on."""
+"""The later use that a model is trained for: other classes of the same data set; other data sets and styles (the
+protocols cross-dataset and domain generalization share their models); or the classes that it is trained on."""
 
 
 class Training(Flag):
@@ -112,7 +112,7 @@ class Repository:
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """What the authors of a method change for some trainings.
+    """A change that the authors of a method make for some trainings.
 
     Attributes:
         source: path of the file in the authors' repository that says so.

@@ -20,7 +20,7 @@ Record = dict[str, Any]
 def made_with(config: TrainConfig, trained_with: TrainedWith) -> Record:
     """Return the record of a training: the resolved recipe and method, and the settings that no recipe resolves.
 
-    Settings with the mark `SAME_RESULTS` are left out. What a `RunKey` says is not repeated.
+    Settings with the mark `SAME_RESULTS` are left out, and so is everything in a `RunKey`.
     """
     others = {name: getattr(config, name) for name in _settings_beside_the_recipe()}
     return json.loads(json.dumps({**trained_with.to_json(), **others}))

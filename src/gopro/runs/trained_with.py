@@ -19,7 +19,8 @@ class TrainedWith:
         task: the task whose recipe was used; None for a method that learns nothing.
         template: the hand-written prompt in use, the data set's own or the one that the user chose.
         settings: all settings of the method; `template` is None there for the data set's own.
-        recipe: optimiser, schedule, batches and crop; None for a method that learns nothing.
+        recipe: optimiser, schedule, batches and crop; None for a method that learns nothing. In a method without steps,
+            only its crop had an effect.
     """
 
     task: Task | None
