@@ -104,9 +104,10 @@ def run_protocol(
 
 def _print_event(reported: str, event: SweepEvent) -> None:
     """Print a line for an event of a sweep; of runs that succeed, when they have `started` or `finished`."""
+    runs = "run" if event.total == 1 else "runs"
     if event.run is None:
         done = f", {event.already_done} already done" if event.already_done else ""
-        err.print_line(f"{event.total} runs to do{done}")
+        err.print_line(f"{event.total} {runs} to do{done}")
         return
     train = event.run.train
     run = f"{train.method} on {train.data}"
@@ -114,7 +115,7 @@ def _print_event(reported: str, event: SweepEvent) -> None:
         run += f" ({train.shots} {'shot' if train.shots == 1 else 'shots'}, seed {train.seed})"
     if event.kind == reported:
         left = "" if event.seconds_left is None else f", {_duration(event.seconds_left)} left"
-        err.print_line(f"{event.ended} of {event.total} runs done{left}; {reported} {run}")
+        err.print_line(f"{event.ended} of {event.total} {runs} done{left}; {reported} {run}")
     elif event.kind == "failed":
         err.print_line(f"failed {run}: {event.error or ''}", "red")
 

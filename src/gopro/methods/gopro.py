@@ -34,7 +34,7 @@ class GOProConfig:
 
     template: str | None = None
     """The words before {} initialise the context, or those after it if there are none before it; the rest stays fixed.
-    Frozen CLIP is that of the same prompt. Default: each data set's own."""
+    Frozen CLIP is that of the same prompt. null: each data set's own."""
     statistics: Literal["both", "style", "content", "none"] = "both"
     """Token statistics that shift the context: style (sigma) and content (mu), one of them, or none."""
     layers: PositiveInt | None = None
