@@ -15,7 +15,7 @@ from PIL import Image
 from gopro.benchmark.predictions import Predictions
 from gopro.data.dataset import ClassHalf, Dataset
 from gopro.files import slug, write_json
-from gopro.methods.registry import parse_method
+from gopro.methods.registry import METHODS, parse_method
 from gopro.runs.config import TrainConfig
 from gopro.runs.made_with import made_with
 from gopro.runs.trained_with import TrainedWith
@@ -51,8 +51,8 @@ class FakeSweep:
                     write_log(run / "log.csv", seed, 1 + place % 3)
                 cost = {"train_seconds": 40.0 * place * learns, "peak_memory_mib": 700.0 + 90 * place}
                 cost |= {"parameters": 512 * 4**place * learns, "seconds": 1.0, "run": name}
-                if learns:
-                    spec, authors = parse_method(method.partition("[")[0]).for_training(config.conditions)
+                if learns and (kind := method.partition("[")[0]) in METHODS:  # other names are made up, too
+                    spec, authors = parse_method(kind).for_training(config.conditions)
                     cost["made_with"] = made_with(config, TrainedWith.of(config, spec, authors, tests[0][0]))
                 for dataset, name_or_path, classes in tests:
                     part = dataset.half(classes)
