@@ -1,5 +1,6 @@
 """The authors' recipes: which one a training gets, and what a user's settings change of it."""
 
+import inspect
 import re
 from pathlib import Path
 
@@ -143,3 +144,11 @@ def test_kgcoops_reference_prompts_are_the_data_sets_own_but_for_textures() -> N
     for name, data in CATALOG.items():
         spec, _ = parse_method("kgcoop").for_training(Conditions("base-to-new", name, 16))
         assert (spec.config.template or data.template) == authors.get(name, "a photo of a {}."), name
+
+
+@pytest.mark.parametrize("name", [name for name, kind in METHODS.items() if Training.STEPS in kind.trained_by])
+def test_each_docstring_names_the_schedule_of_the_recipe(name: str) -> None:
+    text = " ".join((inspect.getdoc(METHODS[name]) or "").split())
+    assert re.findall("cosine stepped (once an epoch|with every batch)", text) == [
+        {"epoch": "once an epoch", "step": "with every batch"}[METHODS[name].recipe.schedule]
+    ]

@@ -31,8 +31,9 @@ class CoCoOp(ConditionalPrompts):
     Published Base/New/HM on 11 data sets, ViT-B/16: 80.47/71.69/75.83.
 
     A training step and a whole training by the authors' code are reproduced (tests/golden). One difference from it:
-    what follows the class name is the template's, not always a full stop. The recipe is the authors'; their batch of
-    one image is what fitted in their memory, not a need of the method.
+    what follows the class name is the template's, not always a full stop. The recipe is the authors', with Dassl's
+    schedule, a cosine stepped once an epoch; their batch of one image is what fitted in their memory, not a need of the
+    method.
     """
 
     recipe = Recipe(optimizer="sgd", lr=2e-3, epochs=10, batch=1)

@@ -40,8 +40,9 @@ class CoOp(Method):
 
     A training step of the authors' code is reproduced for each setting (tests/golden). Differences from it:
     class-specific context may also be initialised from words; what follows the class name is the template's, not always
-    a full stop. The recipes are the authors': the context starts from words in base-to-new and transfer
-    (`tokens=null`), and from 16 random vectors in few-shot, whatever the template.
+    a full stop. The recipes are the authors', with Dassl's schedule, a cosine stepped once an epoch; the context starts
+    from words in base-to-new and transfer (`tokens=null`), and from 16 random vectors in few-shot, whatever the
+    template.
     """
 
     recipe = Recipe(optimizer="sgd", lr=2e-3, epochs=200, batch=32)

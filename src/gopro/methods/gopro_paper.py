@@ -23,7 +23,8 @@ class GOProPaper(GOPro):
     thus pulls the projectors towards the identity; style and content are summed; a context token has one rho per layer
     for both; the distance between prompts is 1 - cos; AugMix has the severity of its own paper, 3. Taken from the
     released code: the weights of the losses; the temperature of 0.1; the positive of an image, which is its MoCo v3
-    view, among all other images and views; the initial context "a photo of a"; the recipe.
+    view, among all other images and views; the initial context "a photo of a"; the recipe with Dassl's schedule, a
+    cosine stepped once an epoch.
 
     `gopro-release` is the released code instead: one shift of all context tokens, one rho for all views, no text
     projector, an image projector that no logit uses, and the element-wise mean of squares as the distance between

@@ -41,9 +41,10 @@ class GOProRelease(ConditionalPrompts):
     context tokens; a projector with batch norm for the contrastive loss, which no prediction uses. Published
     Base/New/HM on 11 data sets, ViT-B/16: 84.21/77.32/80.62.
 
-    Logits, losses, gradients and the recipe are those of the code (tests/golden); docs/method.md lists what the paper
-    describes differently, and the faults of the authors' harness that are not reproduced. Like the code, it draws
-    AugMix at severity 1, where the AugMix paper has 3; see `gopro.data.augmix` for what differs.
+    Logits, losses, gradients and the recipe, with Dassl's schedule, a cosine stepped once an epoch, are those of the
+    code (tests/golden); docs/method.md lists what the paper describes differently, and the faults of the authors'
+    harness that are not reproduced. Like the code, it draws AugMix at severity 1, where the AugMix paper has 3; see
+    `gopro.data.augmix` for what differs.
     """
 
     recipe = Recipe(optimizer="sgd", lr=2e-3, epochs=50, batch=4)

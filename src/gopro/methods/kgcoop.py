@@ -38,9 +38,9 @@ class KgCoOp(Method):
     the mean over classes of 1 - cos between the text feature and that of the data set's hand-written prompt.
     Published Base/New/HM on 11 data sets, ViT-B/16: 80.73/73.60/77.00.
 
-    A training step and a whole training by the authors' code are reproduced (tests/golden), with the authors' recipe.
-    Differences from their code: layers that it neither trains nor uses are left out. Their hand-written prompts are the
-    data sets' own, save that of DTD.
+    A training step and a whole training by the authors' code are reproduced (tests/golden), with the authors' recipe
+    and Dassl's schedule, a cosine stepped once an epoch. Differences from their code: layers that it neither trains nor
+    uses are left out. Their hand-written prompts are the data sets' own, save that of DTD.
     """
 
     recipe = Recipe(optimizer="sgd", lr=2e-3, epochs=100, batch=128)

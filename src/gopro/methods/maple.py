@@ -36,11 +36,11 @@ class MaPLe(DeepPrompts):
     layer, which follow the patches; 3,555,072 parameters on ViT-B/16. Published Base/New/HM on 11 data sets, ViT-B/16:
     82.28/75.14/78.55.
 
-    Recipes and initialisation are the authors': the first tokens from words, the deeper ones from N(0, 0.02²), the maps
-    of all deeper layers as copies of one. A training step and a whole training by their code are reproduced
-    (tests/golden). Differences from their code: a depth beyond the layers of the shallower tower is cut to that number,
-    where theirs creates tokens that a tower never reads; what follows the class name is the template's, not always a
-    full stop.
+    Recipes and initialisation are the authors': Dassl's schedule, a cosine stepped once an epoch; the first tokens from
+    words, the deeper ones from N(0, 0.02²), the maps of all deeper layers as copies of one. A training step and a whole
+    training by their code are reproduced (tests/golden). Differences from their code: a depth beyond the layers of the
+    shallower tower is cut to that number, where theirs creates tokens that a tower never reads; what follows the class
+    name is the template's, not always a full stop.
     """
 
     recipe = Recipe(optimizer="sgd", lr=3.5e-3, epochs=5, batch=4)

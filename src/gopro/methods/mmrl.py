@@ -73,9 +73,10 @@ class MMRL(Method):
     `for_classes(..., other_data=True)` says that the images come from another data set.
 
     A training step, a whole training and a test from ImageNet to EuroSAT by the authors' code are reproduced
-    (tests/golden), and the recipes are theirs: most data sets have a `reg` of their own, from 0.01 (EuroSAT, with
-    `dim=2048`) to 7 (Stanford Cars); 1 is the default of their configuration. Differences from their code: layers are
-    counted from the top, which is the same in towers of 12 layers; logits have the backbone's scale, theirs 100.
+    (tests/golden), and the recipes are theirs, with Dassl's schedule, a cosine stepped once an epoch. Most data sets
+    have a `reg` of their own, from 0.01 (EuroSAT, with `dim=2048`) to 7 (Stanford Cars); 1 is the default of their
+    configuration. Differences from their code: layers are counted from the top, which is the same in towers of 12
+    layers; logits have the backbone's scale, theirs 100.
     """
 
     frozen_images = False

@@ -53,9 +53,10 @@ class PromptSRC(DeepPrompts):
     to the mean over 60 templates, and the KL divergence of the predictions, per image and class. The final tokens are
     a Gaussian-weighted average over the epochs. Published Base/New/HM on 11 data sets, ViT-B/16: 84.26/76.10/79.97.
 
-    Recipes, weights and initialisation are the authors'. A training step and a whole training by their code are
-    reproduced, the average included (tests/golden). One difference from their code: what follows the class name is the
-    template's, not always a full stop. With `--select val` the average takes the place of the last epoch.
+    Recipes, weights and initialisation are the authors', with Dassl's schedule, a cosine stepped once an epoch. A
+    training step and a whole training by their code are reproduced, the average included (tests/golden). One difference
+    from their code: what follows the class name is the template's, not always a full stop. With `--select val` the
+    average takes the place of the last epoch.
     """
 
     recipe = Recipe(optimizer="sgd", lr=2.5e-3, epochs=20, batch=4)

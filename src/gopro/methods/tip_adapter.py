@@ -192,9 +192,10 @@ class TipAdapterF(TipAdapter):
     Learned: the keys, [images, D], initialised as Tip-Adapter's and trained by cross-entropy. A class that was not
     trained on has zero-shot CLIP's logit, as in `TipAdapter`. Base/New/HM are not published.
 
-    Alpha and beta are searched for at the end of the last epoch; with `--select val`, an earlier epoch that is better
-    has the initial ones. One difference from the authors' code beside those of `TipAdapter`: the last epoch is kept,
-    where theirs keeps the one that is best on the test images.
+    The recipe is the authors', with a cosine stepped with every batch. Alpha and beta are searched for at the end of
+    the last epoch; with `--select val`, an earlier epoch that is better has the initial ones. One difference from the
+    authors' code beside those of `TipAdapter`: the last epoch is kept, where theirs keeps the one that is best on the
+    test images.
     """
 
     trained_by = Training.CLOSED_FORM_THEN_STEPS
