@@ -51,7 +51,7 @@ def test_a_method_is_described_with_its_settings(gopro) -> None:
     assert "arXiv 2111.03930" in text and re.search(r"alpha\s+2\.0\s+float\s+Weight of the cache", text)
     assert re.search(r"template\s+the data set's", text) and re.search(r"search\s+null\s+true or false", text)
     assert "epoch" not in text[text.index("Recipe by task") :]  # without steps the recipe is its views and settings
-    assert "20 epochs, batches of 256, adamw at 0.001" in gopro("methods", "tip-adapter-f")[1]
+    assert "20 epochs, batches of 256, AdamW at 0.001" in gopro("methods", "tip-adapter-f")[1]
     assert "Recipe" not in gopro("methods", "zeroshot")[1]
 
 
@@ -65,7 +65,7 @@ def test_a_method_is_described_with_its_recipes_and_their_files(gopro, monkeypat
     assert "https://github.com/muzairkhattak/PromptSRC at commit bb95c77" in text
     assert max(map(len, text.splitlines())) <= 80
     assert "few-shot: as base-to-new" in gopro("methods", "cocoop")[1]
-    assert "Recipe for every task, ours: 5 epochs, batches of 4, adamw at 0.001" in gopro("methods", "gopro")[1]
+    assert "Recipe for every task, ours: 5 epochs, batches of 4, AdamW at 0.001" in gopro("methods", "gopro")[1]
 
 
 @pytest.mark.parametrize("name", list(METHODS))

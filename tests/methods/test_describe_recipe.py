@@ -41,7 +41,7 @@ def test_the_lines_that_hold_for_a_training_add_up_to_its_recipe(method: str, ta
             if Training.STEPS in METHODS[method].trained_by:
                 assert re.findall(r"(?:^|, )(\d+) epochs?", words)[-1] == str(recipe.epochs), (data, shots)
                 assert re.findall(r"batches of (\d+)", words)[-1] == str(recipe.batch), (data, shots)
-                assert f"{recipe.optimizer} at {recipe.lr:g}" in words
+                assert recipe.in_words().rpartition(", ")[2] in words  # optimiser and learning rate
                 assert ("no warm-up" in words) == (recipe.warmup == 0)
                 assert ("cosine per step" in words) == (recipe.schedule == "step")
             else:

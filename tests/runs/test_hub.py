@@ -168,7 +168,7 @@ def test_the_card_describes_the_run_and_its_results(run: Path, hub: Hub, alice: 
         "| `context` | 1 | 512 |",
         "cc-by-4.0",
         "| first-order heads | 1 |",
-        "| recipe for base-to-new | 1 epoch, batches of 32, adamw at 0.001 |",
+        "| recipe for base-to-new | 1 epoch, batches of 32, AdamW at 0.001 |",
         "| its schedule and weight decay | warm-up of 0.1 epochs at 1e-5, cosine per step, weight decay 0.0005 |",
         "| random views | crops from 0.5 of the area |",
     ):

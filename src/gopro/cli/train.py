@@ -67,7 +67,7 @@ def train_command(
 
 
 def _recipe_in_words(run: Run) -> str:
-    """Say what a run was trained with: ` with the recipe for few-shot: 50 epochs, batches of 4, sgd at 0.002`."""
+    """Say what a run was trained with: ` with the recipe for few-shot: 50 epochs, batches of 4, SGD at 0.002`."""
     if run.trained_with is None or run.trained_with.recipe is None or Training.STEPS not in run.method.trained_by:
         return ""
     return f" with the recipe for {run.trained_with.task}: {run.trained_with.recipe.in_words()}"

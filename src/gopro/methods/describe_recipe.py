@@ -40,7 +40,7 @@ def describe_recipe(spec: MethodSpec, task: Task) -> list[RecipeLine]:
         >>> from gopro.methods.registry import parse_method
         >>> general, imagenet = describe_recipe(parse_method("coop"), "base-to-new")
         >>> general.recipe, general.settings
-        ('200 epochs, batches of 32, sgd at 0.002', 'tokens=null')
+        ('200 epochs, batches of 32, SGD at 0.002', 'tokens=null')
         >>> imagenet.where, imagenet.recipe
         ('imagenet', '50 epochs')
     """

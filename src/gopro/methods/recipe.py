@@ -66,10 +66,11 @@ class Recipe:
 
         Example:
             >>> Recipe(epochs=1, batch=32, lr=1e-3, optimizer="adamw").in_words()
-            '1 epoch, batches of 32, adamw at 0.001'
+            '1 epoch, batches of 32, AdamW at 0.001'
         """
         epochs = f"{self.epochs} epoch{'s' if self.epochs > 1 else ''}"
-        return f"{epochs}, batches of {self.batch}, {self.optimizer} at {self.lr:g}"
+        optimizer = {"sgd": "SGD", "adamw": "AdamW"}[self.optimizer]
+        return f"{epochs}, batches of {self.batch}, {optimizer} at {self.lr:g}"
 
 
 @dataclass(frozen=True)

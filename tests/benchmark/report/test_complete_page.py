@@ -117,7 +117,7 @@ def test_summary_ranks_by_the_measure_of_each_protocol(everything: Path) -> None
 def test_the_cost_of_each_method_says_how_it_was_trained(everything: Path) -> None:
     html = everything.read_text(encoding="utf-8")
     rows = re.findall(r'<th scope="row">.*?</th><td>.*?</td>\s*<td class="words">(.*?)</td>', html)
-    assert {"–", "200 epochs, batches of 32, sgd at 0.002", "5 epochs, batches of 4, adamw at 0.001"} == set(rows)
+    assert {"–", "200 epochs, batches of 32, SGD at 0.002", "5 epochs, batches of 4, AdamW at 0.001"} == set(rows)
 
 
 def test_differences_to_one_method_are_below_each_table(everything: Path) -> None:

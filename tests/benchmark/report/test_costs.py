@@ -16,7 +16,7 @@ RECIPE = asdict(Recipe(epochs=5))
 @pytest.mark.parametrize(
     ("recipes", "words"),
     [
-        ([RECIPE, RECIPE], "5 epochs, batches of 4, sgd at 0.002"),
+        ([RECIPE, RECIPE], "5 epochs, batches of 4, SGD at 0.002"),
         ([RECIPE, RECIPE | {"epochs": 6}], None),
         ([RECIPE, RECIPE | {"unknown": 1}], None),  # results of another version
         ([RECIPE | {"crop": None}], None),

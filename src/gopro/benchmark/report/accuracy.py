@@ -141,7 +141,7 @@ class MethodCost:
         seconds: training time of one run.
         memory: peak memory in MiB.
         parameters: number of learned parameters.
-        training: what its steps were, such as `5 epochs, batches of 4, sgd at 0.0035`; None without steps, or if its
+        training: what its steps were, such as `5 epochs, batches of 4, SGD at 0.0035`; None without steps, or if its
             runs differ in it.
     """
 
