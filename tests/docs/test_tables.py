@@ -7,37 +7,26 @@ from gopro.benchmark.report.write import write_tables
 from gopro.benchmark.suites import SUITES
 from gopro.runs.results import Results
 from tests.support.pages import ROOT
+from tools.benchmark_tables import EXAMPLE, PAGE, README, full_table, short_table, with_table
 
 
-def rows(page: Path) -> dict[str, list[str]]:
-    """Return the cells of each method in a page's table, without the marks for the best value and for intervals."""
-    text = page.read_text(encoding="utf-8")
-    table = text[text.index("| | Base | New | HM |") :].partition("\n\n")[0].splitlines()
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
-    return {name: [re.sub(r"\*\*| [−+]$", "", cell) for cell in rest] for name, *rest in cells[2:]}
-
-
-def test_the_benchmark_page_agrees_with_its_results_file(tmp_path: Path) -> None:
-    example = ROOT / "docs" / "example"
-    results = Results(example / "results.jsonl").rows
+def test_the_tables_of_results_agree_with_the_results_file(tmp_path: Path) -> None:
+    results = Results(EXAMPLE / "results.jsonl").rows
     [markdown, _] = write_tables(tmp_path, results, "gopro")
-    text = markdown.read_text(encoding="utf-8")
-    assert text == (example / "tables.md").read_text(encoding="utf-8")
-    to_new, others, styles = re.split(r"^## ", text.replace("**", ""), flags=re.MULTILINE)[1:4]
-    for method, (*three, cross, domains) in rows(ROOT / "docs" / "benchmark.md").items():
+    assert markdown.read_text(encoding="utf-8") == (EXAMPLE / "tables.md").read_text(encoding="utf-8")
+    for page, table in ((PAGE, full_table(results)), (README, short_table(results))):
+        text = page.read_text(encoding="utf-8")
+        assert text == with_table(text, table), f"{page.name}: run python -m tools.benchmark_tables"
+
+
+def test_the_full_table_has_the_averages_of_the_reports_tables() -> None:
+    markdown = (EXAMPLE / "tables.md").read_text(encoding="utf-8").replace("**", "")
+    to_new, others, styles = re.split(r"^## ", markdown, flags=re.MULTILINE)[1:4]
+    for line in full_table(Results(EXAMPLE / "results.jsonl").rows).splitlines()[2:]:
+        method, *three, cross, domains = [re.sub(r"\*\*| [−+]$", "", cell.strip()) for cell in line.strip("|").split("|")]
         assert f"| average | {method} | {' | '.join(three)} |" in to_new
-        assert re.search(rf"^\| {re.escape(method)} \|.* {re.escape(cross)} \|$", others, re.MULTILINE)
-        elsewhere = "mmrl[fuse=false]" if method == "mmrl" else method
-        assert re.search(rf"^\| {re.escape(elsewhere)} \|.* {re.escape(domains)} \|$", styles, re.MULTILINE)
-
-
-def test_the_readme_repeats_the_means_of_the_benchmark_page() -> None:
-    def means(page: Path) -> dict[str, list[str]]:
-        return {name: [cell.partition(" ")[0] for cell in cells] for name, cells in rows(page).items()}
-
-    ours, whole = means(ROOT / "README.md"), means(ROOT / "docs" / "benchmark.md")
-    assert {"zeroshot", "coop", "gopro"} < set(ours) <= set(whole)
-    assert all(ours[name] == whole[name] for name in ours)
+        for average, table in ((cross, others), (domains, styles)):
+            assert re.search(rf"^\| {re.escape(method)} \|.* {re.escape(average)} \|$", table, re.MULTILINE)
 
 
 def test_the_paper_needs_as_many_runs_as_the_page_says() -> None:
