@@ -23,7 +23,9 @@ def test_the_full_table_has_the_averages_of_the_reports_tables() -> None:
     markdown = (EXAMPLE / "tables.md").read_text(encoding="utf-8").replace("**", "")
     to_new, others, styles = re.split(r"^## ", markdown, flags=re.MULTILINE)[1:4]
     for line in full_table(Results(EXAMPLE / "results.jsonl").rows).splitlines()[2:]:
-        method, *three, cross, domains = [re.sub(r"\*\*| [−+]$", "", cell.strip()) for cell in line.strip("|").split("|")]
+        method, *three, cross, domains = [
+            re.sub(r"\*\*| [−+]$", "", cell.strip()) for cell in line.strip("|").split("|")
+        ]
         assert f"| average | {method} | {' | '.join(three)} |" in to_new
         for average, table in ((cross, others), (domains, styles)):
             assert re.search(rf"^\| {re.escape(method)} \|.* {re.escape(average)} \|$", table, re.MULTILINE)
