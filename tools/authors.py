@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from ast import literal_eval
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from tests.support.golden import drawn_parameters
+from tests.support.golden import GOLDEN, drawn_parameters
 
 STACKED = ("deep", "image")
 """Our parameters that are one tensor where the authors' are one for each layer."""
@@ -53,6 +54,21 @@ class Authors:
 def named(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return tensors with a prefix and a dot before their names."""
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def recording_arguments(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser with the arguments of a tool that records one repository."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repository", type=Path, required=True, help="folder that holds clip/ and trainers/")
+    parser.add_argument("--output", type=Path, default=GOLDEN, help="folder to write to")
+    return parser
+
+
+def use_repository(repository: Path, dassl: Path | None = None) -> None:
+    """Make the authors' modules importable, with stubs for Dassl, and keep them on the CPU; see the functions below."""
+    sys.path.insert(0, str(repository))
+    install_dassl_stubs(dassl)
+    stay_on_the_cpu()
 
 
 def stay_on_the_cpu() -> None:

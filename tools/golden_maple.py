@@ -19,7 +19,6 @@ tokens at the end, and `terms` are the first step's text loss, its image loss, a
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -34,8 +33,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tests.support.golden import CLASSNAMES, GOLDEN, deeper_clip
-from tools.authors import Authors, install_dassl_stubs, named, stay_on_the_cpu
+from tests.support.golden import CLASSNAMES, deeper_clip
+from tools.authors import Authors, named, recording_arguments, use_repository
 from tools.golden_rivals import LR, STEPS
 
 SPECS = {
@@ -226,14 +225,10 @@ def record(authors: Authors) -> dict[str, Tensor]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = recording_arguments(__doc__)
     parser.add_argument("method", choices=SPECS)
-    parser.add_argument("--repository", type=Path, required=True, help="folder that holds clip/ and trainers/")
-    parser.add_argument("--output", type=Path, default=GOLDEN, help="folder to write to")
     arguments = parser.parse_args()
-    sys.path.insert(0, str(arguments.repository))
-    install_dassl_stubs()
-    stay_on_the_cpu()
+    use_repository(arguments.repository)
     tensors = record(BUILD[arguments.method]())
     metadata = {
         "classnames": json.dumps([name.replace("_", " ") for name in CLASSNAMES]),

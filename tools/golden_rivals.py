@@ -14,12 +14,9 @@ parameters after them (`after.*`). Its metadata hold the class names, our spec o
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,8 +25,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tests.support.golden import CLASSNAMES, GOLDEN, random_clip
-from tools.authors import Authors, install_dassl_stubs, named, stay_on_the_cpu
+from tests.support.golden import CLASSNAMES, random_clip
+from tools.authors import Authors, named, recording_arguments, use_repository
 
 LR, STEPS = 0.05, 3
 
@@ -131,14 +128,10 @@ def record(case: Case) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = recording_arguments(__doc__)
     parser.add_argument("cases", nargs="+", choices=CASES, metavar="CASE", help=", ".join(CASES))
-    parser.add_argument("--repository", type=Path, required=True, help="folder that holds clip/ and trainers/")
-    parser.add_argument("--output", type=Path, default=GOLDEN, help="folder to write to")
     arguments = parser.parse_args()
-    sys.path.insert(0, str(arguments.repository))
-    install_dassl_stubs()
-    stay_on_the_cpu()
+    use_repository(arguments.repository)
     arguments.output.mkdir(parents=True, exist_ok=True)
     for name in arguments.cases:
         tensors, metadata = record(CASES[name])

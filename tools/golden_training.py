@@ -20,7 +20,6 @@ The initial tensors and the batches, the same in each epoch, are those of `drawn
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -33,7 +32,7 @@ from torch import Tensor
 
 from tests.support.golden import GOLDEN, drawn_batches
 from tools import golden_rivals
-from tools.authors import Authors, install_dassl_stubs, named, read_settings, stay_on_the_cpu
+from tools.authors import Authors, named, read_settings, use_repository
 from tools.golden_maple import SPECS, build_maple, build_mmrl, build_promptsrc
 
 
@@ -106,9 +105,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=GOLDEN, help="folder to write to")
     arguments = parser.parse_args()
     training = TRAININGS[arguments.method]
-    sys.path.insert(0, str(arguments.repositories / training.repository))
-    install_dassl_stubs(arguments.repositories / "Dassl.pytorch")
-    stay_on_the_cpu()
+    use_repository(arguments.repositories / training.repository, arguments.repositories / "Dassl.pytorch")
     tensors = record(training, arguments.repositories)
     path = arguments.output / f"training-{arguments.method}.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, {"spec": training.spec})

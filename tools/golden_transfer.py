@@ -12,17 +12,13 @@ token's, as their test takes them.
 
 from __future__ import annotations
 
-import argparse
-import sys
-from pathlib import Path
-
 import torch
 from open_clip import IMAGENET_CLASSNAMES
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tests.support.golden import EUROSAT, GOLDEN, VIT_B16, drawn_images, random_clip
-from tools.authors import install_dassl_stubs, stay_on_the_cpu
+from tests.support.golden import EUROSAT, VIT_B16, drawn_images, random_clip
+from tools.authors import recording_arguments, use_repository
 from tools.golden_maple import MMRLSizes, build_mmrl
 
 SIZES = MMRLSizes(layers=tuple(range(6, 13)), tokens=5, dim=512)
@@ -42,13 +38,9 @@ def record() -> dict[str, Tensor]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repository", type=Path, required=True, help="folder that holds clip/ and trainers/")
-    parser.add_argument("--output", type=Path, default=GOLDEN, help="folder to write to")
+    parser = recording_arguments(__doc__)
     arguments = parser.parse_args()
-    sys.path.insert(0, str(arguments.repository))
-    install_dassl_stubs()
-    stay_on_the_cpu()
+    use_repository(arguments.repository)
     save_file(record(), arguments.output / "transfer-mmrl.safetensors")
 
 

@@ -132,7 +132,7 @@ def test_an_epoch_has_every_image_once_except_a_single_last_one(count: int, size
 
 @given(count=st.integers(2, 60), size=st.integers(1, 12))
 def test_an_incomplete_batch_is_dropped_on_request_unless_it_is_the_only_one(count: int, size: int):
-    """As Dassl does: `drop_last=len(data_source) >= batch_size`."""
+    """Dassl has `drop_last=len(data_source) >= batch_size`."""
     sizes = [len(batch) for batch in EpochBatches(count, size, seed=1, drop_last=True)]
     assert sizes == ([count] if count < size else [size] * (count // size))
 

@@ -83,7 +83,7 @@ def test_mmrl_uses_its_representation_feature_only_if_all_classes_were_trained_o
 
 
 def test_mmrl_uses_its_class_tokens_feature_alone_on_other_data(tiny: Backbone) -> None:
-    """As its authors do on ImageNetV2 and its like, which have the classes of ImageNet."""
+    """Its authors do so on ImageNetV2 and its like, which have the classes of ImageNet."""
     method = perturb(build_method("mmrl", tiny, NAMES, TEMPLATE))
     assert isinstance(method, MMRL)
     image = images(1, 3)[0]

@@ -47,7 +47,7 @@ CONFIG = TrainConfig(
     device="cpu",
 )  # 43 images: five batches of 8, and one of 3 where the recipe does not drop it
 
-LOSSES, TENSORS = 3e-5, 1e-4
+LOSSES, TENSORS = 1e-5, 1e-4
 """Largest allowed differences: of the losses of a step, and of tensors learned in some twenty steps at a learning rate
 of 0.01, where Adam amplifies the rounding of small gradients."""
 
@@ -138,7 +138,7 @@ def test_two_processes_step_as_one(method: str, two: Processes, tmp_path: Path, 
         {"select": "val", "shots": 2, "method": "slip"},
         {"select": "val", "shots": 2, "method": "maple"},
         {"optimizer": "adamw", "batch": 2},
-        {"bank": 2, "method": "gopro"},
+        {"bank": 2, "method": "gopro", "optimizer": "sgd"},  # Adam would amplify rounding beyond the bound
         {"precision": "bf16", "method": "coop", "epochs": 1},
     ],
     ids=str,

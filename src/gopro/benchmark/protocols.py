@@ -176,7 +176,7 @@ class _Planner:
         tests: Sequence[tuple[str, ClassHalf]],
     ) -> None:
         backbone, half, (shots, seed) = training.backbone, training.half, shots_and_seed
-        # Of two trainings on all classes, few-shot's has another recipe than cross-dataset's.
+        # The protocols few-shot and cross-dataset both train on all classes, but with different recipes.
         part = "few-shot" if training.task == "few-shot" and shots else half
         name = f"{slug(backbone)}-{slug(self._load(data).name)}-{part}-{slug(method)}-{shots}shots-seed{seed}"
         output = self.config.output / "runs" / name

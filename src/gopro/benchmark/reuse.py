@@ -65,7 +65,7 @@ def _check_settings(name: str, before: Any, now: Record) -> None:
     if not isinstance(before, dict):
         raise InputError(
             f"{name} was made by an earlier version of gopro, which did not record what it trained with: choose "
-            "another --output"
+            "another --output, or empty this one"
         )
     if (changed := difference(before, now)) is not None:
         raise InputError(f"{name} {changed}: choose another --output")

@@ -55,8 +55,8 @@ class TrainSettings:
     workers: Annotated[NonNegativeInt, SAME_RESULTS] = 2
     """Processes that read and augment images; with 0 the training process does it."""
     crop: Annotated[float, Gt(0), Le(1)] | None = None
-    """Smallest part of an image's area (0 to 1) that a random crop shows. Default: the data set's
-    own if it has one, else the recipe's."""
+    """Smallest part of an image's area (0 to 1) that a random crop shows. Default: the data set's own if it has one,
+    else the recipe's."""
     bank: NonNegativeInt = 0
     """Random views per training image to encode once and cache for all epochs and runs; 0 draws new views in every
     epoch."""
@@ -117,9 +117,9 @@ class TrainConfig(TrainSettings):
     @property
     def conditions(self) -> Conditions:
         """The properties of the training that authors choose a recipe by."""
-        default: Task = (
-            "base-to-new" if self.classes != "all" else "transfer" if self.data == "imagenet" else "few-shot"
-        )
+        default: Task = "transfer" if self.data == "imagenet" else "few-shot"
+        if self.classes != "all":
+            default = "base-to-new"
         return Conditions(self.task or default, self.data, self.shots)
 
     def to_json(self) -> dict[str, Any]:

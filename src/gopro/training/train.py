@@ -127,7 +127,7 @@ def _recorded_plan(folder: Path) -> _Plan:
     spec, trained_with = recorded_method(content), content["trained_with"]
     if trained_with is not None:
         return _Plan(config, spec, trained_with.recipe or spec.kind.recipe)
-    # An earlier version began it, which recorded nothing and had one recipe for each method, with a cosine by steps.
+    # Earlier versions recorded nothing. They had one recipe for each method, with a cosine stepped with every batch.
     recipe = replace(spec.kind.recipe, schedule="step", drop_last=False, crop=CROP, eps=Recipe().eps)
     if spec.name == "coop":
         recipe = replace(recipe, epochs=50)

@@ -166,7 +166,7 @@ def averages(table: Table, method: str) -> list[float]:
 
 @pytest.mark.parametrize("against", ["gopro", "coop", "zeroshot"])
 def test_differences_are_those_of_the_averages_that_the_tables_print(against: str) -> None:
-    slow = ("gopro-paper", "gopro-release")  # of these there is one seed
+    slow = ("gopro-paper", "gopro-release")  # they have one seed
     rows = [row for row in example() if row["seed"] <= 2 and row["method"] not in slow]  # which all others have
     made = tables(rows, against)
     assert [table.protocol for table in made] == ["base-to-new", "cross-dataset", "domain-generalization", "few-shot"]

@@ -54,7 +54,7 @@ class Grid:
         heads: titles of the columns of names.
         columns: titles of the columns of figures.
         blocks: groups of rows, to be set apart.
-        notes: a clause without a full stop or whole sentences each.
+        notes: each is a clause without a full stop, or one or more sentences.
     """
 
     title: str
