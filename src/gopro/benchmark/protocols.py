@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 
 from gopro.benchmark.suites import SUITES, Suite
+from gopro.clip.embedded import default_backbone
 from gopro.data.dataset import ClassHalf, Dataset
 from gopro.data.load_dataset import find_folder, load_dataset
 from gopro.errors import InputError
@@ -151,7 +153,10 @@ class _Planner:
         """Return each pair of a backbone and a data set to train on, backbone by backbone."""
         if len(set(data)) < len(data):
             raise InputError(f"data {' '.join(data)}: name each data set once")
-        return [(backbone, name) for backbone in self.config.backbones or self.suite.backbones for name in data]
+        backbones = self.config.backbones or self.suite.backbones
+        if backbones is None:
+            return sorted(((default_backbone(name), name) for name in data), key=itemgetter(0))
+        return [(backbone, name) for backbone in backbones for name in data]
 
     def add(self, training: _Training, tests: Sequence[tuple[str, ClassHalf]], shots: Sequence[int]) -> None:
         """Plan all methods on one source, with `shots` unless the config has its own.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gopro.clip.backbone import EMBEDDED
-
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
@@ -15,6 +13,7 @@ class Suite:
         base_to_new, few_shot: data sets; each is trained and tested on its own.
         cross_dataset, domain_generalization: a source data set and its targets.
         shots: training images per class, except in the few-shot protocol.
+        backbones: None for `default_backbone` of the data that a run is trained on.
         few_shot_shots: numbers of shots of the few-shot protocol.
     """
 
@@ -22,7 +21,7 @@ class Suite:
     few_shot: tuple[str, ...] = ()
     cross_dataset: tuple[str, tuple[str, ...]] = ("", ())
     domain_generalization: tuple[str, tuple[str, ...]] = ("", ())
-    backbones: tuple[str, ...] = (EMBEDDED,)
+    backbones: tuple[str, ...] | None = None
     methods: tuple[str, ...] = ("zeroshot", "coop", "gopro")
     shots: int = 16
     few_shot_shots: tuple[int, ...] = (1, 2, 4, 8, 16)

@@ -96,6 +96,7 @@ class Worker:
         return train(config, devices=1, backbone=backbone, on_step=on_step, on_fill=on_fill)
 
     def _load_backbone(self, config: TrainConfig) -> Backbone:
+        assert config.backbone is not None  # TrainConfig fills it in
         if self._backbone is None or self._backbone.name != config.backbone:
             self._backbone = None  # free its memory before the next one is loaded
             self._backbone = load_backbone(config.backbone, make_fabric(config).device)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +15,18 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from gopro.clip.embedded import DEFAULT, EMBEDDED
+from gopro.clip.embedded_weights import load_embedded
 from gopro.clip.open_clip_internals import build_openai_clip, fit_text_layout, image_layers
 from gopro.clip.quick_gelu import fuse_quick_gelu
 from gopro.clip.safe_load import safe_load, state_dict
 from gopro.clip.text_tower import TextTower
 from gopro.data.transforms import Preprocess
 from gopro.errors import InputError
-
-EMBEDDED = "emoji"
 
 
 class Encoded:
@@ -160,12 +158,12 @@ def token_statistics(tokens: Float[Tensor, "batch tokens width"]) -> tuple[Tenso
     return mean, ((squares + 2.3e-8) / tokens.shape[1]).sqrt()
 
 
-def load_backbone(name: str = EMBEDDED, device: torch.device | str = "cpu") -> Backbone:
+def load_backbone(name: str = DEFAULT, device: torch.device | str = "cpu") -> Backbone:
     """Load a frozen backbone.
 
     Args:
         name: one of
-            `emoji`: the small CLIP that comes with this package;
+            `photo`, `emoji`: the small CLIPs that come with this package, for photographs and for emoji drawings;
             `ARCHITECTURE:TAG`: an open_clip model and pretrained tag, such as `ViT-B-16:openai` (downloaded once);
             `ARCHITECTURE:FILE`: an open_clip architecture with weights from a local file (.safetensors, or a state
             dict that torch can load weights-only). Images are prepared as for the architecture's first tag. Weights
@@ -181,8 +179,9 @@ def load_backbone(name: str = EMBEDDED, device: torch.device | str = "cpu") -> B
         InputError: there is no such architecture, tag or file; the file does not hold such weights; the download
             failed; the text tower cannot take learned context.
     """
-    if name == EMBEDDED:
-        return _load_embedded(device)
+    if name in EMBEDDED:
+        model, preprocess = load_embedded(name)
+        return Backbone(name, model.to(device), open_clip.SimpleTokenizer(), _preprocess(preprocess))
     architecture, _, weights = name.partition(":")
     if architecture == "openai" and weights:
         return from_openai(_read_weights(Path(weights).expanduser()), name, device)
@@ -234,16 +233,6 @@ def from_openai(state: dict[str, Tensor], name: str = "openai", device: torch.de
         "std": open_clip.OPENAI_DATASET_STD,
     }
     return Backbone(name, model.to(device), open_clip.SimpleTokenizer(), _preprocess(config))
-
-
-def _load_embedded(device: torch.device | str) -> Backbone:
-    path = Path(str(files("gopro") / "assets" / "emoji-clip.safetensors"))
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-    model = open_clip.CLIP(**json.loads(metadata["model_cfg"]))
-    model.load_state_dict({key: tensor.float() for key, tensor in load_file(path).items()})
-    preprocess = _preprocess(json.loads(metadata["preprocess_cfg"]))
-    return Backbone(EMBEDDED, model.to(device), open_clip.SimpleTokenizer(), preprocess)
 
 
 def _create(architecture: str, tags: list[str]) -> nn.Module:
@@ -323,7 +312,7 @@ def _suggestions(wrong: str, known: list[str]) -> str:
     similar = difflib.get_close_matches(wrong, known, n=3, cutoff=0.5)
     if similar:
         return f" did you mean {' or '.join(similar)}?"
-    return " give emoji, or ARCHITECTURE:TAG such as ViT-B-16:openai"
+    return " give photo, emoji, or ARCHITECTURE:TAG such as ViT-B-16:openai"
 
 
 def _one_line(error: BaseException) -> str:

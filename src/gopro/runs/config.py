@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from annotated_types import Gt, Le
 
+from gopro.clip.embedded import default_backbone
 from gopro.data.dataset import ClassHalf
 from gopro.methods.recipe import Conditions, Recipe, Task
 from gopro.settings import AnyPath, Ints, NonNegativeInt, PositiveFloat, PositiveInt, PositiveInts, Texts, settings
@@ -99,8 +100,9 @@ class TrainConfig(TrainSettings):
     """Folder to write the run to."""
     method: str = "gopro"
     """Method, optionally with settings: gopro[con=0]. See gopro methods."""
-    backbone: str = "emoji"
-    """CLIP model: emoji, ARCHITECTURE:TAG, ARCHITECTURE:FILE or openai:FILE."""
+    backbone: str | None = None
+    """CLIP model: photo, emoji, ARCHITECTURE:TAG, ARCHITECTURE:FILE or openai:FILE. Default: emoji for the emoji data
+    sets, photo for all other data."""
     shots: NonNegativeInt = 16  # 0 in the benchmark runs of methods that learn from no images
     """Training images per class."""
     seed: int = 1
@@ -113,6 +115,11 @@ class TrainConfig(TrainSettings):
     base-to-new for half of the classes, transfer for all classes of imagenet, else few-shot."""
     profile: Annotated[bool, SAME_RESULTS] = False
     """Profile steps 3 to 5 and write trace.json into the run's folder; open it at ui.perfetto.dev."""
+
+    def __post_init__(self) -> None:
+        """Fill in the backbone, so that a run records which one it has, whatever the default is later."""
+        if self.backbone is None:
+            object.__setattr__(self, "backbone", default_backbone(self.data))
 
     @property
     def conditions(self) -> Conditions:
@@ -148,7 +155,8 @@ class SweepConfig(TrainSettings):
     methods: Texts | None = None
     """Methods, optionally with settings: gopro[con=0]."""
     backbones: Texts | None = None
-    """CLIP models: emoji, ARCHITECTURE:TAG, ARCHITECTURE:FILE or openai:FILE."""
+    """CLIP models: photo, emoji, ARCHITECTURE:TAG, ARCHITECTURE:FILE or openai:FILE. Default: emoji for runs that are
+    trained on the emoji data sets, photo for all others."""
     shots: PositiveInts | None = None
     """Training images per class, one or more numbers: 1 4 16."""
     seeds: Ints | None = None

@@ -228,6 +228,7 @@ def _prepare(plan: _Plan, backbone: Backbone | None, runtime: Runtime) -> tuple[
         only = " ".join(map(repr, dataset.classnames))
         raise InputError(f"{dataset.name} has only one class to train on, {only}: give at least two")
     if backbone is None:
+        assert config.backbone is not None  # TrainConfig fills it in
         backbone = load_backbone(config.backbone, runtime.device)
     elif backbone.device != runtime.device:
         raise InputError(f"device {config.device}: the backbone is on {backbone.device}; load it on {runtime.device}")

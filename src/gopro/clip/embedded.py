@@ -1,0 +1,45 @@
+"""The models that come with this package: their files, what they were trained on, and which suits which data.
+
+This module imports neither torch nor NumPy, so that the command line can show its help at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+STRONGER = "ViT-B-16:openai"
+"""The model to suggest where an embedded one is too weak."""
+DOWNLOAD = "600 MB"
+"""Size of its weights."""
+
+
+@dataclass(frozen=True)
+class EmbeddedModel:
+    """A small CLIP that comes with this package.
+
+    Attributes:
+        file: its safetensors file in `gopro/assets`. The metadata hold the sizes of the model (`model_cfg`) and the
+            preparation of images (`preprocess_cfg`) as JSON.
+        trained_on: in one phrase.
+    """
+
+    file: str
+    trained_on: str
+
+
+EMBEDDED = {
+    "emoji": EmbeddedModel("emoji-clip.safetensors", "emoji drawings"),
+    "photo": EmbeddedModel("photo-clip.safetensors", "photographs (ImageNet) and the nouns of WordNet"),
+}
+"""The embedded models by the name of the backbone."""
+
+DEFAULT = "emoji"
+
+
+def default_backbone(data: str) -> str:
+    """Return the backbone for a data set where the user names none: `emoji` for the emoji sets, else `photo`.
+
+    Args:
+        data: the data set, as `gopro.load_dataset` takes it.
+    """
+    return "emoji" if data.startswith("emoji-") else DEFAULT
