@@ -41,6 +41,7 @@ def list_command(*, root: Root = None, sizes: Annotated[bool, Parameter(negative
 
     from gopro.data.catalog import CATALOG
     from gopro.data.emoji import DEFAULT_STYLE, SETS, STYLES, emoji_dataset
+    from gopro.data.photos import PHOTOS, photos_dataset
     from gopro.data.sources import SOURCES
 
     if sizes and root is None:
@@ -59,10 +60,12 @@ def list_command(*, root: Root = None, sizes: Annotated[bool, Parameter(negative
             missing += lines
         size = "?" if source.gigabytes is None else f"{source.gigabytes:.1f} GB"
         table.add_row(name, str(entry.classes), f"{sum(entry.counts):,}", size, last)
-    for name in SETS:
-        dataset = emoji_dataset(name)
+    for name in (PHOTOS, *SETS):
+        dataset = photos_dataset() if name == PHOTOS else emoji_dataset(name)
         count = len(dataset.train) + len(dataset.val) + len(dataset.test)
-        last = "see docs/emoji.md" if root is None else "in the package"
+        last = "CC BY 4.0" if name == PHOTOS else "see docs/emoji.md"
+        if root is not None:
+            last = "in the package"
         table.add_row(name, str(len(dataset.classnames)), f"{count:,}", "included", last)
     out.print(table)
     for line in missing:
@@ -160,12 +163,12 @@ def prepare_command(name: str, *, root: Path) -> None:
         Folder in which to put the data set's folder.
     """
     from gopro.data.catalog import CATALOG
-    from gopro.data.emoji import SETS
+    from gopro.data.load_dataset import is_packaged
     from gopro.data.prepare import Preparation
     from gopro.data.sources import SOURCES
 
     if name not in CATALOG:
-        reason = "comes with the package" if name.partition(":")[0] in SETS else "is not a benchmark data set"
+        reason = "comes with the package" if is_packaged(name) else "is not a benchmark data set"
         raise InputError(f"{name} {reason}; gopro data prepare downloads {', '.join(CATALOG)}")
     with _transfer_bars() as progress:
         preparation = Preparation(CATALOG[name], SOURCES[name], root.expanduser(), err.print_line, progress)

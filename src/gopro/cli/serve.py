@@ -42,8 +42,8 @@ def serve_command(
     api_key_file:
         File with an API key that requests must carry. Default: the environment variable GOPRO_API_KEY, if set.
     samples:
-        Data set, as gopro train takes it, whose test images the web page shows as samples to everybody. Default: an
-        emoji set that comes with the package.
+        Data set, as gopro train takes it, whose test images the web page shows as samples to everybody. Default:
+        images that come with the package, of classes that the run knows.
     """
     if missing := [name for name in EXTRA if find_spec(name) is None]:
         raise InputError(f"gopro serve needs more packages ({', '.join(missing)}): pip install '.[serve]'")

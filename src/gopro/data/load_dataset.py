@@ -1,15 +1,17 @@
-"""A data set by name: a benchmark of the catalog, an embedded emoji set, or a folder of the user's own images."""
+"""A data set by name: one in the package, a benchmark of the catalog, or a folder of the user's own images."""
 
 from __future__ import annotations
 
 import difflib
 import os
+import warnings
 from pathlib import Path
 
 from gopro.data.catalog import CATALOG
 from gopro.data.dataset import Dataset
 from gopro.data.emoji import SETS, emoji_dataset
 from gopro.data.folder import folder_dataset
+from gopro.data.photos import PHOTOS, photos_dataset
 from gopro.errors import InputError
 
 
@@ -17,9 +19,9 @@ def load_dataset(name: str, root: Path | None = None) -> Dataset:
     """Load a data set by name.
 
     Args:
-        name: an embedded set (`emoji-animals`, or `emoji-animals:STYLE`), a benchmark of the catalog (`caltech101`),
-            or the path of a folder of class folders, as it is or below `root`. A benchmark's name always means the
-            benchmark; write `./caltech101` for a folder of that name.
+        name: a data set in the package (`photos`, `emoji-animals` or `emoji-animals:STYLE`), a benchmark of the
+            catalog (`caltech101`), or the path of a folder of class folders, as it is or below `root`. The name of a
+            data set always means that data set; write `./photos` for a folder of that name.
         root: the folder that contains the benchmark data sets, in CoOp's layout.
 
     Raises:
@@ -33,21 +35,40 @@ def load_dataset(name: str, root: Path | None = None) -> Dataset:
     """
     if name.startswith("emoji-"):
         return emoji_dataset(name)
+    if name == PHOTOS:
+        if (folder := _existing_folder(name, root)) is not None:
+            warnings.warn(
+                f"{name} means the photographs that come with gopro; for the folder {folder} write {_as_path(folder)}",
+                stacklevel=2,
+            )
+        return photos_dataset()
     if name in CATALOG:
         if root is None:
             raise InputError(f"{name}: give --root FOLDER, the folder that contains {CATALOG[name].folder}/")
         return CATALOG[name].load(root)
     if folder := find_folder(name, root):
         return folder_dataset(folder)
-    close = difflib.get_close_matches(name, (*SETS, *CATALOG), n=1)
+    close = difflib.get_close_matches(name, (PHOTOS, *SETS, *CATALOG), n=1)
     hint = f"did you mean {close[0]}?" if close else "give the path of a folder, or a name that gopro data list shows"
     raise InputError(f"{name}: no such data set or folder; {hint}")
 
 
 def find_folder(name: str, root: Path | None = None) -> Path | None:
     """Find the user's folder that `load_dataset` would load; None if the name means something else or nothing."""
-    if not name or name.startswith("emoji-") or name in CATALOG:
-        return None
+    return None if not name or is_packaged(name) or name in CATALOG else _existing_folder(name, root)
+
+
+def is_packaged(name: str) -> bool:
+    """Tell whether a name means a data set that comes with this package, so that its images are nobody's secret."""
+    return name == PHOTOS or name.startswith("emoji-")
+
+
+def _existing_folder(name: str, root: Path | None) -> Path | None:
     path = Path(os.path.expanduser(name))
     candidates = [path] if root is None else [path, root.expanduser() / path]
     return next((folder for folder in candidates if folder.is_dir()), None)
+
+
+def _as_path(folder: Path) -> str:
+    """Write a path so that it cannot be taken for a name."""
+    return folder.as_posix() if len(folder.parts) > 1 else f"./{folder}"

@@ -13,8 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from gopro.data.dataset import Dataset
-from gopro.data.emoji import SETS
-from gopro.data.load_dataset import load_dataset
+from gopro.data.load_dataset import is_packaged, load_dataset
 from gopro.errors import InputError
 from gopro.files import save_tensors, write_json
 from gopro.methods.base import Method
@@ -82,7 +81,7 @@ class Run:
             InputError: the data set is not found; the run is from the Hub and its data do not come with this package.
         """
         data = self.config.data
-        if self.hub is not None and data.partition(":")[0] not in SETS:
+        if self.hub is not None and not is_packaged(data):
             raise InputError(
                 f"{self.hub} comes from the Hub: the data that it names, {data!r}, are not looked for on this machine"
             )

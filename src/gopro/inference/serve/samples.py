@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
-from gopro.data.dataset import Dataset, Sample
-from gopro.data.emoji import SETS
-from gopro.data.load_dataset import load_dataset
+from gopro.data.dataset import Dataset, ImageSource
+from gopro.data.emoji import SETS, emoji_dataset
+from gopro.data.load_dataset import is_packaged, load_dataset
+from gopro.data.photos import photos_dataset
 from gopro.errors import InputError
 from gopro.runs.run import Run
 
 COUNT = 12
 MAX_SIDE = 512
 """Longer side of a sample in pixels; larger images are scaled down."""
-DEFAULT_DATA = "emoji-activities"
 
 
 @dataclass(frozen=True)
@@ -37,41 +38,62 @@ class SampleImage:
 
 
 def sample_images(run: Run, data: str | None = None, root: Path | None = None) -> list[SampleImage]:
-    """Return up to 12 test images of a data set, each of a different class.
+    """Return up to 12 test images, each of a different class.
 
-    Everybody who reaches the server can see them. So the data set in the run's config is used only if it is embedded
-    in this package: otherwise its images are private, and the config may have been written by somebody else.
+    Everybody who reaches the server can see them. By default they are therefore images that come with this package, of
+    classes that the run knows: of the run's own data set if that is packaged, else emoji for the backbone `emoji` and
+    photographs for any other. If the run knows none of these classes, there are no samples. The run's other data are
+    private, and its config may have been written by somebody else.
 
     Args:
-        data: data set; by default the run's own if it is embedded, else emoji-activities.
+        data: data set to take instead, with all its classes.
         root: folder that contains the benchmark data sets.
 
     Raises:
-        InputError: the data set does not exist or has no test images, or an image cannot be read.
+        InputError: the data set `data` does not exist or has no test images, or an image cannot be read.
     """
-    if data is not None:
-        return _choose(load_dataset(data, root))
-    if run.config.data.partition(":")[0] in SETS:
-        try:
-            return _choose(load_dataset(run.config.data).half(run.config.classes))
-        except InputError:  # the config names a style that this version does not have
-            pass
-    return _choose(load_dataset(DEFAULT_DATA))
+    if data is None:
+        return _choose(_known(_packaged_data(run), run.method.classnames))
+    if chosen := _choose(_named(load_dataset(data, root))):
+        return chosen
+    raise InputError(f"{data} has no test images to show as samples")
 
 
-def _choose(dataset: Dataset) -> list[SampleImage]:
-    first_of_class = list({sample.label: sample for sample in reversed(dataset.test)}.values())
-    if not first_of_class:
-        raise InputError(f"{dataset.name} has no test images to show as samples")
-    first_of_class.sort(key=lambda sample: sample.label)
+Named = tuple[str, ImageSource]
+"""Class name and image."""
+
+
+def _packaged_data(run: Run) -> list[Dataset]:
+    """Return the data sets in this package that are like those that the run was trained on."""
+    if is_packaged(run.config.data):
+        with suppress(InputError):  # the config names a set or style that this version does not have
+            return [load_dataset(run.config.data)]
+    if run.method.backbone.name == "emoji":
+        return [emoji_dataset(name) for name in SETS]
+    return [photos_dataset()]
+
+
+def _known(datasets: Sequence[Dataset], classnames: Sequence[str]) -> list[Named]:
+    """Return the test images of these classes."""
+    known = {name.casefold() for name in classnames}
+    return [(name, image) for dataset in datasets for name, image in _named(dataset) if name.casefold() in known]
+
+
+def _named(dataset: Dataset) -> list[Named]:
+    return [(dataset.classnames[sample.label], sample.image) for sample in dataset.test]
+
+
+def _choose(images: Sequence[Named]) -> list[SampleImage]:
+    """Take the first image of each class, and of these classes up to 12 at equal distances."""
+    first_of_class = list({name: (name, image) for name, image in reversed(images)}.values())[::-1]
     count = min(COUNT, len(first_of_class))
-    return [_to_file(first_of_class[i * len(first_of_class) // count], dataset.classnames) for i in range(count)]
+    return [_to_file(*first_of_class[i * len(first_of_class) // count]) for i in range(count)]
 
 
-def _to_file(sample: Sample, names: Sequence[str]) -> SampleImage:
-    image = sample.image.open()
+def _to_file(name: str, source: ImageSource) -> SampleImage:
+    image = source.open()
     small = max(image.size) <= 128  # emoji, which JPEG would blur
     image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
     file = io.BytesIO()
     image.save(file, "PNG" if small else "JPEG", quality=90)
-    return SampleImage(names[sample.label], file.getvalue(), "image/png" if small else "image/jpeg")
+    return SampleImage(name, file.getvalue(), "image/png" if small else "image/jpeg")
