@@ -19,6 +19,10 @@ from gopro.runs.run import CONFIG, LEARNED, read_config
 from gopro.runs.training_images import given_images, read_training_images
 
 
+class NotReusable(InputError):
+    """A folder holds a run or result that was made with other settings or images."""
+
+
 def check_reusable(runs: Sequence[PlannedRun], results: Results) -> None:
     """Check the rows and the run folders that a sweep would reuse.
 
@@ -26,7 +30,7 @@ def check_reusable(runs: Sequence[PlannedRun], results: Results) -> None:
     once for each few-shot draw, to compare their content.
 
     Raises:
-        InputError: names the first row or run that was made with anything else, and what differs.
+        NotReusable: names the first row or run that was made with anything else, and what differs.
     """
     draws = _Draws()
     for run in runs:
@@ -38,7 +42,7 @@ def check_reusable(runs: Sequence[PlannedRun], results: Results) -> None:
             name = f"{results.path}: the result of {row['method']} on {row['data']}, {row['classes']} classes,"
             _check_settings(name, row.get("made_with"), {**run.made_with, "test_template": test.template})
             if row.get("test_images") != test.images:
-                raise InputError(
+                raise NotReusable(
                     f"{name} was measured on other test images than {test.data} has now (its split was drawn again, or "
                     "images were added, removed or renamed): choose another --output"
                 )
@@ -50,9 +54,9 @@ def _check_folder(run: PlannedRun, draws: _Draws) -> None:
     existing: TrainConfig = read_config(folder)["config"]
     folders = [Path(data) for data in (existing.data, config.data)]
     if any(path.is_dir() for path in folders) and folders[0].resolve() != folders[1].resolve():
-        raise InputError(f"{folder} was run on {existing.data}, not {config.data}: choose another --output")
+        raise NotReusable(f"{folder} was run on {existing.data}, not {config.data}: choose another --output")
     if existing.backbone != config.backbone:
-        raise InputError(
+        raise NotReusable(
             f"{folder} was run with backbone {existing.backbone}, not {config.backbone}: choose another --output"
         )
     _check_settings(str(folder), recorded(folder), run.made_with)
@@ -61,20 +65,20 @@ def _check_folder(run: PlannedRun, draws: _Draws) -> None:
 
 
 def _check_settings(name: str, before: Any, now: Record) -> None:
-    """Raise InputError if `name` was made with other settings than now, or by a version that did not record them."""
+    """Raise NotReusable if `name` was made with other settings than now, or by a version that did not record them."""
     if not isinstance(before, dict):
-        raise InputError(
+        raise NotReusable(
             f"{name} was made by an earlier version of gopro, which did not record what it trained with: choose "
             "another --output, or empty this one"
         )
     if (changed := difference(before, now)) is not None:
-        raise InputError(f"{name} {changed}: choose another --output")
+        raise NotReusable(f"{name} {changed}: choose another --output")
 
 
 def _check_training_images(name: str, before: str | None, config: TrainConfig, draws: _Draws) -> None:
-    """Raise InputError if the few-shot draw gives other images now, which may be images that were tested on."""
+    """Raise NotReusable if the few-shot draw gives other images now, which may be images that were tested on."""
     if before != draws.digest(config):
-        raise InputError(
+        raise NotReusable(
             f"{name} was trained on other images than {config.data} gives now (its split was drawn again, or images "
             "were replaced): choose another --output"
         )

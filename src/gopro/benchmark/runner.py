@@ -100,8 +100,8 @@ def sweep(
         on_step, on_fill: as in `gopro.train`; called only for runs in this process, without `jobs` and `ray`.
 
     Raises:
-        InputError: a run or result in the folder was made with other settings or images, another sweep is using the
-            folder, or a file in it is broken.
+        NotReusable: a run or result in the folder was made with other settings or images.
+        InputError: another sweep is using the folder, or a file in it is broken.
     """
     with lock_folder(config.output, (PREDICTIONS,)):
         results = Results(config.output / RESULTS)
