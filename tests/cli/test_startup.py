@@ -60,7 +60,7 @@ def test_help_and_mistyped_flags_import_nothing_heavy() -> None:
     summaries = {
         "train": "Train a method on a few labelled images per class.",
         "cache": "Show the size of the image feature cache, or prune it.",
-        "demo": "Run base-to-new on the embedded benchmark and write a report.",
+        "demo": "Run base-to-new on images in the package and write a report.",
     }
     for command, summary in summaries.items():
         assert re.search(rf"{command} +{re.escape(summary)}", report["--help"][0])
