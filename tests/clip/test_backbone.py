@@ -37,24 +37,27 @@ TOWERS: dict[str, dict[str, Any]] = {
     "resnet": {"image_size": 32, "width": 16, "layers": [1, 2, 1, 1]},
     "timm-vit": {"image_size": 32, "timm_model_name": "test_vit", "timm_proj": "linear", "timm_pool": "token"},
     "timm-convnext": {"image_size": 64, "timm_model_name": "test_convnext", "timm_proj": "linear"},
+    "timm-efficientnet": {"image_size": 64, "timm_model_name": "test_efficientnet", "timm_proj": "linear"},
 }
 
 
 @cache
 def model(tower: str, seed: int = 0, quick_gelu: bool = False) -> Any:
-    """Return a tiny CLIP with random weights, norms and biases too, that fp16 would round."""
+    """Return a tiny CLIP with random weights, norms, statistics and biases too, that fp16 would round."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         clip = open_clip.CLIP(48, TOWERS[tower], TEXT, quick_gelu=quick_gelu)
         for parameter in clip.parameters():
             parameter.data += 0.05 * torch.randn_like(parameter)
+        for norm in (module for module in clip.modules() if isinstance(module, nn.BatchNorm2d)):
+            norm.running_mean, norm.running_var = torch.randn(norm.num_features), 0.5 + torch.rand(norm.num_features)
     return clip.eval().requires_grad_(False)
 
 
 @cache
 def backbone(tower: str) -> Backbone:
     preprocess = Preprocess(TOWERS[tower]["image_size"], (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-    return Backbone(tower, model(tower), open_clip.SimpleTokenizer(), preprocess)
+    return Backbone(tower, copy.deepcopy(model(tower)), open_clip.SimpleTokenizer(), preprocess)
 
 
 def make_images(tower: str, *leading: int) -> Tensor:
@@ -76,8 +79,12 @@ def layer_tokens(tower: str, images: Tensor) -> list[Tensor]:
         for block in trunk.blocks:
             layers.append(x := block(x))
         return layers
-    x = visual.stem(images) if tower == "resnet" else visual.trunk.stem(images)
-    stages = [getattr(visual, f"layer{i}") for i in (1, 2, 3, 4)] if tower == "resnet" else visual.trunk.stages
+    if tower == "resnet":
+        x, stages = visual.stem(images), [getattr(visual, f"layer{i}") for i in (1, 2, 3, 4)]
+    elif tower == "timm-efficientnet":
+        x, stages = visual.trunk.bn1(visual.trunk.conv_stem(images)), visual.trunk.blocks
+    else:
+        x, stages = visual.trunk.stem(images), visual.trunk.stages
     for stage in stages:
         x = stage(x)
         layers.append(torch.stack([x[:, :, i, j] for i in range(x.shape[2]) for j in range(x.shape[3])], dim=1))
@@ -109,6 +116,31 @@ def test_the_embedding_equals_open_clips(tower: str) -> None:
     embedding = backbone(tower).encode(images).embedding
     torch.testing.assert_close(embedding, model(tower).encode_image(images, normalize=True))
     assert backbone(tower).embed_dim == embedding.shape[-1] == 48
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+def test_faster_layouts_of_the_weights_leave_the_fingerprint(tower: str) -> None:
+    """The feature stores and runs of a model whose batch norms are not fused and whose weights are not channels-last
+    stay valid."""
+    digest = hashlib.sha256()
+    for name, tensor in model(tower).state_dict().items():
+        digest.update(f"{name}{tuple(tensor.shape)}".encode() + tensor.float().numpy().tobytes())
+    assert backbone(tower).fingerprint() == digest.hexdigest()[:16]
+    norms = any(isinstance(module, nn.BatchNorm2d) for module in backbone(tower).model.visual.modules())
+    assert norms == (tower == "resnet")
+    weights = [m.weight for m in backbone(tower).model.visual.modules() if isinstance(m, nn.Conv2d)]
+    channels_last = all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+    assert channels_last == ("vit" not in tower)
+
+
+def test_a_convolutional_tower_in_half_precision() -> None:
+    images = make_images("timm-efficientnet", 2)
+    exact = backbone("timm-efficientnet").encode(images)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = backbone("timm-efficientnet").encode(images)
+    assert rounded.embedding.dtype == rounded.mean.dtype == torch.float32
+    assert (exact.embedding * rounded.embedding).sum(dim=-1).min() > 0.99
+    assert not torch.equal(exact.embedding, rounded.embedding)
 
 
 @pytest.mark.parametrize("leading", [(), (1,), (4,), (2, 3), (1, 1), (2, 1, 2)])

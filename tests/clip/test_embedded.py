@@ -14,6 +14,7 @@ from gopro.benchmark.protocols import base_to_new, cross_dataset
 from gopro.clip import embedded
 from gopro.clip.backbone import load_backbone
 from gopro.clip.embedded import EmbeddedModel, default_backbone
+from gopro.clip.embedded_weights import load_embedded
 from gopro.errors import InputError
 from gopro.runs.config import BenchmarkConfig, TrainConfig, TransferConfig
 from tests.support.fake_sweep import own_images
@@ -76,10 +77,10 @@ def test_an_embedded_model_is_loaded_from_a_compact_file(
     metadata = {"model_cfg": json.dumps(MODEL), "preprocess_cfg": json.dumps(preprocess)}
     save_file({**state, **compact}, tmp_path / "model.safetensors", metadata)
     monkeypatch.setitem(embedded.EMBEDDED, "small", EmbeddedModel(str(tmp_path / "model.safetensors"), "nothing"))
-    backbone = load_backbone("small")
-    loaded = backbone.model.state_dict()
+    loaded = load_embedded("small")[0].state_dict()
     assert torch.equal(loaded.pop("token_embedding.weight"), expected)
     assert all(torch.equal(loaded[key], state[key].to(loaded[key].dtype)) for key in state)
+    backbone = load_backbone("small")
     assert backbone.encode(torch.zeros(2, 3, 64, 64)).rows().shape == (2, 16 + 2 * sum(backbone.layer_widths))
     assert len(backbone.layer_widths) == 7
 
