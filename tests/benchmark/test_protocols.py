@@ -9,6 +9,7 @@ from PIL import Image
 from gopro.benchmark.protocols import PlannedRun, base_to_new, cross_dataset, domain_generalization, few_shot
 from gopro.benchmark.runner import benchmark
 from gopro.benchmark.suites import SUITES
+from gopro.data.pacs import PACS
 from gopro.errors import InputError
 from gopro.runs.config import BenchmarkConfig, SweepConfig, TransferConfig
 
@@ -115,6 +116,14 @@ def test_the_paper_suite_has_the_settings_of_the_paper() -> None:
         ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r"),
     )
     assert (paper.backbones, paper.shots, paper.seeds) == (("ViT-B-16:openai",), 16, (1, 2, 3, 4, 5))
+
+
+def test_the_photo_suite_needs_no_vision_transformer() -> None:
+    photo = SUITES["photo"]
+    assert photo.backbones == ("photo",) and not {"maple", "promptsrc", "mmrl"} & set(photo.methods)
+    assert photo.cross_dataset == ("caltech101", ("pacs:photo", "dtd"))
+    source, targets = photo.domain_generalization
+    assert {source, *targets} == set(PACS)
 
 
 def test_the_paper_suite_on_caltech101(shared: Path) -> None:

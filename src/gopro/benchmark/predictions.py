@@ -21,7 +21,7 @@ TOP_CLASSES = 5
 
 @dataclass(frozen=True)
 class Predictions:
-    """The predictions of one evaluation, in the order of the images in the data set's test split.
+    """The predictions of one evaluation, in the order of the data set's test images.
 
     Attributes:
         data: name or path that loads the data set.

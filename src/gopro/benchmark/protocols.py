@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
 
+from gopro.benchmark.missing_data import check_present
 from gopro.benchmark.suites import SUITES, Suite
 from gopro.clip.embedded import default_backbone
 from gopro.data.dataset import ClassHalf, Dataset
-from gopro.data.load_dataset import find_folder, load_dataset
+from gopro.data.domains import compare_classes
+from gopro.data.find_images import first_few
+from gopro.data.load_dataset import BENCHMARKS, find_folder, load_dataset, load_target
 from gopro.errors import InputError
 from gopro.files import slug
 from gopro.methods.recipe import Task, Training
@@ -64,7 +68,9 @@ class PlannedRun:
 def base_to_new(config: BenchmarkConfig) -> list[PlannedRun]:
     """Train on the base classes, test on base and on new classes (CoCoOp, Zhou et al. 2022, arXiv 2203.05557)."""
     planner = _Planner("base-to-new", config, named=config.data is not None)
-    for backbone, data in planner.sources(config.data or planner.suite.base_to_new):
+    names = config.data or planner.suite.base_to_new
+    check_present(config.root, "data", names)
+    for backbone, data in planner.sources(names):
         planner.add(
             _Training("base-to-new", backbone, data, "base"), [(data, "base"), (data, "new")], (planner.suite.shots,)
         )
@@ -74,7 +80,9 @@ def base_to_new(config: BenchmarkConfig) -> list[PlannedRun]:
 def few_shot(config: BenchmarkConfig) -> list[PlannedRun]:
     """Train on 1, 2, 4, 8 and 16 images per class, test on all classes (CoOp, Zhou et al. 2022, arXiv 2109.01134)."""
     planner = _Planner("few-shot", config, named=config.data is not None)
-    for backbone, data in planner.sources(config.data or planner.suite.few_shot):
+    names = config.data or planner.suite.few_shot
+    check_present(config.root, "data", names)
+    for backbone, data in planner.sources(names):
         planner.add(_Training("few-shot", backbone, data, "all"), [(data, "all")], planner.suite.few_shot_shots)
     return planner.runs
 
@@ -82,13 +90,20 @@ def few_shot(config: BenchmarkConfig) -> list[PlannedRun]:
 def cross_dataset(config: TransferConfig) -> list[PlannedRun]:
     """Train on all classes of the source, test on it and, without further training, on other data sets (CoCoOp)."""
     planner = _Planner("cross-dataset", config, named=config.source is not None)
-    return _transfer(planner, config, *planner.suite.cross_dataset)
+    planner.add_transfer(*_source_and_targets(config, *planner.suite.cross_dataset))
+    return planner.runs
 
 
 def domain_generalization(config: TransferConfig) -> list[PlannedRun]:
-    """Train on all classes of the source, test on it and on the same classes in other domains (CoOp)."""
+    """Train on all classes of the source, test on it and on the same classes in other domains (CoOp).
+
+    A domain that lacks classes of the source is tested among its own classes, as ImageNet-A and ImageNet-R are.
+    """
     planner = _Planner("domain-generalization", config, named=config.source is not None)
-    return _transfer(planner, config, *planner.suite.domain_generalization)
+    source, targets = _source_and_targets(config, *planner.suite.domain_generalization)
+    planner.check_domains(source, targets)
+    planner.add_transfer(source, targets)
+    return planner.runs
 
 
 PROTOCOLS: dict[str, Callable[..., list[PlannedRun]]] = {
@@ -100,16 +115,19 @@ PROTOCOLS: dict[str, Callable[..., list[PlannedRun]]] = {
 """Function that plans each protocol, by the protocol's name on the command line."""
 
 
-def _transfer(planner: _Planner, config: TransferConfig, source: str, targets: tuple[str, ...]) -> list[PlannedRun]:
+def _source_and_targets(config: TransferConfig, source: str, targets: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """Return the data sets of the config, or those given here where it names none.
+
+    The source is tested in any case; among the targets, where a shell puts it for `mine/*`, it is ignored.
+    """
     source, targets = config.source or source, config.targets or targets
-    if not source or not targets or source in targets:
+    others = tuple(target for target in targets if target.rstrip("/") != source.rstrip("/"))
+    if not source or not others:
         raise InputError(
             f"source {source or 'none'}, targets {' '.join(targets) or 'none'}: name one source and other targets"
         )
-    for backbone, data in planner.sources([source]):
-        tests: list[tuple[str, ClassHalf]] = [(name, "all") for name in (data, *targets)]
-        planner.add(_Training("transfer", backbone, data, "all"), tests, (planner.suite.shots,))
-    return planner.runs
+    check_present(config.root, "targets", others, source)
+    return source, others
 
 
 @dataclass(frozen=True)
@@ -172,6 +190,28 @@ class _Planner:
                 for data in dict.fromkeys(data for data, _ in tests):
                     self._add_run(training, data, method, (0, 0), [test for test in tests if test[0] == data])
 
+    def add_transfer(self, source: str, targets: Sequence[str]) -> None:
+        """Plan all methods on all classes of one data set, tested on it and on others."""
+        for backbone, data in self.sources([source]):
+            tests: list[tuple[str, ClassHalf]] = [(name, "all") for name in (data, *targets)]
+            self.add(_Training("transfer", backbone, data, "all"), tests, (self.suite.shots,))
+
+    def check_domains(self, source: str, targets: Sequence[str]) -> None:
+        """Check that the targets have no class that the source lacks; warn if a target lacks one of the source.
+
+        ImageNet-A and ImageNet-R are known to lack classes, and no warning is given for such benchmarks.
+        """
+        classes = self._load(source, source).classnames
+        domains = {name: self._load(name, source) for name in targets}
+        lacking = compare_classes(classes, {name: domain.classnames for name, domain in domains.items()})
+        for name, names in lacking.items():
+            if name not in BENCHMARKS:
+                warnings.warn(
+                    f"{name} lacks {first_few(names)} of the {len(classes)} classes of {source}; it is tested among "
+                    f"its own {len(domains[name].classnames)}",
+                    stacklevel=2,
+                )
+
     def _add_run(
         self,
         training: _Training,
@@ -183,7 +223,8 @@ class _Planner:
         backbone, half, (shots, seed) = training.backbone, training.half, shots_and_seed
         # The protocols few-shot and cross-dataset both train on all classes, but with different recipes.
         part = "few-shot" if training.task == "few-shot" and shots else half
-        name = f"{slug(backbone)}-{slug(self._load(data).name)}-{part}-{slug(method)}-{shots}shots-seed{seed}"
+        dataset = self._load(data, training.source)
+        name = f"{slug(backbone)}-{slug(dataset.name)}-{part}-{slug(method)}-{shots}shots-seed{seed}"
         output = self.config.output / "runs" / name
         train = TrainConfig(
             data=self._path(data),
@@ -200,49 +241,53 @@ class _Planner:
             raise InputError(f"{method} and {self._configs[name].method} would share {output}: leave one out")
         planned, test_images = [], 0
         for tested, classes in tests:
+            target = self._load(tested, training.source)
             key = RunKey(
                 protocol=self.protocol,
-                source=self._load(training.source).name,
-                data=self._load(tested).name,
+                source=self._load(training.source, training.source).name,
+                data=target.name,
                 method=method,
                 backbone=backbone,
                 shots=shots,
                 seed=seed,
                 classes=classes,
             )
-            images, count = self._test_images(tested, classes)
-            planned.append(PlannedTest(key, self._path(tested), self._load(tested).template, images))
+            if (tested, classes) not in self._tested:
+                part = target.half(classes)
+                self._tested[tested, classes] = digest_test_list(part), len(part.test)
+            images, count = self._tested[tested, classes]
+            planned.append(PlannedTest(key, self._path(tested), target.template, images))
             test_images += count
         spec, authors = parse_method(method).for_training(train.conditions)
-        trained_with = TrainedWith.of(train, spec, authors, self._load(data))
-        work = self._training_work(train, trained_with, data) + test_images
+        trained_with = TrainedWith.of(train, spec, authors, dataset)
+        work = self._training_work(train, trained_with, dataset) + test_images
         self.runs.append(PlannedRun(train, tuple(planned), made_with(train, trained_with), work))
 
-    def _test_images(self, data: str, classes: ClassHalf) -> tuple[str, int]:
-        """Return a digest of the list of test images of half of a data set, and their number."""
-        if (data, classes) not in self._tested:
-            part = self._load(data).half(classes)
-            self._tested[data, classes] = digest_test_list(part), len(part.test)
-        return self._tested[data, classes]
-
-    def _training_work(self, train: TrainConfig, trained_with: TrainedWith, data: str) -> float:
+    def _training_work(self, train: TrainConfig, trained_with: TrainedWith, dataset: Dataset) -> float:
         """Estimate the cost of training in images through the image tower, and check that there are enough images."""
         kind = self.methods[train.method]
         if not kind.trained_by:
             return 0.0
-        part = self._load(data).half(train.classes)
+        part = dataset.half(train.classes)
         part.few_shot(train.shots, train.seed)
         if trained_with.recipe is None or Training.STEPS not in kind.trained_by:
             return 0.0
         images = trained_with.recipe.epochs * train.shots * len(part.classnames)
         return images * (len(kind.views) + len(part.classnames) / CLASSES_PER_IMAGE)
 
-    def _load(self, name: str) -> Dataset:
+    def _load(self, name: str, source: str) -> Dataset:
+        """Load a data set to train on if it is the source, else to test on."""
         if name not in self._datasets:
-            loaded = load_dataset(name, self.config.root)
+            loaded = (load_dataset if name == source else load_target)(name, self.config.root)
             for other, dataset in self._datasets.items():
                 if dataset.name == loaded.name:
                     raise InputError(f"{other} and {name} are both called {loaded.name} in results: rename one of them")
+            if name in BENCHMARKS and loaded.name != name:
+                images, everything = len(loaded.train + loaded.val + loaded.test), sum(BENCHMARKS[name].counts)
+                warnings.warn(
+                    f"only {images:,} of the {everything:,} images of {name} are there; results call it {loaded.name}",
+                    stacklevel=2,
+                )
             self._datasets[name] = loaded
         return self._datasets[name]
 

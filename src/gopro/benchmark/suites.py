@@ -57,6 +57,28 @@ SUITES: dict[str, Suite] = {
         ),
         shots=4,
     ),
+    # Photographs, for the embedded backbone of photographs: all methods that it can carry except gopro-paper and
+    # gopro-release, which take longest. Those that learn inside a vision transformer are out.
+    "photo": Suite(
+        base_to_new=("caltech101",),
+        few_shot=("caltech101",),
+        cross_dataset=("caltech101", ("pacs:photo", "dtd")),
+        domain_generalization=("pacs:photo", ("pacs:art_painting", "pacs:cartoon", "pacs:sketch")),
+        backbones=("photo",),
+        methods=(
+            "zeroshot",
+            "zeroshot[ensemble=80]",
+            "tip-adapter",
+            "tip-adapter-f",
+            "coop",
+            "cocoop",
+            "kgcoop",
+            "slip",
+            "stylip",
+            "gopro",
+        ),
+        shots=4,
+    ),
     # 16 shots on ViT-B/16, with the five seeds of the scripts released with GOPro.
     "paper": Suite(
         base_to_new=("imagenet", *_PAPER),

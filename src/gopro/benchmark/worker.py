@@ -14,7 +14,7 @@ from gopro.benchmark.predictions import Predictions
 from gopro.benchmark.protocols import PlannedRun, PlannedTest
 from gopro.clip.backbone import Backbone, load_backbone
 from gopro.data.dataset import ClassHalf, Dataset
-from gopro.data.load_dataset import load_dataset
+from gopro.data.load_dataset import load_dataset, load_target
 from gopro.errors import InputError
 from gopro.files import slug
 from gopro.inference.evaluate import Evaluation, evaluate_images
@@ -61,7 +61,7 @@ class Worker:
 
     def __init__(self) -> None:
         self._backbone: Backbone | None = None
-        self._datasets: dict[tuple[str, Path | None], Dataset] = {}
+        self._datasets: dict[tuple[str, Path | None, bool], Dataset] = {}
 
     def work(
         self,
@@ -105,12 +105,14 @@ class Worker:
     def _evaluate(self, run: PlannedRun, trained: Run, test: PlannedTest) -> ResultRow:
         """Test the run on one data set, write its predictions and return its row of results."""
         classes: ClassHalf = test.key.classes  # pyright: ignore[reportAssignmentType]
-        source = test.data, run.train.root
+        is_target = test.key.data != test.key.source
+        source = test.data, run.train.root, is_target
         if source not in self._datasets:
             # Keep the test images alone: the list of ImageNet's 1.3 million training images takes 0.8 GB.
-            self._datasets[source] = replace(load_dataset(*source), train=(), val=())
+            dataset = (load_target if is_target else load_dataset)(test.data, run.train.root)
+            self._datasets[source] = replace(dataset, train=(), val=())
         part = self._datasets[source].half(classes)
-        method = trained.method.for_classes(part.classnames, part.template, other_data=test.key.data != test.key.source)
+        method = trained.method.for_classes(part.classnames, part.template, other_data=is_target)
         evaluation = evaluate_images(method, part.test, workers=run.train.workers)
         labels = torch.tensor([sample.label for sample in part.test])
         predictions = Predictions.of(evaluation, labels, test.data, classes, part.classnames)

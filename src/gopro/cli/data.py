@@ -39,10 +39,10 @@ def list_command(*, root: Root = None, sizes: Annotated[bool, Parameter(negative
     from rich.markup import escape
     from rich.table import Table
 
-    from gopro.data.catalog import CATALOG
     from gopro.data.emoji import DEFAULT_STYLE, SETS, STYLES, emoji_dataset
+    from gopro.data.load_dataset import BENCHMARKS
     from gopro.data.photos import PHOTOS, photos_dataset
-    from gopro.data.sources import SOURCES
+    from gopro.data.sources import PACS_SOURCE, SOURCES
 
     if sizes and root is None:
         raise InputError("--sizes needs --root FOLDER, the folder that contains the benchmark data sets")
@@ -52,8 +52,8 @@ def list_command(*, root: Root = None, sizes: Annotated[bool, Parameter(negative
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("licence of the images" if root is None else f"in {escape(str(root))}", overflow="fold")
     missing: list[str] = []
-    for name, entry in CATALOG.items():
-        source = SOURCES[name]
+    for name, entry in BENCHMARKS.items():
+        source = SOURCES.get(name, PACS_SOURCE)
         last = source.licence
         if root is not None:
             last, lines = _state(entry, root, sizes)
@@ -126,15 +126,14 @@ def check_command(
     json_output:
         Print one JSON object instead of text.
     """
-    from gopro.data.catalog import CATALOG
-    from gopro.data.load_dataset import load_dataset
+    from gopro.data.load_dataset import BENCHMARKS, load_dataset
     from gopro.data.verify import distinct_images, verify_dataset
 
     if workers is not None and workers < 1:
         raise InputError(f"workers is {workers}: give at least 1")
     dataset = load_dataset(name, root)
     with bar("images", len(distinct_images(dataset))) as advance:
-        result = verify_dataset(dataset, CATALOG.get(name), workers, advance)
+        result = verify_dataset(dataset, BENCHMARKS.get(name), workers, advance)
     if json_output:
         print(json.dumps(asdict(result), ensure_ascii=False))
     else:
@@ -162,18 +161,18 @@ def prepare_command(name: str, *, root: Path) -> None:
     root:
         Folder in which to put the data set's folder.
     """
-    from gopro.data.catalog import CATALOG
-    from gopro.data.load_dataset import is_packaged
+    from gopro.data.load_dataset import BENCHMARKS, is_packaged
     from gopro.data.prepare import Preparation
-    from gopro.data.sources import SOURCES
+    from gopro.data.sources import PACS_SOURCE, SOURCES
 
-    if name not in CATALOG:
+    if name not in BENCHMARKS:
         reason = "comes with the package" if is_packaged(name) else "is not a benchmark data set"
-        raise InputError(f"{name} {reason}; gopro data prepare downloads {', '.join(CATALOG)}")
+        raise InputError(f"{name} {reason}; gopro data prepare downloads {', '.join(BENCHMARKS)}")
     with _transfer_bars() as progress:
-        preparation = Preparation(CATALOG[name], SOURCES[name], root.expanduser(), err.print_line, progress)
+        source = SOURCES.get(name, PACS_SOURCE)
+        preparation = Preparation(BENCHMARKS[name], source, root.expanduser(), err.print_line, progress)
         prepared = preparation.run()
-    home = CATALOG[name].home(preparation.root)
+    home = BENCHMARKS[name].home(preparation.root)
     if not prepared:
         out.print_line(f"{name} is complete in {home}; nothing to do.")
         return

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -90,6 +90,10 @@ class Benchmark:
                 advice += f", or add {self.split} instead"
             raise InputError(f"{self.name}: there is no {first_few(list(map(str, missing)))}; {advice}")
         return dataset_from_entries(self.name, self._entries(home), home / self.images, self.template)
+
+    def load_target(self, root: Path) -> Dataset:
+        """Load the data set for a model that is trained on another one: with its test images only."""
+        return replace(self.load(root), train=(), val=())
 
     def _entries(self, home: Path) -> Entries:
         if file := self._split_file(home):

@@ -7,10 +7,12 @@ folders themselves. The latter are split by seed, and the split is written once 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 from gopro.data.dataset import Dataset, Sample, SplitName
+from gopro.data.domains import check_not_domains
 from gopro.data.find_images import class_folders, first_few, images_by_class
 from gopro.data.image_file import ImageFile
 from gopro.data.splits import Entries, clean_name, dataset_from_entries, read_entries, save_entries, split_in_three
@@ -34,18 +36,45 @@ def folder_dataset(root: Path, seed: int = 1) -> Dataset:
 
     Raises:
         InputError: no such folder, fewer than two classes, an empty class, class names that read the same, a file that
-            is not an image, splits with different classes, or images that do not match `split_gopro.json`.
+            is not an image, splits with different classes, images that do not match `split_gopro.json`, or folders of
+            domains instead of classes.
     """
     root = root.expanduser()
+    name, folders = _check_folder(root)
+    if _has_splits(folders):
+        return _load_split_folders(root, folders, name)
+    return _load_class_folders(root, seed, name)
+
+
+def folder_target(root: Path) -> Dataset:
+    """Load a folder of class folders for a model that is trained on other data: with test images only.
+
+    Without train and test folders these are all images, and no split is drawn.
+
+    Raises:
+        InputError: as `folder_dataset`, except for what concerns a split.
+    """
+    root = root.expanduser()
+    name, folders = _check_folder(root)
+    if _has_splits(folders):
+        return replace(_load_split_folders(root, folders, name), train=(), val=())
+    images = _class_images(root)
+    samples = (Sample(ImageFile(root / path), label) for label, paths in enumerate(images.values()) for path in paths)
+    return Dataset(name, tuple(map(clean_name, images)), (), (), tuple(samples))
+
+
+def _check_folder(root: Path) -> tuple[str, set[str]]:
+    """Return the name of a data set's folder and the folders in it."""
     if not root.is_dir():
         raise InputError(f"{root}: there is no such folder; give one that holds a folder of images per class")
-    name = Path(os.path.abspath(root)).name
     folders = set(class_folders(root))
     if not folders:
         raise InputError(f"{root}: no class folders; put the images of each class in a folder named after the class")
-    if folders & {"train", "test"} == {"train", "test"} or folders <= _SPLITS:
-        return _load_split_folders(root, folders, name)
-    return _load_class_folders(root, seed, name)
+    return Path(os.path.abspath(root)).name, folders
+
+
+def _has_splits(folders: set[str]) -> bool:
+    return {"train", "test"} <= folders or folders <= _SPLITS
 
 
 def _load_split_folders(root: Path, folders: set[str], name: str) -> Dataset:
@@ -75,8 +104,7 @@ def _load_split_folders(root: Path, folders: set[str], name: str) -> Dataset:
 
 
 def _load_class_folders(root: Path, seed: int, name: str) -> Dataset:
-    images = images_by_class(root)
-    _check_two(root, list(images))
+    images = _class_images(root)
     file = root / SPLIT_FILE
     if file.exists():
         entries = read_entries(file)
@@ -86,6 +114,14 @@ def _load_class_folders(root: Path, seed: int, name: str) -> Dataset:
         entries = _draw(images, root, seed)
         save_entries(file, entries)
     return dataset_from_entries(name, entries, root)
+
+
+def _class_images(root: Path) -> dict[str, list[str]]:
+    """Map each class folder to its images, after checking that there are two or more and that they are no domains."""
+    check_not_domains(root)
+    images = images_by_class(root)
+    _check_two(root, list(images))
+    return images
 
 
 def _draw(images: dict[str, list[str]], root: Path, seed: int) -> Entries:

@@ -250,3 +250,13 @@ SOURCES: dict[str, Source] = {
     ),
 }
 """The sources of each benchmark of the catalog, by name."""
+
+PACS_SOURCE = Source(
+    marker="photo",
+    licence="not stated; research",
+    gigabytes=0.17,
+    # DomainBed's copy (https://github.com/facebookresearch/DomainBed); the authors' own page is gone.
+    official=(File(drive("1JFr8f805nMUelQWWmfnJR3y4_SYoN5Pd"), keep="kfold", archive="zip"),),
+    mirrored=False,
+)
+"""The source of PACS, all domains in one archive."""

@@ -149,9 +149,9 @@ class SweepConfig(TrainSettings):
 
     output: AnyPath
     """Folder for results.jsonl and the runs. Runs whose results it already contains are not repeated."""
-    suite: Literal["emoji", "paper"] | None = None
-    """Defaults for the options that are not given: those of the embedded benchmark (emoji) or of the paper. Default:
-    emoji if no data set is named."""
+    suite: Literal["emoji", "photo", "paper"] | None = None
+    """Defaults for the options that are not given: those of the embedded benchmark (emoji), of photographs below --root
+    (photo), or of the paper. Default: emoji if no data set is named."""
     methods: Texts | None = None
     """Methods, optionally with settings: gopro[con=0]."""
     backbones: Texts | None = None

@@ -12,7 +12,7 @@ import torch
 
 from gopro.clip.backbone import Backbone, load_backbone
 from gopro.data.dataset import CROP, Dataset
-from gopro.data.load_dataset import load_dataset
+from gopro.data.load_dataset import load_dataset, load_target
 from gopro.data.transforms import stable_seed
 from gopro.errors import InputError
 from gopro.methods.recipe import Recipe, Training
@@ -218,7 +218,8 @@ def _finish(folder: Path, backbone: Backbone | None) -> Run:
 def _prepare(plan: _Plan, backbone: Backbone | None, runtime: Runtime) -> tuple[Run, Dataset]:
     """Build the untrained method and load its training and validation images, before anything is written."""
     config = plan.config
-    dataset = load_dataset(config.data, config.root).half(config.classes)
+    load = load_dataset if plan.spec.kind.trained_by else load_target  # without images, no split has to be drawn
+    dataset = load(config.data, config.root).half(config.classes)
     dataset = replace(dataset, test=())  # out of reach of training
     if plan.spec.kind.trained_by:
         dataset = dataset.few_shot(config.shots, config.seed)

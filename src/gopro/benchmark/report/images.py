@@ -15,7 +15,7 @@ from gopro.benchmark.predictions import Predictions
 from gopro.benchmark.report.experiment import Comparison, Experiment
 from gopro.benchmark.report.palette import is_zeroshot
 from gopro.data.dataset import ClassHalf, Dataset
-from gopro.data.load_dataset import load_dataset
+from gopro.data.load_dataset import load_dataset, load_target
 from gopro.errors import InputError
 from gopro.runs.results import ResultRow
 
@@ -23,6 +23,9 @@ MAX_SIDE = 224
 """Longest side of an embedded image in pixels; larger images are scaled down to keep the page small."""
 CARDS_PER_COMPARISON = 6
 CLASSES_PER_CARD = 3
+
+LoadedDatasets = dict[tuple[str, bool], Dataset | None]
+"""Data sets by their name or path and whether they are targets of a transfer; None where loading failed."""
 
 Correct = Mapping[str, torch.Tensor]
 """A mask [n] for each method: the images that it classifies correctly."""
@@ -46,13 +49,13 @@ class Card:
     predictions: Mapping[str, Sequence[tuple[str, float]]]
 
 
-def cards(experiment: Experiment, comparison: Comparison, loaded: dict[str, Dataset | None]) -> list[Card]:
+def cards(experiment: Experiment, comparison: Comparison, loaded: LoadedDatasets) -> list[Card]:
     """Choose the example images of a comparison from as many of its tests as possible.
 
     A data set that has changed or is missing is skipped, with a note.
 
     Args:
-        loaded: data sets loaded so far by name or path, None where loading failed; this call adds to it.
+        loaded: data sets loaded so far; this call adds to it.
     """
     sources = list(_sources(experiment, comparison, loaded))
     chosen: list[Card] = []
@@ -111,7 +114,7 @@ def _reasons(methods: Sequence[str]) -> list[tuple[str, Callable[[Correct], torc
 
 
 def _sources(
-    experiment: Experiment, comparison: Comparison, loaded: dict[str, Dataset | None]
+    experiment: Experiment, comparison: Comparison, loaded: LoadedDatasets
 ) -> Iterator[tuple[Dataset, dict[str, Predictions]]]:
     """Yield the data set of each test with the predictions of each method's first seed."""
     for methods in comparison.tests().values():
@@ -139,15 +142,17 @@ def _sources(
 
 
 def _dataset(
-    experiment: Experiment, row: ResultRow, predictions: Predictions, loaded: dict[str, Dataset | None]
+    experiment: Experiment, row: ResultRow, predictions: Predictions, loaded: LoadedDatasets
 ) -> Dataset | None:
-    if predictions.data not in loaded:
+    is_target = row["data"] != row["source"]
+    key = predictions.data, is_target
+    if key not in loaded:
         try:
-            loaded[predictions.data] = load_dataset(predictions.data, experiment.data_root(row))
+            loaded[key] = (load_target if is_target else load_dataset)(predictions.data, experiment.data_root(row))
         except InputError as error:
-            loaded[predictions.data] = None
+            loaded[key] = None
             experiment.notes.append(f"No images of {row['data']} are shown: {error}")
-    dataset = loaded[predictions.data]
+    dataset = loaded[key]
     if dataset is None or predictions.classes not in get_args(ClassHalf):
         return None
     return dataset.half(predictions.classes)  # pyright: ignore[reportArgumentType]

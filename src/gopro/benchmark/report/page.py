@@ -23,7 +23,7 @@ from gopro.benchmark.report.accuracy import (
 from gopro.benchmark.report.bootstrap import reference
 from gopro.benchmark.report.experiment import Comparison, Experiment, comparisons
 from gopro.benchmark.report.grid import breakable_parts, difference_text, signed
-from gopro.benchmark.report.images import Card, cards
+from gopro.benchmark.report.images import Card, LoadedDatasets, cards
 from gopro.benchmark.report.palette import DARK, LIGHT, Mark, marks
 from gopro.benchmark.report.per_class import (
     Confusion,
@@ -41,7 +41,6 @@ from gopro.benchmark.report.table import AVERAGE
 from gopro.benchmark.report.tables import tables
 from gopro.benchmark.report.training_curves import training_plots
 from gopro.benchmark.report.write import write_tables
-from gopro.data.dataset import Dataset
 from gopro.files import write_atomically
 
 NARROW_COLUMNS = 4
@@ -95,7 +94,7 @@ def write_report(
     built = tables(experiment.rows, against)
     write_tables(folder, experiment.rows, against)
     mark_of = marks(row["method"] for row in experiment.rows)
-    loaded: dict[str, Dataset | None] = {}
+    loaded: LoadedDatasets = {}
     views = [_view(experiment, comparison, mark_of, loaded) for comparison in comparisons(experiment.rows)]
     dots = [None if table.protocol == "few-shot" else dot_plots(table, mark_of) for table in built]
     curves = shot_curves(experiment.rows, mark_of)
@@ -136,7 +135,7 @@ def write_report(
 
 
 def _view(
-    experiment: Experiment, comparison: Comparison, mark_of: Mapping[str, Mark], loaded: dict[str, Dataset | None]
+    experiment: Experiment, comparison: Comparison, mark_of: Mapping[str, Mark], loaded: LoadedDatasets
 ) -> ComparisonView:
     pairs = paired_predictions(experiment, comparison)
     entries = gains(pairs, comparison.zeroshot)
