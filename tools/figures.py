@@ -105,7 +105,7 @@ def answers(axes: Axes, image: Image.Image, right: str, methods: dict[str, Metho
 
 def prompt() -> Figure:
     """Draw the steps from an image's layer statistics to the context of its prompts."""
-    backbone = load_backbone()
+    backbone = load_backbone("emoji")
     sample = load_dataset(DATA).test[123]
     image = sample.image.open()
     encoded = backbone.encode(make_view("eval", backbone.preprocess)(image))
@@ -152,7 +152,7 @@ def class_words(label: int) -> list[str]:
 
 def packed() -> Figure:
     """Draw the positions computed for the prompts of eight classes, at full length and packed."""
-    backbone = load_backbone()
+    backbone = load_backbone("emoji")
     names = ["soccer ball", "kite", "chess pawn", "yo-yo", "1st place medal", "artist palette", "trophy", "game die"]
     prompts = PackedPrompts(backbone.text, names, before=4)
     lengths = [len(body) for body in prompts.body_ids]
@@ -206,7 +206,7 @@ def cells(axes: Axes, row: float, at: float, runs: list[tuple[str, int]]) -> Non
 
 def losses() -> Figure:
     """Draw the three views of an image and the pair of features that each loss compares."""
-    backbone = load_backbone()
+    backbone = load_backbone("emoji")
     image = load_dataset(DATA).train[123].image.open()
     figure, axes = canvas(10.4, 4.2)
     mean, std = (np.array(v) for v in (backbone.preprocess.mean, backbone.preprocess.std))

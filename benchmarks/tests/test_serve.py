@@ -15,7 +15,7 @@ from tests.support.serve import png, serve_in_thread, untrained_run
 def test_counts_what_the_server_computed(tmp_path: Path) -> None:
     """Every request is about another image; a request that is refused is an error and not an answer."""
     images = [png(i) for i in range(3)]
-    with serve_in_thread(untrained_run("coop", load_backbone(), ["fox", "owl"], tmp_path)) as server:
+    with serve_in_thread(untrained_run("coop", load_backbone("emoji"), ["fox", "owl"], tmp_path)) as server:
         measured = serve.run_load(server.port, "zeroshot", "4 clients", 4, 0.5, images, warm_up=0)
         assert measured.errors == 0 and 0 < measured.p50 <= measured.p95 <= measured.slowest < 1000
         batches = server.tower_batches

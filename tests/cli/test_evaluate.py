@@ -114,7 +114,7 @@ def test_eval_compares_with_the_prompt_of_the_tested_data_set(
     code, _, err = gopro("eval", zeroshot_run, "--data", "emoji-activities", "--classes", "new", "--workers", 0)
     assert code == 0, err
     row = json.loads((zeroshot_run / "eval-emoji-activities_twemoji-new.json").read_text())
-    part, backbone = dataset.half("new"), load_backbone()
+    part, backbone = dataset.half("new"), load_backbone("emoji")
     own, default = (
         evaluate_images(build_method("zeroshot", backbone, part.classnames, template), part.test).accuracy
         for template in ("{} texture.", "a photo of a {}.")

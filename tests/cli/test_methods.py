@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def emoji() -> Backbone:
-    return load_backbone()
+    return load_backbone("emoji")
 
 
 def test_methods_are_listed_with_their_learned_parameters(gopro, emoji: Backbone) -> None:

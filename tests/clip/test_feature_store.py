@@ -148,7 +148,7 @@ FILL = """
     from test_feature_store import many
     features.FLUSH_ROWS = 32
     torch.set_num_threads(1)
-    store, views = FeatureStore(load_backbone(), Path(sys.argv[1])), many(int(sys.argv[2]))
+    store, views = FeatureStore(load_backbone("emoji"), Path(sys.argv[1])), many(int(sys.argv[2]))
     for i in range(0, len(views), int(sys.argv[3])):
         features.encode_views(store, views[i : i + int(sys.argv[3])], batch=16)
 """
@@ -169,7 +169,7 @@ def fill(tmp_path: Path) -> Callable[..., subprocess.Popen]:
 @pytest.fixture(scope="module")
 def single_process() -> Encoded:
     """The features of `many` from a single process."""
-    return encode_views(FeatureStore(load_backbone(), None), many())[:]
+    return encode_views(FeatureStore(load_backbone("emoji"), None), many())[:]
 
 
 def entries(folder: Path) -> list[bytes]:
@@ -184,7 +184,7 @@ def test_processes_write_at_once_and_read_what_others_wrote(
     assert [process.wait() for process in running] == [0, 0]
     keys, count = entries(tmp_path / "store"), len(many())
     assert len(set(keys)) == count <= len(keys) < 1.5 * count, "neither process saw what the other had written"
-    assert_close(encode_views(FeatureStore(load_backbone(), tmp_path / "store"), many())[:], single_process)
+    assert_close(encode_views(FeatureStore(load_backbone("emoji"), tmp_path / "store"), many())[:], single_process)
     assert not opened and not list((tmp_path / "store").rglob(".*"))
 
 
@@ -199,7 +199,7 @@ def test_a_killed_process_loses_only_what_it_had_not_written(
     assert process.wait() == -signal.SIGKILL
     written = entries(tmp_path / "store")
     assert 3 * 32 <= len(written) < len(many())
-    assert_close(encode_views(FeatureStore(load_backbone(), tmp_path / "store"), many())[:], single_process)
+    assert_close(encode_views(FeatureStore(load_backbone("emoji"), tmp_path / "store"), many())[:], single_process)
     after = entries(tmp_path / "store")
     assert len(after) == len(set(after)) == len(many()), "a view was encoded twice"
 

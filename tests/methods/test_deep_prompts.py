@@ -44,6 +44,24 @@ def test_image_towers_without_support_for_prompts_are_refused(
         build_method(method, random_backbone(**vision), NAMES, TEMPLATE)
 
 
+def test_methods_that_need_a_vit_are_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    suited = "zeroshot, linear-probe, tip-adapter, tip-adapter-f, coop, cocoop, kgcoop, slip, stylip, gopro,"
+    for method in DEEP:
+        config = TrainConfig(data="no-such-folder", output=tmp_path / "run", method=method, backbone="RN50:openai")
+        with pytest.raises(InputError, match=rf"^{method} learns .* of backbone RN50:openai is ResNet: .* {suited}"):
+            train(config)
+    config = BenchmarkConfig(
+        data=("emoji-food",),
+        output=tmp_path / "out",
+        methods=("zeroshot", "maple", "coop", "mmrl[reg=2]"),
+        backbones=("emoji", "ViT-B-16-SigLIP:webli"),
+        shots=(1,),
+    )
+    with pytest.raises(InputError, match=r"^maple and mmrl\[reg=2\] learn .* ViT-B-16-SigLIP:webli is vit_base_"):
+        benchmark("base-to-new", config)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(("depth", "found"), [(1, 1), (2, 2), (3, 2), (12, 2)])
 def test_maples_depth_is_at_most_that_of_the_shallower_tower(depth: int, found: int) -> None:
     method = build_method(f"maple[depth={depth}]", vit(), NAMES, TEMPLATE)  # 3 layers in the image tower, 2 in the text

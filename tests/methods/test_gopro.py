@@ -167,7 +167,7 @@ def test_contexts_against_a_plain_sum(tiny: Backbone) -> None:
 
 
 def test_memory_does_not_grow_with_21000_classes() -> None:
-    backbone = load_backbone()
+    backbone = load_backbone("emoji")
     names = [f"{a} {b}" for a in range(150) for b in range(140)]
     method = perturb(build_method("gopro[anchor_text=0]", backbone, names[:50], TEMPLATE)).for_classes(names)
     assert isinstance(method, GOPro)

@@ -30,7 +30,7 @@ from tests.support.serve import RunningServer, serve_in_thread, untrained_run
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     folder = tmp_path_factory.mktemp("requests")
     with serve_in_thread(
-        untrained_run("gopro", load_backbone(), hostile_requests.NAMES, folder), upload_seconds=3
+        untrained_run("gopro", load_backbone("emoji"), hostile_requests.NAMES, folder), upload_seconds=3
     ) as server:
         yield server
 

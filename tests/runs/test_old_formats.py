@@ -31,7 +31,7 @@ EXPECTED: dict[str, Any] = json.loads((OLD / "expected.json").read_text())
 
 @pytest.fixture(scope="module")
 def emoji() -> Backbone:
-    return load_backbone()
+    return load_backbone("emoji")
 
 
 @pytest.fixture(scope="module")

@@ -168,7 +168,7 @@ def test_impossible_settings_are_refused_before_anything_is_written(tmp_path: Pa
 
 def test_a_run_of_another_backbone_is_refused(whole: Path) -> None:
     with pytest.raises(InputError, match="other weights of tiny"):
-        load_run(whole, backbone=load_backbone())
+        load_run(whole, backbone=load_backbone("emoji"))
 
 
 def test_a_truncated_learned_file_is_named(whole: Path, tmp_path: Path, tiny: Backbone) -> None:

@@ -17,7 +17,7 @@ from gopro.data.load_dataset import BENCHMARKS, find_folder, load_dataset, load_
 from gopro.errors import InputError
 from gopro.files import slug
 from gopro.methods.recipe import Task, Training
-from gopro.methods.registry import parse_method
+from gopro.methods.registry import check_backbone, parse_method
 from gopro.runs.config import BenchmarkConfig, SweepConfig, TrainConfig, TransferConfig
 from gopro.runs.image_lists import digest_test_list
 from gopro.runs.made_with import Record, made_with
@@ -147,7 +147,8 @@ class _Planner:
         runs: what `add` has planned so far.
 
     Raises:
-        InputError: the config asks for a method, data set or number that does not exist.
+        InputError: the config asks for a method, data set or number that does not exist, or for a method that does not
+            suit a backbone.
     """
 
     def __init__(self, protocol: str, config: SweepConfig, *, named: bool):
@@ -173,8 +174,12 @@ class _Planner:
             raise InputError(f"data {' '.join(data)}: name each data set once")
         backbones = self.config.backbones or self.suite.backbones
         if backbones is None:
-            return sorted(((default_backbone(name), name) for name in data), key=itemgetter(0))
-        return [(backbone, name) for backbone in backbones for name in data]
+            sources = sorted(((default_backbone(name), name) for name in data), key=itemgetter(0))
+        else:
+            sources = [(backbone, name) for backbone in backbones for name in data]
+        for backbone in {backbone for backbone, _ in sources}:
+            check_backbone(self.methods, backbone)
+        return sources
 
     def add(self, training: _Training, tests: Sequence[tuple[str, ClassHalf]], shots: Sequence[int]) -> None:
         """Plan all methods on one source, with `shots` unless the config has its own.

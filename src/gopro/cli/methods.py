@@ -39,7 +39,7 @@ def methods_command(method: str | None = None, *, measure: Annotated[bool, Param
     from gopro.clip.backbone import load_backbone
     from gopro.methods.registry import METHODS
 
-    backbone = load_backbone()
+    backbone = load_backbone("emoji")  # a ViT, on which every method can be built
     seconds = _step_seconds(backbone) if measure else {}
     table = Table(box=None, pad_edge=False)
     table.add_column("method", no_wrap=True)

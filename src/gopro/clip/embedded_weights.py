@@ -23,12 +23,20 @@ def load_embedded(name: str) -> tuple[Any, dict[str, Any]]:
     Returns:
         The open_clip model in fp32, and the configuration of its preprocessing.
     """
-    path = Path(str(files("gopro") / "assets" / EMBEDDED[name].file))
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-    model = open_clip.CLIP(**json.loads(metadata["model_cfg"]))
-    model.load_state_dict(expand_token_embedding(load_file(path), model.vocab_size))
-    return model, json.loads(metadata["preprocess_cfg"])
+    metadata = read_metadata(name)
+    model = open_clip.CLIP(**metadata["model_cfg"])
+    model.load_state_dict(expand_token_embedding(load_file(_path(name)), model.vocab_size))
+    return model, metadata["preprocess_cfg"]
+
+
+def read_metadata(name: str) -> dict[str, Any]:
+    """Return the metadata of an embedded model, without reading its weights: `model_cfg`, `preprocess_cfg`, ..."""
+    with safe_open(_path(name), framework="pt") as file:
+        return {key: json.loads(value) for key, value in file.metadata().items()}
+
+
+def _path(name: str) -> Path:
+    return Path(str(files("gopro") / "assets" / EMBEDDED[name].file))
 
 
 def expand_token_embedding(state: dict[str, Tensor], vocabulary: int) -> dict[str, Tensor]:

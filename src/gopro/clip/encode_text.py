@@ -23,7 +23,7 @@ def make_prompts(
 
     Example:
         >>> from gopro.clip.backbone import load_backbone
-        >>> text = load_backbone().text
+        >>> text = load_backbone("emoji").text
         >>> context = text.embed("a photo of a")  # [4, width], to initialise a learned context
         >>> features = make_prompts(text, ["cat", "dog"], before=4)(context)  # [1, 2, embed_dim]
         >>> features.shape[:2]

@@ -48,7 +48,7 @@ class Method(nn.Module):
     Example:
         >>> import gopro, torch
         >>> from gopro.methods import build_method
-        >>> backbone = gopro.load_backbone()
+        >>> backbone = gopro.load_backbone("emoji")
         >>> method = build_method("coop", backbone, ["owl", "fox"], "a photo of a {}.")
         >>> size = backbone.preprocess.size
         >>> method.logits(method.encode(torch.zeros(4, 3, size, size))).shape
@@ -65,6 +65,7 @@ class Method(nn.Module):
         views: the views of an image that a training step needs, the plain one first.
         frozen_images: whether the image tower is the frozen CLIP's, so that its output can be cached. A method that
             learns inside the tower sets it to False; its `encode` then returns the images themselves.
+        needs_vit: whether it puts learned tokens into the image tower, which only open_clip's own ViT takes.
         text_depends_on_image: whether each image has text features of its own, from `image_contexts`. If not, they
             are computed once for all images.
         trained_names, trained_template: the class names that it was created with, and the prompt of their data set.
@@ -79,6 +80,7 @@ class Method(nn.Module):
     repository: ClassVar[Repository | None] = None
     views: tuple[ViewName, ...] = ("base",)
     frozen_images: bool = True
+    needs_vit: ClassVar[bool] = False
     text_depends_on_image: bool = False
 
     def __init__(self, backbone: Backbone, classnames: Sequence[str], config: Any, template: str = DEFAULT_TEMPLATE):
@@ -140,7 +142,7 @@ class Method(nn.Module):
         If one of two is left out, the other is therefore taken for the first.
 
         Example:
-            >>> method = Method(gopro.load_backbone(), ["missile", "owl", "missile"], None)
+            >>> method = Method(gopro.load_backbone("emoji"), ["missile", "owl", "missile"], None)
             >>> method.trained_rows(["fox", "missile", "missile", "missile", "owl"])
             [None, 0, 2, None, 1]
         """

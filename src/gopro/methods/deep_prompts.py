@@ -43,6 +43,7 @@ class DeepPrompts(Method):
     """
 
     frozen_images = False
+    needs_vit = True
     config: DeepConfig
 
     def __init__(

@@ -80,6 +80,7 @@ class MMRL(Method):
     """
 
     frozen_images = False
+    needs_vit = True
     recipe = Recipe(optimizer="adamw", lr=1e-3, epochs=10, batch=4, crop=0.5)
     variants = (
         Variant(

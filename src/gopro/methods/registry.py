@@ -5,13 +5,15 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_type_hints
 
 import yaml
 
 from gopro.clip.backbone import Backbone
+from gopro.clip.embedded import STRONGER
+from gopro.clip.image_tower_kind import other_than_vit
 from gopro.errors import InputError
 from gopro.methods.base import Method
 from gopro.methods.cocoop import CoCoOp
@@ -123,12 +125,32 @@ def parse_method(text: str) -> MethodSpec:
         raise InputError(f"method {text!r}: {error}") from error
 
 
+def check_backbone(methods: Iterable[str], backbone: str) -> None:
+    """Check that methods suit a backbone, as far as the backbone's name tells; before anything is loaded.
+
+    Args:
+        methods: names, optionally with settings.
+        backbone: as `load_backbone` takes it.
+
+    Raises:
+        InputError: some need a ViT, and the backbone has another image tower.
+    """
+    need = [method for method in methods if parse_method(method).kind.needs_vit]
+    if need and (tower := other_than_vit(backbone)) is not None:
+        suited = ", ".join(name for name, kind in METHODS.items() if not kind.needs_vit)
+        verb = "learns" if len(need) == 1 else "learn"
+        raise InputError(
+            f"{' and '.join(need)} {verb} tokens inside a vision transformer, but the image tower of backbone "
+            f"{backbone} is {tower}: use another backbone, such as {STRONGER}, or one of the methods {suited}"
+        )
+
+
 def build_method(text: str, backbone: Backbone, classnames: Sequence[str], template: str) -> Method:
     """Create an untrained method from its name and settings; see `parse_method` and `MethodSpec.build`.
 
     Example:
         >>> from gopro import load_backbone
-        >>> build_method("coop[tokens=8]", load_backbone(), ["owl", "fox"], "a photo of a {}.").context.shape
+        >>> build_method("coop[tokens=8]", load_backbone("emoji"), ["owl", "fox"], "a photo of a {}.").context.shape
         torch.Size([8, 128])
     """
     return parse_method(text).build(backbone, classnames, template)

@@ -16,7 +16,7 @@ from gopro.data.load_dataset import load_dataset, load_target
 from gopro.data.transforms import stable_seed
 from gopro.errors import InputError
 from gopro.methods.recipe import Recipe, Training
-from gopro.methods.registry import MethodSpec, parse_method
+from gopro.methods.registry import MethodSpec, check_backbone, parse_method
 from gopro.runs.config import TrainConfig
 from gopro.runs.environment import PeakMemory
 from gopro.runs.load_run import load_run, recorded_method
@@ -137,7 +137,9 @@ def _recorded_plan(folder: Path) -> _Plan:
 def _launch(
     plan: _Plan, run: Callable[..., Run], devices: int | None, backbone: Backbone | None, progress: Progress
 ) -> Run:
-    """Call `run` in each process of the run, once it is clear that they can share the work."""
+    """Call `run` in each process of the run, once it is clear that they can do and share the work."""
+    if backbone is None:
+        check_backbone([plan.config.method], str(plan.config.backbone))
     count = count_processes(devices)
     if count > 1 and not plan.in_steps:
         raise InputError(f"{plan.config.method} is not trained in steps: it runs on one device, not {count}")
