@@ -20,7 +20,8 @@ def test_eval_prints_and_writes_the_same_accuracy(coop_run: Path, gopro) -> None
     code, out, _ = gopro("eval", coop_run, "--classes", "new", "--workers", 0)
     assert code == 0
     row = json.loads((coop_run / "eval-emoji-activities_twemoji-new.json").read_text())
-    assert f"accuracy {row['accuracy']:.2f} %" in out and len(out.splitlines()) == 2
+    assert f"accuracy {row['accuracy']:.2f} %" in out and len(out.splitlines()) == 3
+    assert out.startswith("Backbone: emoji, a small CLIP in this package trained on emoji drawings; for a stronger")
     assert len(row["per_class"]) * 10 == row["n"]
     mean = sum(entry["accuracy"] for entry in row["per_class"]) / len(row["per_class"])
     assert row["macro_accuracy"] == pytest.approx(mean, abs=1e-3)
@@ -72,7 +73,7 @@ def test_eval_leaves_out_trained_images_when_coop_s_split_file_arrives_after_tra
     options = ("--data", "caltech101", "--root", tmp_path, "--workers", 0)
     code, _, err = gopro("train", *options, "--method", "coop", "--shots", 4, "--epochs", 1, "--output", run)
     assert code == 0, err
-    assert "trained on" not in gopro("eval", run, *options)[1]
+    assert "left out" not in gopro("eval", run, *options)[1]
     write_split("split_zhou_Caltech101.json", range(3))  # 2.png of both classes was trained on
     code, out, err = gopro("eval", run, *options)
     assert code == 0, err
@@ -134,7 +135,7 @@ def test_a_first_order_head_is_built_and_compared_with_the_exact_one(tmp_path: P
     assert len(list((run / "heads").iterdir())) == 1
     code, out, _ = gopro("eval", run, "--classes", "new", "--head", "first-order", "--workers", 0)
     assert code == 0 and len(list((run / "heads").iterdir())) == 2
-    exact, head, _ = out.splitlines()
+    _, exact, head, _ = out.splitlines()
     row = json.loads((run / "eval-emoji-activities_twemoji-new.json").read_text())
     assert f"accuracy {row['accuracy']:.2f} %" in exact
     assert f"accuracy {row['first_order']['accuracy']:.2f} %" in head

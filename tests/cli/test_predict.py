@@ -78,7 +78,8 @@ def test_unreadable_images_of_a_folder_are_listed_at_the_end(pics: Path, predict
         str(pics / name) for name in ("a.png", "b.jpg", "deep/a.png", "deep/deeper/c.PNG", "deep/ü 日本.webp")
     ]
     assert all(line.count("%") == 2 for line in lines)
-    said = err.splitlines()
+    backbone, *said = err.splitlines()
+    assert backbone.startswith("Backbone: emoji, ") and "train again with --backbone ViT-B-16:openai" in backbone
     assert said[0] == "skipped 1 file without an image suffix" and said[1] == "3 could not be read:"
     for line, (name, reason) in zip(
         said[2:],
@@ -202,7 +203,7 @@ def test_paths_from_stdin_are_answered_one_by_one(pics: Path, zeroshot_run: Path
         b"deep/deeper/c.PNG",
         b"a.png",
     ]
-    said = err.decode().splitlines()
+    _, *said = err.decode().splitlines()
     assert process.returncode == 1 and len(said) == 3 and said[0] == "2 could not be read:"
     assert "no.png: there is no such image" in said[1] and "pixels" in said[2]
 

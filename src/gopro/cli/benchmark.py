@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
+from gopro.cli.backbone_line import print_backbone
 from gopro.cli.console import err, out, steps
 from gopro.cli.parameters import DEFAULTS, ConfigFile, Flat
 from gopro.runs.config import BenchmarkConfig, SweepConfig, TransferConfig
@@ -81,6 +82,8 @@ def run_protocol(
 
     runs = PROTOCOLS[protocol](config)
     against = reference((run.train.method for run in runs), against)
+    for backbone in sorted({test.key.backbone for run in runs for test in run.tests}):
+        print_backbone(backbone, "use --backbones" if suggest_report else "use gopro benchmark with --backbones")
     with steps() as (on_step, on_fill):
         outcome = sweep(
             runs,

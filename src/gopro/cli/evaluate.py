@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import Literal
 
+from gopro.cli.backbone_line import print_backbone
 from gopro.cli.console import bar, out
 from gopro.cli.head import agreement_in_words
 from gopro.cli.parameters import ConfigFile, ReaderProcesses, Root, RunName
@@ -46,6 +47,7 @@ def eval_command(
     from gopro.runs.training_images import leave_out_training_images, read_training_images
 
     trained = load_run(run)
+    print_backbone(trained.method.backbone.name)
     dataset = trained.dataset(root) if data is None else load_dataset(data, root or trained.config.root)
     dataset = dataset.half(classes)
     test = dataset.test

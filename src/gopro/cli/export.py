@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from gopro.cli.backbone_line import print_backbone
 from gopro.cli.console import bar, out
 from gopro.cli.head import agreement_in_words
 from gopro.cli.parameters import Classes, ClassesFile, ConfigFile, RunName, class_names
@@ -50,6 +51,7 @@ def export_command(
     settings = ExportSettings(format=format, head=head, preprocess=preprocess, output=output, images=images)
     with bar("images compared", None) as advance:
         model = export_run(run, names, settings, advance)
+    print_backbone(model.metadata["backbone"]["name"])
     metadata, comparison = model.metadata, model.comparison
     exported_head = metadata["head"]
     exact = exported_head["kind"] == "exact"

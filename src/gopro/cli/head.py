@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gopro.cli.backbone_line import print_backbone
 from gopro.cli.console import bar, out
 from gopro.cli.parameters import Classes, ClassesFile, ConfigFile, ReaderProcesses, RunName, class_names
 
@@ -32,6 +33,7 @@ def head_command(
     from gopro.runs.load_run import load_run
 
     trained = load_run(run)
+    print_backbone(trained.method.backbone.name)
     names = class_names(classes, classes_file) or trained.method.classnames
     with bar("classes", len(names)) as advance:
         head = build_head(trained, names, error=error, workers=workers, on_progress=advance)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from gopro.cli.backbone_line import print_backbone
 from gopro.cli.console import bar, err, out, plain_output, printable
 from gopro.cli.image_paths import ImagePaths
 from gopro.cli.parameters import Classes, ClassesFile, ConfigFile, Device, RunName, class_names
@@ -97,6 +98,8 @@ def predict_command(
                 _show_and_sort(answers, paths, show, sorter)
             if sorter is not None:
                 _print_sorted(sorter, to_stdout=not json_output and not csv_output)
+        if not json_output and not csv_output:
+            print_backbone(classifier.method.backbone.name, screen=err)
     finally:
         if paths.skipped:
             files = "1 file" if paths.skipped == 1 else f"{paths.skipped} files"

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
+from gopro.cli.backbone_line import print_backbone
 from gopro.cli.console import err
 from gopro.cli.parameters import ConfigFile, Device, Flat, Root, RunName
 from gopro.errors import InputError
@@ -60,7 +61,12 @@ def serve_command(
         classifier = load(run, device)
         assert classifier.run is not None
         app = make_app(classifier.run, limits or Limits(), key, samples_of=samples, root=root)
-        run_server(app, listener, lambda address: _print(f"Serving {run} at {address} (Ctrl-C stops it)"))
+
+        def on_ready(address: str) -> None:
+            _print(f"Serving {run} at {address} (Ctrl-C stops it)")
+            print_backbone(classifier.method.backbone.name, screen=err)
+
+        run_server(app, listener, on_ready)
     _print("Stopped.")
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from gopro.cli.backbone_line import print_backbone
 from gopro.cli.console import out, steps
 from gopro.cli.parameters import ConfigFile, Flat
 from gopro.errors import InputError
@@ -39,7 +40,7 @@ def train_command(
         Number of devices of this machine to train on; the result is the same. Default: 1, or under torchrun or SLURM
         one per process.
     """
-    from gopro.runs.run import read_cost
+    from gopro.runs.run import CONFIG, read_config, read_cost
     from gopro.training.devices import find_process
     from gopro.training.train import resume, train
 
@@ -49,10 +50,14 @@ def train_command(
         if resume_from is not None:
             if config is not None:
                 raise InputError("--resume: the run keeps its settings; give no other option except --devices")
+            if prints and (resume_from / CONFIG).is_file():
+                print_backbone(str(read_config(resume_from)["config"].backbone))
             run = resume(resume_from, devices=devices, on_step=on_step, on_fill=on_fill)
         elif config is None:
             raise InputError("no data to train on: give --data FOLDER --output RUN (see gopro train --help)")
         else:
+            if prints:
+                print_backbone(str(config.backbone), "use --backbone")
             run = train(config, devices=devices, on_step=on_step, on_fill=on_fill)
     if not prints:
         return

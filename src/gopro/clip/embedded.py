@@ -43,3 +43,28 @@ def default_backbone(data: str) -> str:
         data: the data set, as `gopro.load_dataset` takes it.
     """
     return "emoji" if data.startswith("emoji-") else DEFAULT
+
+
+def describe_backbone(name: str, option: str = "use --backbone") -> str:
+    """Describe a backbone in one line: its name, what it was trained on and, if it is embedded, a stronger one.
+
+    Args:
+        name: as `gopro.load_backbone` takes it.
+        option: how the user chooses another one.
+
+    Example:
+        >>> describe_backbone("emoji").split("; ")[0]
+        'emoji, a small CLIP in this package trained on emoji drawings'
+        >>> describe_backbone("RN50:openai")
+        "RN50:openai, open_clip's RN50 with the weights openai"
+    """
+    if name in EMBEDDED:
+        return (
+            f"{name}, a small CLIP in this package trained on {EMBEDDED[name].trained_on}; "
+            f"for a stronger one {option} {STRONGER} ({DOWNLOAD} download)"
+        )
+    architecture, _, weights = name.partition(":")
+    if weights == "random":
+        return f"{name}, an untrained {architecture}"
+    model = "a CLIP" if architecture == "openai" else f"open_clip's {architecture}"
+    return f"{name}, {model} with the weights {weights}"

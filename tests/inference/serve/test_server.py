@@ -18,8 +18,10 @@ import requests
 
 from gopro import cli
 from gopro.cli import serve
+from gopro.clip.embedded import describe_backbone
 from tests.support.serve import connect, png, raw_request, wait_until
 
+BACKBONE = f"Backbone: {describe_backbone('emoji', 'train again with --backbone')}"
 DOCUMENT = Path(__file__).parents[3] / "docs" / "serve.md"
 
 
@@ -82,7 +84,7 @@ def test_sigterm_refuses_new_requests_and_finishes_those_in_progress(
                 response += chunk
         assert response.startswith(b"HTTP/1.1 200") and b'"predictions"' in response
         assert process.wait(30) == 0
-        assert process.stderr and process.stderr.read() == "Stopped.\n"
+        assert process.stderr and process.stderr.read() == f"{BACKBONE}\nStopped.\n"
 
 
 def test_settings_take_effect_and_ctrl_c_stops_the_server(
@@ -112,7 +114,7 @@ def test_settings_take_effect_and_ctrl_c_stops_the_server(
     assert responses[0].status_code == 401
     limits = responses[1].json()["limits"]
     assert (limits["names"], limits["images"]) == (2, 1)
-    assert capsys.readouterr().err == f"Serving {run_folder} at {address} (Ctrl-C stops it)\nStopped.\n"
+    assert capsys.readouterr().err == f"Serving {run_folder} at {address} (Ctrl-C stops it)\n{BACKBONE}\nStopped.\n"
 
 
 def usage_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
