@@ -5,6 +5,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
 from PIL import Image
@@ -160,3 +161,24 @@ def test_the_head_treats_other_data_as_the_exact_one_does(tmp_path: Path, gopro)
 def test_the_head_of_a_method_with_shared_text_is_exact(coop_run: Path, gopro) -> None:
     code, out, _ = gopro("head", coop_run, "--classes", "red fox, snowy owl", "--workers", 0)
     assert code == 0 and "for 2 classes:" in out and "It equals the exact head" in out
+
+
+def test_the_commands_warn_on_images_that_the_backbone_does_not_know(tmp_path: Path, gopro) -> None:
+    random = Random(1)
+    for split, name, number in ((s, n, i) for s in ("train", "test") for n in ("c01", "c02", "c03") for i in range(4)):
+        (tmp_path / "mine" / split / name).mkdir(parents=True, exist_ok=True)
+        image = Image.frombytes("RGB", (24, 24), random.randbytes(24 * 24 * 3))
+        image.save(tmp_path / "mine" / split / name / f"{number}.png")
+    data = ("--data", tmp_path / "mine", "--workers", 0)
+    methods = ("--methods", "zeroshot", "--backbones", "emoji")
+    warning = "warning: zero-shot accuracy on mine"
+    train = ("train", *data, "--method", "coop", "--shots", 2, "--epochs", 1, "--backbone", "emoji")
+    code, _, err = gopro(*train, "--output", tmp_path / "run")
+    assert code == 0 and err.startswith("warning: zero-shot accuracy on 6 training images of mine is")
+    code, _, err = gopro("eval", tmp_path / "run", "--workers", 0)
+    assert code == 0 and warning in err and "train again with --backbone photo" in err
+    code, _, err = gopro("benchmark", "few-shot", *data, *methods, "--output", tmp_path / "out")
+    assert code == 0 and warning in err and "for photographs use --backbones photo" in err
+    assert gopro("report", tmp_path / "out")[0] == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("Near chance:") == 1 and "use --backbones photo" in page

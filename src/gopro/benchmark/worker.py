@@ -133,5 +133,6 @@ def evaluation_figures(evaluation: Evaluation) -> ResultRow:
         "accuracy": round(evaluation.accuracy, 4),
         "macro_accuracy": round(evaluation.macro_accuracy, 4),
         "n": evaluation.n,
+        "class_count": len(evaluation.per_class),
         "seconds": round(evaluation.seconds, 2),
     }

@@ -79,11 +79,13 @@ def run_protocol(
     from gopro.benchmark.report.tables import tables
     from gopro.benchmark.report.terminal import rich_table
     from gopro.benchmark.runner import sweep
+    from gopro.inference.chance import chance_warnings
 
     runs = PROTOCOLS[protocol](config)
     against = reference((run.train.method for run in runs), against)
+    option = "use --backbones" if suggest_report else "use gopro benchmark with --backbones"
     for backbone in sorted({test.key.backbone for run in runs for test in run.tests}):
-        print_backbone(backbone, "use --backbones" if suggest_report else "use gopro benchmark with --backbones")
+        print_backbone(backbone, option)
     with steps() as (on_step, on_fill):
         outcome = sweep(
             runs,
@@ -96,6 +98,8 @@ def run_protocol(
         )
     for table in tables(outcome.rows, against):
         out.print(rich_table(table))
+    for warning in chance_warnings(outcome.rows, option):
+        err.print_line(f"warning: {warning}")
     out.print_line(f"{len(outcome.rows)} evaluations in {config.output}/results.jsonl")
     if outcome.failures:
         failed = "1 run" if len(outcome.failures) == 1 else f"{len(outcome.failures)} runs"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import Literal
 
-from gopro.cli.backbone_line import print_backbone
-from gopro.cli.console import bar, out
+from gopro.cli.backbone_line import TRAIN_AGAIN, print_backbone
+from gopro.cli.console import bar, err, out
 from gopro.cli.head import agreement_in_words
 from gopro.cli.parameters import ConfigFile, ReaderProcesses, Root, RunName
 from gopro.data.dataset import ClassHalf
@@ -40,7 +40,8 @@ def eval_command(
     from gopro.benchmark.worker import evaluation_figures
     from gopro.data.load_dataset import load_dataset
     from gopro.files import slug, write_json
-    from gopro.inference.evaluate import evaluate_images
+    from gopro.inference.chance import zeroshot_warning
+    from gopro.inference.evaluate import encode_samples, evaluate, evaluate_images
     from gopro.inference.taylor_head import Agreement, constant_head
     from gopro.inference.taylor_head_file import load_or_build_head
     from gopro.runs.load_run import load_run
@@ -61,7 +62,13 @@ def eval_command(
         method = trained.method.for_classes(
             dataset.classnames, dataset.template, other_data=dataset.name != trained.data
         )
-        result = evaluate_images(method, dataset.test, workers=workers, on_progress=advance)
+        if method.frozen_images:
+            samples = encode_samples(method, dataset.test, workers=workers, on_progress=advance)
+            result = evaluate(method, samples)
+            warning = zeroshot_warning(method, samples, dataset.name, TRAIN_AGAIN)
+        else:
+            result = evaluate_images(method, dataset.test, workers=workers, on_progress=advance)
+            warning = None
     row = {
         "data": dataset.name,
         "classes": classes,
@@ -98,6 +105,8 @@ def eval_command(
         f"{result.macro_accuracy:.2f} % on {result.n} images of {len(dataset.classnames)} classes in "
         f"{result.seconds:.1f} s"
     )
+    if warning is not None:
+        err.print_line(f"warning: {warning}")
     if left_out:
         out.print_line(f"{left_out} of {len(test)} test images of {dataset.name} were trained on; they are left out.")
     elif digests is None and dataset.name == trained.data:

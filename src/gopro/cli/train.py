@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from gopro.cli.backbone_line import print_backbone
-from gopro.cli.console import out, steps
+from gopro.cli.console import err, out, steps
 from gopro.cli.parameters import ConfigFile, Flat
+from gopro.clip.embedded import EMBEDDED
 from gopro.errors import InputError
 from gopro.methods.recipe import Training
 from gopro.runs.config import TrainConfig
@@ -68,7 +70,29 @@ def train_command(
         out.print_line(f"{run.config.method} needs no training; it is ready for {classes}.")
     if skipped := read_cost(run.folder).skipped_steps:
         out.print_line(f"Skipped steps: {skipped}, because a loss or gradient was not finite.")
+    if (warning := _chance_warning(run)) is not None:
+        err.print_line(f"warning: {warning}")
     out.print_line(f"Next: gopro predict {run.folder} IMAGES")
+
+
+def _chance_warning(run: Run) -> str | None:
+    """Return a warning if zero-shot accuracy on some training images is near chance.
+
+    It is looked for only where it costs a second or two and may well be: with an embedded backbone, on at most 64
+    images, and not on the emoji sets.
+    """
+    from gopro.inference.chance import zeroshot_warning
+    from gopro.inference.evaluate import encode_samples
+
+    config, method = run.config, run.method
+    if method.backbone.name not in EMBEDDED or config.data.startswith("emoji-"):
+        return None
+    dataset = run.dataset().half(config.classes)
+    images = dataset.few_shot(config.shots, config.seed).train if method.trained_by else dataset.train
+    if not images:
+        return None
+    samples = encode_samples(method, images[:: math.ceil(len(images) / 64)])
+    return zeroshot_warning(method, samples, f"{len(samples.labels)} training images of {run.data}", "use --backbone")
 
 
 def _recipe_in_words(run: Run) -> str:

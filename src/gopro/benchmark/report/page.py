@@ -42,6 +42,7 @@ from gopro.benchmark.report.tables import tables
 from gopro.benchmark.report.training_curves import training_plots
 from gopro.benchmark.report.write import write_tables
 from gopro.files import write_atomically
+from gopro.inference.chance import chance_warnings
 
 NARROW_COLUMNS = 4
 """Columns of figures up to which a table leaves room for a plot beside it."""
@@ -112,6 +113,7 @@ def write_report(
             summary=[(f"{table.title}, {table.setting}", ranked) for table in built if (ranked := headlines(table))],
             datasets=list(dict.fromkeys(row["data"] for row in experiment.rows)),
             backbones=list(dict.fromkeys(row["backbone"] for row in experiment.rows)),
+            warnings=chance_warnings(experiment.rows, "use --backbones"),
             facts=_facts(experiment),
             tables=list(zip(built, dots, strict=True)),
             curves=curves,
