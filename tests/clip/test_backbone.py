@@ -155,6 +155,20 @@ def test_images_may_have_any_leading_shape(tower: str, leading: tuple[int, ...])
         torch.testing.assert_close(values.reshape(-1, values.shape[-1]), getattr(flat, name))
 
 
+def test_a_convolutional_tower_takes_a_few_images_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for tower, sizes in (("timm-efficientnet", [2, 2, 1]), ("vit", [5])):
+        images, taken = make_images(tower, 5), []
+        whole = backbone(tower).encode(images)
+        monkeypatch.setattr("gopro.clip.backbone.PIXELS_AT_ONCE", 2 * images[0, 0].numel())
+        visual = backbone(tower).model.visual
+        handle = visual.register_forward_pre_hook(lambda _, arguments, taken=taken: taken.append(len(arguments[0])))
+        parts = backbone(tower).encode(images)
+        handle.remove()
+        assert taken == sizes
+        for name in ("embedding", "mean", "std"):
+            torch.testing.assert_close(getattr(parts, name), getattr(whole, name))
+
+
 def test_statistics_of_equal_tokens() -> None:
     mean, std = token_statistics(torch.full((2, 9, 4), 3.0))
     assert mean.eq(3).all()
