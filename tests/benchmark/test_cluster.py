@@ -54,6 +54,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> TransferConfig:
         output=Path(),
         source=own_images(folder / "pets"),
         targets=(own_images(folder / "cars"),),
+        backbones=("emoji",),
         methods=("coop",),
         seeds=(1, 2),
         shots=(2,),

@@ -53,6 +53,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> BenchmarkConfig:
     folder = tmp_path_factory.mktemp("data")
     return BenchmarkConfig(
         data=(own_images(folder / "pets"), own_images(folder / "cars")),
+        backbones=("emoji",),
         output=Path(),
         methods=("zeroshot", "coop"),
         seeds=(1, 2),
@@ -183,6 +184,7 @@ def test_a_failed_run_is_recorded_and_the_others_go_on(faulty: Path, tmp_path: P
     config = BenchmarkConfig(
         output=tmp_path / "out",
         data=(str(faulty),),
+        backbones=("emoji",),
         methods=("coop", "zeroshot"),
         seeds=(1,),
         shots=(2,),
@@ -356,7 +358,9 @@ def test_other_images_of_a_data_set_do_not_matter(on_birds: BenchmarkConfig) -> 
 
 def test_results_of_another_folder_of_the_same_name_are_not_reused(faulty: Path, tmp_path: Path) -> None:
     Image.new("RGB", (32, 32)).save(faulty / "train" / "b" / "1.png")
-    config = BenchmarkConfig(output=tmp_path / "out", data=(str(faulty),), methods=("zeroshot",), workers=0)
+    config = BenchmarkConfig(
+        output=tmp_path / "out", data=(str(faulty),), methods=("zeroshot",), workers=0, backbones=("emoji",)
+    )
     benchmark("few-shot", config)
     shutil.copytree(faulty, tmp_path / "other" / "mine")
     with pytest.raises(InputError, match=r"was run on .*choose another --output"):
@@ -392,6 +396,7 @@ def long_sweep(folder: Path) -> TransferConfig:
         output=Path(),
         source=own_images(folder / "pets"),
         targets=(own_images(folder / "cars"),),
+        backbones=("emoji",),
         methods=("coop",),
         seeds=(1, 2),
         shots=(2,),

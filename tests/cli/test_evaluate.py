@@ -35,7 +35,7 @@ def test_eval_leaves_out_images_that_the_run_was_trained_on(two_classes: Path, t
         for name in ("red_things", "blue_things"):
             Image.new("RGB", (40, 40), (20 * i, 100, len(name))).save(two_classes / name / f"more{i}.png")
     code, _, err = gopro(
-        *("train", "--data", two_classes, "--method", "coop", "--shots", 8, "--epochs", 1),
+        *("train", "--data", two_classes, "--backbone", "emoji", "--method", "coop", "--shots", 8, "--epochs", 1),
         *("--workers", 0, "--output", run),
     )
     assert code == 0, err
@@ -72,7 +72,9 @@ def test_eval_leaves_out_trained_images_when_coop_s_split_file_arrives_after_tra
 
     write_split("split_gopro_Caltech101.json", range(2))
     options = ("--data", "caltech101", "--root", tmp_path, "--workers", 0)
-    code, _, err = gopro("train", *options, "--method", "coop", "--shots", 4, "--epochs", 1, "--output", run)
+    code, _, err = gopro(
+        "train", *options, "--backbone", "emoji", "--method", "coop", "--shots", 4, "--epochs", 1, "--output", run
+    )
     assert code == 0, err
     assert "left out" not in gopro("eval", run, *options)[1]
     write_split("split_zhou_Caltech101.json", range(3))  # 2.png of both classes was trained on
@@ -89,7 +91,7 @@ def test_eval_leaves_out_trained_images_when_coop_s_split_file_arrives_after_tra
 def test_eval_on_trained_images_alone_is_refused(two_classes: Path, tmp_path: Path, gopro) -> None:
     run, seen = tmp_path / "run", tmp_path / "seen"
     gopro(
-        *("train", "--data", two_classes, "--method", "coop", "--shots", 3, "--epochs", 1),
+        *("train", "--data", two_classes, "--backbone", "emoji", "--method", "coop", "--shots", 3, "--epochs", 1),
         *("--workers", 0, "--output", run),
     )
     for sample in load_dataset(str(two_classes)).few_shot(3, 1).train:

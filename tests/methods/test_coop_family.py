@@ -74,6 +74,7 @@ def test_a_benchmark_records_that_class_specific_context_has_no_new_classes(tmp_
     config = BenchmarkConfig(
         output=tmp_path / "out",
         data=(str(tmp_path / "mine"),),
+        backbones=("emoji",),
         methods=("coop[csc=true]",),
         seeds=(1,),
         shots=(1,),

@@ -245,7 +245,7 @@ def test_a_data_set_with_many_unreadable_images(trials: Trials) -> None:
 
     trials.run("check", "data", "check", root, check=all_named)
     trials.run("predict", "predict", trials.trained(), root, check=all_named)
-    options = ("--data", root, "--shots", "4", "--epochs", "1", "--method", "coop", "--workers")
+    options = ("--data", root, "--backbone", "emoji", "--shots", "4", "--epochs", "1", "--method", "coop", "--workers")
     for workers in (0, 2):
         trials.run("train", "train", *options, workers, "--output", trials.folder / f"t{workers}")
         trials.run("bank", "train", *options, workers, "--output", trials.folder / f"b{workers}", "--bank", "1")

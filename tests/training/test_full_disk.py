@@ -17,8 +17,8 @@ from tests.support.killable_command import difference, refused_in_one_line, run,
 
 pytestmark = pytest.mark.slow
 
-TRAIN = "--shots 2 --batch 4 --workers 0 --method gopro --epochs 6 --bank 2"
-BENCHMARK = "--methods zeroshot coop --seeds 1 --shots 1 --epochs 2 --batch 4 --workers 0"
+TRAIN = "--shots 2 --batch 4 --workers 0 --method gopro --epochs 6 --bank 2 --backbone emoji"
+BENCHMARK = "--methods zeroshot coop --seeds 1 --shots 1 --epochs 2 --batch 4 --workers 0 --backbones emoji"
 
 
 @contextmanager

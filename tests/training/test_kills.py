@@ -41,14 +41,27 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_killed_at_random_moments(name: str, trial: int, data: Path, tmp_path: Path) -> None:
     draw = Random(f"{name} {trial}")
-    arguments = ["--data", str(data), "--shots", "2", "--batch", "4", *RUNS[name].split()]
+    arguments = ["--data", str(data), "--backbone", "emoji", "--shots", "2", "--batch", "4", *RUNS[name].split()]
     whole, seconds = undisturbed(arguments, tmp_path / "whole")
     kills = [after(draw.uniform(0, seconds)) for _ in range(draw.randint(1, 3))]
     interrupted(arguments, tmp_path / "killed", whole, kills)
 
 
 def test_a_run_killed_while_it_writes_a_file(trial: int, data: Path, tmp_path: Path) -> None:
-    arguments = ["--data", str(data), "--shots", "2", "--batch", "12", "--method", "coop", "--epochs", "20"]
+    arguments = [
+        "--data",
+        str(data),
+        "--backbone",
+        "emoji",
+        "--shots",
+        "2",
+        "--batch",
+        "12",
+        "--method",
+        "coop",
+        "--epochs",
+        "20",
+    ]
     arguments += ["--workers", "0"]
     whole, _ = undisturbed(arguments, tmp_path / "whole")
     draw = Random(f"writing {trial}")
@@ -56,7 +69,7 @@ def test_a_run_killed_while_it_writes_a_file(trial: int, data: Path, tmp_path: P
 
 
 def test_a_run_killed_while_python_starts(trial: int, data: Path, tmp_path: Path) -> None:
-    arguments = ["--data", str(data), "--shots", "2", "--batch", "4", *RUNS["coop"].split()]
+    arguments = ["--data", str(data), "--backbone", "emoji", "--shots", "2", "--batch", "4", *RUNS["coop"].split()]
     whole, _ = undisturbed(arguments, tmp_path / "whole")
     folder = tmp_path / "run"
     command = ["train", *arguments, "--output", str(folder)]

@@ -157,6 +157,7 @@ def test_a_real_sweep_is_reported(tmp_path: Path) -> None:
     own = own_images(tmp_path / "own", ["apple", "bicycle", "cat", "dog"])
     config = BenchmarkConfig(
         data=(own,),
+        backbones=("emoji",),
         output=tmp_path / "out",
         methods=("zeroshot", "coop"),
         shots=(1,),
