@@ -122,8 +122,11 @@ class Backbone:
         """Encode preprocessed images of any leading shape: batch, views and batch, or none."""
         batch = images.shape[:-3]
         images = images.reshape(-1, *images.shape[-3:])
-        parts = [self._encode(part) for part in images.split(self._images_at_once(images))]
-        encoded = Encoded.cat(parts) if len(parts) > 1 else parts[0]
+        if torch.compiler.is_exporting():  # a graph cannot hold a loop whose length depends on the number of images
+            encoded = self._encode(images)
+        else:
+            parts = [self._encode(part) for part in images.split(self._images_at_once(images))]
+            encoded = Encoded.cat(parts) if len(parts) > 1 else parts[0]
         return encoded.unflatten(*batch) if batch else encoded[0]
 
     def _encode(self, images: Float[Tensor, "batch 3 size size"]) -> Encoded:
