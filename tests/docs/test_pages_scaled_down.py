@@ -32,7 +32,8 @@ def scaled_down(command: str) -> list[str]:
     """Return the arguments of a documented command, with less of everything that takes long.
 
     Large backbones become the embedded one, placeholders the names in the test's folder. A run gets one image per class
-    and one epoch, a sweep one seed, two methods and one data set. Caltech101 takes the place of the paper's data sets.
+    and one epoch, a sweep one seed, two methods and one data set. Caltech101 takes the place of the paper's data sets,
+    and folders that of its domains, as domains have the same classes.
     """
     words = shlex.split(re.sub(r"\.{3}", "x", command), comments=True)[1:]
     words = [{"MY_IMAGES": "my-images", "IMAGES": "images", "SORTED": "sorted"}.get(w, w) for w in words]
@@ -52,9 +53,12 @@ def scaled_down(command: str) -> list[str]:
         if head[1] in ("base-to-new", "few-shot"):
             flags["--data"] = [flags.get("--data", ["caltech101" if paper else "emoji-activities"])[-1]]
         else:
-            own = {"cross-dataset": "emoji-travel", "domain-generalization": "emoji-activities:openmoji"}[head[1]]
+            targets = {
+                "cross-dataset": ("caltech101", "emoji-travel"),
+                "domain-generalization": ("my-drawings", "emoji-activities:openmoji"),
+            }
             flags.setdefault("--source", ["my-images" if paper else "emoji-activities"])
-            flags["--targets"] = ["caltech101" if paper else own]
+            flags["--targets"] = [targets[head[1]][0 if paper else 1]]
     return head + [word for flag, values in flags.items() for word in (flag, *values)]
 
 
@@ -82,8 +86,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def data(folder: Path, shared: Path) -> Path:
-    """The folder `DATA`, with Caltech101."""
-    (folder / "DATA").mkdir()
+    """The folder `DATA`, with Caltech101 and another domain of `my-images`."""
+    shutil.copytree("my-images", folder / "DATA" / "my-drawings")
     (folder / "DATA" / "caltech-101").symlink_to(shared / "datasets" / "caltech-101")
     return folder / "DATA"
 

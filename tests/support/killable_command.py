@@ -32,11 +32,11 @@ class KillableCommand:
         """Start a command.
 
         Args:
-            folder: where `output.txt` is written.
+            folder: where its output is written, to `out.txt` and `err.txt`.
             cache: folder of the feature store.
         """
-        self.output = folder / "output.txt"
-        self.process = _context.Process(target=_main, args=(arguments, self.output, cache))
+        self.out, self.err = folder / "out.txt", folder / "err.txt"
+        self.process = _context.Process(target=_main, args=(arguments, self.out, self.err, cache))
         self.process.start()
 
     def kill(self) -> None:
@@ -45,13 +45,13 @@ class KillableCommand:
         self.process.join()
 
     def wait(self) -> CommandResult:
-        """Wait for the command to end; its result has all output in `err`."""
+        """Wait for the command to end."""
         self.process.join(HANGS_AFTER)
         if self.process.is_alive():
             self.kill()
             return CommandResult(None, "", f"still running after {HANGS_AFTER:.0f} s")
-        output = self.output.read_text(errors="replace") if self.output.exists() else ""
-        return CommandResult(self.process.exitcode, "", output)
+        out, err = (file.read_text(errors="replace") if file.exists() else "" for file in (self.out, self.err))
+        return CommandResult(self.process.exitcode, out, err)
 
     def ends_within(self, seconds: float) -> bool:
         """Wait at most `seconds` and return whether the command has ended."""
@@ -59,12 +59,12 @@ class KillableCommand:
         return not self.process.is_alive()
 
 
-def _main(arguments: list[str], output: Path, cache: Path) -> None:
+def _main(arguments: list[str], out: Path, err: Path, cache: Path) -> None:
     os.setsid()
     multiprocessing.set_start_method(START_METHOD, force=True)  # as in a command started from a shell
-    with output.open("wb") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+    for descriptor, path in ((1, out), (2, err)):
+        with path.open("wb") as file:
+            os.dup2(file.fileno(), descriptor)
     os.environ["GOPRO_CACHE"] = str(cache)
     sys.argv = ["gopro", *arguments]
     cli.main(arguments)
@@ -76,9 +76,13 @@ def run(arguments: list[str], folder: Path, cache: Path) -> CommandResult:
 
 
 def refused_in_one_line(result: CommandResult) -> bool:
-    """Return whether the command exited with code 2 and printed an error of one line and nothing else."""
-    lines = [line for line in result.output.splitlines() if line.strip()]
-    return result.code == 2 and len(lines) == 1 and lines[0].startswith("error: ")
+    """Return whether the command exited with code 2 and printed an error of one line.
+
+    Before the error it may have said what backbone it runs, and nothing else.
+    """
+    out, err = ([line for line in text.splitlines() if line.strip()] for text in (result.out, result.err))
+    announced = len(out) <= 1 and all(line.startswith("Backbone: ") for line in out)
+    return result.code == 2 and announced and len(err) == 1 and err[0].startswith("error: ")
 
 
 def write_images(folder: Path, classes: int = 3, per_class: int = 2) -> Path:
