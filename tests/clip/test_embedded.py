@@ -65,7 +65,7 @@ def test_the_source_of_a_benchmark_decides_its_backbone(own: str, monkeypatch: p
     assert [run.train.backbone for run in base_to_new(named)] == ["a:b"] * 4 + ["c:d"] * 4
 
 
-@pytest.mark.parametrize("layout", ["whole", "rows", "factors"])
+@pytest.mark.parametrize("layout", ["whole", "factors"])
 def test_an_embedded_model_is_loaded_from_a_compact_file(
     layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,12 +89,6 @@ def compact_embedding(layout: str, weight: Tensor) -> tuple[dict[str, Tensor], T
     """Return the tensors of a file in a layout, and the weight that they stand for."""
     if layout == "whole":
         return {"token_embedding.weight": weight}, weight.float()
-    if layout == "rows":
-        ids = torch.tensor([49407, 0, 320, 49406], dtype=torch.int32)
-        expected = torch.zeros(49408, 32)
-        for i in ids.tolist():
-            expected[i] = weight[i].float()
-        return {"token_embedding.ids": ids, "token_embedding.rows": weight[ids.long()]}, expected
     left, right = torch.randn(49408, 4).half(), torch.randn(4, 32).half()
     product = sum(left[:, i, None].double() * right[None, i].double() for i in range(4))
     assert isinstance(product, Tensor)

@@ -25,7 +25,7 @@ def load_embedded(name: str) -> tuple[Any, dict[str, Any]]:
     """
     metadata = read_metadata(name)
     model = open_clip.CLIP(**metadata["model_cfg"])
-    model.load_state_dict(expand_token_embedding(load_file(_path(name)), model.vocab_size))
+    model.load_state_dict(expand_token_embedding(load_file(_path(name))))
     return model, metadata["preprocess_cfg"]
 
 
@@ -39,22 +39,16 @@ def _path(name: str) -> Path:
     return Path(str(files("gopro") / "assets" / EMBEDDED[name].file))
 
 
-def expand_token_embedding(state: dict[str, Tensor], vocabulary: int) -> dict[str, Tensor]:
+def expand_token_embedding(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the state dict with a whole token embedding, which a file may hold in less room.
 
-    Of CLIP's 49,408 tokens most occur in no text that a small model was trained on, and all their rows take 25 MB in
-    half precision at width 256. In their place a file has one of
-
-    - `token_embedding.ids` [n] int32 and `token_embedding.rows` [n, width] fp16: the other rows are zero;
-    - `token_embedding.left` [vocabulary, rank] and `token_embedding.right` [rank, width], fp16: factors of the weight.
-      Every product of two fp16 numbers is a multiple of 2^-48, so sums below 32 are exact in fp64 and the weight, and
-      with it the model's fingerprint, is the same on every machine.
+    All rows of CLIP's 49,408 tokens take 25 MB in half precision at width 256. In their place a file may have
+    `token_embedding.left` [vocabulary, rank] and `token_embedding.right` [rank, width], fp16: factors of the weight.
+    Every product of two fp16 numbers is a multiple of 2^-48, so sums below 32 are exact in fp64 and the weight, and
+    with it the model's fingerprint, is the same on every machine.
     """
     state = dict(state)
-    if f"{TOKENS}.ids" in state:
-        ids, rows = state.pop(f"{TOKENS}.ids"), state.pop(f"{TOKENS}.rows")
-        state[f"{TOKENS}.weight"] = rows.new_zeros(vocabulary, rows.shape[1]).index_copy(0, ids.long(), rows)
-    elif f"{TOKENS}.left" in state:
+    if f"{TOKENS}.left" in state:
         left, right = state.pop(f"{TOKENS}.left"), state.pop(f"{TOKENS}.right")
         state[f"{TOKENS}.weight"] = (left.double() @ right.double()).float()
     return state
