@@ -13,12 +13,13 @@ import hashlib
 import io
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import timm
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 WHEELS = {
@@ -92,22 +93,13 @@ class SentenceEncoder:
         return vectors
 
 
-def preprocess(size: int):
-    """Return the transform of an image: resized and cropped to `size` pixels, (x - 0.5) / 0.5, as [3, size, size]."""
-    from open_clip.transform import image_transform
-
-    half = (0.5, 0.5, 0.5)
-    return image_transform(size, is_train=False, mean=half, std=half, interpolation="bicubic", resize_mode="shortest")
-
-
 @torch.inference_mode()
-def encode_images(model: nn.Module, files: Sequence[Path], size: int, batch: int = 8) -> Iterator[Tensor]:
-    """Yield the features before the classifier, [n, 1280], batch by batch."""
-    from PIL import Image
-
-    transform = preprocess(size)
+def encode_images(model: nn.Module, files: Sequence[Path], transform: Callable, batch: int = 8) -> Tensor:
+    """Return the features before the classifier, [n, 1280]."""
     model = model.to(memory_format=torch.channels_last)
+    parts = []
     for start in range(0, len(files), batch):
         images = torch.stack([transform(Image.open(file)) for file in files[start : start + batch]])
         features = model.forward_features(images.to(memory_format=torch.channels_last))
-        yield model.forward_head(features, pre_logits=True)
+        parts.append(model.forward_head(features, pre_logits=True))
+    return torch.cat(parts)

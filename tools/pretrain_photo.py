@@ -25,11 +25,12 @@ import torch
 import torch.nn.functional as F
 from cyclopts import App, Parameter
 from open_clip import get_tokenizer
+from open_clip.transform import PreprocessCfg, image_transform_v2
 from safetensors.torch import save_file
 from torch import Tensor
 
 from tools.photo_model import WEIGHTS, encode_by_length, model_cfg, preprocess_cfg, text_tower
-from tools.photo_sources import SIZES, SentenceEncoder, encode_images, image_classifier
+from tools.photo_sources import SentenceEncoder, encode_images, image_classifier
 from tools.photo_targets import ImageSpace, NounTargets
 from tools.photo_texts import TEMPLATE, Batches, Nouns, all_nouns, describe
 from tools.wordnet import WordNet
@@ -78,7 +79,8 @@ def prepare(*, folder: Path = Path("runs/photo"), sample: Path, lite: int = 2) -
         raise SystemExit(f"{sample} has {len(files)} images n*.jpg, not one of each of ImageNet's 1000 classes")
     classifier = image_classifier(folder / "sources", lite)
     weight = classifier.get_classifier().weight.detach().numpy()
-    features = torch.cat(list(encode_images(classifier, files, SIZES[lite]))).numpy()
+    transform = image_transform_v2(PreprocessCfg(**preprocess_cfg(lite)), is_train=False)
+    features = encode_images(classifier, files, transform).numpy()
     space = ImageSpace.of_classifier(weight, features.mean(axis=0))
     np.savez(
         folder / "space.npz", lite=lite, features=features, weight=space.weight, bias=space.bias, classes=space.classes
@@ -235,24 +237,22 @@ def export(*, folder: Path = Path("runs/photo"), out: Path = WEIGHTS) -> None:
     weights |= {f"visual.trunk.{name}": value for name, value in trunk.state_dict().items()}
     weights["visual.head.proj.weight"] = torch.from_numpy(space.weight)
     weights["visual.head.proj.bias"] = torch.from_numpy(space.bias)
-    # Half precision, save what is small and has a wide range.
-    small = ("running_mean", "running_var", "proj.bias", "logit_scale")
-    packed = {
-        name: value.contiguous()
-        if value.dtype == torch.int64
-        else value.float().contiguous()
-        if name.endswith(small)
-        else value.half().contiguous()
-        for name, value in weights.items()
-    }
     metadata = {
         "model_cfg": json.dumps(training.cfg),
         "preprocess_cfg": json.dumps(preprocess_cfg(lite)),
         "training": json.dumps({**state["config"], "step": state["step"], "minutes": round(state["seconds"] / 60, 1)}),
     }
-    save_file(packed, out.with_suffix(".part"), metadata)
+    save_file({name: pack(name, value) for name, value in weights.items()}, out.with_suffix(".part"), metadata)
     os.replace(out.with_suffix(".part"), out)
     log.info("%s: %.1f MB, step %d, logit scale %.1f", out, out.stat().st_size / 1e6, state["step"], scale)
+
+
+def pack(name: str, value: Tensor) -> Tensor:
+    """Return a weight in half precision, save for the few that have a wide range, and counters."""
+    if value.is_floating_point():
+        wide = name.endswith(("running_mean", "running_var", "proj.bias", "logit_scale"))
+        value = value.float() if wide else value.half()
+    return value.contiguous()
 
 
 if __name__ == "__main__":
