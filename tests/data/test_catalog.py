@@ -13,10 +13,11 @@ from PIL import Image
 
 from gopro.data.catalog import CATALOG, fingerprint
 from gopro.data.dataset import Dataset
-from gopro.data.load_dataset import load_dataset
+from gopro.data.load_dataset import load_dataset, load_target
 from gopro.data.splits import clean_name, dataset_from_entries, read_entries, save_entries
 from gopro.data.verify import verify_dataset
 from gopro.errors import InputError
+from tests.support.folders import make_folders
 
 SPLIT = {
     "train": [["a/1.jpg", 0, "red_fox"], ["b/1.jpg", 1, "owl"]],
@@ -80,6 +81,27 @@ def test_fingerprints_tell_coop_s_class_names_from_others(shared: Path):
         other = Dataset(entry.name, (*names[:-1], "other"), (), (), ())
         [problem] = verify_dataset(other, replace(entry, counts=(0, 0, 0))).problems
         assert problem == f"{entry.name}: the class names or their order are not CoOp's; restore {entry.split}"
+
+
+def test_a_part_of_dtd_is_a_target_under_a_name_that_says_so(tmp_path: Path):
+    make_folders(tmp_path / "dtd" / "images", ("banded", "blotchy", "braided"), images=10)
+    source, target = load_dataset("dtd", tmp_path), load_target("dtd", tmp_path)
+    assert source.name == target.name == "dtd (part)" and target.template == "{} texture."
+    assert (len(source.train), len(source.val), len(source.test)) == (15, 6, 9)
+    assert len(target.test) == 30 and not target.train and not target.val
+    assert [path.name for path in (tmp_path / "dtd").iterdir()] == [
+        "images"
+    ]  # a split would stay when the rest arrives
+    make_folders(tmp_path / "dtd" / "images", [f"class {i}" for i in range(45)])
+    assert "48 classes, but dtd has 47" in refusal("dtd", tmp_path)
+
+
+def test_the_shared_part_of_dtd(shared: Path, tmp_path: Path):
+    (tmp_path / "dtd").mkdir()
+    (tmp_path / "dtd" / "images").symlink_to(shared / "datasets" / "dtd10")
+    target = load_target("dtd", tmp_path)
+    assert (target.name, len(target.classnames), len(target.test)) == ("dtd (part)", 10, 600)
+    assert target.test[0].image.open().mode == "RGB"
 
 
 def test_a_missing_image_is_named_when_opened(tmp_path: Path):

@@ -47,6 +47,8 @@ class Benchmark:
     """The folders of images, if there are several below `images`."""
     names: str | None = None
     """`fingerprint` of CoOp's class names; None if unknown."""
+    in_parts: bool = False
+    """Whether some of its classes or images can be used without the others; results then call it `NAME (part)`."""
 
     @property
     def own_split(self) -> str | None:
@@ -78,6 +80,8 @@ class Benchmark:
         makes them. Its random draws are made with a fixed seed, the same on every machine, and written once to
         `split_gopro_*.json` beside the images; that file counts from then on. If it cannot be written, the split is
         drawn again each time, with a warning. No image is looked up: a missing one is an InputError when it is opened.
+        If the folder holds only a part of the images and `in_parts` allows that, the data set is called `NAME (part)`,
+        and its split is not written, as it would stay when the rest arrives.
 
         Raises:
             InputError: something is missing, a file is invalid, or the annotations have another number of classes or
@@ -89,22 +93,34 @@ class Benchmark:
             if self.split and home.is_dir() and not set(missing) & set(self._image_folders(home)):
                 advice += f", or add {self.split} instead"
             raise InputError(f"{self.name}: there is no {first_few(list(map(str, missing)))}; {advice}")
-        return dataset_from_entries(self.name, self._entries(home), home / self.images, self.template)
+        entries = self._entries(home)
+        whole = not self.in_parts or sum(map(len, entries.values())) == sum(self.counts)
+        name = self.name if whole else f"{self.name} (part)"
+        return dataset_from_entries(name, entries, home / self.images, self.template)
 
     def load_target(self, root: Path) -> Dataset:
-        """Load the data set for a model that is trained on another one: with its test images only."""
-        return replace(self.load(root), train=(), val=())
+        """Load the data set for a model that is trained on another one: with test images only.
+
+        They are those of its split; of a part of the data set they are all images, as no other figures compare with it.
+        """
+        dataset = self.load(root)
+        if dataset.name != self.name:
+            dataset = replace(dataset, test=(*dataset.train, *dataset.val, *dataset.test))
+        return replace(dataset, train=(), val=())
 
     def _entries(self, home: Path) -> Entries:
         if file := self._split_file(home):
             return read_entries(file)
         entries = self.read(*self._inputs(home))
         classes = len({label for listed in entries.values() for _, label, _ in listed})
+        images = sum(map(len, entries.values()))
+        if self.in_parts and classes <= self.classes and images < sum(self.counts):
+            return entries
         if classes != self.classes:
             raise InputError(f"{home}: {classes} classes, but {self.name} has {self.classes}; is all of it unpacked?")
         if self.own_split:
             # Checked before saving: the split of an incomplete folder would stay when the rest arrives.
-            if (images := sum(map(len, entries.values()))) != (expected := sum(self.counts)):
+            if images != (expected := sum(self.counts)):
                 raise InputError(f"{home}: {images} images, but {self.name} has {expected}; is all of it unpacked?")
             save_entries(home / self.own_split, entries)
         return entries
@@ -231,6 +247,7 @@ CATALOG: dict[str, Benchmark] = {
             folder="dtd",
             images="images",
             template="{} texture.",
+            in_parts=True,
             classes=47,
             counts=(2820, 1128, 1692),
             read=annotations.folders,

@@ -22,25 +22,12 @@ the archive of DomainBed holds `kfold`, which DomainBed renames to `PACS`."""
 
 @dataclass(frozen=True)
 class Domain(Benchmark):
-    """One domain of PACS, split by gopro: PACS has no split that is in general use.
-
-    A part of the images can be used, under a name that says so.
-    """
+    """One domain of PACS, split by gopro: PACS has no split that is in general use."""
 
     def home(self, root: Path) -> Path:
         """Find the folder that holds the domain's; if there is none, return where it should be."""
         root = root.expanduser()
         return next((root / place for place in PLACES if (root / place / self.images).is_dir()), root / self.folder)
-
-    def load(self, root: Path) -> Dataset:
-        """Load the domain from `root`. If images are missing, the data set is called `pacs:photo (part)`.
-
-        Raises:
-            InputError: the domain is not there, or has other classes than PACS.
-        """
-        dataset = super().load(root)
-        images = len(dataset.train) + len(dataset.val) + len(dataset.test)
-        return dataset if images == sum(self.counts) else replace(dataset, name=f"{self.name} (part)")
 
     def load_target(self, root: Path) -> Dataset:
         """Load all images of the domain as test images, as the field tests on domains."""
@@ -66,6 +53,7 @@ PACS: dict[str, Domain] = {
         classes=len(CLASSES),
         counts=counts,
         read=annotations.folders,
+        in_parts=True,
     )
     # Images in train, val and test when each class of the complete data set is split 50/20/30.
     for domain, counts in (
