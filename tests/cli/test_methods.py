@@ -34,6 +34,9 @@ def test_methods_are_listed_with_their_learned_parameters(gopro, emoji: Backbone
     assert rows["tip-adapter-f"][1] == f"{50 * 16 * dim:,}"
     coop = build_method("coop", emoji, ["owl"], "a {}.")
     assert rows["coop"][1] == f"{sum(p.numel() for p in coop.parameters()):,}"
+    assert {name for line in lines if "vision transformer" in line for name in re.findall(r"[\w-]+", line)} >= {
+        name for name, kind in METHODS.items() if kind.needs_vit
+    }
     assert all(len(rows[name]) > 5 for name in METHODS)  # each has a description, however wide the terminal
 
 

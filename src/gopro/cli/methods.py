@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin,
 from cyclopts import Parameter
 
 from gopro.cli.console import bar, out
+from gopro.clip.embedded import STRONGER
 from gopro.methods.recipe import Task, Training
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ def methods_command(method: str | None = None, *, measure: Annotated[bool, Param
             row.append(f"{seconds[name] / seconds['coop']:.1f} x" if name in seconds else "")
         table.add_row(*row, _summary(type(built)))
     out.print(table, markup=False, highlight=False)
+    need_vit = ", ".join(name for name, kind in METHODS.items() if kind.needs_vit)
+    out.print_line(f"{need_vit}: only for a backbone that is a vision transformer, such as emoji or {STRONGER}.")
     out.print_line(f"parameters: learned, with backbone emoji, {CLASSES} classes and {SHOTS} images per class.")
     if measure:
         out.print_line(f"step: time of a training step of {BATCH} images and {CLASSES} classes, relative to CoOp's.")
