@@ -10,29 +10,30 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from cyclopts import App
+from cyclopts import App, Parameter
 from PIL import Image
 
 from gopro import load_backbone
 from gopro.clip.backbone import Backbone
 from gopro.data.load_dataset import load_dataset, load_target
+from gopro.data.transforms import make_view
 from gopro.errors import InputError
 from gopro.methods.zero_shot_text import zero_shot_text_features
 
 SETS = ("photos", "caltech101", "pacs:photo", "pacs:art_painting", "pacs:cartoon", "pacs:sketch", "dtd")
 PROMPTS = {"template": ("a photo of a {}.", "none"), "bare name": ("{}", "none"), "80 templates": ("{}", 80)}
-app = App(name="photo_table", help=__doc__)
+app = App(name="photo_table", help=__doc__, default_parameter=Parameter(consume_multiple=True))
 
 
 @torch.inference_mode()
 def encode(backbone: Backbone, images: list, batch: int = 64) -> torch.Tensor:
     """Return unit features [n, D] of images, each given by a function that opens it."""
+    view = make_view("eval", backbone.preprocess)
     parts = []
     for start in range(0, len(images), batch):
-        parts.append(
-            backbone.encode(torch.stack([backbone.preprocess(open_()) for open_ in images[start : start + batch]]))
-        )
-    return torch.cat([part.embedding for part in parts])
+        opened = [view(open_().convert("RGB")) for open_ in images[start : start + batch]]
+        parts.append(backbone.encode(torch.stack(opened)).embedding)
+    return torch.cat(parts)
 
 
 def accuracies(
