@@ -31,6 +31,7 @@ SECTIONS: dict[str, tuple[str, list[str]]] = {  # benchmark: heading, arguments
     "text_tower": ("Packed and full-length text encoding", ["--classes", "50"]),
     "serve": ("Serving", []),
     "startup": ("Start-up", []),
+    "classifier": ("From a folder of images to a classifier", []),
 }
 
 

@@ -18,7 +18,7 @@ def test_near_chance_is_what_an_exact_binomial_test_or_the_margin_says(n: int, c
     for correct in range(n + 1):
         by_guessing = Fraction(at_least[correct], classes**n)
         kappa = (Fraction(correct, n) - chance) / (1 - chance)
-        expected = by_guessing > Fraction(1, 100) or kappa < Fraction(1, 10)
+        expected = correct < n and (by_guessing > Fraction(1, 100) or kappa < Fraction(1, 10))
         found.append(near_chance(100 * correct / n, n, classes))
         assert found[-1] == expected, correct
     assert found == sorted(found, reverse=True) and found[0]

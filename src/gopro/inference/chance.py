@@ -23,7 +23,8 @@ def near_chance(accuracy: float, n: int, classes: int) -> bool:
     It is if either holds:
 
     - An exact binomial test, one-sided at 1 %, does not tell it from guessing, which is right with probability 1/C.
-      This is what decides for few images.
+      This is what decides for few images. It is not asked where all answers are right: of six images of two classes
+      it would find even that nothing new.
     - It covers less than a tenth of the way from guessing to 100 %. With as many images of each class this is Cohen's
       kappa; Landis and Koch (1977) call agreement below 0.2 slight. This is what decides for many images, where the
       test tells even 16 % of 7 classes from 14.3 %, with which nobody can do anything.
@@ -39,6 +40,8 @@ def near_chance(accuracy: float, n: int, classes: int) -> bool:
     """
     chance = 1 / classes
     correct = round(accuracy / 100 * n)
+    if correct == n:
+        return False
     probability = bdtrc(correct - 1, n, chance) if correct else 1.0  # of as many right answers, or more, by guessing
     return bool(probability > SIGNIFICANCE or (accuracy / 100 - chance) / (1 - chance) < MARGIN)
 
