@@ -6,6 +6,10 @@ import re
 import subprocess
 import sys
 
+import pytest
+
+from gopro import cli
+
 HEAVY = ["torch", "torchvision", "open_clip", "numpy", "scipy", "matplotlib", "lightning_fabric", "huggingface_hub"]
 
 PROGRAM = """
@@ -64,3 +68,19 @@ def test_help_and_mistyped_flags_import_nothing_heavy() -> None:
     }
     for command, summary in summaries.items():
         assert re.search(rf"{command} +{re.escape(summary)}", report["--help"][0])
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+)
+def test_threads_sleep_soon_unless_the_user_says_otherwise(
+    given: dict[str, str], expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # so that what the command sets is undone
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    cli.main(["--version"])
+    assert os.environ.get("GOMP_SPINCOUNT") == expected
