@@ -111,7 +111,7 @@ def test_commands_of_a_group_are_reached(gopro) -> None:
 
 def test_an_example_folder_is_not_overwritten(tmp_path: Path, gopro) -> None:
     assert gopro("data", "sample", tmp_path / "new")[0] == 0
-    assert len(list((tmp_path / "new").glob("*/*.png"))) == 200
+    assert len(list((tmp_path / "new").glob("*/*.webp"))) == 220
     code, _, err = gopro("data", "sample", tmp_path / "new")
     assert code == 2 and "new is not empty" in err
 

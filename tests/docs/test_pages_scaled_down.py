@@ -81,8 +81,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, with the images that the pages name."""
     monkeypatch.chdir(tmp_path)
     cli.main(["data", "sample", "my-images"])
-    shutil.copytree("my-images/fox", "images")
-    shutil.copy("my-images/fox/01.png", "IMAGE.jpg")
+    shutil.copytree("my-images/crab", "images")
+    shutil.copy("my-images/crab/01.webp", "IMAGE.jpg")
     return tmp_path
 
 
@@ -97,13 +97,13 @@ def data(folder: Path, shared: Path) -> Path:
 @pytest.mark.slow
 def test_readme(folder: Path) -> None:
     run("README.md")
-    assert any(Path("sorted").rglob("*.png"))
+    assert any(Path("sorted").rglob("*.webp"))
 
 
 @pytest.mark.slow
 def test_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GOPRO_CACHE", "cached")
-    cli.main(["train", "--data", "my-images", "--method", "zeroshot", "--output", "runs/cached"])
+    cli.main(["train", "--data", "my-images", "--backbone", "emoji", "--method", "zeroshot", "--output", "runs/cached"])
     cli.main(["eval", "runs/cached"])
     run("docs/cache.md")
     assert not any(Path("cached").rglob("*.safetensors"))  # the last command of the page deletes everything
@@ -119,8 +119,8 @@ def test_add_a_dataset(folder: Path) -> None:
 def test_domains(folder: Path) -> None:
     for domain in ("photo", "drawing", "sketch"):
         shutil.copytree("my-images", Path("my-domains", domain))
-    shutil.rmtree("my-domains/sketch/fox")  # a domain may lack a class
-    with pytest.warns(UserWarning, match="sketch lacks fox of the 10 classes"):
+    shutil.rmtree("my-domains/sketch/crab")  # a domain may lack a class
+    with pytest.warns(UserWarning, match="sketch lacks crab of the 10 classes"):
         ran = run("docs/domains.md")
     assert "my-domains/sketch" in ran[0]
     assert Path("runs/domains/report.html").is_file() and list(Path("runs/photo").glob("eval-drawing-*.json"))

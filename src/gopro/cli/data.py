@@ -183,7 +183,7 @@ def prepare_command(name: str, *, root: Path) -> None:
 
 @data_app.command(name="sample")
 def sample_command(folder: Path) -> None:
-    """Write an example folder of images: ten animals of the emoji benchmark, one subfolder per animal.
+    """Write an example folder of photographs: ten animals, one subfolder per animal.
 
     Parameters
     ----------
@@ -193,7 +193,7 @@ def sample_command(folder: Path) -> None:
     from gopro.data.example_folder import CLASSES, write_example_folder
 
     count = write_example_folder(folder)
-    out.print_line(f"{count} images of {len(CLASSES)} classes in {folder}; drawings: Twemoji, CC BY 4.0")
+    out.print_line(f"{count} images of {len(CLASSES)} classes in {folder}; from Caltech 101 (Li et al.), CC BY 4.0")
     out.print_line(f"Next: gopro train --data {folder} --shots 8 --output runs/mine")
 
 

@@ -1,20 +1,29 @@
-"""A small folder of images to try gopro on, in the form of a user's own: one folder per class."""
+"""A small folder of photographs to try gopro on, in the form of a user's own: one folder per class."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
-from gopro.data.emoji import emoji_dataset
+from gopro.data.photos import FOLDER
 from gopro.errors import InputError
 
-DATA = "emoji-animals:twemoji"
-CLASSES = ("cat", "dog", "fox", "frog", "horse", "lion", "owl", "penguin", "rabbit", "turtle")
-IMAGES = 20
-"""Images per class, of the 32 that the emoji set has for training."""
+CLASSES = (
+    "butterfly",
+    "crab",
+    "dolphin",
+    "elephant",
+    "flamingo",
+    "hedgehog",
+    "kangaroo",
+    "pigeon",
+    "rhinoceros",
+    "rooster",
+)
 
 
 def write_example_folder(folder: str | Path) -> int:
-    """Write 20 scenes of each of ten animals of the emoji benchmark as PNG files; the same ones each time.
+    """Write all packaged photographs of ten animals, 22 per animal, without the split that they have in the package.
 
     Returns:
         The number of images.
@@ -26,19 +35,19 @@ def write_example_folder(folder: str | Path) -> int:
         >>> from tempfile import TemporaryDirectory
         >>> with TemporaryDirectory() as folder:
         ...     write_example_folder(folder)
-        200
+        220
     """
     folder = Path(folder).expanduser()
-    dataset = emoji_dataset(DATA)
+    count = 0
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(f"{folder} is not empty: give the name of a new folder")
         for name in CLASSES:
-            label = dataset.classnames.index(name)
-            scenes = [sample.image for sample in dataset.train if sample.label == label][:IMAGES]
             (folder / name).mkdir(parents=True)
-            for number, scene in enumerate(scenes, 1):
-                scene.open().save(folder / name / f"{number:02}.png")
+            images = sorted(FOLDER.glob(f"*/{name}/*.webp"), key=lambda path: path.name)
+            for number, image in enumerate(images, 1):
+                shutil.copyfile(image, folder / name / f"{number:02}.webp")
+            count += len(images)
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error.strerror}") from error
-    return len(CLASSES) * IMAGES
+    return count
