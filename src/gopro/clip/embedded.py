@@ -33,7 +33,8 @@ EMBEDDED = {
 }
 """The embedded models by the name of the backbone."""
 
-DEFAULT = "emoji"
+DEFAULT = "photo"
+"""The backbone for all data but the emoji sets."""
 
 
 def default_backbone(data: str) -> str:
