@@ -46,9 +46,7 @@ DEMOS = {
 }
 
 
-def demo_command(
-    *, data: Literal["photos", "emoji-activities"] = "emoji-activities", output: Path | None = None
-) -> None:
+def demo_command(*, data: Literal["photos", "emoji-activities"] = "photos", output: Path | None = None) -> None:
     """Run base-to-new on images in the package and write a report.
 
     Parameters
@@ -103,7 +101,6 @@ def next_steps(config: BenchmarkConfig, names: str) -> list[str]:
         f"Ask the model you just trained about any image, with any class names:\n"
         f'`gopro predict {folder} IMAGE --classes "{names}"`',
         "Train on your own images, one folder per class with a few images each:\n"
-        "`gopro train --data MY_IMAGES --backbone ViT-B-16:openai --shots 8 --output runs/mine`",
-        "Compare methods on them:\n"
-        "`gopro benchmark base-to-new --data MY_IMAGES --backbones ViT-B-16:openai --shots 8 --output runs/compare`",
+        "`gopro train --data MY_IMAGES --shots 8 --output runs/mine`",
+        "Compare methods on them:\n`gopro benchmark base-to-new --data MY_IMAGES --shots 8 --output runs/compare`",
     ]
