@@ -121,6 +121,17 @@ def test_a_pushed_run_predicts_the_same_in_another_process(
     assert len(expected) > 5 and np.array_equal(probabilities, expected)
 
 
+def test_a_run_on_photographs_is_loaded_from_the_hub(hub: Hub, alice: None, tmp_path: Path) -> None:
+    config = TrainConfig(data="photos", method="zeroshot", output=tmp_path / "run", workers=0, device="cpu")
+    assert config.backbone == "photo"
+    train(config)
+    push(tmp_path / "run", "alice/photos")
+    assert "`photo`, frozen" in card(hub, "alice/photos")[1]
+    images = [sample.image.open() for sample in gopro.load_dataset("photos").test[::60]]
+    local, loaded = (gopro.load(run, "cpu").predict_proba(images) for run in (tmp_path / "run", "alice/photos"))
+    assert np.array_equal(local, loaded)
+
+
 def test_first_order_heads_are_pushed_with_the_run(run: Path, hub: Hub, alice: None) -> None:
     push(run, "alice/activities")
     loaded = load_run("alice/activities")

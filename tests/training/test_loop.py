@@ -115,9 +115,10 @@ def test_resume_gives_the_same_bits(method: str, optimizer: str, tmp_path: Path,
     assert without_seconds[0] == without_seconds[1]
 
 
-def test_resume_after_kill_9_gives_the_same_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("data", "backbone"), [("emoji-activities", "emoji"), ("photos", "photo")])
+def test_resume_after_kill_9_gives_the_same_bits(data: str, backbone: str, tmp_path: Path) -> None:
     """The process is killed after the first epoch was saved."""
-    arguments = ["--data", "emoji-activities", "--method", "coop", "--shots", "1", "--epochs", "8", "--batch", "16"]
+    arguments = ["--data", data, "--method", "coop", "--shots", "1", "--epochs", "8", "--batch", "16"]
     arguments += ["--workers", "0", "--output", str(tmp_path / "a")]
     command = [sys.executable, "-m", "gopro.cli", "train", *arguments]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -129,7 +130,8 @@ def test_resume_after_kill_9_gives_the_same_bits(tmp_path: Path) -> None:
     assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
     assert saved.exists() and not (tmp_path / "a" / LEARNED).exists()
     resume(tmp_path / "a")
-    train(config(tmp_path / "b", method="coop", epochs=8, batch=16, classes="all"))
+    changes = {"data": data, "backbone": backbone, "classes": "all"}
+    train(config(tmp_path / "b", method="coop", epochs=8, batch=16, **changes))
     assert same_tensors(tmp_path / "a", tmp_path / "b")
 
 
