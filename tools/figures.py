@@ -1,8 +1,8 @@
-"""Draw the figures of the documents, docs/images/, from the embedded benchmark.
+"""Draw the figures of the documents, docs/images/, from images in the package.
 
     python -m tools.figures [example prompt packed losses]
 
-`example` first trains GOPro, which takes about a minute on two cores. The other figures show values of a real image.
+`example` first trains GOPro, which takes about a minute on two cores. The other figures show values of a real emoji.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from gopro.training.train import train
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 DATA = "emoji-activities"
+PHOTOS = "photos"
 INK, SOFT, LINE = LIGHT["ink"], LIGHT["soft"], LIGHT["line"]
 STYLE, CONTENT, TEXT, ZEROSHOT = LIGHT["m1"], LIGHT["m2"], LIGHT["m3"], LIGHT["m0"]
 
@@ -56,10 +57,10 @@ def main(names: list[str]) -> None:
 
 def example() -> Figure:
     """Draw eight test images, chosen by rule, with the predictions of zero-shot CLIP and of GOPro."""
-    dataset = load_dataset(DATA)
+    dataset = load_dataset(PHOTOS)
     with tempfile.TemporaryDirectory() as folder:
         trained = train(
-            TrainConfig(data=DATA, method="gopro", shots=4, seed=1, classes="base", output=Path(folder) / "run")
+            TrainConfig(data=PHOTOS, method="gopro", shots=4, seed=1, classes="base", output=Path(folder) / "run")
         ).method
     zeroshot = build_method("zeroshot", trained.backbone, trained.classnames, dataset.template)
     figure = plt.figure(figsize=(10.4, 5.9), layout="constrained")
@@ -84,7 +85,8 @@ def answers(axes: Axes, image: Image.Image, right: str, methods: dict[str, Metho
     """Draw an image and, below it, bars for the three most likely classes of each method."""
     axes.set(xlim=(0, 100), ylim=(-9, 5), xticks=[], yticks=[])
     axes.spines[:].set_color(LINE)
-    axes.imshow(image, extent=(34.2, 65.8, 0.3, 4.7), aspect="auto", interpolation="nearest")
+    half = 15.8 * image.width / image.height  # of the width; 31.6 is as long as the height, 4.4
+    axes.imshow(image, extent=(50 - half, 50 + half, 0.3, 4.7), aspect="auto")
     axes.text(50, -0.35, right, ha="center", va="center", fontweight="bold")
     view = make_view("eval", next(iter(methods.values())).backbone.preprocess)(image)
     at = -1.4
