@@ -35,7 +35,9 @@ def main(run: Path, report: Path) -> None:
             save(desktop_page(browser, address), "page")
             save(phone_page(browser, address), "page-phone", whole=True)
         page = browser.new_page(viewport={"width": 1280, "height": 900})
-        page.goto(f"{report.resolve().as_uri()}#images")
+        page.goto(report.resolve().as_uri())
+        page.locator("#images").evaluate("section => section.scrollIntoView({behavior: 'instant'})")
+        page.wait_for_timeout(1000)  # until it is painted
         save(page, "report")
         browser.close()
 
