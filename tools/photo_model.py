@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -13,6 +14,8 @@ from tools.photo_sources import SIZES
 
 WEIGHTS = Path(__file__).parents[1] / "src" / "gopro" / "assets" / EMBEDDED["photo"].file
 VOCABULARY = 49408
+CLIP_TOKEN_STD = 0.02
+"""Standard deviation with which CLIP's token embeddings start (open_clip) and CoOp draws its random contexts."""
 
 
 def model_cfg(lite: int, dimensions: int, width: int, layers: int) -> dict:
@@ -62,6 +65,21 @@ def text_tower(cfg: dict, rank: int) -> CLIP:
     del model.visual
     model.token_embedding = FactorisedEmbedding(rank, cfg["text_cfg"]["width"])
     return model
+
+
+def scale_residual_stream(weights: dict[str, Tensor], std: float) -> dict[str, Tensor]:
+    """Return a text tower's state dict whose token embeddings have about the standard deviation `std`.
+
+    Layer norms undo a factor that all of the residual stream has, so the features stay the same. The rates at which the
+    literature learns prompts do not: SGD with CLIP's rates hardly moves a context next to tokens larger than CLIP's.
+    The factor is a power of two, so that rounding stays the same too.
+    """
+    left, right = weights["token_embedding.left"], weights["token_embedding.right"]
+    own = (left[left.abs().sum(dim=1) > 0] @ right).std()
+    factor = 2.0 ** round(math.log2(std / float(own)))
+    stream = ("token_embedding.right", "positional_embedding", "attn.out_proj.weight", "attn.out_proj.bias")
+    stream += ("mlp.c_proj.weight", "mlp.c_proj.bias")
+    return {name: value * factor if name.endswith(stream) else value for name, value in weights.items()}
 
 
 def encode_by_length(model: CLIP, tokens: Tensor, groups: int = 3) -> Tensor:

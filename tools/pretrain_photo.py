@@ -29,7 +29,15 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tools.photo_model import WEIGHTS, encode_by_length, model_cfg, preprocess_cfg, text_tower
+from tools.photo_model import (
+    CLIP_TOKEN_STD,
+    WEIGHTS,
+    encode_by_length,
+    model_cfg,
+    preprocess_cfg,
+    scale_residual_stream,
+    text_tower,
+)
 from tools.photo_sources import SentenceEncoder, encode_images, image_classifier
 from tools.photo_targets import ImageSpace, NounTargets
 from tools.photo_texts import TEMPLATE, Batches, Nouns, all_nouns, describe
@@ -231,6 +239,7 @@ def export(*, folder: Path = Path("runs/photo"), out: Path = WEIGHTS) -> None:
     weights = dict(training.model.state_dict())
     # A token that no text had is at its random start, which means nothing.
     weights["token_embedding.left"] = weights["token_embedding.left"] * training.seen[:, None]
+    weights = scale_residual_stream(weights, CLIP_TOKEN_STD)
     weights["logit_scale"] = torch.tensor(math.log(scale))
     trunk = image_classifier(folder / "sources", lite)
     trunk.reset_classifier(0)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from open_clip import get_tokenizer
 
-from tools.photo_model import FactorisedEmbedding, encode_by_length, model_cfg, text_tower
+from tools.photo_model import FactorisedEmbedding, encode_by_length, model_cfg, scale_residual_stream, text_tower
 from tools.photo_sources import open_wheel
 from tools.photo_targets import RIDGE, SHARPNESS, ImageSpace, NounTargets, unit
 from tools.photo_texts import ABSTRACT, Batches, all_nouns, choose_sense, describe, plural
@@ -189,6 +189,21 @@ def test_texts_encoded_in_groups_of_like_length_equal_open_clip_s():
     tokens = get_tokenizer("ViT-B-32")(["dog", "a photo of a very small brown dog.", "", "cat " * 90, "an owl"])
     full = F.normalize(model.encode_text(tokens), dim=-1)
     torch.testing.assert_close(encode_by_length(model, tokens), full, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_scaled_residual_stream_gives_the_same_features():
+    torch.manual_seed(1)
+    model = text_tower(CFG, rank=4).eval()
+    for weight in (model.token_embedding.right, model.positional_embedding):
+        weight *= 100  # as small as at the start, they would feel layer norm's epsilon
+    tokens = get_tokenizer("ViT-B-32")(["dog", "a photo of a very small brown dog."])
+    before = encode_by_length(model, tokens)
+    std = float((model.token_embedding.left @ model.token_embedding.right).std())
+    scaled = scale_residual_stream(model.state_dict(), 0.23 * std)
+    assert torch.equal(scaled["positional_embedding"], model.positional_embedding / 4)
+    model.load_state_dict(scaled)
+    torch.testing.assert_close(encode_by_length(model, tokens), before, atol=1e-4, rtol=0)
 
 
 @torch.no_grad()
