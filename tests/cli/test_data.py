@@ -519,9 +519,9 @@ def test_check_compares_a_benchmark_with_the_catalog(tmp_path: Path, gopro_data)
     (home / "images" / "a" / "2.jpg").unlink()
     code, out, _ = gopro_data("check", "dtd", "--root", tmp_path)
     assert code == 1
-    assert "dtd: 2 classes, the benchmark has 47" in out
+    assert "dtd (part): 2 classes, the benchmark has 47" in out
     for part, count, expected in [("train", 2, 2820), ("val", 0, 1128), ("test", 1, 1692)]:
-        assert f"dtd: {count} images in {part}, the benchmark has {expected}" in out
+        assert f"dtd (part): {count} images in {part}, the benchmark has {expected}" in out
     assert f"{home / 'images/a/2.jpg'}: there is no such image" in out
     assert "class 'b' has no images in test" in out
     with pytest.raises(InputError, match="--root"):
