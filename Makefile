@@ -16,7 +16,7 @@ help: ## list what can be made
 
 setup: $(READY) ## make .venv and install the package with its development tools
 
-demo: $(READY) ## base-to-new on the embedded benchmark; writes runs/demo/report.html
+demo: $(READY) ## base-to-new on the photographs of the package; writes runs/demo/report.html
 	@$(BIN)/gopro demo
 
 test: lint ## lint, types and the tests, with their coverage (WORKERS=2)
