@@ -10,6 +10,7 @@ from open_clip import CLIP
 from torch import Tensor, nn
 
 from gopro.clip.embedded import EMBEDDED
+from tools.emoji_model import encode_text
 from tools.photo_sources import SIZES
 
 WEIGHTS = Path(__file__).parents[1] / "src" / "gopro" / "assets" / EMBEDDED["photo"].file
@@ -70,9 +71,9 @@ def text_tower(cfg: dict, rank: int) -> CLIP:
 def scale_residual_stream(weights: dict[str, Tensor], std: float) -> dict[str, Tensor]:
     """Return a text tower's state dict whose token embeddings have about the standard deviation `std`.
 
-    Layer norms undo a factor that all of the residual stream has, so the features stay the same. The rates at which the
-    literature learns prompts do not: SGD with CLIP's rates hardly moves a context next to tokens larger than CLIP's.
-    The factor is a power of two, so that rounding stays the same too.
+    Layer norms undo a factor of the whole residual stream, so the features stay the same but for their epsilon. The
+    speed at which prompts learn does not: SGD at CLIP's rates hardly moves a context among tokens larger than CLIP's.
+    The factor is a power of two, which adds no rounding.
     """
     left, right = weights["token_embedding.left"], weights["token_embedding.right"]
     own = (left[left.abs().sum(dim=1) > 0] @ right).std()
@@ -87,8 +88,6 @@ def encode_by_length(model: CLIP, tokens: Tensor, groups: int = 3) -> Tensor:
 
     Rows may be cut, because the tower is causal.
     """
-    from tools.emoji_model import encode_text
-
     ends = tokens.argmax(dim=1)  # end-of-text has the highest id
     order = ends.argsort()
     features = [encode_text(model, tokens[part, : int(ends[part].max()) + 1]) for part in order.chunk(groups)]

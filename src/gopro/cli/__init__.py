@@ -72,7 +72,7 @@ def _sleep_rather_than_spin() -> None:
     core that a thread of the same operation waits for, the rest of the cores spin all that time, in every operation:
     training for 80 steps took 62 s of processor time and 170 s on a machine with two busy cores, and with 1,000 spins,
     which libgomp takes itself where there are more threads than cores, 15 s and 45 s. libgomp reads this when torch is
-    imported, later. What the user has set counts.
+    imported, later. A value that the user has set is kept.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
