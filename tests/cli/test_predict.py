@@ -115,6 +115,23 @@ def test_class_names_are_read_from_a_file(pics: Path, tmp_path: Path, predict) -
     assert {p["name"] for p in json.loads(out)["predictions"]} == {"red fox", "snowy owl, white", "teapot"}
 
 
+def test_names_may_be_quoted_or_json_and_are_cleaned(pics: Path, tmp_path: Path, predict) -> None:
+    (tmp_path / "names.json").write_text('["red_fox", "owl, white"]', encoding="utf-8")
+    answers = [
+        predict(pics / "a.png", *how, "--json")
+        for how in (
+            ("--classes", 'red_fox, "owl, white"'),
+            ("--classes", '["red fox", "owl, white"]'),
+            ("--classes", tmp_path / "names.json"),
+            ("--classes-file", tmp_path / "names.json"),
+        )
+    ]
+    assert len({out for _, out, _ in answers}) == 1 and answers[0][0] == 0
+    assert {p["name"] for p in json.loads(answers[0][1])["predictions"]} == {"red fox", "owl, white"}
+    code, _, err = predict(pics / "a.png", "--classes", "red fox")
+    assert code == 2 and err.startswith("error: --classes: class name 'red fox' alone would get 100 % for every image")
+
+
 def test_paths_that_are_not_utf8_are_printed_unchanged(tmp_path: Path, predict, zeroshot_run: Path) -> None:
     strange = os.path.join(os.fsencode(tmp_path), b"\xff,\xe9.png")
     try:

@@ -7,14 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from gopro.data.catalog import CATALOG, fingerprint
+from gopro.data.class_names import clean_name
 from gopro.data.dataset import Dataset
 from gopro.data.load_dataset import load_dataset, load_target
-from gopro.data.splits import clean_name, dataset_from_entries, read_entries, save_entries
+from gopro.data.splits import dataset_from_entries, read_entries, save_entries
 from gopro.data.verify import verify_dataset
 from gopro.errors import InputError
 from tests.support.folders import make_folders
@@ -234,9 +233,3 @@ def test_names_are_cleaned_as_coop_does(shared: Path):
         for part in json.loads(file.read_text()).values():
             for name in {name for _, _, name in part}:
                 assert clean_name(name) == name.replace("_", " ")
-
-
-@given(st.text(alphabet="ab_ ", max_size=12))
-def test_cleaning_a_name_is_idempotent(name: str):
-    cleaned = clean_name(name)
-    assert clean_name(cleaned) == cleaned and "_" not in cleaned and cleaned == cleaned.strip()

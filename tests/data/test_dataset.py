@@ -32,7 +32,7 @@ class Blank:
 
 @st.composite
 def datasets(draw: st.DrawFn, smallest: int = 4) -> Dataset:
-    classes = draw(st.integers(2, 9))
+    classes = draw(st.integers(4, 9))
 
     def split(name: str, smallest: int) -> tuple[Sample, ...]:
         counts = draw(st.lists(st.integers(smallest, 12), min_size=classes, max_size=classes))
@@ -129,7 +129,11 @@ def test_few_shot_needs_training_images():
 
 def test_impossible_halves_are_refused():
     one = Dataset("one", ("owl",), (Sample(Blank("o"), 0),), (), ())
-    with pytest.raises(InputError, match="only one class"):
+    with pytest.raises(InputError, match="one has 1 classes, too few to divide: its base classes would be 1"):
         one.half("base")
+    three = Dataset("three", ("owl", "fox", "cat"), (), (), ())
+    assert three.half("base").classnames == ("owl", "fox")
+    with pytest.raises(InputError, match="its new classes would be 1, and every accuracy 100 %"):
+        three.half("new")
     with pytest.raises(InputError, match="choose one of all, base, new"):
         one.half("old")  # pyright: ignore[reportArgumentType]

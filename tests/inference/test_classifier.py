@@ -167,6 +167,13 @@ def test_a_class_has_the_same_logit_among_other_classes(classifier: Classifier) 
     assert classifier.for_classes(NAMES[::-1]).predict(scene(1)) == classifier.predict(scene(1))
 
 
+def test_names_are_cleaned_like_those_of_folders(classifier: Classifier) -> None:
+    written = classifier.for_classes(["red_fox", " snowy__owl", "cafe\u0301"])
+    assert written.classes_.tolist() == ["red fox", "snowy owl", "caf\u00e9"]
+    plain = classifier.for_classes(["red fox", "snowy owl", "caf\u00e9"])
+    np.testing.assert_array_equal(written.predict_proba(scene(1)), plain.predict_proba(scene(1)))
+
+
 @pytest.mark.parametrize("spec", ["zeroshot", "tip-adapter", "gopro"])
 def test_its_own_names_are_never_refused_even_if_two_are_the_same(spec: str, tiny: Backbone) -> None:
     names = ["owl", "crane", "dog", "crane"]
@@ -281,6 +288,8 @@ def test_invalid_settings_are_named(classifier: Classifier) -> None:
         lambda: classifier.for_classes("red fox"): "give a list of names",
         lambda: classifier.for_classes(["red fox", " "]): "class name ' '",
         lambda: classifier.for_classes([]): "no class names",
+        lambda: classifier.for_classes(["fox"]): "'fox' alone would get 100 %",
+        lambda: classifier.for_classes(["snowy_owl", "Snowy Owl"]): "'snowy owl' is given twice, also as 'Snowy Owl'",
         lambda: classifier.for_classes(["a", "b", "a"]): "'a' is given twice",
         lambda: gopro.load("./runs/nowhere"): "runs/nowhere: there is no such folder",
         lambda: gopro.find_images("nowhere"): "nowhere",

@@ -22,7 +22,9 @@ from tests.support.methods import NAMES, TEMPLATE, encode_noise
         ("gopro[sem=nan]", "sem is nan: give a number"),
         ("gopro[rank=true]", "rank is True: give a whole number, at least 1, or null"),
         ("gopro[rho=each]", "give view or shared"),
-        ('gopro[template="a photo]', "closing quotation"),
+        ('gopro[template="a photo]', "a quote is not closed"),
+        ("gopro[template=a baker's {}]", "a value with a comma or an apostrophe stands in double quotes"),
+        ("gopro[template=a {}, a pet]", "no setting 'a pet'; write settings as key=value"),
     ],
 )
 def test_wrong_specs_are_refused_in_one_line(spec: str, words: str) -> None:
@@ -34,6 +36,8 @@ def test_wrong_specs_are_refused_in_one_line(spec: str, words: str) -> None:
 def test_settings_are_parsed_to_their_types() -> None:
     config = parse_method('gopro[sem=2, con=1e-3, rank=null, rho=shared, template="an icon, of {}."]').config
     assert config == GOProConfig(sem=2.0, con=0.001, rank=None, rho="shared", template="an icon, of {}.")
+    config = parse_method("""gopro[sem=2,template="a baker's \\"{}\\", a shop."]""").config
+    assert config == GOProConfig(sem=2.0, template="""a baker's "{}", a shop.""")
 
 
 @pytest.mark.parametrize("template", ["a photo.", "{} and {}", "{}."])

@@ -87,6 +87,7 @@ def test_a_name_is_refused_that_is_given_more_often_than_it_was_trained_on() -> 
     for names, words in {
         ("owl", "owl"): "'owl' is given twice: give it once",
         ("lamp", "lamp"): "'lamp' is given twice: give it once",
+        ("lamp", "Lamp"): "'lamp' is given twice, also as 'Lamp': give it once",
         ("crane", "crane", "crane"): "'crane' is given 3 times: give it at most 2 times",
     }.items():
         with pytest.raises(InputError, match=words):

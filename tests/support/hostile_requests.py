@@ -116,7 +116,7 @@ Case = tuple[str, Callable[[RawClient], RawAnswer]]
 
 def forms() -> Iterator[Case]:
     """Yield malformed multipart bodies, and bodies that are not forms."""
-    whole = form(("classes", "cat"))
+    whole = form(("classes", "cat"), ("classes", "dog"))
     kinds = {
         "no boundary": "multipart/form-data",
         "an empty boundary": "multipart/form-data; boundary=",
@@ -232,7 +232,7 @@ def uploads(work: Path) -> Iterator[Case]:
 
 def wire() -> Iterator[Case]:
     """Yield bytes that are not HTTP, and requests with false lengths or malformed headers."""
-    body = form(("classes", "cat"))
+    body = form(("classes", "cat"), ("classes", "dog"))
     kind = f"multipart/form-data; boundary={BOUNDARY}"
     for length in (
         "0",

@@ -30,11 +30,13 @@ def head_command(
         needs.
     """
     from gopro.inference.taylor_head_file import build_head, head_path
+    from gopro.methods.base import check_repeated
     from gopro.runs.load_run import load_run
 
     trained = load_run(run)
     print_backbone(trained.method.backbone.name)
     names = class_names(classes, classes_file) or trained.method.classnames
+    check_repeated(names, trained.method.trained_names)
     with bar("classes", len(names)) as advance:
         head = build_head(trained, names, error=error, workers=workers, on_progress=advance)
     terms = "" if head.agreement is None else f", {len(head.expansion)} terms"

@@ -43,7 +43,7 @@ def import_command(
         Classes of --data that the checkpoint was trained on: all, or the first half (base) or the
         second half (new).
     classes_file:
-        File of the class names, one per line, instead of --data. Default: the names in the checkpoint.
+        File of the class names, one per line or a JSON list, instead of --data. Default: the names in the checkpoint.
     template:
         Zero-shot prompt of the data set, with {} for the class name. Default: that of --data.
     position:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from gopro.data.class_names import NAME_FILES, clean_names, parse_names, read_names
 from gopro.errors import InputError
 
 DEFAULTS = Parameter(consume_multiple=True, negative_iterable=())
@@ -30,11 +31,14 @@ Root = Annotated[
 Classes = Annotated[
     str | None,
     Parameter(
-        help="Class names to choose from, separated by commas, or a .txt file with one per line. Any names will do. "
+        help="Class names to choose from, two or more: separated by commas (a name with a comma in double quotes), a "
+        'JSON list such as ["red fox", "snowy owl"], or a .txt or .json file as for --classes-file. Any names will do. '
         "Default: the classes the run was trained on."
     ),
 ]
-ClassesFile = Annotated[Path | None, Parameter(help="File of class names, one per line, instead of --classes.")]
+ClassesFile = Annotated[
+    Path | None, Parameter(help="File of class names, one per line or a JSON list, instead of --classes.")
+]
 ReaderProcesses = Annotated[int, Parameter(help="Processes that read images; with 0 this process does.")]
 Device = Annotated[Literal["auto", "cpu", "cuda"], Parameter(help="Device to run on; auto uses a GPU if there is one.")]
 
@@ -43,23 +47,16 @@ def class_names(listed: str | None, file: Path | None) -> list[str] | None:
     """Return the names that `--classes` and `--classes-file` give, None if neither is used.
 
     Raises:
-        InputError: both are used, the file cannot be read, or there is no name.
+        InputError: both are used, the file cannot be read, or there are fewer than two names.
     """
     if listed is not None and file is not None:
         raise InputError("--classes and --classes-file: give one of them")
-    if listed is not None and listed.lower().endswith(".txt"):
-        listed, file = None, Path(listed)
-    if listed is not None:
-        names = listed.split(",")
-    elif file is not None:
-        try:
-            names = file.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            raise InputError(f"cannot read class names from {file}: {reason}") from error
-    else:
+    if listed is None and file is None:
         return None
-    names = [name.strip() for name in names if name.strip()]
-    if not names:
-        raise InputError(f"{'--classes' if file is None else file}: no class names; give at least two")
-    return names
+    if listed is not None and listed.strip().lower().endswith(NAME_FILES):
+        listed, file = None, Path(listed.strip())
+    names = read_names(file) if file is not None else parse_names(str(listed))
+    try:
+        return clean_names(names)
+    except InputError as error:
+        raise InputError(f"{'--classes' if file is None else file}: {error}") from error

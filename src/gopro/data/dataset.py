@@ -80,16 +80,19 @@ class Dataset:
         The first ceil(n / 2) labels are base and the rest new, as in CoCoOp's `subsample_classes`.
 
         Raises:
-            InputError: no such half, or a data set of one class has no halves.
+            InputError: no such half, or it would have only one class, which nothing can be mistaken for.
         """
         if which not in get_args(ClassHalf):
             raise InputError(f"classes {which!r}: choose one of {', '.join(get_args(ClassHalf))}")
         if which == "all":
             return self
-        if len(self.classnames) < 2:
-            raise InputError(f"{self.name} has only one class: it cannot be divided into base and new classes")
         middle = (len(self.classnames) + 1) // 2
         labels = range(middle) if which == "base" else range(middle, len(self.classnames))
+        if len(labels) < 2:
+            raise InputError(
+                f"{self.name} has {len(self.classnames)} classes, too few to divide: its {which} classes would be "
+                f"{len(labels)}, and every accuracy 100 %; use all classes, or a data set with at least four"
+            )
 
         def restrict(samples: Sequence[Sample]) -> tuple[Sample, ...]:
             return tuple(Sample(s.image, s.label - labels.start) for s in samples if s.label in labels)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from gopro.data.class_names import clean_name
 from gopro.data.find_images import class_folders, first_few
 from gopro.errors import InputError
 
@@ -25,7 +26,7 @@ def domain_folders(root: Path) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name in class_folders(root):
         try:
-            found[name] = list(class_folders(root / name))
+            found[name] = [clean_name(folder) for folder in class_folders(root / name)]
         except InputError:  # it holds an image, or cannot be read
             return {}
     classes = {name for listed in found.values() for name in listed}

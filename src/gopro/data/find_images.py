@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
+from gopro.data.class_names import clean_name
 from gopro.data.image_file import SUFFIXES
-from gopro.data.splits import clean_name
 from gopro.errors import InputError
 
 _IGNORED = frozenset({"thumbs.db", "desktop.ini", "__macosx"})  # left behind by operating systems

@@ -11,11 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
+from gopro.data.class_names import clean_name
 from gopro.data.dataset import Dataset, Sample, SplitName
 from gopro.data.domains import check_not_domains
 from gopro.data.find_images import class_folders, first_few, images_by_class
 from gopro.data.image_file import ImageFile
-from gopro.data.splits import Entries, clean_name, dataset_from_entries, read_entries, save_entries, split_in_three
+from gopro.data.splits import Entries, dataset_from_entries, read_entries, save_entries, split_in_three
 from gopro.errors import InputError
 
 SPLIT_FILE = "split_gopro.json"

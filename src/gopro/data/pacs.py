@@ -10,8 +10,9 @@ from pathlib import Path
 
 from gopro.data import annotations
 from gopro.data.catalog import Benchmark
+from gopro.data.class_names import clean_name
 from gopro.data.dataset import Dataset
-from gopro.data.splits import Entries, clean_name
+from gopro.data.splits import Entries
 from gopro.errors import InputError
 
 CLASSES = ("dog", "elephant", "giraffe", "guitar", "horse", "house", "person")

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import random
+import unicodedata
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+from gopro.data.class_names import clean_name
 from gopro.data.dataset import Dataset, Sample, SplitName
 from gopro.data.image_file import ImageFile
 from gopro.errors import InputError
@@ -24,11 +26,6 @@ Entry = tuple[str, int, str]
 
 Entries = dict[SplitName, list[Entry]]
 """The entries of train, val and test."""
-
-
-def clean_name(name: str) -> str:
-    """Write a class name as in a prompt: underscores become spaces, as in CoOp; outer and repeated spaces go."""
-    return " ".join(name.replace("_", " ").split())
 
 
 def read_entries(file: Path) -> Entries:
@@ -117,7 +114,7 @@ def _shuffled(entries: Iterable[Entry], seed: int = 1) -> Iterator[list[Entry]]:
         classes[entry[1]].append(entry)
     for label in sorted(classes):
         listed = sorted(classes[label])
-        random.Random(f"{seed}/{listed[0][2]}").shuffle(listed)
+        random.Random(f"{seed}/{unicodedata.normalize('NFC', listed[0][2])}").shuffle(listed)
         yield listed
 
 

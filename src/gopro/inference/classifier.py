@@ -16,6 +16,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from gopro.data.class_names import clean_names
 from gopro.data.dataset import ImageSource
 from gopro.data.inputs import ImageLike, Images, as_images
 from gopro.data.prefetch import decode_ahead
@@ -104,26 +105,21 @@ class Classifier:
         With a first-order head, the run's head for these names is loaded, or built if there is none; see `first_order`.
 
         Args:
+            names: two or more, cleaned like folder names: `snowy_owl` is `snowy owl`.
             template: the hand-written prompt for these names, with {} for the name, such as "a photo of a {}, a type of
                 pet."; by default the present one, at first that of the training data. Methods without a hand-written
                 prompt do not read it.
 
         Raises:
-            InputError: no names; a name that is repeated more often than among the trained classes; a name that the
-                method or its text tower cannot encode; or a template without {}.
+            InputError: fewer than two names; a name that is repeated more often than among the trained classes; a name
+                that the method or its text tower cannot encode; or a template without {}.
 
         Example:
             >>> classifier = gopro.load("runs/activities").for_classes(["chess pawn", "a boomerang"])
             >>> classifier.classes_.tolist()
             ['chess pawn', 'a boomerang']
         """
-        if isinstance(names, str):
-            raise InputError(f"class names {names!r}: give a list of names, such as [{names!r}]")
-        names = list(names)
-        for name in names:
-            if not isinstance(name, str) or not name.strip():
-                raise InputError(f"class name {name!r}: give a name in words")
-        names = [str(name) for name in names]  # plain strings, also from `classes_`
+        names = clean_names(names)
         check_repeated(names, self.method.trained_names)
         if self.head == "first-order" and self.run is not None:
             return Classifier(load_or_build_head(self.run, names, template or self.method.template), self.run)

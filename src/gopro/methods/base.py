@@ -22,7 +22,8 @@ from gopro.methods.template import DEFAULT_TEMPLATE
 def check_repeated(classnames: Sequence[str], trained: Sequence[str]) -> None:
     """Refuse a class name that is given more often than there are trained classes of that name, and more than once.
 
-    A name given twice is mostly a typing mistake, but some data sets have two classes of one name.
+    A name given twice is mostly a typing mistake, but some data sets have two classes of one name. Upper and lower case
+    make no other name, as CLIP's tokenizer writes all in lower case.
 
     Raises:
         InputError: there is such a name.
@@ -30,12 +31,16 @@ def check_repeated(classnames: Sequence[str], trained: Sequence[str]) -> None:
     Example:
         >>> check_repeated(["missile", "missile", "owl"], trained=["owl", "missile", "missile"])
     """
-    allowed = Counter(trained)
-    for name, count in Counter(classnames).items():
-        if count > max(1, allowed[name]):
+    allowed = Counter(map(str.casefold, trained))
+    spellings: dict[str, list[str]] = {}
+    for name in classnames:
+        spellings.setdefault(name.casefold(), []).append(name)
+    for key, names in spellings.items():
+        if (count := len(names)) > max(1, allowed[key]):
             times = "twice" if count == 2 else f"{count} times"
-            most = f"at most {allowed[name]} times, as it was trained on" if allowed[name] > 1 else "once"
-            raise InputError(f"class name {name!r} is given {times}: give it {most}")
+            most = f"at most {allowed[key]} times, as it was trained on" if allowed[key] > 1 else "once"
+            also = "".join(f", also as {name!r}" for name in dict.fromkeys(names) if name != names[0])
+            raise InputError(f"class name {names[0]!r} is given {times}{also}: give it {most}")
 
 
 class Method(nn.Module):

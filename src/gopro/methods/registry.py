@@ -156,8 +156,11 @@ def build_method(text: str, backbone: Backbone, classnames: Sequence[str], templ
     return parse_method(text).build(backbone, classnames, template)
 
 
+_QUOTING = 'a value with a comma or an apostrophe stands in double quotes, as in template="a {}, a pet."'
+
+
 def _parse_settings(text: str, config: Any) -> dict[str, Any]:
-    """Read `key=value,...`; a value with a comma stands in quotes.
+    """Read `key=value,...`; a value with a comma or an apostrophe stands in double quotes.
 
     Raises:
         ValueError: a quote that is not closed, or an entry without `=`.
@@ -166,11 +169,15 @@ def _parse_settings(text: str, config: Any) -> dict[str, Any]:
     lexer.whitespace, lexer.whitespace_split, lexer.commenters = ",", True, ""
     hints = get_type_hints(type(config))
     values = {}
-    for entry in lexer:
+    try:
+        entries = list(lexer)
+    except ValueError as error:
+        raise ValueError(f"a quote is not closed: {_QUOTING}") from error
+    for entry in entries:
         key, equals, value = entry.partition("=")
         key = key.strip()
         if not equals:
-            raise ValueError(f"no setting {key!r}; write settings as key=value, of {', '.join(hints)}")
+            raise ValueError(f"no setting {key!r}; write settings as key=value, of {', '.join(hints)}; {_QUOTING}")
         values[key] = value if hints.get(key) in (str, str | None) and value != "null" else _parse_value(value)
     return values
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from gopro.clip.backbone import Backbone, load_backbone
+from gopro.data.class_names import clean_name
 from gopro.data.dataset import ClassHalf
 from gopro.data.load_dataset import load_dataset
 from gopro.errors import InputError
@@ -117,7 +118,7 @@ def _names(checkpoint: Checkpoint, backbone: Backbone, classnames: Sequence[str]
         if names is None:
             raise InputError(f"{checkpoint.path} does not contain its class names: give --classes-file or --data")
         return names
-    names = [name.replace("_", " ") for name in classnames]
+    names = [clean_name(name) for name in classnames]
     if checkpoint.classes is not None and checkpoint.classes != len(names):
         raise InputError(
             f"{checkpoint.path} was trained on {checkpoint.classes} classes, but {len(names)} names are given: give "

@@ -12,6 +12,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from gopro.data.class_names import clean_name
 from gopro.data.dataset import Dataset
 from gopro.data.load_dataset import is_packaged, load_dataset
 from gopro.errors import InputError
@@ -126,6 +127,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         texts = [content["data"], content["template"], backbone["name"], backbone["fingerprint"]]
         if not isinstance(names, list) or not all(isinstance(text, str) for text in [*texts, *names]):
             raise TypeError("data, template, classnames and backbone must be text")
+        content["classnames"] = list(map(clean_name, names))  # earlier versions left NFD as it was
         if content["template"].count("{}") != 1:
             raise ValueError(f"template {content['template'][:80]!r} does not have exactly one {{}} for the class name")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

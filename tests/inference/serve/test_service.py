@@ -56,6 +56,14 @@ def test_probabilities_equal_the_classifiers(server: RunningServer, trained_run:
     assert len(result["heads"]["exact"]["predictions"]) == 5
 
 
+def test_names_are_cleaned_like_those_of_folders(server: RunningServer) -> None:
+    bodies = [
+        server.predict(png(0), classes=names).json()["results"][0]["heads"]["exact"]["predictions"]
+        for names in (["red_fox", " snowy__owl"], ["red fox", "snowy owl"])
+    ]
+    assert bodies[0] == bodies[1]
+
+
 @pytest.mark.parametrize("spec", ["zeroshot", "coop", "cocoop", "maple", "linear-probe", "tip-adapter"])
 def test_every_kind_of_method_is_served(spec: str, tiny: Backbone, tmp_path: Path) -> None:
     run = untrained_run(spec, tiny, NAMES, tmp_path)

@@ -97,7 +97,8 @@ def predict_form(limits: Limits, heads: list[str]) -> dict[str, Any]:
             "type": "array",
             "items": {**text, "maxLength": limits.max_name_length},
             "maxItems": limits.max_names,
-            "description": "Class names to choose from, one field per name; by default those of the run.",
+            "description": "Class names to choose from, two or more, one field per name; by default those of the run. "
+            "Underscores are read as spaces.",
         },
         "top_k": {"type": "integer", "minimum": 1, "default": 5, "description": "Predictions per image."},
         "heads": {

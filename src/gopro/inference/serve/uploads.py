@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Message, Receive
 
+from gopro.data.class_names import clean_names
 from gopro.errors import InputError
 from gopro.inference.serve.errors import RequestError
 from gopro.inference.serve.heads import HEADS, HeadName
@@ -155,16 +156,16 @@ def _texts(form: FormData, field: str) -> list[str]:
 def _parse_names(values: list[str], limits: Limits, trained: Sequence[str]) -> tuple[str, ...]:
     if len(values) > limits.max_names:
         raise _too_many_names(limits)
-    names = tuple(name.strip() for name in values)
-    if "" in names:
-        raise RequestError(422, "bad_class_names", "a class name is empty: give each name in a field classes")
-    if any(len(name) > limits.max_name_length for name in names):
+    if not values:
+        return ()
+    if any(len(name.strip()) > limits.max_name_length for name in values):
         raise _name_too_long(limits)
     try:
+        names = clean_names(values)
         check_repeated(names, trained)
     except InputError as error:
-        raise RequestError(422, "bad_class_names", str(error)) from error
-    return names
+        raise RequestError(422, "bad_class_names", f"{error} (one name per field classes)") from error
+    return tuple(names)
 
 
 def _parse_heads(values: list[str], available: Sequence[HeadName]) -> tuple[HeadName, ...]:

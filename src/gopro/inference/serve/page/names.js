@@ -4,10 +4,15 @@ const list = document.querySelector("#names ul");
 const input = document.getElementById("name");
 const status = document.getElementById("names-status");
 
+/** Write a class name as the server does, whose answer is looked up by name: see `clean_name` in class_names.py. */
+const clean = (name) => name.normalize("NFC").replaceAll("_", " ").trim().replace(/\s+/g, " ");
+
+/** Split a text into names, one per line. */
+const lines = (text) => text.split(/[\r\n]+/).map(clean).filter(Boolean);
+
 /** Split a pasted text into names: at line ends or, if it is a single line, at commas, semicolons and tabs. */
 export function split(text) {
-  const lines = text.split(/[\r\n]+/).map((line) => line.trim()).filter(Boolean);
-  return lines.length > 1 ? lines : text.split(/[,;\t]/).map((part) => part.trim()).filter(Boolean);
+  return lines(text).length > 1 ? lines(text) : text.split(/[,;\t]/).map(clean).filter(Boolean);
 }
 
 export class Names {
@@ -157,7 +162,7 @@ export class Names {
     };
     dialog.querySelector("[value=cancel]").onclick = () => dialog.close("cancel");
     dialog.onclose = () => {
-      const names = text.value.split("\n").map((line) => line.trim()).filter(Boolean);
+      const names = lines(text.value);
       if (dialog.returnValue === "ok") this.set(names, `${new Set(names).size} ${new Set(names).size === 1 ? "name" : "names"}.`);
     };
   }

@@ -33,7 +33,7 @@ async function refresh() {
   const image = images.current;
   problems.clear();
   draw();
-  if (!image || image.error || !names.current.length) return;
+  if (!image || image.error || names.current.length < 2) return;
   // The first request makes the server encode the image; the following ones use the cached encoding.
   const [first, ...others] = heads;
   if (!(await ask([image], first, signal))) return;
@@ -121,7 +121,7 @@ function draw() {
   const [{ probabilities, fresh }] = columns;
   const line = byId("best");
   line.className = probabilities ? (fresh ? "" : "stale") : "hint";
-  if (probabilities && names.current.length) {
+  if (probabilities && names.current.length > 1) {
     const name = best(probabilities);
     const share = Object.assign(document.createElement("span"), { textContent: percent(probabilities.get(name) ?? 0) });
     line.replaceChildren(name, " ", share);
@@ -132,7 +132,8 @@ function draw() {
 }
 
 function hint(image) {
-  if (!names.current.length) return "Add a class name.";
+  if (!names.current.length) return "Add two class names.";
+  if (names.current.length < 2) return "Add another class name: a single one would always get 100 %.";
   if (!image) return "Choose an image to see what it is.";
   return byId("trouble").hidden ? "Classifying the image …" : "";
 }
