@@ -131,10 +131,10 @@ def raw_request(*images: bytes, **fields: str) -> bytes:
 
 @contextmanager
 def serve_in_thread(
-    run: Run, key: str | None = None, samples_of: str | None = None, **limits: int
+    run: Run, key: str | None = None, samples_of: str | None = None, origins: Sequence[str] = (), **limits: int
 ) -> Iterator[RunningServer]:
     """Serve a run on a free port while the block runs."""
-    app = make_app(run, Limits(**limits), key, samples_of=samples_of)
+    app = make_app(run, Limits(**limits), key, origins=origins, samples_of=samples_of)
     config = uvicorn_config(app)
     config.timeout_graceful_shutdown = 10
     uvicorn_server = uvicorn.Server(config)

@@ -7,6 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
+from cyclopts import Parameter
+
 from gopro.cli.backbone_line import print_backbone
 from gopro.cli.console import err
 from gopro.cli.parameters import ConfigFile, Device, Flat, Root, RunName
@@ -24,6 +26,7 @@ def serve_command(
     host: str = "127.0.0.1",
     port: int = 8000,
     api_key_file: Path | None = None,
+    allow_origin: Annotated[tuple[str, ...], Parameter(show_default=False)] = (),
     device: Device = "auto",
     samples: str | None = None,
     root: Root = None,
@@ -42,6 +45,9 @@ def serve_command(
         Port to listen on; 0 for any free port.
     api_key_file:
         File with an API key that requests must carry. Default: the environment variable GOPRO_API_KEY, if set.
+    allow_origin:
+        Origins whose web pages may ask the server, such as https://example.org or http://localhost:3000; * for all.
+        Default: only the server's own page.
     samples:
         Data set, as gopro train takes it, whose test images the web page shows as samples to everybody. Default:
         images that come with the package, of classes that the run knows.
@@ -51,16 +57,18 @@ def serve_command(
     from gopro.inference.classifier import load
     from gopro.inference.serve.app import make_app
     from gopro.inference.serve.auth import check_key, read_key
+    from gopro.inference.serve.cors import check_origins
     from gopro.inference.serve.server import listen, run_server
 
     if api_key_file is not None:
         key = read_key(api_key_file)
     else:
         key = check_key(os.environ[KEY], KEY) if KEY in os.environ else None
+    origins = check_origins(allow_origin)
     with listen(host, port) as listener:  # before loading the run: a port that is taken is reported at once
         classifier = load(run, device)
         assert classifier.run is not None
-        app = make_app(classifier.run, limits or Limits(), key, samples_of=samples, root=root)
+        app = make_app(classifier.run, limits or Limits(), key, origins=origins, samples_of=samples, root=root)
 
         def on_ready(address: str) -> None:
             _print(f"Serving {run} at {address} (Ctrl-C stops it)")

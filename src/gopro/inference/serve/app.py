@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 
 from gopro.inference.serve import schemas
 from gopro.inference.serve.auth import ApiKeyMiddleware
+from gopro.inference.serve.cors import check_origins, cors_settings
 from gopro.inference.serve.errors import CLIENT_CLOSED_REQUEST, RequestError, add_error_handlers
 from gopro.inference.serve.limits import Limits
 from gopro.inference.serve.metrics import Metrics
@@ -28,17 +30,25 @@ PAGE = Path(__file__).with_name("page")
 
 
 def make_app(
-    run: Run, limits: Limits, key: str | None = None, *, samples_of: str | None = None, root: Path | None = None
+    run: Run,
+    limits: Limits,
+    key: str | None = None,
+    *,
+    origins: Sequence[str] = (),
+    samples_of: str | None = None,
+    root: Path | None = None,
 ) -> FastAPI:
     """Make the app that serves a run.
 
     Args:
         key: API key that requests must carry, if any.
+        origins: origins, such as `https://example.org`, whose web pages may ask the server; `*` for all.
         samples_of, root: data set whose test images everybody may see; see `sample_images`.
 
     Raises:
-        InputError: the sample images cannot be loaded.
+        InputError: an origin is not one, or the sample images cannot be loaded.
     """
+    allowed = check_origins(origins)
     metrics = Metrics()
     service = Service(run, limits, metrics)
     samples = sample_images(run, samples_of, root)
@@ -62,6 +72,8 @@ def make_app(
     add_error_handlers(app)
     if key is not None:
         app.add_middleware(ApiKeyMiddleware, key=key)
+    if allowed:  # around the key: a preflight carries none, and a page must be able to read that a key is needed
+        app.add_middleware(CORSMiddleware, **cors_settings(allowed))
     app.add_middleware(MetricsMiddleware, metrics=metrics)  # added last, so it also counts requests without a key
 
     info = {
