@@ -56,10 +56,12 @@ def serving(run: Path) -> Iterator[str]:
 
 
 def desktop_page(browser: Browser, address: str) -> Page:
-    """Open the page and click a sample."""
+    """Open the page, click a sample and compare with zero-shot CLIP."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.goto(address)
     click_sample(page)
+    page.get_by_role("checkbox", name="Compare with zero-shot").check()
+    wait_for_answers(page)
     return page
 
 
@@ -75,11 +77,15 @@ def phone_page(browser: Browser, address: str) -> Page:
 
 
 def click_sample(page: Page) -> None:
-    """Click a sample and wait for the predictions of all heads."""
+    """Click a sample and wait for its predictions."""
     page.get_by_role("button", name="Sample:").nth(SAMPLE).click()
+    wait_for_answers(page)
+    page.mouse.move(0, 0)
+
+
+def wait_for_answers(page: Page) -> None:
     expect(page.locator("#bars")).to_be_visible(timeout=120_000)
     expect(page.locator("#bars")).to_have_attribute("aria-busy", "false", timeout=120_000)
-    page.mouse.move(0, 0)
 
 
 def save(page: Page, name: str, *, whole: bool = False) -> None:

@@ -6,18 +6,21 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, FilePayload, Page, Route, expect
 
+from gopro.clip.backbone import Backbone
 from gopro.data.load_dataset import load_dataset
 from gopro.inference.classifier import Classifier
 from gopro.inference.serve.app import PAGE
+from gopro.methods.registry import build_method
 from gopro.runs.run import Run
 from tests.support.browser import LOW_CONTRAST
-from tests.support.serve import RunningServer, serve_in_thread
+from tests.support.serve import RunningServer, serve_in_thread, untrained_run
 
 HOSTILE = """<img src=x onerror="alert('1')">&"""
 expect.set_options(timeout=30_000)  # however busy the machine is
@@ -135,9 +138,8 @@ def test_clicking_a_sample_shows_its_predictions(page: Page) -> None:
     expect(sample).to_have_attribute("aria-current", "true")
     expect(page.get_by_role("img", name=str(label)).first).to_be_visible()
     assert page.evaluate("document.getElementById('image').naturalWidth") > 0
-    headings = page.get_by_role("columnheader").all_inner_texts()
-    for heading, title in zip(headings, ("Exact head", "First-order head", "Zero-shot CLIP"), strict=True):
-        assert re.fullmatch(rf"{title}\s+\d+(\.\d)? m?s", heading)
+    [heading] = page.get_by_role("columnheader").all_inner_texts()
+    assert re.fullmatch(r"Trained\s+\d+(\.\d)? m?s", heading)
     assert re.search(r"\d+ m?s in total", page.locator("#times").inner_text())
 
 
@@ -201,7 +203,6 @@ def test_images_can_be_pasted_and_dropped(browser_page: BrowserPage, trained_run
 
 def test_probabilities_follow_the_class_names(browser_page: BrowserPage, trained_run: Run) -> None:
     page = browser_page.page
-    page.get_by_role("checkbox", name="First-order head").uncheck()  # or each change would wait for one to be built
     training = names(page)
     choose(page, png(1))
     wait_for_answers(page)
@@ -278,6 +279,9 @@ def test_several_images_form_a_strip(browser_page: BrowserPage, trained_run: Run
     wait_for_answers(page)
     strip = page.get_by_role("list", name="Images to choose from")
     expect(strip.get_by_role("button", name="broken.png").first).to_contain_text("unreadable")
+    reason = "broken.png: "
+    expect(page.locator("#unreadable")).to_contain_text(reason)  # without a click
+    assert len(page.locator("#unreadable").inner_text()) > len(reason) + 10
     for i in range(3):
         label = Classifier(trained_run.method, trained_run).predict(image(i))
         expect(strip.get_by_role("button", name=f"{i}.png").first).to_contain_text(label)
@@ -287,6 +291,7 @@ def test_several_images_form_a_strip(browser_page: BrowserPage, trained_run: Run
     assert first_column(page).items() <= expected(trained_run, image(2)).items()
     strip.get_by_role("button", name="broken.png").first.click()
     expect(page.get_by_role("alert").filter(has_text="broken.png")).to_be_visible()
+    expect(page.locator("#unreadable")).to_be_hidden()  # the reason is not given twice
     expect(page.locator("#bars")).to_be_hidden()
     page.keyboard.press("Delete")
     expect(strip.get_by_role("listitem")).to_have_count(3)
@@ -300,22 +305,73 @@ def test_several_images_form_a_strip(browser_page: BrowserPage, trained_run: Run
     assert first_column(page).items() <= expected(trained_run, image(2)).items()
 
 
-def test_heads_can_be_hidden_but_one_stays(page: Page) -> None:
+def test_the_trained_model_can_be_compared(page: Page, trained_run: Run) -> None:
     choose(page, png(1))
     wait_for_answers(page)
-    everything = table_rows(page)
-    assert {len(cells) for cells in everything.values()} == {3}
-    page.get_by_role("checkbox", name="Exact head").uncheck()
-    page.get_by_role("checkbox", name="First-order head").uncheck()
+    alone = first_column(page)
+    boxes = page.get_by_role("checkbox")
+    assert [box.is_checked() for box in boxes.all()] == [False, False]
+    page.get_by_role("checkbox", name="Compare with zero-shot").check()
+    expect(page.get_by_role("columnheader")).to_have_count(2)
     wait_for_answers(page)
-    assert len(page.get_by_role("columnheader").all()) == 1
-    last = page.get_by_role("checkbox", name="Zero-shot CLIP")
-    last.click()
-    expect(last).to_be_checked()  # one stays
-    for name, [share] in table_rows(page).items():
-        assert everything.get(name, [share])[-1] == share
-    values = [float(share.rstrip(" %").lstrip("< ")) for [share] in table_rows(page).values()]
-    assert values == sorted(values, reverse=True)
+    page.get_by_role("checkbox", name="Compare with the fast approximation").check()
+    expect(page.get_by_role("columnheader")).to_have_count(3)
+    wait_for_answers(page)
+    titles = [heading.split()[0] for heading in page.get_by_role("columnheader").all_inner_texts()]
+    assert titles == ["Trained", "Zero-shot", "Fast"]
+    assert alone.items() <= first_column(page).items()
+    zeroshot = build_method(
+        "zeroshot", trained_run.method.backbone, trained_run.method.classnames, trained_run.template
+    )
+    plain = Classifier(zeroshot.eval())
+    shares = plain.predict_proba(image(1))
+    for name, share in zip(plain.classes_, shares, strict=True):
+        if name in table_rows(page):
+            assert table_rows(page)[name][1] == percent(round(float(share), 6))
+    for box in boxes.all():
+        box.uncheck()
+    expect(page.get_by_role("columnheader")).to_have_count(1)
+    assert first_column(page) == alone
+
+
+def test_a_run_of_zero_shot_clip_has_nothing_to_compare_with(browser: Browser, tiny: Backbone, tmp_path: Path) -> None:
+    with serve_in_thread(untrained_run("zeroshot", tiny, ["dice", "dart"], tmp_path)) as server:
+        browser_page = BrowserPage(browser, server.url)
+        browser_page.page.goto(server.url)
+        choose(browser_page.page, png(0))
+        wait_for_answers(browser_page.page)
+        assert browser_page.page.get_by_role("columnheader").inner_text().startswith("Zero-shot")
+        expect(browser_page.page.get_by_role("checkbox")).to_have_count(0)
+        browser_page.context.close()
+
+
+def test_the_page_has_no_words_of_the_api(page: Page) -> None:
+    choose(page, png(0))
+    for box in page.get_by_role("checkbox").all():
+        box.check()
+    wait_for_answers(page)
+    page.locator("summary").click()
+    shown = page.locator("body").inner_text().lower()
+    assert not re.search(r"\b(head|exact|first-order|zeroshot)\b", shown)
+
+
+@pytest.mark.parametrize("height", [667, 800])
+def test_the_answer_is_right_below_the_image_on_the_first_screen_of_a_phone(
+    browser: Browser, server: RunningServer, height: int
+) -> None:
+    browser_page = BrowserPage(browser, server.url, 380, is_mobile=True, has_touch=True, reduced_motion="reduce")
+    page = browser_page.open()
+    page.set_viewport_size({"width": 380, "height": height})
+    choose(page, *(png(i) for i in range(3)))
+    wait_for_answers(page)
+    shown, answer, bars = (page.locator(selector).bounding_box() for selector in ("#image", "#best", "#bars"))
+    assert shown and answer and bars
+    assert 0 <= answer["y"] - (shown["y"] + shown["height"]) < 20
+    assert shown["height"] > 200 and answer["y"] + answer["height"] < height
+    drop = page.locator(".drop").bounding_box()
+    assert drop and bars["y"] < drop["y"]  # the probabilities come before another image
+    assert page.evaluate("scrollY") == 0
+    browser_page.context.close()
 
 
 def test_everything_works_by_keyboard(page: Page) -> None:
@@ -361,7 +417,7 @@ def test_everything_works_by_keyboard(page: Page) -> None:
     expect(page.locator("#best")).to_have_text("kite 100.0 %")
     tab_to("#heads input")
     page.keyboard.press("Space")
-    expect(page.get_by_role("checkbox", name="Exact head")).not_to_be_checked()
+    expect(page.get_by_role("checkbox", name="Compare with zero-shot")).to_be_checked()
 
 
 @pytest.fixture
@@ -406,11 +462,12 @@ def test_a_long_list_of_names_stays_usable(failing_page: BrowserPage) -> None:
     page = failing_page.page
     many = [f"thing number {i}" for i in range(1001)]
     choose(page, png(0))
+    page.get_by_role("checkbox", name="Compare with the fast approximation").check()
     replace_names(page, *many)
     expect(page.locator("#names-status")).to_have_text("At most 1000 names: the last one was left out.")
     expect(page.locator("#count")).to_have_text("1000")
     assert page.locator("#names").bounding_box()["height"] < 200  # type: ignore[index]
-    expect(page.get_by_role("alert").filter(has_text="First-order head: ")).to_be_visible(timeout=30_000)
+    expect(page.get_by_role("alert").filter(has_text="Fast: ")).to_be_visible(timeout=30_000)
     assert len(table_rows(page)) >= 8
     # All chips together are one stop of the Tab key.
     page.get_by_role("button", name="Edit as text").focus()
@@ -541,6 +598,9 @@ def test_the_page_fits_the_width_and_is_readable(
     fits = "document.documentElement.scrollWidth <= innerWidth"
     assert page.evaluate(fits)
     assert page.evaluate(LOW_CONTRAST) == []
+    choose(page, png(0))
+    for box in page.get_by_role("checkbox").all():
+        box.check()
     replace_names(page, "w" * 120, "a very long name of several words as in some data sets", "dice")
     page.locator("summary").click()
     choose(page, *(png(i, f"{'long' * 30}{i}.png") for i in range(3)), BROKEN)

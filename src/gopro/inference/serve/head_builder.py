@@ -57,7 +57,7 @@ class HeadBuilder:
         pending = self._pending.get(names)
         if pending is None:
             if len(self._pending) >= self._max_pending:
-                raise busy(f"{len(self._pending)} first-order heads are already being built or queued")
+                raise busy(f"{len(self._pending)} fast approximations are already being built or queued")
             pending = self._pending[names] = PendingHead(names, self._loop.create_future())
             self._queue.put(pending)
         pending.waiting += 1
@@ -65,7 +65,7 @@ class HeadBuilder:
             async with asyncio.timeout(self._seconds):
                 return await asyncio.shield(pending.future)
         except TimeoutError:
-            raise busy(f"the first-order head for these {len(names)} class names is still being built") from None
+            raise busy(f"the fast approximation for these {len(names)} class names is still being built") from None
         finally:
             pending.waiting -= 1
             if not pending.waiting:

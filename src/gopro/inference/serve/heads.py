@@ -100,8 +100,8 @@ class Heads:
             head = load_head(self.run, names)
         elif len(names) > self._max_names:
             raise InputError(
-                f"{len(names)} class names are too many for a first-order head, which this server builds for up to "
-                f"{self._max_names}: use the exact head, or build this one beforehand with gopro head"
+                f"{len(names)} class names are too many for the fast approximation, which this server builds for up to "
+                f"{self._max_names}: leave it out, or build it beforehand with gopro head"
             )
         else:
             head = fit_taylor_head(self.run.method, names, *self._encoded_samples(), error=DEFAULT_ERROR)

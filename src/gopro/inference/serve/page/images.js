@@ -1,8 +1,10 @@
 // The images: dropped, pasted or chosen by the user, shown large and as a strip; and the samples.
 
-const shown = document.getElementById("shown");
+const shown = document.getElementById("image");
+const noPreview = document.getElementById("no-preview");
 const strip = document.getElementById("strip");
 const notAdded = document.getElementById("not-added");
+const unreadable = document.getElementById("unreadable");
 const files = document.getElementById("files");
 const samples = document.querySelector("#samples ul");
 
@@ -58,7 +60,7 @@ export class Images {
   }
 
   choose(image) {
-    for (const button of document.querySelectorAll(".images [aria-current]")) button.removeAttribute("aria-current");
+    for (const button of document.querySelectorAll("main [aria-current]")) button.removeAttribute("aria-current");
     this.current = image;
     this.onChoose();
   }
@@ -77,18 +79,28 @@ export class Images {
   draw(caption) {
     const image = this.current;
     document.body.classList.toggle("begun", image !== null);
-    shown.hidden = image === null;
+    document.body.classList.toggle("answerable", image !== null && !image.error);
     strip.hidden = this.all.length < (this.all.includes(image) ? 2 : 1);
     for (const other of this.all) {
       if (!other.button) strip.append(this.makeStripItem(other));
       other.button.classList.toggle("broken", Boolean(other.error));
       other.button.querySelector("span").textContent = other.error ? "unreadable" : caption(other);
     }
-    if (!image) return;
-    const element = document.getElementById("image");
-    if (element.getAttribute("src") !== image.url) element.src = image.url;
-    element.alt = image.caption;
-    document.getElementById("caption").textContent = image.caption;
+    // The reason for the current image is shown in place of its answer.
+    const reasons = this.all.filter((other) => other.error && other !== image).map((other) => other.error).join("\n");
+    if (unreadable.textContent !== reasons) unreadable.textContent = reasons; // not to be read out twice
+    unreadable.hidden = !reasons;
+    document.getElementById("caption").textContent = image?.caption ?? "";
+    if (!image) {
+      shown.hidden = noPreview.hidden = true;
+      shown.removeAttribute("src");
+      return;
+    }
+    if (shown.getAttribute("src") !== image.url) {
+      [shown.hidden, noPreview.hidden, shown.src] = [false, true, image.url];
+    }
+    if (image.error) shown.hidden = noPreview.hidden = true; // the reason says enough
+    shown.alt = image.caption;
     image.button.setAttribute("aria-current", "true");
   }
 
@@ -113,6 +125,10 @@ export class Images {
   }
 
   listen() {
+    shown.addEventListener("error", () => {
+      shown.hidden = true;
+      noPreview.hidden = Boolean(this.current?.error); // without an error: the server reads it, as it does TIFF
+    });
     files.addEventListener("change", () => {
       this.add([...files.files]);
       files.value = ""; // so that the same file can be chosen again

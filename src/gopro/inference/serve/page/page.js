@@ -9,19 +9,21 @@ import { predict, RequestError, samples, serverInfo } from "./server.js";
 const DEBOUNCE = 120; // ms to wait for further changes of the names
 const BUILD_DELAY = 0.8; // s to wait before the first-order head is asked about new names: it must be built for them
 const MAX_RETRIES = 5; // of a request to a busy server
-const TITLES = { exact: "Exact head", "first-order": "First-order head", zeroshot: "Zero-shot CLIP" };
+const TITLES = { exact: "Trained", zeroshot: "Zero-shot", "first-order": "Fast" }; // in this order
+const COMPARE = { zeroshot: "Compare with zero-shot", "first-order": "Compare with the fast approximation" };
 
 const byId = (id) => document.getElementById(id);
 const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
 
 let info, names, images;
-let heads; // the selected ones
+let heads; // the model's own and those it is compared with
 let version = 0; // of the names; answers of earlier versions are stale
 let requests = new AbortController(); // those in progress; the next change aborts them
 let timer = 0;
 const problems = new Map(); // head → `{text, temporary, retrying}` if it has no answer
 
-const title = (head) => (head === "exact" && !info.heads.includes("first-order") ? info.method : TITLES[head]);
+const trained = () => info.heads.includes("zeroshot"); // otherwise the run is zero-shot CLIP itself
+const title = (head) => TITLES[trained() ? head : "zeroshot"];
 const isFresh = (image, head) => image.answers.get(head)?.version === version;
 
 /** Request what has no answer yet: first the first head for the current image, then everything else. */
@@ -135,6 +137,7 @@ function hint(image) {
   if (!names.current.length) return "Add two class names.";
   if (names.current.length < 2) return "Add another class name: a single one would always get 100 %.";
   if (!image) return "Choose an image to see what it is.";
+  if (image.error) return "";
   return byId("trouble").hidden ? "Classifying the image …" : "";
 }
 
@@ -166,22 +169,22 @@ function showProblem(text, retry) {
   trouble.hidden = !text;
 }
 
-/** Add the checkboxes that select heads, of which one always stays checked. */
+/** Add a checkbox for each head that the model can be compared with; all are off at first. */
 function addHeads() {
-  heads = info.heads;
-  const boxes = info.heads.map((head) => Object.assign(document.createElement("input"), { type: "checkbox", checked: true, value: head }));
+  heads = ["exact"];
+  const others = Object.keys(COMPARE).filter((head) => info.heads.includes(head));
+  const boxes = others.map((head) => Object.assign(document.createElement("input"), { type: "checkbox", value: head }));
   for (const box of boxes) {
     const label = Object.assign(document.createElement("label"), { className: box.value });
-    label.append(box, title(box.value));
+    label.append(box, COMPARE[box.value]);
     byId("heads").append(label);
     box.onchange = () => {
-      if (!boxes.some((other) => other.checked)) box.checked = true;
-      heads = boxes.filter((other) => other.checked).map((other) => other.value);
+      heads = ["exact", ...boxes.filter((other) => other.checked).map((other) => other.value)];
       refresh();
     };
   }
-  byId("heads").hidden = boxes.length < 2;
-  byId("meaning").hidden = !info.heads.includes("first-order"); // otherwise no text is encoded per image
+  byId("heads").hidden = byId("meaning").hidden = boxes.length === 0;
+  for (const entry of document.querySelectorAll("#meaning dl div")) entry.hidden = !info.heads.includes(entry.className);
 }
 
 async function start() {
