@@ -22,7 +22,7 @@ def test_eval_prints_and_writes_the_same_accuracy(coop_run: Path, gopro) -> None
     assert code == 0
     row = json.loads((coop_run / "eval-emoji-activities_twemoji-new.json").read_text())
     assert f"accuracy {row['accuracy']:.2f} %" in out and len(out.splitlines()) == 3
-    assert out.startswith("Backbone: emoji, a small CLIP in this package trained on emoji drawings; for a stronger")
+    assert out.startswith("Backbone: emoji, a small CLIP trained on emoji drawings; stronger: train again with")
     assert len(row["per_class"]) * 10 == row["n"]
     mean = sum(entry["accuracy"] for entry in row["per_class"]) / len(row["per_class"])
     assert row["macro_accuracy"] == pytest.approx(mean, abs=1e-3)
@@ -180,7 +180,7 @@ def test_the_commands_warn_on_images_that_the_backbone_does_not_know(tmp_path: P
     code, _, err = gopro("eval", tmp_path / "run", "--workers", 0)
     assert code == 0 and warning in err and "train again with --backbone photo" in err
     code, _, err = gopro("benchmark", "few-shot", *data, *methods, "--output", tmp_path / "out")
-    assert code == 0 and warning in err and "for photographs use --backbones photo" in err
+    assert code == 0 and warning in err and "for photographs: --backbones photo" in err
     assert gopro("report", tmp_path / "out")[0] == 0
     page = (tmp_path / "out" / "report.html").read_text()
-    assert page.count("Near chance:") == 1 and "use --backbones photo" in page
+    assert page.count("Near chance:") == 1 and "for photographs: --backbones photo" in page

@@ -512,6 +512,7 @@ def test_a_failed_download_is_reported_on_one_line(
     def hf_hub_download(**options: Any) -> str:
         raise OSError(f"cannot reach\nthe hub for {options['repo_id']}")
 
+    monkeypatch.setattr("gopro.network.unreachable", lambda url: None)
     monkeypatch.setattr(pretrained, "hf_hub_download", hf_hub_download)
     tags(monkeypatch, "tiny", web={"hf_hub": "someone/tiny/"})
     message = fault("tiny:web")

@@ -35,8 +35,8 @@ def test_a_sweep_warns_once_for_each_backbone_and_data_set() -> None:
         {**row, "data": "trained", "method": "coop"},
         {key: value for key, value in row.items() if key != "class_count"} | {"data": "earlier version"},
     ]
-    first, second = chance_warnings(rows, "use --backbones")
+    first, second = chance_warnings(rows, "--backbones")
     assert first.startswith("zero-shot accuracy on mine, base classes, is 14.0 %, where guessing among 7 classes gives")
-    assert "trained on emoji drawings" in first and "use --backbones ViT-B-16:openai" in first
-    assert "for photographs use --backbones photo" in first and "for photographs" not in second
+    assert "trained on emoji drawings" in first and "stronger: --backbones ViT-B-16:openai" in first
+    assert "for photographs: --backbones photo" in first and "for photographs" not in second
     assert second.startswith("zero-shot accuracy on mine is 14.0 %")

@@ -83,7 +83,7 @@ def run_protocol(
 
     runs = PROTOCOLS[protocol](config)
     against = reference((run.train.method for run in runs), against)
-    option = "use --backbones" if suggest_report else "use gopro benchmark with --backbones"
+    option = "--backbones" if suggest_report else "gopro benchmark with --backbones"
     for backbone in sorted({test.key.backbone for run in runs for test in run.tests}):
         print_backbone(backbone, option)
     with steps() as (on_step, on_fill):

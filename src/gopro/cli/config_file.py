@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gopro.errors import InputError
+from gopro.errors import InputError, one_line
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:  # ValueError: 2026-99-99, or not UTF-8
-        raise InputError(f"--config {path} is not YAML: {' '.join(str(error).split())[:300]}") from error
+        raise InputError(f"--config {path} is not YAML: {one_line(error)}") from error
     if not isinstance(content, dict):
         raise InputError(f"--config {path}: expected settings as `key: value` lines")
     for key, value in content.items():

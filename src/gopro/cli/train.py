@@ -59,7 +59,7 @@ def train_command(
             raise InputError("no data to train on: give --data FOLDER --output RUN (see gopro train --help)")
         else:
             if prints:
-                print_backbone(str(config.backbone), "use --backbone")
+                print_backbone(str(config.backbone), "--backbone")
             run = train(config, devices=devices, on_step=on_step, on_fill=on_fill)
     if not prints:
         return
@@ -92,7 +92,7 @@ def _chance_warning(run: Run) -> str | None:
     if not images:
         return None
     samples = encode_samples(method, images[:: math.ceil(len(images) / 64)])
-    return zeroshot_warning(method, samples, f"{len(samples.labels)} training images of {run.data}", "use --backbone")
+    return zeroshot_warning(method, samples, f"{len(samples.labels)} training images of {run.data}", "--backbone")
 
 
 def _recipe_in_words(run: Run) -> str:

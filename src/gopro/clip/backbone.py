@@ -7,7 +7,7 @@ import hashlib
 import logging
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ from gopro.clip.quick_gelu import fuse_quick_gelu
 from gopro.clip.safe_load import safe_load, state_dict
 from gopro.clip.text_tower import TextTower
 from gopro.data.transforms import Preprocess
-from gopro.errors import InputError
+from gopro.errors import InputError, one_line
+from gopro.network import hub_cache_alone_if_offline
 
 PIXELS_AT_ONCE = 4 * 260**2
 """Pixels of the images that a convolutional image tower takes at once on a CPU."""
@@ -294,27 +295,38 @@ def _create(architecture: str, tags: list[str]) -> nn.Module:
 
 def _download(architecture: str, tag: str, name: str) -> nn.Module:
     # open_clip only warns if the weights were trained with another activation than the architecture's
-    quick_gelu = open_clip.get_pretrained_cfg(architecture, tag).get("quick_gelu", False)
+    config = open_clip.get_pretrained_cfg(architecture, tag)
+    quick_gelu = config.get("quick_gelu", False)
     quick = f"{architecture}-quickgelu"
     local = quick if quick_gelu and quick in open_clip.list_models() else architecture
-    try:
-        with _no_logging():
-            return open_clip.create_model(architecture, pretrained=tag, force_quick_gelu=quick_gelu)
-    except Exception as error:  # of the Hub's client, the operating system or open_clip
-        raise InputError(
-            f"backbone {name!r} could not be downloaded ({_one_line(error)}); "
-            f"download its weights by other means and use {local}:FILE"
-        ) from error
+    with hub_cache_alone_if_offline() if config.get("hf_hub") else nullcontext() as offline:
+        try:
+            with _no_logging():
+                return open_clip.create_model(architecture, pretrained=tag, force_quick_gelu=quick_gelu)
+        except Exception as error:  # of the Hub's client, the operating system or open_clip
+            raise InputError(
+                f"backbone {name!r} could not be downloaded ({_reason(offline, error)}); "
+                f"download its weights by other means and use {local}:FILE"
+            ) from error
 
 
 def _tokenizer(architecture: str, name: str) -> Any:
-    try:
-        with _no_logging():
-            return open_clip.get_tokenizer(architecture)
-    except ImportError as error:
-        raise InputError(f"the tokenizer of backbone {name!r} needs a package: pip install transformers") from error
-    except Exception as error:  # of the Hub's client, the operating system or open_clip
-        raise InputError(f"the tokenizer of backbone {name!r} could not be downloaded ({_one_line(error)})") from error
+    downloaded = "hf_tokenizer_name" in (open_clip.get_model_config(architecture) or {}).get("text_cfg", {})
+    with hub_cache_alone_if_offline() if downloaded else nullcontext() as offline:
+        try:
+            with _no_logging():
+                return open_clip.get_tokenizer(architecture)
+        except ImportError as error:
+            raise InputError(f"the tokenizer of backbone {name!r} needs a package: pip install transformers") from error
+        except Exception as error:  # of the Hub's client, the operating system or open_clip
+            raise InputError(
+                f"the tokenizer of backbone {name!r} could not be downloaded ({_reason(offline, error)})"
+            ) from error
+
+
+def _reason(offline: str | None, error: Exception) -> str:
+    """Say why a download failed: that there is no connection, if so."""
+    return one_line(error) if offline is None else f"no connection to the Hugging Face Hub, {offline}"
 
 
 @contextmanager
@@ -363,5 +375,4 @@ def _suggestions(wrong: str, known: list[str]) -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    line = " ".join(str(error).split())[:200] or type(error).__name__
-    return f"{line} is missing" if isinstance(error, KeyError) else line
+    return f"{one_line(error)} is missing" if isinstance(error, KeyError) else one_line(error)

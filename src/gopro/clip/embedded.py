@@ -29,7 +29,7 @@ class EmbeddedModel:
 
 EMBEDDED = {
     "emoji": EmbeddedModel("emoji-clip.safetensors", "emoji drawings"),
-    "photo": EmbeddedModel("photo-clip.safetensors", "photographs (ImageNet) and the nouns of WordNet"),
+    "photo": EmbeddedModel("photo-clip.safetensors", "ImageNet and WordNet"),
 }
 """The embedded models by the name of the backbone."""
 
@@ -46,8 +46,8 @@ def default_backbone(data: str) -> str:
     return "emoji" if data.startswith("emoji-") else DEFAULT
 
 
-def describe_backbone(name: str, option: str = "use --backbone") -> str:
-    """Describe a backbone in one line: its name, what it was trained on and, if it is embedded, a stronger one.
+def describe_backbone(name: str, option: str = "--backbone") -> str:
+    """Describe a backbone in a few words: its name, what it was trained on and, if it is embedded, a stronger one.
 
     Args:
         name: as `gopro.load_backbone` takes it.
@@ -55,14 +55,14 @@ def describe_backbone(name: str, option: str = "use --backbone") -> str:
 
     Example:
         >>> describe_backbone("emoji").split("; ")[0]
-        'emoji, a small CLIP in this package trained on emoji drawings'
+        'emoji, a small CLIP trained on emoji drawings'
         >>> describe_backbone("RN50:openai")
         "RN50:openai, open_clip's RN50 with the weights openai"
     """
     if name in EMBEDDED:
         return (
-            f"{name}, a small CLIP in this package trained on {EMBEDDED[name].trained_on}; "
-            f"for a stronger one {option} {STRONGER} ({DOWNLOAD} download)"
+            f"{name}, a small CLIP trained on {EMBEDDED[name].trained_on}; "
+            f"stronger: {option} {STRONGER} ({DOWNLOAD})"
         )
     architecture, _, weights = name.partition(":")
     if weights == "random":

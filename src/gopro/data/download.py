@@ -14,7 +14,8 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from gopro.errors import InputError
+from gopro.errors import InputError, one_line
+from gopro.network import unreachable
 
 CHUNK_BYTES = 1 << 18
 TIMEOUT_SECONDS = 30  # without a byte
@@ -65,6 +66,8 @@ def download(
     """
     if target.exists():
         return
+    if (reason := unreachable(url)) is not None:
+        raise InputError(f"{url}: no connection to {reason}; run the same command again when there is one")
     part, note = target.with_name(f"{target.name}.part"), target.with_name(f"{target.name}.part.json")
     failures = 0
     try:
@@ -93,7 +96,7 @@ def download(
     except (requests.exceptions.InvalidSchema, requests.TooManyRedirects) as error:
         raise UnusableSource(f"{url}: {error}") from error
     except requests.RequestException as error:
-        raise InputError(f"{url}: no connection ({' '.join(str(error).split())})") from error
+        raise InputError(f"{url}: no connection ({one_line(error)})") from error
     except OSError as error:
         raise InputError(f"{error.filename or target}: cannot be written ({error.strerror or error})") from error
 

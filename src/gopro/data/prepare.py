@@ -16,7 +16,8 @@ from gopro.data.download import Progress, UnusableSource, download
 from gopro.data.sources import MIRROR, File, Source
 from gopro.data.splits import read_entries
 from gopro.data.unpack import ARCHIVES, unpack
-from gopro.errors import InputError
+from gopro.errors import InputError, one_line
+from gopro.network import unreachable
 
 
 @dataclass(frozen=True)
@@ -213,10 +214,12 @@ def mirror_file(entry: Benchmark, endpoint: str | None) -> tuple[str, str, str |
     Raises:
         UnusableSource: the Hub cannot be asked, or not exactly one archive goes by the benchmark's name.
     """
+    if (reason := unreachable(HfApi(endpoint=endpoint).endpoint)) is not None:
+        raise UnusableSource(f"{MIRROR} cannot be listed (no connection to {reason})")
     try:
         info = HfApi(endpoint=endpoint).model_info(MIRROR, files_metadata=True, timeout=30, token=False)
     except Exception as error:  # huggingface_hub's HTTP client, and so its errors, differ between versions
-        raise UnusableSource(f"{MIRROR} cannot be listed ({' '.join(str(error).split())})") from error
+        raise UnusableSource(f"{MIRROR} cannot be listed ({one_line(error)})") from error
     archives = [file for file in info.siblings or () if file.rfilename.endswith(ARCHIVES)]
     names = {_letters_and_digits(entry.name), _letters_and_digits(entry.folder)}
     matching = [

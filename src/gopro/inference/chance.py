@@ -54,7 +54,7 @@ def chance_warning(backbone: str, data: str, accuracy: float, classes: int, opti
         accuracy: in percent.
         option: how the user chooses another backbone; see `describe_backbone`.
     """
-    photographs = f"; for photographs {option} photo" if backbone == EMOJI else ""
+    photographs = f"; for photographs: {option} photo" if backbone == EMOJI else ""
     return (
         f"zero-shot accuracy on {data} is {accuracy:.1f} %, where guessing among {classes} classes gives "
         f"{100 / classes:.1f} %. The backbone is {describe_backbone(backbone, option)}{photographs}. "

@@ -23,7 +23,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from gopro.errors import InputError
+from gopro.errors import InputError, one_line
+from gopro.network import hub_cache_alone_if_offline, unreachable
 
 CARD = "README.md"
 # Cards on the Hub are recognised by this very line, so its wording cannot change.
@@ -43,7 +44,7 @@ def download(repository: str, revision: str | None, patterns: Sequence[str]) -> 
     Raises:
         InputError: no such repository or revision, no access to it, or no connection.
     """
-    with _one_line_errors(repository, revision):
+    with hub_cache_alone_if_offline(), _one_line_errors(repository, revision):
         folder = snapshot_download(
             repository,
             revision=revision,
@@ -78,6 +79,8 @@ def upload(
         InputError: no token, or one without write access; no connection; or `private` for a public repository.
     """
     api = HfApi(library_name="gopro", library_version=version("gopro"))
+    if (reason := unreachable(api.endpoint)) is not None:
+        raise InputError(f"{repository}: no connection to the Hub ({api.endpoint}), {reason}")
     with _one_line_errors(repository, revision):
         api.create_repo(repository, private=private or None, exist_ok=True)
         if private and not api.model_info(repository).private:
@@ -105,7 +108,7 @@ def _one_line_errors(repository: str, revision: str | None) -> Iterator[None]:
     except InputError:
         raise
     except HFValidationError as error:
-        raise InputError(f"{repository} is not a valid repository name on the Hub ({_first_line(error)})") from error
+        raise InputError(f"{repository} is not a valid repository name on the Hub ({one_line(error)})") from error
     except RevisionNotFoundError as error:
         raise InputError(f"{repository} on the Hub has no revision {revision}") from error
     except RepositoryNotFoundError as error:  # the Hub's answer is the same for private and gated repositories
@@ -116,13 +119,9 @@ def _one_line_errors(repository: str, revision: str | None) -> Iterator[None]:
             f"{repository} is not a folder, and the Hub ({HfApi().endpoint}) cannot be reached to look for it there"
         ) from error
     except HfHubHTTPError as error:
-        reason = f"an error of the Hub: {_first_line(error)}"
+        reason = f"an error of the Hub: {one_line(error)}"
         if error.response is not None and error.response.status_code in (401, 403):
             reason = "your token may not do that on the Hub" if token else f"you are not logged in: {log_in}"
         raise InputError(f"{repository}: {reason}") from error
     except Exception as error:  # the HTTP client, and with it its exceptions, differs between versions
-        raise InputError(f"{repository} on the Hub ({HfApi().endpoint}): {_first_line(error)}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise InputError(f"{repository} on the Hub ({HfApi().endpoint}): {one_line(error)}") from error

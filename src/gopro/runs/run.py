@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from gopro.data.class_names import clean_name
 from gopro.data.dataset import Dataset
 from gopro.data.load_dataset import is_packaged, load_dataset
-from gopro.errors import InputError
+from gopro.errors import InputError, one_line
 from gopro.files import save_tensors, write_json
 from gopro.methods.base import Method
 from gopro.runs.config import TrainConfig
@@ -132,7 +132,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             raise ValueError(f"template {content['template'][:80]!r} does not have exactly one {{}} for the class name")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
-            f"{path} is not the config of a run ({type(error).__name__}: {str(error)[:200]}): put it back, or train "
+            f"{path} is not the config of a run ({type(error).__name__}: {one_line(error)}): put it back, or train "
             "again into another folder"
         ) from error
     return content

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gopro.data.dataset import Dataset, Sample
-from gopro.errors import InputError
+from gopro.errors import InputError, one_line
 from gopro.files import write_json
 from gopro.methods.recipe import Training
 
@@ -52,7 +52,7 @@ def read_training_images(folder: Path) -> list[str] | None:
             raise TypeError("digests must be a list of text")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
-            f"{path} is not a list of training images ({type(error).__name__}: {str(error)[:200]}): put it back, or "
+            f"{path} is not a list of training images ({type(error).__name__}: {one_line(error)}): put it back, or "
             "train again into another folder"
         ) from error
     return digests

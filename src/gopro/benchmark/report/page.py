@@ -113,7 +113,7 @@ def write_report(
             summary=[(f"{table.title}, {table.setting}", ranked) for table in built if (ranked := headlines(table))],
             datasets=list(dict.fromkeys(row["data"] for row in experiment.rows)),
             backbones=list(dict.fromkeys(row["backbone"] for row in experiment.rows)),
-            warnings=chance_warnings(experiment.rows, "use --backbones"),
+            warnings=chance_warnings(experiment.rows, "--backbones"),
             facts=_facts(experiment),
             tables=list(zip(built, dots, strict=True)),
             curves=curves,
