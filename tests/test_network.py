@@ -75,7 +75,9 @@ def test_a_download_that_fails_says_why_in_whole_words(stopped: str, monkeypatch
         with pytest.raises(InputError) as online:
             load_backbone("ViT-B-32:openai")
     reason = str(online.value).partition("(")[2].partition(")")[0]
-    assert reason.endswith(" …") and set(reason[:-2].split()) <= set(("weights of this model are somewhere else").split())
+    assert reason.endswith(" …") and set(reason[:-2].split()) <= set(
+        ("weights of this model are somewhere else").split()
+    )
 
 
 def test_a_short_error_is_left_as_it_is() -> None:

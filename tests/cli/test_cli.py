@@ -48,8 +48,15 @@ def bad_inputs(tmp_path: Path, run: Path) -> dict[str, tuple[str, str]]:
         "config not YAML": (f"train --data emoji-food --config {tmp_path / 'bad.yaml'} {new}", "bad.yaml"),
         "config a list": (f"train --data emoji-food --config {tmp_path / 'list.yaml'} {new}", "key: value"),
         "unknown command": ("trian", "trian"),
-        "no data": (f"train {new}", "--data"),
-        "nothing": ("train", "--data"),
+        "no data": (f"train {new}", "--data is missing: add --data DATA"),
+        "nothing": ("train", "type gopro train --data FOLDER"),
+        "no run to evaluate": ("eval", "RUN is missing: type gopro eval RUN"),
+        "no output": ("benchmark base-to-new", "--output is missing: add --output OUTPUT"),
+        "an image without a run": (
+            f"predict {tmp_path / 'text.jpg'}",
+            "IMAGES is missing: type gopro predict RUN IMAGES; the run comes first",
+        ),
+        "the image first": (f"predict {tmp_path / 'text.jpg'} {run}", "text.jpg is a file, not the folder of a run"),
         "empty class folder": (f"train --data {taken} {new}", str(taken / "b")),
         "one class": (f"train --data {one} {new}", "one"),
         "one class in a half": (f"benchmark base-to-new --data {one} {new}", "one"),
@@ -96,6 +103,22 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, coop_run: Path, g
         assert code == 2, f"{mistake}: exit code {code}\n{out}{err}"
         assert len(lines) == 1 and lines[0].startswith("error: ") and part in lines[0], f"{mistake}: {err}"
         assert not (tmp_path / "new").exists(), mistake
+
+
+def test_the_help_begins_with_what_is_needed_and_marks_it(gopro) -> None:
+    first = {
+        "train": ["--data", "--output", "--method", "--backbone", "--shots"],
+        "benchmark base-to-new": ["--data", "--output", "--suite", "--methods"],
+        "benchmark cross-dataset": ["--source", "--targets", "--output", "--suite"],
+    }
+    for command, options in first.items():
+        _, out, _ = gopro(*command.split(), "--help")
+        rows = [line.strip("│ ") for line in out.splitlines() if line.startswith("│")]
+        listed = [row.split()[0] if row[0] == "-" else row.split()[1] for row in rows if row.startswith(("--", "* "))]
+        assert listed[: len(options)] == options, command
+        marked = [row for row in rows if row.startswith("* ")]
+        assert len(marked) == (command != "train")
+    assert "Required, unless a run is" in gopro("train", "--help")[1]
 
 
 def test_bad_input_in_a_process_of_its_own_prints_no_traceback() -> None:

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 
 def test_a_folder_of_images_can_be_trained_on_evaluated_and_classified(
     two_classes: Path, tmp_path: Path, gopro
@@ -24,3 +26,19 @@ def test_flags_take_precedence_over_the_config_file(tmp_path: Path, gopro) -> No
     assert code == 0, err
     config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
     assert (config["data"], config["method"], config["shots"]) == ("emoji-activities", "zeroshot", 3)
+
+
+def test_an_interrupted_run_says_how_to_resume_it(gopro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("gopro.training.loop.backward", interrupt)
+    train = "train --data emoji-activities --method coop --shots 1 --epochs 1 --workers 0"
+    code, _, err = gopro(*train.split())
+    assert code == 130
+    assert err.splitlines()[-1] == "interrupted: to continue, type gopro train --resume runs/emoji-activities-coop"
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = gopro("train", "--resume", "runs/emoji-activities-coop")
+    assert code == 0 and "Next: gopro predict runs/emoji-activities-coop IMAGES" in out

@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
         err.print_line(f"error: {_describe(error)}", "red")
         sys.exit(2)
     except KeyboardInterrupt:
-        err.print_line("interrupted: run the same command again, or gopro train --resume RUN, to continue")
+        err.print_line("interrupted: run the same command again to continue")
         sys.exit(130)
 
 
@@ -87,9 +87,19 @@ def _describe(error: Exception) -> str:
         name = error.argument.name
         if error.keyword is not None:
             return f"{error.keyword} needs a value: see {command} --help"
-        positional = error.argument.index is not None
-        return f"{name.lstrip('-').upper() if positional else name} is missing: see {command} --help"
+        if error.argument.index is None:
+            return f"{name} is missing: add {name} {name.lstrip('-').upper()} (see {command} --help)"
+        places, missing = _required_places(error), name.lstrip("-").upper()
+        first = f"; the {places[0].lower()} comes first" if missing != places[0] else ""
+        return f"{missing} is missing: type {command} {' '.join(places)}{first} (see {command} --help)"
     return " ".join(line.strip() for line in str(error).splitlines())
+
+
+def _required_places(error: cyclopts.MissingArgumentError) -> list[str]:
+    """Return the names of the arguments that a command needs in their places: RUN, IMAGES."""
+    _, (*_, command), _ = app.parse_commands(list(error.command_chain or ()))
+    arguments = command.assemble_argument_collection()
+    return [a.name.lstrip("-").upper() for a in arguments if a.index is not None and a.required]
 
 
 def _use_config_file(tokens: list[str]) -> None:

@@ -77,6 +77,8 @@ def predict_command(
         raise InputError(f"{'--link' if link else '--min-confidence'} needs --sort-into FOLDER")
     if min_confidence is not None and not 0 <= min_confidence <= 1:
         raise InputError(f"--min-confidence {min_confidence}: give a probability from 0 to 1")
+    if Path(run).is_file():
+        raise InputError(f"{run} is a file, not the folder of a run: the run comes first, gopro predict RUN {run}")
     names = class_names(classes, classes_file)
     from gopro.inference.classifier import load
     from gopro.inference.sort_images import Sorter

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,19 +28,19 @@ def train_command(
     *,
     resume_from: Annotated[
         Path | None,
-        Parameter(name="--resume", help="Folder of an interrupted run to continue, instead of --data and --output."),
+        Parameter(name="--resume", help="Folder of an interrupted run to continue, instead of --data."),
     ] = None,
     devices: int | None = None,
     config_file: ConfigFile = None,
 ) -> None:
     """Train a method on a few labelled images per class.
 
-    Give --data and --output: gopro train --data MY_IMAGES --output runs/mine
+    Only --data is needed: gopro train --data MY_IMAGES
 
     Parameters
     ----------
     resume_from:
-        Folder of an interrupted run to continue, instead of --data and --output.
+        Folder of an interrupted run to continue, instead of --data.
     devices:
         Number of devices of this machine to train on; the result is the same. Default: 1, or under torchrun or SLURM
         one per process.
@@ -48,7 +51,7 @@ def train_command(
 
     process = None if devices == 1 else find_process()
     prints = process is None or process.rank == 0  # one of several processes
-    with steps(visible=prints) as (on_step, on_fill):
+    with _advice_if_interrupted(resume_from or (config and config.output)), steps(visible=prints) as (on_step, on_fill):
         if resume_from is not None:
             if config is not None:
                 raise InputError("--resume: the run keeps its settings; give no other option except --devices")
@@ -56,7 +59,7 @@ def train_command(
                 print_backbone(str(read_config(resume_from)["config"].backbone))
             run = resume(resume_from, devices=devices, on_step=on_step, on_fill=on_fill)
         elif config is None:
-            raise InputError("no data to train on: give --data FOLDER --output RUN (see gopro train --help)")
+            raise InputError("no data to train on: type gopro train --data FOLDER (see gopro train --help)")
         else:
             if prints:
                 print_backbone(str(config.backbone), "--backbone")
@@ -73,6 +76,20 @@ def train_command(
     if (warning := _chance_warning(run)) is not None:
         err.print_line(f"warning: {warning}")
     out.print_line(f"Next: gopro predict {run.folder} IMAGES")
+
+
+@contextmanager
+def _advice_if_interrupted(folder: Path | None) -> Iterator[None]:
+    """Say after Ctrl-C how to resume the run, if it has begun."""
+    from gopro.runs.run import CONFIG
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        if folder is None or not (folder / CONFIG).is_file():
+            raise
+        err.print_line(f"interrupted: to continue, type gopro train --resume {folder}")
+        sys.exit(130)
 
 
 def _chance_warning(run: Run) -> str | None:

@@ -61,8 +61,7 @@ def describe_backbone(name: str, option: str = "--backbone") -> str:
     """
     if name in EMBEDDED:
         return (
-            f"{name}, a small CLIP trained on {EMBEDDED[name].trained_on}; "
-            f"stronger: {option} {STRONGER} ({DOWNLOAD})"
+            f"{name}, a small CLIP trained on {EMBEDDED[name].trained_on}; stronger: {option} {STRONGER} ({DOWNLOAD})"
         )
     architecture, _, weights = name.partition(":")
     if weights == "random":

@@ -6,6 +6,7 @@ This module imports neither torch nor NumPy, so that the command line can show i
 from __future__ import annotations
 
 from dataclasses import asdict, fields, replace
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -13,8 +14,19 @@ from annotated_types import Gt, Le
 
 from gopro.clip.embedded import default_backbone
 from gopro.data.dataset import ClassHalf
+from gopro.files import slug
 from gopro.methods.recipe import Conditions, Recipe, Task
-from gopro.settings import AnyPath, Ints, NonNegativeInt, PositiveFloat, PositiveInt, PositiveInts, Texts, settings
+from gopro.settings import (
+    AnyPath,
+    Ints,
+    NonNegativeInt,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    PositiveInts,
+    Texts,
+    settings,
+)
 
 NonFinite = Literal["stop", "skip"]
 
@@ -22,31 +34,37 @@ SAME_RESULTS = "same results"
 """Marks a setting that leaves the results of a run as they are, up to rounding. All others make it another run."""
 
 
+OUTPUT = Path("runs/NAME-METHOD")
+"""Stands for the folder that a run gets by default; NAME is that of its data."""
+
+
 @settings
 class TrainSettings:
     """Settings shared by training runs and benchmarks.
 
-    The method's recipe, which for most methods is that of its authors, holds where epochs, batch, lr, optimizer or crop
-    are not given.
+    The method's recipe, which for most methods is that of its authors, holds where epochs, batch, lr, optimizer,
+    weight_decay or crop are not given.
     """
 
-    root: Annotated[AnyPath | None, SAME_RESULTS] = None
-    """Folder that contains the benchmark data sets, in CoOp's layout (docs/datasets.md)."""
     epochs: PositiveInt | None = None
     """Passes over the training images. Default: the recipe's, which gopro methods METHOD shows."""
     batch: PositiveInt | None = None
     """Images per batch, over all devices together. Default: the recipe's."""
-    accumulate: PositiveInt = 1
-    """Batches per optimiser step: their gradients are averaged, which has the effect of a larger batch without its
-    memory. Losses that compare images, such as gopro's con, compare those of one batch."""
     lr: PositiveFloat | None = None
     """Peak learning rate. Default: the recipe's."""
     optimizer: Literal["sgd", "adamw"] | None = None
     """Optimiser. Default: the recipe's."""
-    non_finite: Annotated[NonFinite, SAME_RESULTS] = "stop"
-    """Stop the run when a loss or gradient is not finite, or skip the step and count it."""
-    deterministic: Annotated[bool, SAME_RESULTS] = False
-    """Make repeated runs on one machine bit-identical, which is slower on CUDA. Runs on a CPU always are."""
+    weight_decay: NonNegativeFloat | None = None
+    """Weight decay of the optimiser. Default: the recipe's."""
+    crop: Annotated[float, Gt(0), Le(1)] | None = None
+    """Smallest part of an image's area (0 to 1) that a random crop shows. Default: the data set's own if it has one,
+    else the recipe's."""
+    bank: NonNegativeInt = 0
+    """Random views per training image to encode once and cache for all epochs and runs; 0 draws new views in every
+    epoch."""
+    accumulate: PositiveInt = 1
+    """Batches per optimiser step: their gradients are averaged, which has the effect of a larger batch without its
+    memory. Losses that compare images, such as gopro's con, compare those of one batch."""
     select: Literal["last", "val"] = "last"
     """Save the model of the last epoch, or of the epoch with the best accuracy on the validation images."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -55,12 +73,12 @@ class TrainSettings:
     """Device to run on; auto uses a GPU if there is one."""
     workers: Annotated[NonNegativeInt, SAME_RESULTS] = 2
     """Processes that read and augment images; with 0 the training process does it."""
-    crop: Annotated[float, Gt(0), Le(1)] | None = None
-    """Smallest part of an image's area (0 to 1) that a random crop shows. Default: the data set's own if it has one,
-    else the recipe's."""
-    bank: NonNegativeInt = 0
-    """Random views per training image to encode once and cache for all epochs and runs; 0 draws new views in every
-    epoch."""
+    root: Annotated[AnyPath | None, SAME_RESULTS] = None
+    """Folder that contains the benchmark data sets, in CoOp's layout (docs/datasets.md)."""
+    deterministic: Annotated[bool, SAME_RESULTS] = False
+    """Make repeated runs on one machine bit-identical, which is slower on CUDA. Runs on a CPU always are."""
+    non_finite: Annotated[NonFinite, SAME_RESULTS] = "stop"
+    """Stop the run when a loss or gradient is not finite, or skip the step and count it."""
 
     def recipe(self, authors: Recipe, dataset_crop: float | None = None) -> Recipe:
         """Return the authors' recipe, changed by the settings that are given.
@@ -76,7 +94,7 @@ class TrainSettings:
             0.5
         """
         changes: dict[str, Any] = {} if dataset_crop is None else {"crop": dataset_crop}
-        names = ("epochs", "batch", "lr", "optimizer", "crop")
+        names = ("epochs", "batch", "lr", "optimizer", "weight_decay", "crop")
         changes |= {name: value for name in names if (value := getattr(self, name)) is not None}
         if self.epochs is not None:
             longest = self.epochs - 1 if authors.schedule == "epoch" else self.epochs / 10
@@ -85,19 +103,14 @@ class TrainSettings:
 
 
 @settings
-class TrainConfig(TrainSettings):
-    """Settings of one training run.
-
-    Example:
-        >>> config = TrainConfig(data="emoji-activities", output="runs/mine", method="coop", shots=4)
-        >>> TrainConfig.from_json(config.to_json()) == config
-        True
-    """
+class _MainSettings:
+    """The settings of a training run that most users give. As the last base of `TrainConfig` it comes first in --help."""
 
     data: str
-    """Folder with one subfolder of images per class, or a data set that gopro data list names."""
-    output: AnyPath
-    """Folder to write the run to."""
+    """Folder with one subfolder of images per class, or a data set that gopro data list names. Required, unless a run is
+    resumed."""
+    output: AnyPath = OUTPUT
+    """New folder for the run, counted up if there is one: runs/my-images-gopro, runs/my-images-gopro-2, ..."""
     method: str = "gopro"
     """Method, optionally with settings: gopro[con=0]. See gopro methods."""
     backbone: str | None = None
@@ -109,6 +122,18 @@ class TrainConfig(TrainSettings):
     """Seed of the training images, their order, their views and the initial weights."""
     classes: ClassHalf = "all"
     """Classes to train on: all, or the first half (base) or the second half (new)."""
+
+
+@settings
+class TrainConfig(TrainSettings, _MainSettings):
+    """Settings of one training run.
+
+    Example:
+        >>> config = TrainConfig(data="emoji-activities", output="runs/mine", method="coop", shots=4)
+        >>> TrainConfig.from_json(config.to_json()) == config
+        True
+    """
+
     task: Task | None = None
     """Task whose recipe is used, as the authors of most methods train differently for each: other classes of the same
     data set (base-to-new), other data sets or styles (transfer), or the trained classes (few-shot). Default:
@@ -117,9 +142,11 @@ class TrainConfig(TrainSettings):
     """Profile steps 3 to 5 and write trace.json into the run's folder; open it at ui.perfetto.dev."""
 
     def __post_init__(self) -> None:
-        """Fill in the backbone, so that a run records which one it has, whatever the default is later."""
+        """Fill in backbone and output, so that a run records which ones it has, whatever the defaults are later."""
         if self.backbone is None:
             object.__setattr__(self, "backbone", default_backbone(self.data))
+        if self.output == OUTPUT:
+            object.__setattr__(self, "output", new_folder(OUTPUT.parent, f"{_name(self.data)}-{self.method}"))
 
     @property
     def conditions(self) -> Conditions:
@@ -144,8 +171,8 @@ class TrainConfig(TrainSettings):
 
 
 @settings
-class SweepConfig(TrainSettings):
-    """Settings shared by the benchmarks of all protocols. The suite provides those that are not given."""
+class _MainSweepSettings:
+    """The settings of a benchmark that most users give. As a base after `TrainSettings` it comes before that in --help."""
 
     output: AnyPath
     """Folder for results.jsonl and the runs. Runs whose results it already contains are not repeated."""
@@ -161,6 +188,12 @@ class SweepConfig(TrainSettings):
     """Training images per class, one or more numbers: 1 4 16."""
     seeds: Ints | None = None
     """Seeds, one or more numbers: 1 2 3."""
+
+
+@settings
+class SweepConfig(TrainSettings, _MainSweepSettings):
+    """Settings shared by the benchmarks of all protocols. The suite provides those that are not given."""
+
     jobs: PositiveInt = 1
     """Number of runs to train at once on this machine, each in its own process."""
     ray: str | None = None
@@ -172,21 +205,31 @@ class SweepConfig(TrainSettings):
 
 
 @settings
-class BenchmarkConfig(SweepConfig):
-    """Settings of a benchmark within data sets: methods are trained and tested on each."""
+class _DataSets:
+    """The data sets of a benchmark within data sets."""
 
     data: Texts | None = None
     """Data sets, as gopro train takes them."""
 
 
 @settings
-class TransferConfig(SweepConfig):
-    """Settings of a benchmark across data sets: methods are trained on one and tested on others."""
+class BenchmarkConfig(SweepConfig, _DataSets):
+    """Settings of a benchmark within data sets: methods are trained and tested on each."""
+
+
+@settings
+class _SourceAndTargets:
+    """The data sets of a benchmark across data sets."""
 
     source: str | None = None
     """Data set to train on, with all its classes."""
     targets: Texts | None = None
     """Data sets to test on."""
+
+
+@settings
+class TransferConfig(SweepConfig, _SourceAndTargets):
+    """Settings of a benchmark across data sets: methods are trained on one and tested on others."""
 
 
 def settings_that_change_results() -> tuple[str, ...]:
@@ -203,3 +246,25 @@ def settings_that_change_results() -> tuple[str, ...]:
     return tuple(
         name for name, hint in hints.items() if not (get_origin(hint) is Annotated and SAME_RESULTS in get_args(hint))
     )
+
+
+def new_folder(parent: Path, name: str) -> Path:
+    """Return a folder that is not there yet, or is empty: `NAME`, or `NAME-2`, `NAME-3` and so on.
+
+    Example:
+        >>> new_folder(Path("no-such-folder"), "my images-gopro[lr=0.01]").as_posix()
+        'no-such-folder/my_images-gopro_lr_0.01'
+    """
+    for number in count(1):
+        folder = parent / (slug(name) + (f"-{number}" if number > 1 else ""))
+        if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+            return folder
+    raise AssertionError
+
+
+def _name(data: str) -> str:
+    """Return the name of a data set for a folder: that of its own folder or file."""
+    path = Path(data).expanduser()
+    if path.is_file():
+        return path.stem
+    return path.resolve().name if path.is_dir() else data
