@@ -19,8 +19,8 @@ from gopro.methods.recipe import Conditions, Recipe, Task
 from gopro.settings import (
     AnyPath,
     Ints,
-    NonNegativeInt,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     PositiveInts,
@@ -104,11 +104,11 @@ class TrainSettings:
 
 @settings
 class _MainSettings:
-    """The settings of a training run that most users give. As the last base of `TrainConfig` it comes first in --help."""
+    """The settings of a training run that most users give. As the last base of `TrainConfig` it leads in --help."""
 
     data: str
-    """Folder with one subfolder of images per class, or a data set that gopro data list names. Required, unless a run is
-    resumed."""
+    """Folder with one subfolder of images per class, or a data set that gopro data list names. Required, unless a run
+    is resumed."""
     output: AnyPath = OUTPUT
     """New folder for the run, counted up if there is one: runs/my-images-gopro, runs/my-images-gopro-2, ..."""
     method: str = "gopro"
@@ -172,7 +172,7 @@ class TrainConfig(TrainSettings, _MainSettings):
 
 @settings
 class _MainSweepSettings:
-    """The settings of a benchmark that most users give. As a base after `TrainSettings` it comes before that in --help."""
+    """The settings of a benchmark that most users give. As a base after `TrainSettings` it leads in --help."""
 
     output: AnyPath
     """Folder for results.jsonl and the runs. Runs whose results it already contains are not repeated."""
