@@ -33,10 +33,35 @@ def test_domains_are_refused_with_the_commands_to_use_them(tmp_path: Path) -> No
         (("cat/images", "dog/images"), {}),  # one folder in each class
         (("cat/tabby", "cat/manx", "cat/siamese", "dog/pug", "dog/poodle", "dog/boxer"), {}),  # kinds of each class
         (("photo/cat", "photo/dog"), {}),  # one domain
+        (
+            ("photo/Cat", "photo/red_fox", "sketch/cat", "sketch/Red fox"),
+            {"photo": ["Cat", "red_fox"], "sketch": ["Red fox", "cat"]},
+        ),
     ],
 )
 def test_domains_share_their_class_folders(folders: Iterable[str], domains: dict, tmp_path: Path) -> None:
     assert domain_folders(make_folders(tmp_path, folders)) == domains
+
+
+@pytest.mark.parametrize(
+    ("folders", "advice"),
+    [
+        (
+            ("train2017/cat", "train2017/dog", "val2017/cat", "val2017/dog"),
+            "rename them to train, test and perhaps val",
+        ),
+        (("cat/train", "cat/test", "dog/train", "dog/test"), "the other way round, such as {root}/test/cat"),
+        (("photo/train/cat", "photo/test/cat", "art/train/cat", "art/test/cat"), "--data {root}/art. To test"),
+        (
+            ("train/photo/cat", "train/photo/dog", "train/art/cat", "train/art/dog", "test/art/cat"),
+            "see docs/domains.md",
+        ),
+    ],
+)
+def test_folders_that_look_like_domains_get_advice(folders: Iterable[str], advice: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        folder_dataset(make_folders(tmp_path, folders))
+    assert advice.format(root=tmp_path) in str(caught.value)
 
 
 def test_a_target_folder_is_tested_whole_and_not_split(tmp_path: Path) -> None:

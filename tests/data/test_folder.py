@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gopro.data.dataset import Dataset
-from gopro.data.folder import SPLIT_FILE, _draw, folder_dataset
+from gopro.data.extend_split import draw
+from gopro.data.folder import SPLIT_FILE, folder_dataset, folder_target
 from gopro.errors import InputError
 
 
@@ -102,25 +103,54 @@ def test_an_unwritable_folder_is_split_with_a_warning(pets: Path, monkeypatch: p
     assert drawn == folder_dataset(pets)
 
 
-def test_images_added_or_removed_since_the_split_are_named(pets: Path):
-    folder_dataset(pets)
+def test_added_images_are_dealt_and_all_others_stay(pets: Path):
+    first = folder_dataset(pets)
     fill(pets / "red_fox", 5, "new")
-    message = refusal(pets)
-    assert "red_fox/new0.png, red_fox/new1.png, red_fox/new2.png and 2 more" in message and "remove" in message
-    for path in pets.glob("red_fox/new*"):
-        path.unlink()
-    folder_dataset(pets)
-    (pets / "snow_owl" / "p3.png").unlink()
-    assert "snow_owl/p3.png" in refusal(pets)
+    fill(pets / "Barn_owl", 4)
+    with pytest.warns(
+        UserWarning, match=r"Barn_owl/p1.png, Barn_owl/p2.png and 6 more; dealt .*the new class Barn_owl"
+    ):
+        second = folder_dataset(pets)
+    assert second.classnames == ("red fox", "snow owl", "Barn owl")
+    for part in ("train", "val", "test"):
+        assert set(names(first, part)) < set(names(second, part)), part
+    counts = [Counter(s.label for s in part) for part in (second.train, second.val, second.test)]
+    assert counts == [{0: 13, 1: 5, 2: 2}, {0: 5, 1: 2, 2: 1}, {0: 7, 1: 3, 2: 1}]
+    assert folder_dataset(pets) == second  # without a warning: the file lists them now
+
+
+def test_removed_images_are_named_and_keep_their_place(pets: Path):
+    first = folder_dataset(pets)
+    gone = Path(first.test[0].image.name)
+    content = gone.read_bytes()
+    gone.unlink()
+    with pytest.warns(UserWarning, match=rf"lists red_fox/{gone.name}, no longer there; left out"):
+        second = folder_dataset(pets)
+    assert second.test == first.test[1:] and second.train == first.train
+    gone.write_bytes(content)
+    assert folder_dataset(pets) == first
     shutil.rmtree(pets / "snow_owl")
     fill(pets / "barn_owl", 3)
-    assert "snow_owl" in refusal(pets)
+    with pytest.warns(UserWarning, match="new class barn_owl"):
+        message = refusal(pets)
+    assert "no image of the class snow_owl" in message and "remove split_gopro.json" in message
+
+
+def test_a_renamed_class_folder_keeps_its_class(pets: Path):
+    folder_dataset(pets)
+    (pets / "snow_owl").rename(pets / "Snow owl")
+    with (
+        pytest.warns(UserWarning, match=r"lists snow_owl/p0.png"),
+        pytest.warns(UserWarning, match=r"did not list Snow owl/p0.png, .* dealt 5 to train, 2 to val, 3 to test; all"),
+    ):
+        dataset = folder_dataset(pets)
+    assert dataset.classnames == ("red fox", "snow owl") and len(dataset.train) == 15
 
 
 @given(counts=st.lists(st.integers(2, 60), min_size=2, max_size=5), seed=st.integers(0, 99))
 def test_every_image_is_in_one_split_and_each_class_in_train_and_test(counts: list[int], seed: int):
     images = {f"c{i}": [f"c{i}/{j}.png" for j in range(count)] for i, count in enumerate(counts)}
-    entries = _draw(images, Path("root"), seed)
+    entries = draw([(path, label, name) for label, name in enumerate(images) for path in images[name]], seed)
     assert sorted(path for part in entries.values() for path, _, _ in part) == sorted(
         path for paths in images.values() for path in paths
     )
@@ -129,8 +159,19 @@ def test_every_image_is_in_one_split_and_each_class_in_train_and_test(counts: li
         assert train >= 1 and test >= 1 and train + val + test == count
         if count > 3:
             assert (train, val) == (round(0.5 * count), round(0.2 * count))
-    shuffled = {name: random.sample(paths, len(paths)) for name, paths in images.items()}
-    assert _draw(shuffled, Path("root"), seed) == entries  # the disk's order of listing does not matter
+    shuffled = [(path, label, name) for label, name in enumerate(images) for path in images[name]]
+    random.shuffle(shuffled)
+    assert draw(shuffled, seed) == entries  # the disk's order of listing does not matter
+
+
+def test_a_class_of_one_image_is_trained_on_and_gets_a_test_image_next(pets: Path):
+    fill(pets / "arctic_hare", 1)
+    dataset = folder_dataset(pets)
+    assert [sum(s.label == 0 for s in part) for part in (dataset.train, dataset.val, dataset.test)] == [1, 0, 0]
+    fill(pets / "arctic_hare", 2)
+    with pytest.warns(UserWarning, match=r"arctic_hare/p1.png; dealt 1 to test; all other"):
+        dataset = folder_dataset(pets)
+    assert [sum(s.label == 0 for s in part) for part in (dataset.train, dataset.val, dataset.test)] == [1, 0, 1]
 
 
 def test_train_and_test_folders_are_used_as_they_are(tmp_path: Path):
@@ -150,12 +191,93 @@ def test_train_and_test_folders_are_used_as_they_are(tmp_path: Path):
     assert "test: has the class elm, which train lacks" in refusal(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "parts",
+    [("train", "valid", "test"), ("Train", "Validation", "Test"), ("TRAINING", "dev", "testing"),
+     ("training_set", "val-set", "test_set")],
+)  # fmt: skip
+def test_parts_are_known_by_their_usual_names(parts: tuple[str, ...], tmp_path: Path):
+    for part, count in zip(parts, (3, 2, 1), strict=True):
+        fill(tmp_path / part / "red fox", count)
+        fill(tmp_path / part / "owl", count)
+    dataset = folder_dataset(tmp_path)
+    assert dataset.classnames == ("owl", "red fox")
+    assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (6, 4, 2)
+
+
+def test_a_class_is_the_same_in_parts_that_spell_it_differently(tmp_path: Path):
+    for folder, count in (("train/snowy_owl", 3), ("train/fox", 3), ("test/Snowy owl", 2), ("test/fox", 1)):
+        fill(tmp_path / folder, count)
+    dataset = folder_dataset(tmp_path)
+    assert dataset.classnames == ("fox", "snowy owl")
+    assert Counter(s.label for s in dataset.test) == {0: 1, 1: 2}
+
+
+def test_without_test_the_images_of_val_are_the_test_images(tmp_path: Path):
+    for folder in ("Train/a", "Train/b", "valid/a", "valid/b"):
+        fill(tmp_path / folder, 2)
+    with pytest.warns(UserWarning, match="no test folder; the images of valid are the test images, and none are left"):
+        dataset = folder_dataset(tmp_path)
+    assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (4, 0, 4)
+    assert all("/valid/" in s.image.name for s in dataset.test)
+
+
 def test_split_folders_that_are_incomplete_or_mixed_with_classes_are_refused(tmp_path: Path):
     fill(tmp_path / "train" / "a", 1)
-    assert "train, test" in refusal(tmp_path)
+    fill(tmp_path / "train" / "b", 1)
+    assert f"no folder beside train; add test, or give {tmp_path / 'train'}" in refusal(tmp_path)
     fill(tmp_path / "test" / "a", 1)
-    fill(tmp_path / "valid" / "a", 1)
-    assert "test, train, valid" in refusal(tmp_path)
+    fill(tmp_path / "extra" / "a", 1)
+    assert "holds test and train beside extra" in refusal(tmp_path)
+    (tmp_path / "extra").rename(tmp_path / "Training")
+    assert "Training and train both mean train" in refusal(tmp_path)
+    shutil.rmtree(tmp_path / "Training")
+    shutil.rmtree(tmp_path / "train")
+    assert (
+        f"has test but no train folder to train on; add one. To test a run on it: gopro eval RUN --data {tmp_path}"
+        in (refusal(tmp_path))
+    )
+
+
+def test_a_part_beside_classes_is_taken_for_a_class_with_a_warning(tmp_path: Path):
+    for folder in ("train/a", "train/b", "unlabelled"):
+        fill(tmp_path / folder, 2)
+    with pytest.warns(UserWarning, match="train: is taken for a class, though it holds only the folders a, b"):
+        assert folder_dataset(tmp_path).classnames == ("train", "unlabelled")
+
+
+def test_a_folder_in_a_folder_is_pointed_to(tmp_path: Path):
+    fill(tmp_path / "images" / "a", 2)
+    fill(tmp_path / "images" / "b", 2)
+    assert f"only one class (images); give {tmp_path / 'images'} if its folders a, b are the classes" in refusal(
+        tmp_path
+    )
+
+
+def test_a_target_needs_nothing_but_test(tmp_path: Path):
+    fill(tmp_path / "Testing" / "red_fox", 3)
+    target = folder_target(tmp_path)
+    assert target.classnames == ("red fox",) and len(target.test) == 3 and not target.train
+    fill(tmp_path / "train" / "Red fox", 1)
+    fill(tmp_path / "train" / "owl", 1)
+    target = folder_target(tmp_path)
+    assert target.classnames == ("owl", "red fox") and {s.label for s in target.test} == {1} and len(target.test) == 3
+
+
+def test_a_target_is_tested_whole_whether_or_not_it_was_split(pets: Path):
+    whole = folder_target(pets)
+    assert len(whole.test) == 30 and not (pets / SPLIT_FILE).exists()
+    folder_dataset(pets)
+    before = (pets / SPLIT_FILE).read_bytes()
+    assert folder_target(pets) == whole
+    fill(pets / "snow_owl", 2, "new")
+    assert len(folder_target(pets).test) == 32 and (pets / SPLIT_FILE).read_bytes() == before
+    fill(pets / "red_fox" / "deep", 1)
+    (pets / SPLIT_FILE).write_text(
+        json.dumps({"train": [["red_fox/p0.png", 1, "fox"]], "val": [], "test": [["snow_owl/p0.png", 0, "owl"]]})
+    )
+    renamed = folder_target(pets)
+    assert renamed.classnames == ("owl", "fox") and Counter(s.label for s in renamed.test) == {0: 12, 1: 21}
 
 
 def test_a_class_may_be_called_train(tmp_path: Path):
@@ -188,8 +310,6 @@ def test_invalid_folders_are_refused(tmp_path: Path):
     assert "only one class (a_cat)" in refusal(root)
     (root / "dog").mkdir()
     assert "dog: no images" in refusal(root)
-    fill(root / "dog", 1)
-    assert "dog: only one image" in refusal(root)
     fill(root / "dog", 3)
     (root / "dog" / "notes.txt").touch()
     assert "dog/notes.txt: not an image" in refusal(root)

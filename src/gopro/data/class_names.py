@@ -33,6 +33,16 @@ def clean_name(name: str) -> str:
     return " ".join(unicodedata.normalize("NFC", name).replace("_", " ").split())
 
 
+def class_key(name: str) -> str:
+    """Return what the spellings of one class name have in common.
+
+    Example:
+        >>> class_key("Snowy_owl") == class_key("snowy owl")
+        True
+    """
+    return clean_name(name).casefold()
+
+
 def clean_names(names: Iterable[str]) -> list[str]:
     """Clean the names that a classifier is to choose from.
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from gopro.data.class_names import clean_name
+from gopro.data.class_names import class_key
 from gopro.data.find_images import class_folders, first_few
+from gopro.data.part_folders import part_of
 from gopro.errors import InputError
 
 
@@ -25,26 +26,46 @@ def domain_folders(root: Path) -> dict[str, list[str]]:
     """
     found: dict[str, list[str]] = {}
     for name in class_folders(root):
-        try:
-            found[name] = [clean_name(folder) for folder in class_folders(root / name)]
-        except InputError:  # it holds an image, or cannot be read
+        found[name] = inner_folders(root / name)
+        if not found[name]:
             return {}
-    classes = {name for listed in found.values() for name in listed}
+    classes = {class_key(name) for listed in found.values() for name in listed}
     shared = all(2 * len(listed) > len(classes) for listed in found.values())
     return found if len(found) > 1 and len(classes) > 1 and shared else {}
 
 
 def check_not_domains(root: Path) -> None:
-    """Raise InputError if a folder that should hold classes holds domains, and say how to use them."""
+    """Raise InputError if a folder that should hold classes holds domains, and say how to use them.
+
+    The same holds for folders that look like domains: parts under unknown names, and classes that hold parts.
+    """
     if domains := domain_folders(root):
         source, *targets = (str(root / name) for name in domains)
         classes = sorted({name for listed in domains.values() for name in listed})
+        if any(name.casefold().startswith(("train", "val", "test")) for name in domains):
+            raise InputError(
+                f"{root}: its folders {first_few(list(domains))} each hold {first_few(classes)}; if they are parts of "
+                "one data set, rename them to train, test and perhaps val, and let nothing else lie beside them"
+            )
+        if all(map(part_of, classes)) and not any(inner_folders(root / name / classes[0]) for name in domains):
+            raise InputError(
+                f"{root}: each class folder holds {' and '.join(classes)}; put them the other way round, such as "
+                f"{root / classes[0] / next(iter(domains))}"
+            )
         raise InputError(
             f"{root}: its folders {first_few(list(domains))} are domains rather than classes, as each holds folders "
             f"such as {first_few(classes)}. To train on one domain: --data {source}. To test on the others too: gopro "
-            f"benchmark domain-generalization --source {source} --targets {' '.join(targets)} --output FOLDER. If they "
-            "are classes after all, move their images out of the folders in them"
+            f"benchmark domain-generalization --source {source} --targets {' '.join(targets)} --output FOLDER (see "
+            "docs/domains.md). If they are classes after all, move their images out of the folders in them"
         )
+
+
+def inner_folders(folder: Path) -> list[str]:
+    """List the folders in a folder; none if it holds an image directly or cannot be read."""
+    try:
+        return list(class_folders(folder))
+    except InputError:
+        return []
 
 
 def compare_classes(source: Sequence[str], targets: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:

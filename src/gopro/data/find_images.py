@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
-from gopro.data.class_names import clean_name
+from gopro.data.class_names import class_key
 from gopro.data.image_file import SUFFIXES
 from gopro.errors import InputError
 
@@ -70,7 +70,7 @@ def images_by_class(root: Path, ignored: Collection[str] = ()) -> dict[str, list
         images[folder] = _images_below(root, folder)
         if not images[folder]:
             raise InputError(f"{root / folder}: no images in this class folder; add some or remove the folder")
-        name = clean_name(folder).casefold()
+        name = class_key(folder)
         if not name:
             raise InputError(f"{root / folder}: the folder's name gives an empty class name; rename it")
         if name in folder_of:
