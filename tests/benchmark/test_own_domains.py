@@ -39,11 +39,27 @@ def test_all_images_of_a_target_domain_are_tested_and_reported(tmp_path: Path) -
     assert page.count("data:image/webp") > 1 and "has changed since" not in page
 
 
-def test_classes_that_a_domain_lacks_are_named(tmp_path: Path) -> None:
-    root = make_folders(tmp_path / "mine", [*DOMAINS[:-1], "cartoon/cat", "cartoon/wolf"])
-    with pytest.warns(UserWarning, match=r"sketch/ lacks fox of the 3 classes of .*photo; it is tested among"):
-        result = benchmark("domain-generalization", config(root, tmp_path / "out"))
-    assert {row["n"] for row in result.rows if row["data"] == "sketch"} == {8}
-    wrong = TransferConfig(source=str(root / "photo"), targets=(str(root / "cartoon"),), output=tmp_path / "out")
-    with pytest.raises(InputError, match="cartoon: has the class wolf"):
+def test_a_folder_is_tested_over_the_classes_of_the_source(tmp_path: Path) -> None:
+    """In any spelling, without those that the source lacks, and whether or not it has them all."""
+    folders = [*DOMAINS[:3], "sketch/Cat", "sketch/dog", "sketch/wolf"]
+    root, output = make_folders(tmp_path / "mine", folders), tmp_path / "out"
+    with (
+        pytest.warns(UserWarning, match=r"sketch/ has no images of fox; it is tested over all 3 classes of .*photo"),
+        pytest.warns(UserWarning, match=r"sketch/: images of classes that .*photo lacks are left out: wolf \(4\)"),
+    ):
+        result = benchmark("domain-generalization", config(root, output))
+    assert {(row["n"], row["class_count"]) for row in result.rows if row["data"] == "sketch"} == {(8, 3)}
+    write_report(output)
+    assert "has changed since" not in (output / "report.html").read_text()
+    wrong = TransferConfig(source=str(root / "photo"), targets=(str(root / "birds"),), output=tmp_path / "out")
+    make_folders(root, ["birds/owl", "birds/crow"])
+    with pytest.raises(
+        InputError, match=r"birds: none of its classes \(crow, owl\) is one of .*photo \(cat, dog, fox\)"
+    ):
         benchmark("domain-generalization", wrong)
+
+
+def test_a_target_may_hold_nothing_but_test(tmp_path: Path) -> None:
+    root = make_folders(tmp_path / "mine", [*DOMAINS[:3], "sketch/test/cat", "sketch/test/dog", "sketch/test/fox"])
+    rows = benchmark("domain-generalization", config(root, tmp_path / "out")).rows
+    assert {row["n"] for row in rows if row["data"] == "sketch"} == {12}

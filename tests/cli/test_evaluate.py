@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -14,6 +13,7 @@ from gopro.clip.backbone import load_backbone
 from gopro.data.load_dataset import load_dataset
 from gopro.inference.evaluate import evaluate_images
 from gopro.methods.registry import build_method
+from gopro.runs import evaluation_data
 from gopro.runs.load_run import load_run
 
 
@@ -29,7 +29,7 @@ def test_eval_prints_and_writes_the_same_accuracy(coop_run: Path, gopro) -> None
 
 
 def test_eval_leaves_out_images_that_the_run_was_trained_on(two_classes: Path, tmp_path: Path, gopro) -> None:
-    """A split that is drawn again, as the message about a changed folder advises, tests on trained images."""
+    """A split that is drawn again tests on trained images."""
     run = tmp_path / "run"
     for i in range(10):
         for name in ("red_things", "blue_things"):
@@ -41,8 +41,6 @@ def test_eval_leaves_out_images_that_the_run_was_trained_on(two_classes: Path, t
     assert code == 0, err
     trained = {sample.image.digest() for sample in load_dataset(str(two_classes)).few_shot(8, 1).train}
     Image.new("RGB", (40, 40), "green").save(two_classes / "red_things" / "new.png")
-    code, _, err = gopro("eval", run, "--workers", 0)
-    assert code == 2 and "remove split_gopro.json to have a new split drawn" in err
     (two_classes / "split_gopro.json").unlink()
     Image.new("RGB", (40, 40), "pink").save(two_classes / "blue_things" / "new.png")
     code, out, err = gopro("eval", run, "--workers", 0)
@@ -103,6 +101,37 @@ def test_eval_on_trained_images_alone_is_refused(two_classes: Path, tmp_path: Pa
     assert code == 2 and "was trained on all 6 test images of seen: give other --data" in err
 
 
+def test_another_folder_is_tested_whole_over_the_classes_of_the_run(two_classes: Path, tmp_path: Path, gopro) -> None:
+    """A class may have a single image, and `--shots all` takes them all."""
+    run, other = tmp_path / "run", tmp_path / "other"
+    for name in ("red things", "wolf"):
+        (other / name).mkdir(parents=True)
+        for i in range(5):
+            Image.new("RGB", (40, 40), (200, 90 + i, len(name))).save(other / name / f"{i}.png")
+    (two_classes / "green").mkdir()
+    Image.new("RGB", (40, 40), "green").save(two_classes / "green" / "0.png")
+    train = ("train", "--data", two_classes, "--backbone", "emoji", "--method", "coop", "--epochs", 1, "--workers", 0)
+    with pytest.warns(UserWarning, match=r"mine: 1 of 3 classes have fewer than 3 .*green \(1\)"):
+        code, _, err = gopro(*train, "--shots", 3, "--output", run)
+    assert code == 0, err
+    code, _, err = gopro(*train, "--shots", "all", "--output", tmp_path / "all")
+    assert code == 0, err
+    assert load_run(tmp_path / "all").config.shots == "all"
+    assert len(json.loads((tmp_path / "all" / "training_images.json").read_text())["digests"]) == 7
+    shutil.copy(
+        next(Path(s.image.name) for s in load_dataset(str(two_classes)).few_shot(3, 1).train if s.label == 2),
+        other / "red things",
+    )
+    code, out, err = gopro("eval", run, "--data", other, "--workers", 0)
+    assert code == 0, err
+    assert "on 5 images of 3 classes" in out and "There are no images of blue things, green, among which" in out
+    assert "1 of 6 test images of other were trained on; they are left out. With them, accuracy is" in out
+    assert "5 images of classes that the run does not know are left out: wolf (5)." in out
+    row = json.loads((run / "eval-other-all.json").read_text())
+    assert (row["n"], row["trained_on"], row["unknown_classes"]) == (5, 1, {"wolf": 5})
+    assert sorted(path.name for path in other.iterdir()) == ["red things", "wolf"]
+
+
 def test_eval_says_if_a_run_does_not_record_its_training_images(coop_run: Path, tmp_path: Path, gopro) -> None:
     shutil.copytree(coop_run, tmp_path / "old")
     (tmp_path / "old" / "training_images.json").unlink()
@@ -114,7 +143,7 @@ def test_eval_compares_with_the_prompt_of_the_tested_data_set(
     zeroshot_run: Path, gopro, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = replace(load_dataset("emoji-activities"), template="{} texture.")
-    monkeypatch.setattr(sys.modules["gopro.data.load_dataset"], "load_dataset", lambda *_: dataset)
+    monkeypatch.setattr(evaluation_data, "load_dataset", lambda *_: dataset)
     code, _, err = gopro("eval", zeroshot_run, "--data", "emoji-activities", "--classes", "new", "--workers", 0)
     assert code == 0, err
     row = json.loads((zeroshot_run / "eval-emoji-activities_twemoji-new.json").read_text())

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gopro.data.dataset import Dataset, Sample
+from gopro.data.few_shot import check_shots, short_classes, warn_of_short_classes
 from gopro.errors import InputError
 
 
@@ -113,13 +114,33 @@ for sample in data.half("base").few_shot(4, seed=1).train[:8]:
     assert done.stdout.splitlines() == [f"{name} image_{i}.jpg" for name, numbers in drawn.items() for i in numbers]
 
 
-def test_too_many_shots_name_the_class():
-    few = Dataset("few", ("owl", "fox"), (Sample(Blank("o"), 0), Sample(Blank("f"), 1), Sample(Blank("g"), 1)), (), ())
-    with pytest.raises(InputError, match=r"few: class 'owl' has 1 training images, fewer than 2 shots") as caught:
-        few.few_shot(2, seed=1)
-    assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match="shots is 0"):
-        few.few_shot(0, seed=1)
+def uneven() -> Dataset:
+    train = [Sample(Blank(f"{label}/{i}"), label) for label, count in enumerate((1, 6, 3)) for i in range(count)]
+    val = [Sample(Blank(f"val/{i}"), 1) for i in range(7)]
+    return Dataset("few", ("owl", "fox", "elk"), tuple(train), tuple(val), ())
+
+
+def test_a_class_with_fewer_images_than_shots_gives_all_of_them():
+    drawn = uneven().few_shot(4, seed=1)
+    assert Counter(s.label for s in drawn.train) == {0: 1, 1: 4, 2: 3} and len(drawn.val) == 4
+    with pytest.raises(InputError, match="shots is 0: give at least 1 image per class, or all"):
+        uneven().few_shot(0, seed=1)
+
+
+def test_all_shots_are_all_training_and_validation_images():
+    drawn = uneven().few_shot("all", seed=1)
+    assert set(drawn.train) == set(uneven().train) and set(drawn.val) == set(uneven().val)
+    assert short_classes(uneven(), "all") == {}
+
+
+def test_classes_with_fewer_images_than_shots_are_named():
+    assert short_classes(uneven(), 4) == {"owl": 1, "elk": 3} and short_classes(uneven(), 1) == {}
+    with pytest.warns(
+        UserWarning, match=r"few: 2 of 3 classes have fewer than 4 training .*used: owl \(1\), elk \(3\)$"
+    ):
+        warn_of_short_classes(uneven(), 4)
+    with pytest.raises(InputError, match="few: class 'owl' has 1 training images, fewer than 4 shots; use --shots 1"):
+        check_shots(uneven(), 4)
 
 
 def test_few_shot_needs_training_images():

@@ -12,8 +12,10 @@ from gopro.benchmark.suites import SUITES, Suite
 from gopro.clip.embedded import default_backbone
 from gopro.data.dataset import ClassHalf, Dataset
 from gopro.data.domains import compare_classes
+from gopro.data.few_shot import check_shots, warn_of_short_classes
 from gopro.data.find_images import first_few
 from gopro.data.load_dataset import BENCHMARKS, find_folder, load_dataset, load_target
+from gopro.data.match_classes import match_classes
 from gopro.errors import InputError
 from gopro.files import slug
 from gopro.methods.recipe import Task, Training
@@ -37,12 +39,14 @@ class PlannedTest:
         data: the name to load its data set by.
         template: the prompt of that data set.
         images: digest of the list of its test images.
+        classnames: those of the source, if a folder is tested over them; None for the data set's own.
     """
 
     key: RunKey
     data: str
     template: str
     images: str
+    classnames: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -97,11 +101,12 @@ def cross_dataset(config: TransferConfig) -> list[PlannedRun]:
 def domain_generalization(config: TransferConfig) -> list[PlannedRun]:
     """Train on all classes of the source, test on it and on the same classes in other domains (CoOp).
 
-    A domain that lacks classes of the source is tested among its own classes, as ImageNet-A and ImageNet-R are.
+    A folder is tested over all classes of the source; its images of other classes are left out, with a warning. A
+    published domain that lacks classes of the source is tested among its own classes, as ImageNet-A and ImageNet-R are.
     """
     planner = _Planner("domain-generalization", config, named=config.source is not None)
     source, targets = _source_and_targets(config, *planner.suite.domain_generalization)
-    planner.check_domains(source, targets)
+    planner.compare_domains(source, targets)
     planner.add_transfer(source, targets)
     return planner.runs
 
@@ -163,6 +168,7 @@ class _Planner:
         self._configs: dict[str, TrainConfig] = {}
         self._datasets: dict[str, Dataset] = {}
         self._tested: dict[tuple[str, ClassHalf], tuple[str, int]] = {}
+        self._matched: set[str] = set()
         for name in ("methods", "seeds", "backbones", "shots"):
             values = getattr(config, name)
             if values is not None and (not values or len(set(values)) < len(values)):
@@ -201,13 +207,16 @@ class _Planner:
             tests: list[tuple[str, ClassHalf]] = [(name, "all") for name in (data, *targets)]
             self.add(_Training("transfer", backbone, data, "all"), tests, (self.suite.shots,))
 
-    def check_domains(self, source: str, targets: Sequence[str]) -> None:
-        """Check that the targets have no class that the source lacks; warn if a target lacks one of the source.
+    def compare_domains(self, source: str, targets: Sequence[str]) -> None:
+        """Give the folders among the targets the classes of the source, and check that others have no more classes.
 
-        ImageNet-A and ImageNet-R are known to lack classes, and no warning is given for such benchmarks.
+        A warning names what a target lacks. ImageNet-A and ImageNet-R are known to lack classes, and no warning is
+        given for such benchmarks.
         """
         classes = self._load(source, source).classnames
         domains = {name: self._load(name, source) for name in targets}
+        for name in [name for name in targets if find_folder(name, self.config.root)]:
+            self._match(name, domains.pop(name), classes, source)
         lacking = compare_classes(classes, {name: domain.classnames for name, domain in domains.items()})
         for name, names in lacking.items():
             if name not in BENCHMARKS:
@@ -216,6 +225,30 @@ class _Planner:
                     f"its own {len(domains[name].classnames)}",
                     stacklevel=2,
                 )
+
+    def _match(self, name: str, domain: Dataset, classes: Sequence[str], source: str) -> None:
+        """Test a folder over the classes of the source, and say what that leaves out.
+
+        Raises:
+            InputError: the folder has none of these classes.
+        """
+        matched = match_classes(domain, classes)
+        if not matched.dataset.test:
+            raise InputError(
+                f"{name}: none of its classes ({first_few(list(domain.classnames))}) is one of {source} "
+                f"({first_few(list(classes))}); rename its folders, or use gopro benchmark cross-dataset"
+            )
+        if matched.unknown:
+            images = first_few([f"{unknown} ({count})" for unknown, count in matched.unknown.items()])
+            warnings.warn(f"{name}: images of classes that {source} lacks are left out: {images}", stacklevel=2)
+        if matched.absent:
+            warnings.warn(
+                f"{name} has no images of {first_few(list(matched.absent))}; it is tested over all {len(classes)} "
+                f"classes of {source}",
+                stacklevel=2,
+            )
+        self._datasets[name] = matched.dataset
+        self._matched.add(name)
 
     def _add_run(
         self,
@@ -261,7 +294,8 @@ class _Planner:
                 part = target.half(classes)
                 self._tested[tested, classes] = digest_test_list(part), len(part.test)
             images, count = self._tested[tested, classes]
-            planned.append(PlannedTest(key, self._path(tested), target.template, images))
+            names = target.classnames if tested in self._matched else None
+            planned.append(PlannedTest(key, self._path(tested), target.template, images, names))
             test_images += count
         spec, authors = parse_method(method).for_training(train.conditions)
         trained_with = TrainedWith.of(train, spec, authors, dataset)
@@ -269,15 +303,22 @@ class _Planner:
         self.runs.append(PlannedRun(train, tuple(planned), made_with(train, trained_with), work))
 
     def _training_work(self, train: TrainConfig, trained_with: TrainedWith, dataset: Dataset) -> float:
-        """Estimate the cost of training in images through the image tower, and check that there are enough images."""
+        """Estimate the cost of training in images through the image tower, and check that there are enough images.
+
+        A class of the user's own folder may have fewer than `shots`; one of a published data set may not.
+        """
         kind = self.methods[train.method]
         if not kind.trained_by:
             return 0.0
         part = dataset.half(train.classes)
-        part.few_shot(train.shots, train.seed)
+        if find_folder(train.data, train.root) is None:
+            check_shots(part, train.shots)  # figures on published data are compared with those of others
+        else:
+            warn_of_short_classes(part, train.shots)
+        few = part.few_shot(train.shots, train.seed)
         if trained_with.recipe is None or Training.STEPS not in kind.trained_by:
             return 0.0
-        images = trained_with.recipe.epochs * train.shots * len(part.classnames)
+        images = trained_with.recipe.epochs * len(few.train)
         return images * (len(kind.views) + len(part.classnames) / CLASSES_PER_IMAGE)
 
     def _load(self, name: str, source: str) -> Dataset:
@@ -293,6 +334,8 @@ class _Planner:
                     f"only {images:,} of the {everything:,} images of {name} are there; results call it {loaded.name}",
                     stacklevel=2,
                 )
+            if len(loaded.classnames) < 2 and self.protocol == "cross-dataset":
+                raise InputError(f"{name}: only one class ({loaded.classnames[0]}), so every answer would be right")
             self._datasets[name] = loaded
         return self._datasets[name]
 

@@ -15,6 +15,7 @@ from gopro.benchmark.protocols import PlannedRun, PlannedTest
 from gopro.clip.backbone import Backbone, load_backbone
 from gopro.data.dataset import ClassHalf, Dataset
 from gopro.data.load_dataset import load_dataset, load_target
+from gopro.data.match_classes import match_classes
 from gopro.errors import InputError
 from gopro.files import slug
 from gopro.inference.evaluate import Evaluation, evaluate_images
@@ -112,6 +113,8 @@ class Worker:
             dataset = (load_target if is_target else load_dataset)(test.data, run.train.root)
             self._datasets[source] = replace(dataset, train=(), val=())
         part = self._datasets[source].half(classes)
+        if test.classnames is not None:
+            part = match_classes(part, test.classnames).dataset
         method = trained.method.for_classes(part.classnames, part.template, other_data=is_target)
         evaluation = evaluate_images(method, part.test, workers=run.train.workers)
         labels = torch.tensor([sample.label for sample in part.test])

@@ -10,6 +10,7 @@ from gopro.cli.console import bar, err, out
 from gopro.cli.head import agreement_in_words
 from gopro.cli.parameters import ConfigFile, ReaderProcesses, Root, RunName
 from gopro.data.dataset import ClassHalf
+from gopro.data.find_images import first_few
 from gopro.errors import InputError
 
 
@@ -19,39 +20,42 @@ def eval_command(
     data: str | None = None,
     root: Root = None,
     classes: ClassHalf = "all",
+    names: Literal["run", "data"] = "run",
     head: Literal["exact", "first-order"] = "exact",
     workers: ReaderProcesses = 2,
     config_file: ConfigFile = None,
 ) -> None:
-    """Measure the accuracy of a run on the test images of a data set.
+    """Measure the accuracy of a run on the test images of a data set, or on all images of another folder.
 
-    Test images that the run was trained on are left out.
+    Test images that the run was trained on are left out. Another folder than the run's own is tested whole, over the
+    classes of the run; nothing is written into it.
 
     Parameters
     ----------
     data:
-        Data set, as gopro train takes it. Default: the one the run was trained on.
+        Data set, as gopro train takes it, or a folder with test images alone. Default: the one the run was trained on.
     classes:
         Classes to evaluate: all, or the first half (base) or the second half (new).
+    names:
+        Class names to choose from for the images of another folder: those of the run, or those of the folder (data).
     head:
         With first-order, also evaluate the first-order head and compare it with the exact one. It is built first if
         the run has none for these classes.
     """
     from gopro.benchmark.worker import evaluation_figures
-    from gopro.data.load_dataset import load_dataset
     from gopro.files import slug, write_json
     from gopro.inference.chance import zeroshot_warning
     from gopro.inference.evaluate import encode_samples, evaluate, evaluate_images
     from gopro.inference.taylor_head import Agreement, constant_head
     from gopro.inference.taylor_head_file import load_or_build_head
+    from gopro.runs.evaluation_data import evaluation_data
     from gopro.runs.load_run import load_run
     from gopro.runs.training_images import leave_out_training_images, read_training_images
 
     trained = load_run(run)
     print_backbone(trained.method.backbone.name)
-    dataset = trained.dataset(root) if data is None else load_dataset(data, root or trained.config.root)
-    dataset = dataset.half(classes)
-    test = dataset.test
+    tested = evaluation_data(trained, data, root, classes=classes, names=names)
+    dataset, test = tested.dataset, tested.dataset.test
     digests = read_training_images(trained.folder) if trained.method.trained_by else []
     if digests is not None:
         dataset = replace(dataset, test=leave_out_training_images(test, digests))
@@ -59,9 +63,7 @@ def eval_command(
             raise InputError(f"{run} was trained on all {len(test)} test images of {dataset.name}: give other --data")
     left_out = len(test) - len(dataset.test)
     with bar("images", len(dataset.test)) as advance:
-        method = trained.method.for_classes(
-            dataset.classnames, dataset.template, other_data=dataset.name != trained.data
-        )
+        method = trained.method.for_classes(dataset.classnames, dataset.template, other_data=tested.other_data)
         if method.frozen_images:
             samples = encode_samples(method, dataset.test, workers=workers, on_progress=advance)
             result = evaluate(method, samples)
@@ -75,6 +77,7 @@ def eval_command(
         "method": trained.config.method,
         **evaluation_figures(result),
         "trained_on": None if digests is None else left_out,
+        "unknown_classes": dict(tested.unknown),
         "per_class": [
             {"class": name, "accuracy": None if accuracy is None else round(accuracy, 4)}
             for name, accuracy in zip(dataset.classnames, result.per_class, strict=True)
@@ -108,12 +111,26 @@ def eval_command(
     if warning is not None:
         err.print_line(f"warning: {warning}")
     if left_out:
-        out.print_line(f"{left_out} of {len(test)} test images of {dataset.name} were trained on; they are left out.")
-    elif digests is None and dataset.name == trained.data:
+        line = f"{left_out} of {len(test)} test images of {dataset.name} were trained on; they are left out."
+        if not tested.is_own:
+            kept = set(dataset.test)
+            trained_on = evaluate_images(method, [sample for sample in test if sample not in kept], workers=workers)
+            both = (result.accuracy * result.n + trained_on.accuracy * trained_on.n) / len(test)
+            line += f" With them, accuracy is {both:.2f} % on {len(test)} images."
+        out.print_line(line)
+    elif digests is None and tested.is_own:
         out.print_line(
             "The run does not record its training images: if the split was drawn again since, some of them may be "
             "among these test images."
         )
+    if tested.unknown:
+        unknown = first_few([f"{name} ({count})" for name, count in tested.unknown.items()])
+        out.print_line(
+            f"{sum(tested.unknown.values())} images of classes that the run does not know are left out: {unknown}. "
+            "To test over the classes of the folder: --names data."
+        )
+    if tested.absent:
+        out.print_line(f"There are no images of {first_few(list(tested.absent))}, among which the run can choose too.")
     if head_line is not None:
         out.print_line(head_line)
     out.print_line(f"Accuracy of each class: {path}")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
-from gopro.data.few_shot import draw_per_class
+from gopro.data.few_shot import Shots, draw_per_class
 from gopro.errors import InputError
 
 if TYPE_CHECKING:
@@ -105,21 +105,23 @@ class Dataset:
             test=restrict(self.test),
         )
 
-    def few_shot(self, shots: int, seed: int) -> Dataset:
-        """Draw `shots` images per class from train and up to min(shots, 4) from val; test stays whole.
+    def few_shot(self, shots: Shots, seed: int) -> Dataset:
+        """Draw up to `shots` images per class from train and min(shots, 4) from val; test stays whole.
+
+        A class with fewer images gives all that it has, as in CoOp. With `"all"`, train and val stay whole too.
 
         The draw of a class depends only on the seed and on the names of the data set and the class, so it is the same
         for either half, on every machine and in any order of calls.
 
         Raises:
-            InputError: a class has fewer than `shots` training images, or the data set has none at all.
+            InputError: there are no training images, or `shots` is below 1.
         """
         if not self.train:
             raise InputError(f"{self.name} has no training images: it can only be tested on")
-        if shots < 1:
-            raise InputError(f"shots is {shots}: give at least 1 image per class")
+        if shots != "all" and shots < 1:
+            raise InputError(f"shots is {shots}: give at least 1 image per class, or all")
         return replace(
             self,
-            train=draw_per_class(self, "train", shots, seed, strict=True),
-            val=draw_per_class(self, "val", min(shots, 4), seed, strict=False),
+            train=draw_per_class(self, "train", shots, seed),
+            val=draw_per_class(self, "val", shots if shots == "all" else min(shots, 4), seed),
         )

@@ -1,9 +1,11 @@
-"""The few-shot draw: K images per class, decided by the seed alone."""
+"""The few-shot draw: up to K images per class, decided by the seed alone."""
 
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+import warnings
+from collections import Counter
+from typing import TYPE_CHECKING, Literal
 
 from gopro.errors import InputError
 
@@ -11,30 +13,56 @@ if TYPE_CHECKING:
     from gopro.data.dataset import Dataset, Sample, SplitName
 
 
-def draw_per_class(dataset: Dataset, split: SplitName, count: int, seed: int, *, strict: bool) -> tuple[Sample, ...]:
-    """Draw `count` images of each class from a split, class by class.
+_NAMED = 10
+"""Classes that a warning names."""
+
+Shots = int | Literal["all"]
+"""Training images per class, at most, or all."""
+
+
+def draw_per_class(dataset: Dataset, split: SplitName, count: Shots, seed: int) -> tuple[Sample, ...]:
+    """Draw up to `count` images of each class from a split, class by class.
 
     Each class has a generator of its own, seeded by the names of the data set and the class, and draws from its images
     in the order of their names. So a class gets the same images whichever other classes there are (base, new or all),
     on every machine, and in any order of calls.
-
-    Args:
-        strict: refuse a class with fewer images; otherwise take all that it has.
-
-    Raises:
-        InputError: `strict`, and a class has fewer than `count` images.
     """
     by_class: list[list[Sample]] = [[] for _ in dataset.classnames]
     for sample in dataset.split(split):
         by_class[sample.label].append(sample)
     drawn: list[Sample] = []
     for name, pool in zip(dataset.classnames, by_class, strict=True):
-        if strict and len(pool) < count:
-            raise InputError(
-                f"{dataset.name}: class {name!r} has {len(pool)} training images, fewer than {count} shots; "
-                f"use --shots {len(pool)} or fewer, or add images"
-            )
         pool = sorted(pool, key=lambda sample: sample.image.name)
         rng = random.Random(f"{dataset.name}/{split}/{name}/{seed}")
-        drawn += rng.sample(pool, min(count, len(pool)))
+        drawn += rng.sample(pool, len(pool) if count == "all" else min(count, len(pool)))
     return tuple(drawn)
+
+
+def short_classes(dataset: Dataset, shots: Shots) -> dict[str, int]:
+    """Map each class with fewer than `shots` training images to their number, the fewest first; none for all images."""
+    if shots == "all":
+        return {}
+    counts = Counter(sample.label for sample in dataset.train)
+    short = {name: counts[label] for label, name in enumerate(dataset.classnames) if counts[label] < shots}
+    return dict(sorted(short.items(), key=lambda item: item[1]))
+
+
+def check_shots(dataset: Dataset, shots: Shots) -> None:
+    """Raise InputError if a class has fewer than `shots` training images."""
+    for name, count in short_classes(dataset, shots).items():
+        raise InputError(
+            f"{dataset.name}: class {name!r} has {count} training images, fewer than {shots} shots; use --shots "
+            f"{count or 'all'}{' or fewer' if count else ''}, or add images"
+        )
+
+
+def warn_of_short_classes(dataset: Dataset, shots: Shots) -> None:
+    """Warn if classes have fewer than `shots` training images, with their names."""
+    if short := short_classes(dataset, shots):
+        listed = [f"{name} ({count})" for name, count in short.items()]
+        more = f" and {len(listed) - _NAMED} more" if len(listed) > _NAMED else ""
+        warnings.warn(
+            f"{dataset.name}: {len(listed)} of {len(dataset.classnames)} classes have fewer than {shots} training "
+            f"images, and all of them are used: {', '.join(listed[:_NAMED])}{more}",
+            stacklevel=1,  # from one line, so that Python shows it once for all methods of a benchmark
+        )

@@ -88,6 +88,13 @@ def folder_target(root: Path) -> Dataset:
     return Dataset(name, tuple(map(clean_name, order)), (), (), _samples(root / tested, images, order))
 
 
+def recorded_split(root: Path) -> Dataset | None:
+    """Load a folder by its `split_gopro.json` alone, whether its images are there or not; None without that file."""
+    root = root.expanduser()
+    file = root / SPLIT_FILE
+    return dataset_from_entries(root.name, read_entries(file), root) if file.is_file() else None
+
+
 def _read_folder(root: Path) -> tuple[str, dict[SplitName, str]]:
     """Return the name of a data set's folder, and its folders of parts, if it has any."""
     if not root.is_dir():

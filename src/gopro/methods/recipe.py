@@ -9,6 +9,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from gopro.data.dataset import CROP
+from gopro.data.few_shot import Shots
 from gopro.settings import NonNegativeFloat, PositiveFloat, PositiveInt, settings
 
 Task = Literal["base-to-new", "transfer", "few-shot"]
@@ -79,12 +80,12 @@ class Conditions:
 
     Attributes:
         data: the name of the data set, such as `eurosat`.
-        shots: training images per class.
+        shots: training images per class, or all.
     """
 
     task: Task
     data: str
-    shots: int
+    shots: Shots
 
 
 @dataclass(frozen=True, kw_only=True)

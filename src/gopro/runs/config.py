@@ -116,8 +116,8 @@ class _MainSettings:
     backbone: str | None = None
     """CLIP model: photo, emoji, ARCHITECTURE:TAG, ARCHITECTURE:FILE or openai:FILE. Default: emoji for the emoji data
     sets, photo for all other data."""
-    shots: NonNegativeInt = 16  # 0 in the benchmark runs of methods that learn from no images
-    """Training images per class."""
+    shots: NonNegativeInt | Literal["all"] = 16  # 0 in the benchmark runs of methods that learn from no images
+    """Training images per class, or all. A class with fewer gives all that it has, with a warning."""
     seed: int = 1
     """Seed of the training images, their order, their views and the initial weights."""
     classes: ClassHalf = "all"

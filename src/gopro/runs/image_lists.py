@@ -14,7 +14,7 @@ def digest_training_images(digests: Sequence[str] | None) -> str | None:
 
 
 def digest_test_list(part: Dataset) -> str:
-    """Return a digest of the test images by class and file name.
+    """Return a digest of the test images by class and file name, and of the classes without test images.
 
     Their folders do not count, so that data sets can be moved. The images are not opened.
 
@@ -27,7 +27,9 @@ def digest_test_list(part: Dataset) -> str:
         >>> digest_test_list(animals.half("base")) == digest_test_list(animals.half("new"))
         False
     """
-    return _digest([f"{part.classnames[sample.label]}/{sample.image.name.rpartition('/')[2]}" for sample in part.test])
+    images = [f"{part.classnames[sample.label]}/{sample.image.name.rpartition('/')[2]}" for sample in part.test]
+    present = {sample.label for sample in part.test}
+    return _digest(images + [f"{name}/" for label, name in enumerate(part.classnames) if label not in present])
 
 
 def _digest(texts: Sequence[str]) -> str:

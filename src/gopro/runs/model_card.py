@@ -81,7 +81,9 @@ def _summary(content: dict[str, Any]) -> str:
     if config["data"] == UNKNOWN:
         return f"{summary} Its training data are unknown."
     shots = config["shots"]
-    images = f"{shots} image{'s' if shots > 1 else ''} per class of " if shots else ""
+    images = f"{shots} image{'' if shots == 1 else 's'} per class of " if shots else ""
+    if shots == "all":
+        images = "all training images of "
     return f"{summary} Trained on {images}{_escape(content['data'])}{_half(config['classes'])}."
 
 

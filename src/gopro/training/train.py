@@ -12,6 +12,7 @@ import torch
 
 from gopro.clip.backbone import Backbone, load_backbone
 from gopro.data.dataset import CROP, Dataset
+from gopro.data.few_shot import warn_of_short_classes
 from gopro.data.load_dataset import load_dataset, load_target
 from gopro.data.transforms import stable_seed
 from gopro.errors import InputError
@@ -224,6 +225,8 @@ def _prepare(plan: _Plan, backbone: Backbone | None, runtime: Runtime) -> tuple[
     dataset = load(config.data, config.root).half(config.classes)
     dataset = replace(dataset, test=())  # out of reach of training
     if plan.spec.kind.trained_by:
+        if runtime.ranks.is_first:
+            warn_of_short_classes(dataset, config.shots)
         dataset = dataset.few_shot(config.shots, config.seed)
         if config.select == "val" and not dataset.val:
             raise InputError(f"{dataset.name} has no validation images to choose an epoch by: use --select last")

@@ -16,6 +16,7 @@ from gopro.benchmark.report.experiment import Comparison, Experiment
 from gopro.benchmark.report.palette import is_zeroshot
 from gopro.data.dataset import ClassHalf, Dataset
 from gopro.data.load_dataset import load_dataset, load_target
+from gopro.data.match_classes import match_classes
 from gopro.errors import InputError
 from gopro.runs.results import ResultRow
 
@@ -155,7 +156,10 @@ def _dataset(
     dataset = loaded[key]
     if dataset is None or predictions.classes not in get_args(ClassHalf):
         return None
-    return dataset.half(predictions.classes)  # pyright: ignore[reportArgumentType]
+    part = dataset.half(predictions.classes)  # pyright: ignore[reportArgumentType]
+    if row["protocol"] == "domain-generalization" and part.classnames != predictions.classnames:
+        part = match_classes(part, predictions.classnames).dataset  # a folder, tested over the classes of the source
+    return part
 
 
 def _top_classes(predictions: Predictions, index: int) -> list[tuple[str, float]]:
