@@ -120,7 +120,7 @@ def test_another_folder_is_tested_whole_over_the_classes_of_the_run(two_classes:
     assert len(json.loads((tmp_path / "all" / "training_images.json").read_text())["digests"]) == 7
     shutil.copy(
         next(Path(s.image.name) for s in load_dataset(str(two_classes)).few_shot(3, 1).train if s.label == 2),
-        other / "red things",
+        other / "red things" / "seen.png",
     )
     code, out, err = gopro("eval", run, "--data", other, "--workers", 0)
     assert code == 0, err

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from gopro.data.class_names import class_key
 from gopro.data.dataset import Dataset, Sample
-from gopro.data.splits import class_key
 
 
 @dataclass(frozen=True)
