@@ -335,7 +335,9 @@ class _Planner:
                     stacklevel=2,
                 )
             if len(loaded.classnames) < 2 and self.protocol == "cross-dataset":
-                raise InputError(f"{name}: only one class ({loaded.classnames[0]}), so every answer would be right")
+                raise InputError(
+                    f"{name}: only one class ({', '.join(loaded.classnames)}), so every answer would be right"
+                )
             self._datasets[name] = loaded
         return self._datasets[name]
 

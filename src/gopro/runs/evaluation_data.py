@@ -74,7 +74,7 @@ def evaluation_data(
         return EvaluationData(load_dataset(data, root).half(classes), is_own=True, other_data=False)
     if folder is None or names == "data":
         if len(target.classnames) < 2:
-            raise InputError(f"{data}: only one class ({target.classnames[0]}), so every answer would be right")
+            raise InputError(f"{data}: only one class ({', '.join(target.classnames)}), so every answer would be right")
         return EvaluationData(target.half(classes), is_own=False, other_data=True)
     if classes != "all" and run.config.classes != "all":
         raise InputError(
