@@ -311,7 +311,7 @@ def test_an_architecture_of_open_clip_with_random_weights() -> None:
     assert loaded.encode(torch.zeros(1, 3, 224, 224)).embedding.shape == (1, 256)
 
 
-@pytest.mark.parametrize("form", ["safetensors", "pt", "checkpoint", "home"])
+@pytest.mark.parametrize("form", ["safetensors", "pt", "checkpoint", "loop", "compiled", "compiled tower", "home"])
 def test_a_local_weights_file(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = model("vit").state_dict()
     name = f"tiny:{tmp_path}/weights.pt"
@@ -321,6 +321,15 @@ def test_a_local_weights_file(form: str, tmp_path: Path, monkeypatch: pytest.Mon
     elif form == "checkpoint":  # as written by open_clip's training
         state_dict = {f"module.{key}": tensor for key, tensor in state.items()}
         torch.save({"epoch": 3, "name": "x", "state_dict": state_dict}, tmp_path / "weights.pt")
+    elif form == "loop":  # as written by many training loops
+        optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(2))])
+        content = {"epoch": 3, "model_state_dict": state, "optimizer_state_dict": optimizer.state_dict()}
+        torch.save(content, tmp_path / "weights.pt")
+    elif form == "compiled":  # torch.compile inside of DistributedDataParallel
+        torch.save({f"module._orig_mod.{key}": tensor for key, tensor in state.items()}, tmp_path / "weights.pt")
+    elif form == "compiled tower":
+        compiled = {key.replace("visual.", "visual._orig_mod."): tensor for key, tensor in state.items()}
+        torch.save(compiled, tmp_path / "weights.pt")
     else:
         torch.save(state, tmp_path / "weights.pt")
     if form == "home":
@@ -405,6 +414,27 @@ def test_a_tag_determines_activation_and_preprocessing(tmp_path: Path, monkeypat
     assert loaded.preprocess == Preprocess(32, **preprocessing)
     # images for a local file of the architecture are prepared alike
     assert load_backbone(f"tiny:{tmp_path}/w.safetensors").preprocess == Preprocess(32, **preprocessing)
+
+
+def test_weights_at_another_place_keep_the_conventions_of_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = model("vit", quick_gelu=True)
+    save_file(clip.state_dict(), tmp_path / "w.safetensors")
+    mean, std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+    first = {"hf_hub": "someone/tiny/", "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    tags(monkeypatch, "tiny", web=first, openai={"hf_hub": "x/y/", "quick_gelu": True, "mean": mean, "std": std})
+    loaded = load_backbone("tiny:openai", weights=tmp_path / "w.safetensors")
+    images = make_images("vit", 2)
+    torch.testing.assert_close(loaded.encode(images).embedding, clip.encode_image(images, normalize=True))
+    assert (loaded.preprocess.mean, loaded.preprocess.std, loaded.name) == (mean, std, "tiny:openai")
+    plain = load_backbone(f"tiny:{tmp_path}/w.safetensors")
+    assert plain.preprocess.mean == (0.5,) * 3 and plain.fingerprint() == loaded.fingerprint()
+    assert (plain.quick_gelu, loaded.quick_gelu) == (False, True)
+    elsewhere = load_backbone("openai:nowhere.pt", weights=tmp_path / "w.safetensors")
+    torch.testing.assert_close(elsewhere.encode(images).embedding, loaded.encode(images).embedding)
+    with pytest.raises(InputError, match=r"backbone 'emoji' comes with its weights: w\.pt is not needed"):
+        load_backbone("emoji", weights="w.pt")
 
 
 def test_quick_gelu_is_requested_for_the_tags_that_need_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,7 @@ def remount(folder: Path, options: str) -> None:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("images"))
+    return write_images(tmp_path_factory.mktemp("images"), classes=4)  # two base and two new ones
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from typing import Literal
 from gopro.cli.backbone_line import TRAIN_AGAIN, print_backbone
 from gopro.cli.console import bar, err, out
 from gopro.cli.head import agreement_in_words
-from gopro.cli.parameters import ConfigFile, ReaderProcesses, Root, RunName
+from gopro.cli.parameters import ConfigFile, Device, ReaderProcesses, Root, RunBackbone, RunName
 from gopro.data.dataset import ClassHalf
 from gopro.data.find_images import first_few
 from gopro.errors import InputError
@@ -23,6 +23,8 @@ def eval_command(
     names: Literal["run", "data"] = "run",
     head: Literal["exact", "first-order"] = "exact",
     workers: ReaderProcesses = 2,
+    device: Device = "auto",
+    backbone: RunBackbone = None,
     config_file: ConfigFile = None,
 ) -> None:
     """Measure the accuracy of a run on the test images of a data set, or on all images of another folder.
@@ -52,7 +54,7 @@ def eval_command(
     from gopro.runs.load_run import load_run
     from gopro.runs.training_images import leave_out_training_images, read_training_images
 
-    trained = load_run(run)
+    trained = load_run(run, device, backbone)
     print_backbone(trained.method.backbone.name)
     tested = evaluation_data(trained, data, root, classes=classes, names=names)
     dataset, test = tested.dataset, tested.dataset.test

@@ -8,7 +8,7 @@ from typing import Literal
 from gopro.cli.backbone_line import print_backbone
 from gopro.cli.console import bar, out
 from gopro.cli.head import agreement_in_words
-from gopro.cli.parameters import Classes, ClassesFile, ConfigFile, RunName, class_names
+from gopro.cli.parameters import Classes, ClassesFile, ConfigFile, RunBackbone, RunName, class_names
 
 
 def export_command(
@@ -21,6 +21,7 @@ def export_command(
     preprocess: Literal["outside", "inside"] = "outside",
     output: Path | None = None,
     images: Path | None = None,
+    backbone: RunBackbone = None,
     config_file: ConfigFile = None,
 ) -> None:
     """Export a run to a file that does not need GOPro, and check it on real images.
@@ -50,7 +51,7 @@ def export_command(
     names = class_names(classes, classes_file)
     settings = ExportSettings(format=format, head=head, preprocess=preprocess, output=output, images=images)
     with bar("images compared", None) as advance:
-        model = export_run(run, names, settings, advance)
+        model = export_run(run, names, settings, advance, backbone=backbone)
     print_backbone(model.metadata["backbone"]["name"])
     metadata, comparison = model.metadata, model.comparison
     exported_head = metadata["head"]

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING
 
 from gopro.cli.backbone_line import print_backbone
 from gopro.cli.console import bar, out
-from gopro.cli.parameters import Classes, ClassesFile, ConfigFile, ReaderProcesses, RunName, class_names
+from gopro.cli.parameters import (
+    Classes,
+    ClassesFile,
+    ConfigFile,
+    Device,
+    ReaderProcesses,
+    RunBackbone,
+    RunName,
+    class_names,
+)
 
 if TYPE_CHECKING:
     from gopro.inference.taylor_head import Agreement
@@ -19,6 +28,8 @@ def head_command(
     classes_file: ClassesFile = None,
     error: float = 0.01,
     workers: ReaderProcesses = 2,
+    device: Device = "auto",
+    backbone: RunBackbone = None,
     config_file: ConfigFile = None,
 ) -> None:
     """Build the first-order head of a run, which classifies images without encoding text.
@@ -33,7 +44,7 @@ def head_command(
     from gopro.methods.base import check_repeated
     from gopro.runs.load_run import load_run
 
-    trained = load_run(run)
+    trained = load_run(run, device, backbone)
     print_backbone(trained.method.backbone.name)
     names = class_names(classes, classes_file) or trained.method.classnames
     check_repeated(names, trained.method.trained_names)

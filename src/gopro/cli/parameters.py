@@ -40,6 +40,14 @@ ClassesFile = Annotated[
     Path | None, Parameter(help="File of class names, one per line or a JSON list, instead of --classes.")
 ]
 ReaderProcesses = Annotated[int, Parameter(help="Processes that read images; with 0 this process does.")]
+RunBackbone = Annotated[
+    str | None,
+    Parameter(
+        name="--backbone",
+        help="File of the weights of the run's backbone, if they do not lie where the run says, as on another machine "
+        "than the one it was trained on. They must be the same weights. Default: the backbone that the run names.",
+    ),
+]
 Device = Annotated[Literal["auto", "cpu", "cuda"], Parameter(help="Device to run on; auto uses a GPU if there is one.")]
 
 

@@ -14,7 +14,7 @@ from cyclopts import Parameter
 from gopro.cli.backbone_line import print_backbone
 from gopro.cli.console import bar, err, out, plain_output, printable
 from gopro.cli.image_paths import ImagePaths
-from gopro.cli.parameters import Classes, ClassesFile, ConfigFile, Device, RunName, class_names
+from gopro.cli.parameters import Classes, ClassesFile, ConfigFile, Device, RunBackbone, RunName, class_names
 from gopro.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def predict_command(
     workers: int | None = None,
     head: Literal["exact", "first-order"] = "exact",
     device: Device = "auto",
+    backbone: RunBackbone = None,
     config_file: ConfigFile = None,
 ) -> None:
     """Classify images, or with --sort-into copy them into one folder per class.
@@ -83,7 +84,7 @@ def predict_command(
     from gopro.inference.classifier import load
     from gopro.inference.sort_images import Sorter
 
-    classifier = load(run, device)
+    classifier = load(run, device, backbone=backbone)
     if names is not None:
         classifier = classifier.for_classes(names)
     if head == "first-order":

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from gopro.cli.backbone_line import print_backbone
 from gopro.cli.console import err
-from gopro.cli.parameters import ConfigFile, Device, Flat, Root, RunName
+from gopro.cli.parameters import ConfigFile, Device, Flat, Root, RunBackbone, RunName
 from gopro.errors import InputError
 from gopro.inference.serve.limits import Limits
 
@@ -28,6 +28,7 @@ def serve_command(
     api_key_file: Path | None = None,
     allow_origin: Annotated[tuple[str, ...], Parameter(show_default=False)] = (),
     device: Device = "auto",
+    backbone: RunBackbone = None,
     samples: str | None = None,
     root: Root = None,
     limits: Annotated[Limits | None, Flat] = None,
@@ -66,7 +67,7 @@ def serve_command(
         key = check_key(os.environ[KEY], KEY) if KEY in os.environ else None
     origins = check_origins(allow_origin)
     with listen(host, port) as listener:  # before loading the run: a port that is taken is reported at once
-        classifier = load(run, device)
+        classifier = load(run, device, backbone=backbone)
         assert classifier.run is not None
         app = make_app(classifier.run, limits or Limits(), key, origins=origins, samples_of=samples, root=root)
 

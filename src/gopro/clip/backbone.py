@@ -8,6 +8,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,18 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from gopro.clip.device import find_device
 from gopro.clip.embedded import DEFAULT, EMBEDDED
 from gopro.clip.embedded_weights import load_embedded
 from gopro.clip.faster_convolutions import pad_symmetrically, use_onednn
 from gopro.clip.fuse_batch_norm import fuse_batch_norm, is_efficientnet
 from gopro.clip.open_clip_internals import build_openai_clip, fit_text_layout, image_layers
-from gopro.clip.quick_gelu import fuse_quick_gelu
-from gopro.clip.safe_load import safe_load, state_dict
+from gopro.clip.quick_gelu import FusedQuickGELU, fuse_quick_gelu
 from gopro.clip.text_tower import TextTower
+from gopro.clip.tokenizer import load_tokenizer
+from gopro.clip.weights_file import read_weights
 from gopro.data.transforms import Preprocess
 from gopro.errors import InputError, one_line
 from gopro.network import hub_cache_alone_if_offline
@@ -92,11 +93,13 @@ class Backbone:
         preprocess: how an image becomes the tensor that the image tower takes.
         text: the text tower.
         logit_scale: exp of the model's learned temperature parameter; logits are cosines times this.
+        quick_gelu: whether the image tower computes with QuickGELU. Weights do not tell, nor does the fingerprint.
     """
 
     def __init__(self, name: str, model: Any, tokenizer: Any, preprocess: Preprocess):
         self.name = name
         fuse_quick_gelu(model.visual)
+        self.quick_gelu = any(isinstance(module, FusedQuickGELU) for module in model.visual.modules())
         self.model = model.eval().requires_grad_(False)
         self._fingerprint: str | None = None
         if is_efficientnet(model.visual):
@@ -206,18 +209,24 @@ def token_statistics(tokens: Float[Tensor, "batch tokens width"]) -> tuple[Tenso
     return mean, ((squares + 2.3e-8) / tokens.shape[1]).sqrt()
 
 
-def load_backbone(name: str = DEFAULT, device: torch.device | str = "cpu") -> Backbone:
+def load_backbone(
+    name: str = DEFAULT, device: torch.device | str = "cpu", *, weights: str | Path | None = None
+) -> Backbone:
     """Load a frozen backbone.
 
     Args:
         name: one of
             `photo`, `emoji`: the small CLIPs that come with this package, for photographs and for emoji drawings;
             `ARCHITECTURE:TAG`: an open_clip model and pretrained tag, such as `ViT-B-16:openai` (downloaded once);
-            `ARCHITECTURE:FILE`: an open_clip architecture with weights from a local file (.safetensors, or a state
-            dict that torch can load weights-only). Images are prepared as for the architecture's first tag. Weights
-            trained with QuickGELU (OpenAI's, DFN's, MetaCLIP's) need `ARCHITECTURE-quickgelu`;
-            `openai:FILE`: a state dict in OpenAI's layout, whose sizes are read off its tensors (QuickGELU);
+            `ARCHITECTURE:FILE`: an open_clip architecture with weights from a local file; see
+            `gopro.clip.weights_file.read_weights` for the layouts. Images are prepared as for the architecture's first
+            tag. Weights trained with QuickGELU (OpenAI's, DFN's, MetaCLIP's) need `ARCHITECTURE-quickgelu`. A tokenizer
+            that open_clip does not contain, as SigLIP's, may lie beside the file;
+            `openai:FILE`: a CLIP of OpenAI's kind, whose sizes are read off its tensors (QuickGELU);
             `ARCHITECTURE:random`: random weights, the same every time, for tests.
+        device: `cpu`, `cuda`, or `auto` for a GPU if there is one.
+        weights: a file to read the weights from, in place of where the name says they are. All else, such as the
+            activation and how images are prepared, stays that of the name.
 
     Example:
         >>> load_backbone("emoji").name
@@ -225,41 +234,48 @@ def load_backbone(name: str = DEFAULT, device: torch.device | str = "cpu") -> Ba
 
     Raises:
         InputError: there is no such architecture, tag or file; the file does not hold such weights; the download
-            failed; the text tower cannot take learned context.
+            failed; the text tower cannot take learned context; there is no such device.
     """
+    device = find_device(device)
     if name in EMBEDDED:
+        if weights is not None:
+            raise InputError(f"backbone {name!r} comes with its weights: {weights} is not needed")
         model, preprocess = load_embedded(name)
         return Backbone(name, model.to(device), open_clip.SimpleTokenizer(), _preprocess(preprocess))
-    architecture, _, weights = name.partition(":")
-    if architecture == "openai" and weights:
-        return from_openai(_read_weights(Path(weights).expanduser()), name, device)
+    architecture, _, tag = name.partition(":")
+    if architecture == "openai" and tag:
+        return from_openai(read_weights(Path(weights or tag).expanduser()), name, device)
     if architecture not in open_clip.list_models():
         raise InputError(f"backbone {name!r}: no such model;{_suggestions(architecture, open_clip.list_models())}")
     tags = open_clip.list_pretrained_tags_by_model(architecture)
-    if not weights:
+    if not tag:
         raise InputError(
             f"backbone {name!r} has no weights: use one of "
             f"{', '.join(f'{architecture}:{tag}' for tag in (*tags, 'FILE', 'random'))}"
         )
-    file = Path(weights).expanduser()
-    if weights not in ("random", *tags) and not file.is_file():
-        raise InputError(
-            f"backbone {name!r}: {weights!r} is neither a file nor a pretrained tag of {architecture};"
-            f"{_suggestions(weights, tags)}"
-        )
+    file = None
+    if weights is not None:
+        file = Path(weights).expanduser()
+    elif tag not in ("random", *tags):
+        file = Path(tag).expanduser()
+        if not file.is_file():
+            raise InputError(
+                f"backbone {name!r}: {tag!r} is neither a file nor a pretrained tag of {architecture};"
+                f"{_suggestions(tag, tags)}"
+            )
     config = open_clip.get_model_config(architecture) or {}
     if "hf_model_name" in config.get("text_cfg", {}):
         raise InputError(f"backbone {name!r}: its text tower, a Hugging Face encoder, cannot take learned context")
-    tokenizer = _tokenizer(architecture, name)
+    tokenizer = _tokenizer(architecture, name, None if file is None else file.absolute().parent)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)  # not torch.manual_seed, which would seed the accelerators too
-        if weights in tags:
-            model = _download(architecture, weights, name)
+        if file is None and tag in tags:
+            model = _download(architecture, tag, name)
         else:
-            model = _create(architecture, tags)
-            if weights != "random":
+            model = _create(architecture, conventions(name))
+            if file is not None:
                 try:
-                    model.load_state_dict(fit_text_layout(model, _read_weights(file)))
+                    model.load_state_dict(fit_text_layout(model, read_weights(file)))
                 except RuntimeError as error:
                     raise InputError(f"{file} does not hold weights of {architecture}: {_one_line(error)}") from error
     return Backbone(name, model.to(device), tokenizer, _preprocess(open_clip.get_model_preprocess_cfg(model)))
@@ -275,21 +291,53 @@ def from_openai(state: dict[str, Tensor], name: str = "openai", device: torch.de
         model = build_openai_clip(state)
     except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"{name} does not hold a CLIP in OpenAI's layout: {_one_line(error)}") from error
-    config = {
-        "size": model.visual.image_size,
-        "mean": open_clip.OPENAI_DATASET_MEAN,
-        "std": open_clip.OPENAI_DATASET_STD,
-    }
+    config = {"size": model.visual.image_size, **conventions("openai:FILE").preprocess}
     return Backbone(name, model.to(device), open_clip.SimpleTokenizer(), _preprocess(config))
 
 
-def _create(architecture: str, tags: list[str]) -> nn.Module:
-    """Create the model with random weights; images are prepared as for its first pretrained tag."""
-    config = open_clip.get_pretrained_cfg(architecture, tags[0]) if tags else {}
-    preprocess = {key: config[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in config}
+@dataclass(frozen=True)
+class Conventions:
+    """What a backbone's name decides besides its weights.
+
+    Attributes:
+        quick_gelu: whether the activation is QuickGELU, with which OpenAI's weights were trained.
+        preprocess: mean, std, interpolation and resize_mode of images.
+    """
+
+    quick_gelu: bool
+    preprocess: dict[str, Any]
+
+
+def conventions(name: str) -> Conventions:
+    """Return what a backbone's name decides besides its weights.
+
+    With weights from a file, images are prepared as for the architecture's first pretrained tag.
+
+    Args:
+        name: as `load_backbone` takes it.
+    """
+    architecture, _, tag = name.partition(":")
+    if architecture == "openai":
+        clip = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
+        return Conventions(True, {**clip, "interpolation": "bicubic", "resize_mode": "shortest"})
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    config = open_clip.get_pretrained_cfg(architecture, tag if tag in tags else tags[0]) if tags else {}
+    quick_gelu = (open_clip.get_model_config(architecture) or {}).get("quick_gelu", False)
+    return Conventions(
+        quick_gelu=quick_gelu or (tag in tags and config.get("quick_gelu", False)),
+        preprocess={key: config[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in config},
+    )
+
+
+def _create(architecture: str, how: Conventions) -> nn.Module:
+    """Create the model with random weights."""
     with _no_logging():
         return open_clip.create_model(
-            architecture, pretrained_image=False, pretrained_text=False, force_preprocess_cfg=preprocess
+            architecture,
+            pretrained_image=False,
+            pretrained_text=False,
+            force_quick_gelu=how.quick_gelu,
+            force_preprocess_cfg=how.preprocess,
         )
 
 
@@ -310,18 +358,12 @@ def _download(architecture: str, tag: str, name: str) -> nn.Module:
             ) from error
 
 
-def _tokenizer(architecture: str, name: str) -> Any:
-    downloaded = "hf_tokenizer_name" in (open_clip.get_model_config(architecture) or {}).get("text_cfg", {})
-    with hub_cache_alone_if_offline() if downloaded else nullcontext() as offline:
-        try:
-            with _no_logging():
-                return open_clip.get_tokenizer(architecture)
-        except ImportError as error:
-            raise InputError(f"the tokenizer of backbone {name!r} needs a package: pip install transformers") from error
-        except Exception as error:  # of the Hub's client, the operating system or open_clip
-            raise InputError(
-                f"the tokenizer of backbone {name!r} could not be downloaded ({_reason(offline, error)})"
-            ) from error
+def _tokenizer(architecture: str, name: str, beside: Path | None) -> Any:
+    try:
+        with _no_logging():
+            return load_tokenizer(architecture, beside)
+    except InputError as error:
+        raise InputError(f"backbone {name!r}: {error}") from error
 
 
 def _reason(offline: str | None, error: Exception) -> str:
@@ -338,22 +380,6 @@ def _no_logging() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from a file, unpickling nothing but tensors."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such weights file")
-    if path.suffix == ".safetensors":
-        try:
-            content = load_file(path)
-        except (SafetensorError, OSError, RuntimeError, ValueError, TypeError) as error:
-            raise InputError(
-                f"{path} cannot be read as plain tensors: it is damaged or not a safetensors file"
-            ) from error
-    else:
-        content = safe_load(path)
-    return {key.removeprefix("module."): tensor for key, tensor in state_dict(path, content).items()}
 
 
 def _preprocess(config: dict[str, Any]) -> Preprocess:

@@ -19,6 +19,7 @@ from jaxtyping import Float16
 from torch import Tensor
 
 from gopro.clip.backbone import Backbone, Encoded
+from gopro.clip.embedded import EMBEDDED
 from gopro.clip.feature_store import FeatureStore, RowLocations
 from gopro.data.dataset import ImageSource
 from gopro.data.loader import DrawnView, ViewSettings, view_batches
@@ -100,7 +101,11 @@ def _conditions(backbone: Backbone) -> bytes:
     """Return the settings that all features depend on, besides the weights, which name the store's folder."""
     device = backbone.device.type
     precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
-    return repr((VIEW_VERSION, backbone.preprocess, precision)).encode()
+    # The same weights give other features with another activation. Stores of earlier versions do not say which one it
+    # was; those of the packaged models, which have only one, and of weights that need QuickGELU are still read.
+    marked = backbone.name not in EMBEDDED and not backbone.quick_gelu and hasattr(backbone.model.visual, "transformer")
+    gelu = ("gelu",) if marked else ()
+    return repr((VIEW_VERSION, backbone.preprocess, precision, *gelu)).encode()
 
 
 def _key(conditions: bytes, digest: str, request: ViewRequest, crop: float) -> bytes:

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from gopro.clip.backbone import Backbone
 from gopro.data.class_names import clean_names
 from gopro.data.dataset import ImageSource
 from gopro.data.inputs import ImageLike, Images, as_images
@@ -341,27 +342,29 @@ def _at_least_1(setting: str, value: Any) -> int:
     return value
 
 
-def load(run: str | Path, device: str = "auto", head: Head = "exact") -> Classifier:
+def load(
+    run: str | Path, device: str = "auto", head: Head = "exact", *, backbone: Backbone | str | None = None
+) -> Classifier:
     """Load the classifier of a trained run.
 
     Args:
         run: folder of a run, or `ORG/NAME` or `ORG/NAME@REVISION` of one on the Hugging Face Hub.
         device: `cpu`, `cuda`, or `auto` for a GPU if there is one.
         head: `exact`, or `first-order` for the faster head; see `Classifier.first_order`.
+        backbone: the file of the backbone's weights, if they do not lie where the run says, as on another machine than
+            the one that it was trained on; their fingerprint must be the one that the run records. Or a loaded
+            backbone, which several runs can share.
 
     Raises:
-        InputError: not a finished run; cuda without a GPU; an unknown head, or one that cannot be built.
+        InputError: not a finished run; a device that is not there; an unknown head, or one that cannot be built; other
+            weights than the run was trained on.
 
     Example:
         >>> gopro.load("runs/activities", device="cpu").predict("bullseye.png")
         'bullseye'
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"device {device}: torch finds no GPU here; use cpu")
     if head not in get_args(Head):
         raise InputError(f"head {head!r}: give exact or first-order")
-    trained = load_run(run, device)
+    trained = load_run(run, device, backbone)
     classifier = Classifier(trained.method, trained)
     return classifier if head == "exact" else classifier.first_order()

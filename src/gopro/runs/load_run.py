@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from gopro.clip.backbone import Backbone, load_backbone
+from gopro.clip.backbone import Backbone, conventions, load_backbone
+from gopro.clip.device import find_device
+from gopro.clip.embedded import EMBEDDED
 from gopro.errors import InputError
 from gopro.methods.gopro import GOPro
 from gopro.methods.registry import MethodSpec, parse_method
@@ -43,39 +45,73 @@ def find_run(run: str | Path) -> Path:
     return folder
 
 
-def load_run(run: str | Path, device: str = "cpu", backbone: Backbone | None = None) -> Run:
+def load_run(run: str | Path, device: str = "cpu", backbone: Backbone | str | None = None) -> Run:
     """Load a trained run.
 
     Args:
         run: its folder or its name on the Hub; see `find_run`.
-        device: device to load the backbone on.
-        backbone: a backbone to use in place of loading the run's own, so that runs can share one.
+        device: device to load the backbone on: `cpu`, `cuda`, or `auto` for a GPU if there is one.
+        backbone: where the weights of the run's backbone are on this machine, if not where the run says: a file, or a
+            name as `load_backbone` takes it; the activation and how images are prepared stay those of the run. Or a
+            loaded backbone, so that runs can share one.
 
     Raises:
-        InputError: there is no such run; it is not finished; its backbone cannot be loaded or has changed.
+        InputError: there is no such run; it is not finished; its backbone cannot be loaded or has other weights than
+            the run was trained on; there is no such device.
     """
+    find_device(device)  # before anything is downloaded
     folder = find_run(run)
     content = read_config(folder)
     hub = None
     if not Path(run).expanduser().is_dir():
         hub, content["config"] = str(run), replace(content["config"], root=None, output=folder)
-        _check_no_path(content["backbone"]["name"], hub)
+        if backbone is None:
+            _check_no_path(content["backbone"]["name"], hub)
     if not (folder / LEARNED).exists():
         raise InputError(f"{folder} is not finished: resume it with gopro train --resume {folder}")
+    name, fingerprint, given = content["backbone"]["name"], content["backbone"]["fingerprint"], backbone
     if backbone is None:
         try:
-            backbone = load_backbone(content["backbone"]["name"], device)
+            backbone = load_backbone(name, device)
         except InputError as error:
-            raise InputError(f"{run}: the backbone it was trained on cannot be loaded: {error}") from error
-    if backbone.fingerprint() != content["backbone"]["fingerprint"]:
+            raise InputError(
+                f"{run}: the backbone it was trained on cannot be loaded: {error}; if its weights lie elsewhere on "
+                "this machine, give --backbone FILE, in Python backbone=FILE"
+            ) from error
+    elif isinstance(backbone, str):
+        backbone = _load_from(backbone, name, device)
+    if backbone.fingerprint() != fingerprint:
         raise InputError(
-            f"{run} was trained on other weights of {content['backbone']['name']} than {backbone.name} has now"
+            f"{run} was trained on other weights of {name} than {given if isinstance(given, str) else backbone.name} "
+            f"has now (fingerprint {fingerprint}, not {backbone.fingerprint()})"
+        )
+    if isinstance(given, str) and conventions(backbone.name) != conventions(name):  # weights do not tell
+        raise InputError(
+            f"--backbone {given} has the weights that {run} was trained on, but another activation or other images "
+            f"than {name}: give {name}, or the file of the weights alone"
         )
     method = recorded_method(content).build(backbone, content["classnames"], content["template"])
     trained = Run(folder, content["config"], content["data"], content["template"], method, hub, content["trained_with"])
     read_learned(trained)
     method.to(backbone.device).eval()
     return trained
+
+
+def _load_from(place: str, name: str, device: str) -> Backbone:
+    """Load the backbone `name` with the weights at another place.
+
+    Args:
+        place: a file, perhaps after an architecture, or the name of a backbone with the same weights.
+
+    Raises:
+        InputError: there is neither.
+    """
+    for path in (place, place.partition(":")[2]):
+        if path and Path(path).expanduser().is_file():
+            return load_backbone(name, device, weights=path)
+    if place not in EMBEDDED and ":" not in place:
+        raise InputError(f"--backbone {place}: no such file; give the weights of {name}, or ARCHITECTURE:TAG")
+    return load_backbone(place, device)
 
 
 def recorded_method(content: dict[str, Any]) -> MethodSpec:
@@ -104,5 +140,5 @@ def _check_no_path(backbone: str, hub: str) -> None:
     if weights.startswith("~") or {PurePosixPath(weights).name, PureWindowsPath(weights).name} != {weights}:
         raise InputError(
             f"{hub} names the weights of its backbone by a path, {weights[:80]!r}, which is not opened for a run "
-            "from the Hub: copy its files into a folder of your own, and look at its config.json"
+            "from the Hub: give your own file of these weights with --backbone FILE"
         )

@@ -14,6 +14,7 @@ from lightning_fabric.plugins import MixedPrecision
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 
+from gopro.clip.device import find_device
 from gopro.distributed import SINGLE_PROCESS, Ranks
 from gopro.errors import InputError
 from gopro.runs.config import TrainSettings
@@ -102,8 +103,7 @@ def make_fabric(settings: TrainSettings, process: ProcessInfo | None = None) -> 
     Raises:
         InputError: the settings ask for CUDA and there is none, or there are fewer GPUs than processes.
     """
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device cuda: torch finds no GPU on this machine; use --device cpu")
+    find_device(settings.device)
     kind = device_type(settings)
     # Both are plugins: Fabric prints a line each time a precision is given by name, and inside a SLURM batch script it
     # would wait for other processes if it were left to find its environment.

@@ -67,6 +67,8 @@ def export_run(
     classnames: Sequence[str] | None = None,
     settings: ExportSettings | None = None,
     on_progress: Callable[[int], None] = lambda done: None,
+    *,
+    backbone: str | None = None,
 ) -> ExportedModel:
     """Write a run's classifier over fixed class names to a file that does not need GOPro.
 
@@ -74,6 +76,7 @@ def export_run(
         run: folder of a trained run, or `ORG/NAME` of one on the Hugging Face Hub.
         classnames: any names; by default those of the training.
         on_progress: called after each batch with the number of images compared in it.
+        backbone: where the weights of the run's backbone are, if not where the run says; see `gopro.load`.
 
     Raises:
         InputError: packages that are not installed; a file that exists already; no images to compare on; a head that
@@ -89,7 +92,7 @@ def export_run(
     format = FORMATS[settings.format]
     format.check_packages()
     path = _output_path(run, settings)
-    classifier = load(run, "cpu")
+    classifier = load(run, "cpu", backbone=backbone)
     trained = classifier.run
     assert trained is not None
     if classnames is not None:

@@ -1,0 +1,45 @@
+"""Read a CLIP's weights from a file, in whichever of the usual layouts it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from gopro.clip.safe_load import safe_load, state_dict
+from gopro.clip.transformers_layout import from_transformers
+from gopro.errors import InputError
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a state dict, unpickling nothing but tensors, and name its tensors as open_clip does.
+
+    The file is safetensors or from torch.save; in the latter the state dict may lie under `state_dict` or
+    `model_state_dict`, as training loops save it. The layouts are open_clip's, OpenAI's and that of `transformers`.
+    The prefixes that `torch.compile` (`_orig_mod.`) and parallel training (`module.`) put before names are removed.
+
+    Raises:
+        InputError: there is no such file, it is damaged, or it holds something else.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such weights file")
+    if path.suffix == ".safetensors":
+        try:
+            content = load_file(path)
+        except (SafetensorError, OSError, RuntimeError, ValueError, TypeError) as error:
+            raise InputError(
+                f"{path} cannot be read as plain tensors: it is damaged or not a safetensors file"
+            ) from error
+    else:
+        content = safe_load(path)
+    state = state_dict(path, content)
+    return from_transformers({_without_prefixes(key): tensor for key, tensor in state.items()})
+
+
+def _without_prefixes(key: str) -> str:
+    key = key.replace("_orig_mod.", "")  # also inside a name, if only one tower was compiled
+    while key.startswith("module."):
+        key = key.removeprefix("module.")
+    return key
