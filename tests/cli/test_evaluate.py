@@ -1,5 +1,6 @@
 """`gopro eval` and `gopro head`."""
 
+import csv
 import json
 import shutil
 from dataclasses import replace
@@ -21,11 +22,58 @@ def test_eval_prints_and_writes_the_same_accuracy(coop_run: Path, gopro) -> None
     code, out, _ = gopro("eval", coop_run, "--classes", "new", "--workers", 0)
     assert code == 0
     row = json.loads((coop_run / "eval-emoji-activities_twemoji-new.json").read_text())
-    assert f"accuracy {row['accuracy']:.2f} %" in out and len(out.splitlines()) == 3
+    assert f"accuracy {row['accuracy']:.2f} %" in out
     assert out.startswith("Backbone: emoji, a small CLIP trained on emoji drawings; stronger: train again with")
     assert len(row["per_class"]) * 10 == row["n"]
     mean = sum(entry["accuracy"] for entry in row["per_class"]) / len(row["per_class"])
     assert row["macro_accuracy"] == pytest.approx(mean, abs=1e-3)
+
+
+def test_eval_tells_classes_confusions_calibration_and_wrong_images(coop_run: Path, gopro, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = gopro("eval", coop_run, "--classes", "new", "--workers", 0)
+    assert code == 0
+    row = json.loads((coop_run / "eval-emoji-activities_twemoji-new.json").read_text())
+    [heading] = [line for line in out.splitlines() if line.startswith("class, lowest F1 first")]
+    table = out[out.index(heading) :].splitlines()[2:27]
+    worst = min(row["per_class"], key=lambda entry: entry["f1"])
+    assert table[0].split()[-2:] == [f"{worst['f1']:.1f}", "%"] and len(row["per_class"]) == 42
+    assert "17 more classes, with a higher F1, are in the file below." in out
+    matrix = row["confusion_matrix"]
+    right = sum(matrix[i][i] for i in range(42))
+    assert sum(map(sum, matrix)) == row["n"] and row["accuracy"] == pytest.approx(100 * right / row["n"], abs=1e-3)
+    i, j = max(((i, j) for i in range(42) for j in range(42) if i != j), key=lambda at: matrix[at[0]][at[1]])
+    assert f"  {matrix[i][j]} of 10 images of " in out
+    wrong = list(csv.DictReader((coop_run / "eval-emoji-activities_twemoji-new-wrong.csv").open()))
+    assert len(wrong) == row["n"] - right and f"Wrong images ({len(wrong)}): " in out
+    assert all(answer["class"] != answer["predicted"] for answer in wrong)
+    assert [float(answer["probability"]) for answer in wrong] == sorted(float(a["probability"]) for a in wrong)[::-1]
+    fitted = json.loads((coop_run / "calibration.json").read_text())
+    assert row["temperature"] == fitted["temperature"] != 1 and row["nll"] > 0
+    assert f"(ECE {row['ece']:.1f} %, NLL {row['nll']:.2f})" in out
+    assert f"without the temperature {row['temperature']:.2f}: " in out
+    named = [line for line in out.splitlines() if str(coop_run) not in line and not line.startswith("Backbone")]
+    assert max(map(len, named)) <= 80
+
+
+def test_a_temperature_can_be_given(coop_run: Path, image: Path, gopro) -> None:
+    code, out, _ = gopro("eval", coop_run, "--classes", "base", "--workers", 0, "--temperature", 1)
+    row = json.loads((coop_run / "eval-emoji-activities_twemoji-base.json").read_text())
+    assert code == 0 and row["ece"] == row["uncalibrated"]["ece"]
+    best = []
+    for temperature in ("0.5", "5"):
+        code, out, _ = gopro("predict", coop_run, image, "--json", "--temperature", temperature)
+        best.append(json.loads(out)["predictions"][0])
+    assert best[0]["name"] == best[1]["name"] and best[0]["probability"] > best[1]["probability"]
+    code, _, err = gopro("predict", coop_run, image, "--temperature", 0)
+    assert code == 2 and "temperature is 0.0: give a number from 0.05 to 20" in err
+
+
+def test_a_run_of_an_earlier_version_has_no_temperature(coop_run: Path, tmp_path: Path, gopro) -> None:
+    shutil.copytree(coop_run, tmp_path / "old")
+    (tmp_path / "old" / "calibration.json").unlink()
+    code, out, _ = gopro("eval", tmp_path / "old", "--classes", "base", "--workers", 0)
+    assert code == 0 and "The run has no temperature: it was imported, or an earlier version trained it." in out
 
 
 def test_eval_leaves_out_images_that_the_run_was_trained_on(two_classes: Path, tmp_path: Path, gopro) -> None:
@@ -167,9 +215,9 @@ def test_a_first_order_head_is_built_and_compared_with_the_exact_one(tmp_path: P
     assert len(list((run / "heads").iterdir())) == 1
     code, out, _ = gopro("eval", run, "--classes", "new", "--head", "first-order", "--workers", 0)
     assert code == 0 and len(list((run / "heads").iterdir())) == 2
-    _, exact, head, _ = out.splitlines()
+    [head] = [line for line in out.splitlines() if line.startswith("first-order head")]
     row = json.loads((run / "eval-emoji-activities_twemoji-new.json").read_text())
-    assert f"accuracy {row['accuracy']:.2f} %" in exact
+    assert f"accuracy {row['accuracy']:.2f} %" in out
     assert f"accuracy {row['first_order']['accuracy']:.2f} %" in head
     assert f"same top class as the exact head for {row['first_order']['agreement']['top1']:.2f} %" in head
     assert row["first_order"]["agreement"]["images"] == row["n"]

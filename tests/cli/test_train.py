@@ -13,6 +13,10 @@ def test_a_folder_of_images_can_be_trained_on_evaluated_and_classified(
     settings = "--shots 2 --epochs 2 --batch 4 --workers 0"
     code, out, _ = gopro(*f"train --data {two_classes} {settings} --output {run}".split())
     assert code == 0 and "Trained gopro on 2 classes" in out
+    fitted = json.loads((run / "calibration.json").read_text())
+    accuracies = f"{fitted['accuracy']:.1f} %, zero-shot CLIP's {fitted['zeroshot_accuracy']:.1f} %"
+    assert f"Validation accuracy {accuracies} ({fitted['images']} images)." in out
+    assert out.endswith(f"Next: gopro eval {run}\n")
     assert (two_classes / "split_gopro.json").is_file()
     code, out, _ = gopro("eval", run, "--workers", 0)
     assert code == 0 and "2 classes" in out

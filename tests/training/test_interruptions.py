@@ -20,6 +20,7 @@ from gopro.errors import InputError
 from gopro.files import append, write_atomically
 from gopro.methods.recipe import Training
 from gopro.methods.registry import METHODS
+from gopro.runs.calibration import CALIBRATION
 from gopro.runs.config import TrainConfig
 from gopro.runs.load_run import load_run
 from gopro.runs.results import Results, append_json, whole_lines
@@ -60,7 +61,8 @@ def test_files_left_by_a_kill_before_the_run_began_are_ignored(tmp_path: Path, t
     with pytest.raises(InputError, match="no training to resume; start one with gopro train"):
         resume(folder, backbone=tiny)
     train(config(folder, epochs=1), backbone=tiny)
-    assert {path.name for path in folder.iterdir()} == {CONFIG, TRAINING_IMAGES, "cost.json", LEARNED, LOG, LOCK}
+    expected = {CONFIG, TRAINING_IMAGES, CALIBRATION, "cost.json", LEARNED, LOG, LOCK}
+    assert {path.name for path in folder.iterdir()} == expected
 
 
 def test_only_temporary_files_of_the_lock_holder_are_deleted(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ from typing import Literal
 
 from gopro.cli.backbone_line import TRAIN_AGAIN, print_backbone
 from gopro.cli.console import bar, err, out
+from gopro.cli.evaluation_output import print_calibration, print_classes, print_confusions
 from gopro.cli.head import agreement_in_words
-from gopro.cli.parameters import ConfigFile, Device, ReaderProcesses, Root, RunBackbone, RunName
+from gopro.cli.parameters import ConfigFile, Device, ReaderProcesses, Root, RunBackbone, RunName, Temperature
 from gopro.data.dataset import ClassHalf
 from gopro.data.find_images import first_few
 from gopro.errors import InputError
@@ -22,15 +23,19 @@ def eval_command(
     classes: ClassHalf = "all",
     names: Literal["run", "data"] = "run",
     head: Literal["exact", "first-order"] = "exact",
+    temperature: Temperature = None,
     workers: ReaderProcesses = 2,
     device: Device = "auto",
     backbone: RunBackbone = None,
     config_file: ConfigFile = None,
 ) -> None:
-    """Measure the accuracy of a run on the test images of a data set, or on all images of another folder.
+    """Measure the accuracy and the calibration of a run on test images, or on all images of another folder.
 
     Test images that the run was trained on are left out. Another folder than the run's own is tested whole, over the
     classes of the run; nothing is written into it.
+
+    Prints precision, recall and F1 of each class, the most frequent confusions, and how far probabilities are to be
+    believed. All figures, the confusion matrix and the list of wrong images are written into the run's folder.
 
     Parameters
     ----------
@@ -45,16 +50,21 @@ def eval_command(
         the run has none for these classes.
     """
     from gopro.benchmark.worker import evaluation_figures
-    from gopro.files import slug, write_json
+    from gopro.files import slug
     from gopro.inference.chance import zeroshot_warning
     from gopro.inference.evaluate import encode_samples, evaluate, evaluate_images
+    from gopro.inference.evaluation_record import evaluation_record, write_record
     from gopro.inference.taylor_head import Agreement, constant_head
     from gopro.inference.taylor_head_file import load_or_build_head
+    from gopro.inference.wrong_images import write_wrong_images, wrong_images
+    from gopro.runs.calibration import check_temperature
     from gopro.runs.evaluation_data import evaluation_data
     from gopro.runs.load_run import load_run
     from gopro.runs.training_images import leave_out_training_images, read_training_images
 
     trained = load_run(run, device, backbone)
+    if temperature is not None:
+        trained.method.temperature = check_temperature(temperature)
     print_backbone(trained.method.backbone.name)
     tested = evaluation_data(trained, data, root, classes=classes, names=names)
     dataset, test = tested.dataset, tested.dataset.test
@@ -80,10 +90,7 @@ def eval_command(
         **evaluation_figures(result),
         "trained_on": None if digests is None else left_out,
         "unknown_classes": dict(tested.unknown),
-        "per_class": [
-            {"class": name, "accuracy": None if accuracy is None else round(accuracy, 4)}
-            for name, accuracy in zip(dataset.classnames, result.per_class, strict=True)
-        ],
+        **evaluation_record(result),
     }
     head_line = None
     if head == "first-order":
@@ -104,12 +111,17 @@ def eval_command(
             f"{approximate.macro_accuracy:.2f} %, {approximate.seconds:.1f} s; {agreement_in_words(agreement)}"
         )
     path = trained.export_folder / f"eval-{slug(dataset.name)}-{classes}.json"
-    write_json(path, row)
+    wrong, wrong_path = wrong_images(result, dataset.test), path.with_name(f"{path.stem}-wrong.csv")
+    write_wrong_images(wrong_path, wrong)
+    write_record(path, row)
     out.print_line(
         f"{dataset.name}, {classes} classes: accuracy {result.accuracy:.2f} %, per-class mean "
-        f"{result.macro_accuracy:.2f} % on {result.n} images of {len(dataset.classnames)} classes in "
+        f"{result.macro_accuracy:.2f} %\n  on {result.n} images of {len(dataset.classnames)} classes in "
         f"{result.seconds:.1f} s"
     )
+    print_classes(result.confusion)
+    print_confusions(result.confusion)
+    print_calibration(result, trained.calibration)
     if warning is not None:
         err.print_line(f"warning: {warning}")
     if left_out:
@@ -135,4 +147,5 @@ def eval_command(
         out.print_line(f"There are no images of {first_few(list(tested.absent))}, among which the run can choose too.")
     if head_line is not None:
         out.print_line(head_line)
-    out.print_line(f"Accuracy of each class: {path}")
+    out.print_line(f"Figures and confusion matrix: {path}")
+    out.print_line(f"Wrong images ({len(wrong)}): {wrong_path}")

@@ -48,6 +48,13 @@ RunBackbone = Annotated[
         "than the one it was trained on. They must be the same weights. Default: the backbone that the run names.",
     ),
 ]
+Temperature = Annotated[
+    float | None,
+    Parameter(
+        help="Divide the logits by this before they become probabilities; 1 leaves them as they are. Default: the "
+        "temperature that calibrates the run, which training fits on validation images."
+    ),
+]
 Device = Annotated[Literal["auto", "cpu", "cuda"], Parameter(help="Device to run on; auto uses a GPU if there is one.")]
 
 

@@ -14,7 +14,16 @@ from cyclopts import Parameter
 from gopro.cli.backbone_line import print_backbone
 from gopro.cli.console import bar, err, out, plain_output, printable
 from gopro.cli.image_paths import ImagePaths
-from gopro.cli.parameters import Classes, ClassesFile, ConfigFile, Device, RunBackbone, RunName, class_names
+from gopro.cli.parameters import (
+    Classes,
+    ClassesFile,
+    ConfigFile,
+    Device,
+    RunBackbone,
+    RunName,
+    Temperature,
+    class_names,
+)
 from gopro.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,6 +46,7 @@ def predict_command(
     batch: int = 64,
     workers: int | None = None,
     head: Literal["exact", "first-order"] = "exact",
+    temperature: Temperature = None,
     device: Device = "auto",
     backbone: RunBackbone = None,
     config_file: ConfigFile = None,
@@ -83,8 +93,11 @@ def predict_command(
     names = class_names(classes, classes_file)
     from gopro.inference.classifier import load
     from gopro.inference.sort_images import Sorter
+    from gopro.runs.calibration import check_temperature
 
     classifier = load(run, device, backbone=backbone)
+    if temperature is not None:
+        classifier.method.temperature = check_temperature(temperature)
     if names is not None:
         classifier = classifier.for_classes(names)
     if head == "first-order":

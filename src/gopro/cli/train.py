@@ -73,9 +73,20 @@ def train_command(
         out.print_line(f"{run.config.method} needs no training; it is ready for {classes}.")
     if skipped := read_cost(run.folder).skipped_steps:
         out.print_line(f"Skipped steps: {skipped}, because a loss or gradient was not finite.")
+    out.print_line(_validation_in_words(run))
     if (warning := _chance_warning(run)) is not None:
         err.print_line(f"warning: {warning}")
-    out.print_line(f"Next: gopro predict {run.folder} IMAGES")
+    out.print_line(f"Next: gopro eval {run.folder}")
+
+
+def _validation_in_words(run: Run) -> str:
+    """Compare the accuracy on validation images with zero-shot CLIP's."""
+    fitted = run.calibration
+    if fitted is None or fitted.accuracy is None:
+        problem = "the weights are those of an earlier version" if fitted is None else fitted.problem
+        return f"No validation accuracy, and probabilities are not calibrated: {problem}."
+    zeroshot = "" if not run.method.trained_by else f", zero-shot CLIP's {fitted.zeroshot_accuracy:.1f} %"
+    return f"Validation accuracy {fitted.accuracy:.1f} %{zeroshot} ({fitted.images} images)."
 
 
 @contextmanager
@@ -93,16 +104,23 @@ def _advice_if_interrupted(folder: Path | None) -> Iterator[None]:
 
 
 def _chance_warning(run: Run) -> str | None:
-    """Return a warning if zero-shot accuracy on some training images is near chance.
+    """Return a warning if zero-shot accuracy on validation images is near chance.
 
-    It is looked for only where it costs a second or two and may well be: with an embedded backbone, on at most 64
-    images, and not on the emoji sets.
+    Without these it is measured on at most 64 training images, and only where that costs a second or two and may well
+    be: with an embedded backbone. The emoji sets are meant to be hard.
     """
-    from gopro.inference.chance import zeroshot_warning
+    from gopro.inference.chance import chance_warning, near_chance, zeroshot_warning
     from gopro.inference.evaluate import encode_samples
 
-    config, method = run.config, run.method
-    if method.backbone.name not in EMBEDDED or config.data.startswith("emoji-"):
+    config, method, fitted = run.config, run.method, run.calibration
+    if config.data.startswith("emoji-"):
+        return None
+    if fitted is not None and fitted.zeroshot_accuracy is not None:
+        classes, images = len(method.classnames), f"{fitted.images} validation images of {run.data}"
+        if not near_chance(fitted.zeroshot_accuracy, fitted.images, classes):
+            return None
+        return chance_warning(method.backbone.name, images, fitted.zeroshot_accuracy, classes, "--backbone")
+    if method.backbone.name not in EMBEDDED:
         return None
     dataset = run.dataset().half(config.classes)
     images = dataset.few_shot(config.shots, config.seed).train if method.trained_by else dataset.train

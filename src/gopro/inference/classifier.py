@@ -208,7 +208,7 @@ class Classifier:
             >>> classifier.classes_[probabilities.argmax(axis=1)].tolist()
             ['bullseye', 'joystick']
         """
-        return self._rows(images, lambda encoded: self._logits(encoded).softmax(dim=-1), batch)
+        return self._rows(images, lambda encoded: self.method.probabilities(self._logits(encoded)), batch)
 
     def features(self, images: Images, *, batch: int = 64) -> Float[np.ndarray, "*images embed"]:
         """Return the unit image features that the logits compare with text features.
@@ -286,10 +286,12 @@ class Classifier:
             for images, errors, encoded in batches:
                 predictions: Iterator[list[Prediction]] = iter(())
                 if encoded is not None:
-                    top = self._logits(encoded).softmax(dim=-1).topk(min(top_k, len(names)))
+                    logits = self._logits(encoded)
+                    top = logits.topk(min(top_k, len(names))).indices
+                    probabilities = self.method.probabilities(logits).gather(-1, top)
                     predictions = (
                         [Prediction(names[i], p) for p, i in zip(values, indices, strict=True)]
-                        for values, indices in zip(top.values.tolist(), top.indices.tolist(), strict=True)
+                        for values, indices in zip(probabilities.tolist(), top.tolist(), strict=True)
                     )
                 for image, error in zip(images, errors, strict=True):
                     yield Answer(image.name, next(predictions) if error is None else [], error)

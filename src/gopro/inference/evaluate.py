@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from gopro.clip.similarity import similarity
 from gopro.data.dataset import Sample
 from gopro.data.loader import eval_batches
 from gopro.errors import InputError
+from gopro.inference.calibration import CalibrationError
+from gopro.inference.confusion import ConfusionMatrix
 from gopro.methods.base import Method
 
 
@@ -43,6 +46,11 @@ class Evaluation:
         macro_accuracy: mean of `per_class` over the classes that have images.
         per_class: top-1 of each class in the order of the class names; None for a class without images.
         seconds: time that encoding and classifying took.
+        classnames: the classes that were chosen from.
+        temperature: of the method.
+        labels: the true class of each image.
+        logits: of each image, not divided by the temperature.
+        probabilities: of each image, under the temperature.
     """
 
     accuracy: float
@@ -50,7 +58,31 @@ class Evaluation:
     per_class: tuple[float | None, ...]
     n: int
     seconds: float
-    probabilities: Float[Tensor, "n classes"]
+    classnames: tuple[str, ...] = field(repr=False)
+    temperature: float
+    labels: Int[Tensor, " n"] = field(repr=False)
+    logits: Float[Tensor, "n classes"] = field(repr=False)
+    probabilities: Float[Tensor, "n classes"] = field(repr=False)
+
+    @cached_property
+    def predicted(self) -> Int[Tensor, " n"]:
+        """The most likely class of each image."""
+        return self.logits.argmax(dim=-1)  # of the probabilities, rounding can make two equal
+
+    @cached_property
+    def confusion(self) -> ConfusionMatrix:
+        """The confusion matrix, which also has precision, recall and F1 of each class."""
+        return ConfusionMatrix.of(self.classnames, self.labels, self.predicted)
+
+    @cached_property
+    def calibration(self) -> CalibrationError:
+        """The calibration error of the probabilities."""
+        return CalibrationError.of(self.logits, self.labels, self.temperature)
+
+    @cached_property
+    def uncalibrated(self) -> CalibrationError:
+        """The calibration error without the temperature."""
+        return CalibrationError.of(self.logits, self.labels)
 
 
 @torch.no_grad()
@@ -88,7 +120,7 @@ def evaluate(method: Method, samples: EncodedSamples, *, batch: int = 64) -> Eva
         for i in range(0, len(samples.labels), batch)
     ]
     seconds = samples.seconds + time.perf_counter() - started
-    return _summarise(logits, samples.labels, len(method.classnames), seconds)
+    return _summarise(method, logits, samples.labels, seconds)
 
 
 @torch.no_grad()
@@ -119,7 +151,7 @@ def evaluate_images(
         logits.append(compute_logits(method.encode(views[0].to(device))).float().cpu())
         labels.append(label)
         on_progress(len(label))
-    return _summarise(logits, torch.cat(labels), len(method.classnames), time.perf_counter() - started)
+    return _summarise(method, logits, torch.cat(labels), time.perf_counter() - started)
 
 
 @torch.no_grad()
@@ -139,14 +171,15 @@ def _check_any(samples: Sequence[Sample]) -> None:
         raise InputError("there are no images to evaluate on")
 
 
-def _summarise(logits: list[Tensor], labels: Tensor, classes: int, seconds: float) -> Evaluation:
-    probabilities = torch.cat(logits).softmax(dim=-1)
+def _summarise(method: Method, parts: list[Tensor], labels: Tensor, seconds: float) -> Evaluation:
+    logits, classes = torch.cat(parts), len(method.classnames)
+    probabilities = method.probabilities(logits)
     if not probabilities.isfinite().all():
         image = int((~probabilities.isfinite()).any(dim=1).nonzero()[0])
         raise InputError(
             f"the predictions are not finite, first for image {image}: train the run again, with another --output"
         )
-    correct = (probabilities.argmax(dim=-1) == labels).double()
+    correct = (logits.argmax(dim=-1) == labels).double()
     counts = torch.bincount(labels, minlength=classes)
     per_class = 100 * torch.bincount(labels, weights=correct, minlength=classes) / counts
     return Evaluation(
@@ -155,5 +188,9 @@ def _summarise(logits: list[Tensor], labels: Tensor, classes: int, seconds: floa
         per_class=tuple(value if count else None for value, count in zip(per_class.tolist(), counts, strict=True)),
         n=len(correct),
         seconds=seconds,
+        classnames=method.classnames,
+        temperature=method.temperature,
+        labels=labels,
+        logits=logits,
         probabilities=probabilities,
     )

@@ -117,7 +117,7 @@ class TaylorHead(Method):
         super().__init__(exact.backbone, classnames, exact.config, exact.template)
         self.exact, self.expansion, self.agreement = exact, expansion, agreement
         self.trained_names, self.trained_template = exact.trained_names, exact.trained_template
-        self.frozen_images = exact.frozen_images
+        self.frozen_images, self.temperature = exact.frozen_images, exact.temperature
         self.text_depends_on_image = exact.text_depends_on_image
 
     def for_classes(self, classnames: Sequence[str], template: str | None = None) -> Self:
@@ -197,10 +197,10 @@ def fit_taylor_head(
         on_progress(len(part.classnames))
 
     expansion = expand_classes(method, classnames, contexts, add_exact_logits)
-    exact_choosing, exact_measuring = (torch.cat(parts, dim=1).softmax(dim=-1) for parts in logits)
+    exact_choosing, exact_measuring = (method.probabilities(torch.cat(parts, dim=1)) for parts in logits)
     count = _fewest_terms(TaylorHead(method, classnames, expansion, None), choosing, exact_choosing, error)
     head = TaylorHead(method, classnames, expansion.truncate(count), None)
-    head.agreement = Agreement.between(exact_measuring, _exact_logits(head, measuring).softmax(dim=-1))
+    head.agreement = Agreement.between(exact_measuring, head.probabilities(_exact_logits(head, measuring)))
     return head
 
 
@@ -284,7 +284,7 @@ def _fewest_terms(
     for i, weights in enumerate(head.expansion.weights.unbind(dim=1)):
         term = image @ weights.T if i == 0 else z[:, i - 1, None] * (image @ weights.T)
         logits += head.backbone.logit_scale * term
-        p99s.append(Agreement.between(logits.softmax(dim=-1), probabilities).p99)
+        p99s.append(Agreement.between(head.probabilities(logits), probabilities).p99)
         if p99s[-1] <= error:
             break
     limit = max(error, 1.05 * min(p99s))

@@ -76,6 +76,8 @@ class Method(nn.Module):
         trained_names, trained_template: the class names that it was created with, and the prompt of their data set.
         classnames, template: those that it classifies now, and the prompt of the data set that they come from.
         other_data: whether the images that it classifies now come from another data set than the training images.
+        temperature: number above 0 that `probabilities` divides the logits by; 1 unless the run was calibrated, see
+            `gopro.inference.calibration`. It is a property of the trained method, which `for_classes` passes on.
     """
 
     config: Any
@@ -87,6 +89,7 @@ class Method(nn.Module):
     frozen_images: bool = True
     needs_vit: ClassVar[bool] = False
     text_depends_on_image: bool = False
+    temperature: float = 1.0
 
     def __init__(self, backbone: Backbone, classnames: Sequence[str], config: Any, template: str = DEFAULT_TEMPLATE):
         """
@@ -213,13 +216,17 @@ class Method(nn.Module):
         return self.text_features(contexts)
 
     def logits(self, encoded: Any) -> Float[Tensor, "batch classes"]:
-        """Return the scaled products of `image_vectors` and `class_vectors`; their softmax is the probabilities.
+        """Return the scaled products of `image_vectors` and `class_vectors`.
 
         Args:
             encoded: the output of `encode` for images [batch].
         """
         classes = self.class_vectors(self.image_contexts(encoded))
         return self.backbone.logit_scale * similarity(self.image_vectors(encoded), classes)
+
+    def probabilities(self, logits: Float[Tensor, "batch classes"]) -> Float[Tensor, "batch classes"]:
+        """Return the softmax of the logits divided by the temperature, in fp32."""
+        return (logits.float() / self.temperature).softmax(dim=-1)
 
     def losses(self, encoded: Any, labels: Int[Tensor, " batch"]) -> dict[str, Tensor]:
         """Return the loss terms by name, already weighted; a training step minimises their sum.

@@ -14,11 +14,12 @@ from gopro.errors import InputError
 from gopro.methods.gopro import GOPro
 from gopro.methods.registry import MethodSpec, parse_method
 from gopro.methods.template import DEFAULT_TEMPLATE
+from gopro.runs.calibration import CALIBRATION, read_calibration
 from gopro.runs.hub import download
 from gopro.runs.run import CONFIG, COST, HEADS, LEARNED, Run, read_config, read_learned
 from gopro.runs.training_images import TRAINING_IMAGES
 
-SHARED = (CONFIG, LEARNED, COST, TRAINING_IMAGES, f"{HEADS}/*.safetensors")
+SHARED = (CONFIG, LEARNED, COST, CALIBRATION, TRAINING_IMAGES, f"{HEADS}/*.safetensors")
 """The files of a run that are fetched from the Hub: JSON and safetensors, which cannot run code."""
 
 
@@ -91,8 +92,19 @@ def load_run(run: str | Path, device: str = "cpu", backbone: Backbone | str | No
             f"than {name}: give {name}, or the file of the weights alone"
         )
     method = recorded_method(content).build(backbone, content["classnames"], content["template"])
-    trained = Run(folder, content["config"], content["data"], content["template"], method, hub, content["trained_with"])
+    trained = Run(
+        folder,
+        content["config"],
+        content["data"],
+        content["template"],
+        method,
+        hub,
+        content["trained_with"],
+        read_calibration(folder),
+    )
     read_learned(trained)
+    if trained.calibration is not None:
+        method.temperature = trained.calibration.temperature
     method.to(backbone.device).eval()
     return trained
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gopro.errors import InputError
+from gopro.runs.calibration import CALIBRATION
 from gopro.runs.hub import CARD, upload
 from gopro.runs.load_run import find_run
 from gopro.runs.model_card import model_card
@@ -27,8 +28,8 @@ def push(
 ) -> str:
     """Push a trained run to the Hugging Face Hub, so that `gopro.load(repository)` can load it.
 
-    Pushed are the config without paths of this machine, the training cost, hashes of the training images, the learned
-    weights, the first-order heads, and a model card with the results of the run.
+    Pushed are the config without paths of this machine, the training cost, the temperature, hashes of the training
+    images, the learned weights, the first-order heads, and a model card with the results of the run.
 
     Args:
         run: its folder.
@@ -61,7 +62,7 @@ def push(
         LEARNED: folder / LEARNED,
         CARD: model_card(folder, config, rows, repository, license, revision).encode(),
     }
-    files |= {name: folder / name for name in (COST, TRAINING_IMAGES) if (folder / name).is_file()}
+    files |= {name: folder / name for name in (COST, CALIBRATION, TRAINING_IMAGES) if (folder / name).is_file()}
     files |= {f"{HEADS}/{head.name}": head for head in sorted((folder / HEADS).glob("*.safetensors"))}
     message = f"{config['config']['method']} trained on {config['data']}"
     return upload(repository, files, replaced=HEADS, private=private, revision=revision, message=message)

@@ -18,6 +18,7 @@ from gopro.data.load_dataset import is_packaged, load_dataset
 from gopro.errors import InputError, one_line
 from gopro.files import save_tensors, write_json
 from gopro.methods.base import Method
+from gopro.runs.calibration import Calibration
 from gopro.runs.config import TrainConfig
 from gopro.runs.trained_with import TrainedWith
 
@@ -57,6 +58,7 @@ class Run:
         hub: its name on the Hugging Face Hub if it was downloaded from there. A stranger wrote its config then, and no
             path in it is opened.
         trained_with: None for an imported run, and for one that an earlier version trained, which did not record it.
+        calibration: None for an imported run, and for one that an earlier version trained.
     """
 
     folder: Path
@@ -66,6 +68,7 @@ class Run:
     method: Method
     hub: str | None = None
     trained_with: TrainedWith | None = None
+    calibration: Calibration | None = None
 
     @property
     def export_folder(self) -> Path:

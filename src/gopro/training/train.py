@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -11,13 +12,15 @@ from pathlib import Path
 import torch
 
 from gopro.clip.backbone import Backbone, load_backbone
-from gopro.data.dataset import CROP, Dataset
-from gopro.data.few_shot import warn_of_short_classes
+from gopro.data.dataset import CROP, Dataset, Sample
+from gopro.data.few_shot import draw_per_class, warn_of_short_classes
 from gopro.data.load_dataset import load_dataset, load_target
 from gopro.data.transforms import stable_seed
 from gopro.errors import InputError
+from gopro.inference.calibrate import calibrate
 from gopro.methods.recipe import Recipe, Training
 from gopro.methods.registry import MethodSpec, check_backbone, parse_method
+from gopro.runs.calibration import CALIBRATION, Calibration, write_calibration
 from gopro.runs.config import TrainConfig
 from gopro.runs.environment import PeakMemory
 from gopro.runs.load_run import load_run, recorded_method
@@ -35,7 +38,7 @@ from gopro.training.progress import NO_PROGRESS, Progress, Step
 from gopro.training.resume_state import RESUME
 from gopro.training.solve import solve
 
-FILES = (CONFIG, COST, LEARNED, RESUME, TRAINING_IMAGES)
+FILES = (CALIBRATION, CONFIG, COST, LEARNED, RESUME, TRAINING_IMAGES)
 """Files that only the process that trains a run writes, besides its log."""
 
 
@@ -269,7 +272,34 @@ def _train(plan: _Plan, run: Run, dataset: Dataset, runtime: Runtime, progress: 
             parameters=sum(parameter.numel() for parameter in method.parameters()),
             skipped_steps=fitted.skipped,
         )
+        calibration = _calibrate(run, dataset)
+        write_calibration(run.folder, calibration)
+        method.temperature, run = calibration.temperature, replace(run, calibration=calibration)
         write_learned(run, cost)
         (run.folder / RESUME).unlink(missing_ok=True)
     runtime.ranks.barrier()
     return run
+
+
+def _calibrate(run: Run, dataset: Dataset) -> Calibration:
+    """Fit the run's temperature on its validation images. Images that cannot be read must not cost the training."""
+    try:
+        return calibrate(run.method, _validation_images(run, dataset), workers=run.config.workers)
+    except InputError as error:
+        warnings.warn(f"the probabilities of {run.folder} are not calibrated: {error}", stacklevel=2)
+        return Calibration(problem="the validation images cannot be read")  # no path: a run may be pushed to the Hub
+
+
+def _validation_images(run: Run, dataset: Dataset) -> tuple[Sample, ...]:
+    """Return the validation images of the few-shot draw.
+
+    A method that is not trained gets its data set without them, as it needs no images at all.
+    """
+    if run.method.trained_by:
+        return dataset.val
+    try:
+        whole = load_dataset(run.config.data, run.config.root).half(run.config.classes)
+    except InputError:
+        return ()  # a data set that can only be tested on
+    shots = run.config.shots or 4  # 0 in a benchmark
+    return draw_per_class(whole, "val", shots if shots == "all" else min(shots, 4), run.config.seed)

@@ -122,6 +122,8 @@ def test_zeroshot_head_equals_zero_shot_clip(server: RunningServer, trained_run:
     images = [png(seed) for seed in range(3)]
     response = server.predict(*images, classes=NAMES, heads=["zeroshot", "exact"])
     clip = Classifier(build_method("zeroshot", tiny, NAMES, trained_run.template))
+    assert trained_run.calibration is not None
+    clip.method.temperature = trained_run.calibration.zeroshot_temperature
     zero_shot = clip.predict_proba([open_image(content) for content in images])
     np.testing.assert_allclose(probabilities(response, NAMES, "zeroshot"), zero_shot, atol=2e-6)
     np.testing.assert_allclose(probabilities(response, NAMES), expected(trained_run, images, NAMES), atol=2e-6)

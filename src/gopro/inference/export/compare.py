@@ -88,7 +88,7 @@ def compare(
         start = time.perf_counter()
         file_probabilities.append(runner(inputs))
         middle = time.perf_counter()
-        torch_probabilities.append(compute_logits(method.encode(views)).float().softmax(dim=-1))
+        torch_probabilities.append(method.probabilities(compute_logits(method.encode(views))))
         file_seconds += middle - start
         torch_seconds += time.perf_counter() - middle
         on_progress(len(part))

@@ -61,7 +61,7 @@ class Graph(nn.Module):
             logits = self.method.logits(encoded)
         else:
             logits = self.method.image_vectors(encoded) @ self.classes
-        return logits.float().softmax(dim=-1)
+        return self.method.probabilities(logits)
 
     def inputs(self, views: Float[Tensor, "batch 3 size size"]) -> Tensor:
         """Convert evaluation views to what `forward` takes."""

@@ -160,6 +160,7 @@ def describe(run: Run, method: Method, uint8_input: bool) -> dict[str, Any]:
         "backbone": {"name": backbone.name, "fingerprint": backbone.fingerprint()},
         "classnames": list(method.classnames),
         "head": head,
+        "temperature": method.temperature,
         "input": f"uint8 [batch, {size}, {size}, 3]" if uint8_input else f"float32 [batch, 3, {size}, {size}]",
         "preprocess": {
             "size": size,

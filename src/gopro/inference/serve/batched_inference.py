@@ -144,10 +144,10 @@ class BatchedInference:
         self.metrics.count_stage(key.head, milliseconds)
 
     def _predict(self, key: HeadKey, method: Method, jobs: Sequence[ImageJob]) -> None:
-        probabilities = method.logits(self._encoded(method, jobs)).float().softmax(dim=-1)
-        largest_k = min(max(job.top_k for job in jobs), len(key.names))
-        top = probabilities.topk(largest_k)
-        for job, values, indices in zip(jobs, top.values.tolist(), top.indices.tolist(), strict=True):
+        logits = method.logits(self._encoded(method, jobs))
+        top = logits.topk(min(max(job.top_k for job in jobs), len(key.names))).indices
+        probabilities = method.probabilities(logits).gather(-1, top)
+        for job, values, indices in zip(jobs, probabilities.tolist(), top.tolist(), strict=True):
             pairs = zip(indices[: job.top_k], values, strict=False)
             job.results[key] = HeadResult([(key.names[i], value) for i, value in pairs])
 

@@ -80,6 +80,8 @@ class Heads:
             method, names = self.run.method, key.names
             if key.head == "zeroshot":
                 head = build_method("zeroshot", method.backbone, names, self.run.template).eval()
+                if self.run.calibration is not None:
+                    head.temperature = self.run.calibration.zeroshot_temperature
             else:
                 head = constant_head(method, names) if self._fixed_text else method.for_classes(names)
             self._cache.put(key, head)
