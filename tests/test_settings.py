@@ -4,12 +4,13 @@ import dataclasses
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import pytest
+from pydantic import Strict
 
 from gopro.errors import InputError
-from gopro.settings import AnyPath, PositiveFloat, PositiveInt, PositiveInts, Texts, describe_type, settings
+from gopro.settings import AnyPath, PositiveFloat, PositiveInt, Texts, describe_type, settings
 
 
 @settings
@@ -21,7 +22,7 @@ class Example:
     shuffle: bool = False
     template: str | None = None
     names: Texts = ()
-    seeds: PositiveInts = (1,)
+    seeds: Annotated[tuple[PositiveInt | Literal["all"], ...], Strict(False)] = (1,)
     root: AnyPath | None = None
 
 
@@ -53,6 +54,7 @@ def test_an_int_stands_for_a_float_a_list_for_a_tuple_and_a_string_for_a_path() 
         ({"names": "owl"}, "names is 'owl': give a list"),
         ({"names": [1]}, "names is 1: give a text"),
         ({"seeds": [0]}, "seeds is 0: give at least 1"),
+        ({"seeds": ["every"]}, "seeds is 'every': give a whole number, at least 1, or all"),
         ({"root": 1}, "root is 1: give a path or null"),
         ({"epoch": 1}, "no setting 'epoch'; choose from epochs, lr"),
     ],

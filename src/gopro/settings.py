@@ -22,7 +22,6 @@ AnyPath = Annotated[Path, Strict(False)]
 """A path, which may be written as a string."""
 Texts = Annotated[tuple[str, ...], Strict(False)]
 """Strings, which may come as a list."""
-PositiveInts = Annotated[tuple[PositiveInt, ...], Strict(False)]
 Ints = Annotated[tuple[int, ...], Strict(False)]
 
 _CONFIG = ConfigDict(strict=True, allow_inf_nan=False, extra="forbid")

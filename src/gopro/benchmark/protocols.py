@@ -12,7 +12,7 @@ from gopro.benchmark.suites import SUITES, Suite
 from gopro.clip.embedded import default_backbone
 from gopro.data.dataset import ClassHalf, Dataset
 from gopro.data.domains import compare_classes
-from gopro.data.few_shot import check_shots, warn_of_short_classes
+from gopro.data.few_shot import Shots, check_shots, warn_of_short_classes
 from gopro.data.find_images import first_few
 from gopro.data.load_dataset import BENCHMARKS, find_folder, load_dataset, load_target
 from gopro.data.match_classes import match_classes
@@ -187,7 +187,7 @@ class _Planner:
             check_backbone(self.methods, backbone)
         return sources
 
-    def add(self, training: _Training, tests: Sequence[tuple[str, ClassHalf]], shots: Sequence[int]) -> None:
+    def add(self, training: _Training, tests: Sequence[tuple[str, ClassHalf]], shots: Sequence[Shots]) -> None:
         """Plan all methods on one source, with `shots` unless the config has its own.
 
         A method that learns from no images is run once per tested data set, with that data set's own prompt.
@@ -255,7 +255,7 @@ class _Planner:
         training: _Training,
         data: str,
         method: str,
-        shots_and_seed: tuple[int, int],
+        shots_and_seed: tuple[Shots, int],
         tests: Sequence[tuple[str, ClassHalf]],
     ) -> None:
         backbone, half, (shots, seed) = training.backbone, training.half, shots_and_seed

@@ -12,6 +12,7 @@ from cyclopts import App, Parameter
 from gopro.cli.backbone_line import print_backbone
 from gopro.cli.console import err, out, steps
 from gopro.cli.parameters import DEFAULTS, ConfigFile, Flat
+from gopro.data.few_shot import shots_in_words
 from gopro.runs.config import BenchmarkConfig, SweepConfig, TransferConfig
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def _print_event(reported: str, event: SweepEvent) -> None:
     train = event.run.train
     run = f"{train.method} on {train.data}"
     if train.shots:
-        run += f" ({train.shots} {'shot' if train.shots == 1 else 'shots'}, seed {train.seed})"
+        run += f" ({shots_in_words(train.shots)}, seed {train.seed})"
     if event.kind == reported:
         left = "" if event.seconds_left is None else f", {_duration(event.seconds_left)} left"
         err.print_line(f"{event.ended} of {event.total} {runs} done{left}; {reported} {run}")

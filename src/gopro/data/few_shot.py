@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import warnings
 from collections import Counter
@@ -18,6 +19,23 @@ _NAMED = 10
 
 Shots = int | Literal["all"]
 """Training images per class, at most, or all."""
+
+
+def shots_in_words(shots: Shots) -> str:
+    """Say how many training images there are per class.
+
+    Example:
+        >>> shots_in_words(0), shots_in_words(1), shots_in_words(16), shots_in_words("all")
+        ('no training images', '1 shot', '16 shots', 'all training images')
+    """
+    if shots == "all":
+        return "all training images"
+    return {0: "no training images", 1: "1 shot"}.get(shots, f"{shots} shots")
+
+
+def by_number(shots: Shots) -> float:
+    """Return the key to sort numbers of shots by; `all` comes last."""
+    return math.inf if shots == "all" else shots
 
 
 def draw_per_class(dataset: Dataset, split: SplitName, count: Shots, seed: int) -> tuple[Sample, ...]:

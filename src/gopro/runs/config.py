@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from annotated_types import Gt, Le
+from pydantic import Strict
 
 from gopro.clip.embedded import default_backbone
 from gopro.data.dataset import ClassHalf
@@ -23,7 +24,6 @@ from gopro.settings import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    PositiveInts,
     Texts,
     settings,
 )
@@ -184,8 +184,8 @@ class _MainSweepSettings:
     backbones: Texts | None = None
     """CLIP models: photo, emoji, ARCHITECTURE:TAG, ARCHITECTURE:FILE or openai:FILE. Default: emoji for runs that are
     trained on the emoji data sets, photo for all others."""
-    shots: PositiveInts | None = None
-    """Training images per class, one or more numbers: 1 4 16."""
+    shots: Annotated[tuple[PositiveInt | Literal["all"], ...], Strict(False)] | None = None
+    """Training images per class, one or more numbers, or all: 1 4 16 all."""
     seeds: Ints | None = None
     """Seeds, one or more numbers: 1 2 3."""
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from gopro.data.few_shot import Shots
 from gopro.errors import InputError
 from gopro.files import append
 
@@ -33,7 +34,7 @@ class RunKey:
     data: str
     method: str
     backbone: str
-    shots: int
+    shots: Shots
     seed: int
     classes: str
 

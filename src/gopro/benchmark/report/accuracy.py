@@ -17,6 +17,7 @@ from gopro.benchmark.report.plots import Panel, Plots, stem, tooltip
 from gopro.benchmark.report.summary import headlines
 from gopro.benchmark.report.table import AVERAGE, Line, Table
 from gopro.benchmark.report.tables import tables
+from gopro.data.few_shot import Shots, by_number, shots_in_words
 from gopro.errors import InputError
 from gopro.methods.recipe import Recipe, Training
 from gopro.methods.registry import METHODS
@@ -81,7 +82,7 @@ def shot_curves(rows: Iterable[ResultRow], marks: Mapping[str, Mark]) -> list[Pl
     plots = []
     few_shot = [row for row in rows if row["protocol"] == "few-shot"]
     for backbone in dict.fromkeys(row["backbone"] for row in few_shot if row["shots"]):
-        seeds: dict[tuple[str, str, int], dict[int, float]] = {}
+        seeds: dict[tuple[str, str, Shots], dict[int, float]] = {}
         for row in few_shot:
             if row["backbone"] == backbone:
                 key = row["data"], row["method"], row["shots"]
@@ -93,8 +94,8 @@ def shot_curves(rows: Iterable[ResultRow], marks: Mapping[str, Mark]) -> list[Pl
                 common = [seed for seed in parts[0] if all(seed in part for part in parts)]
                 if common:
                     seeds[AVERAGE, method, shots] = {seed: fmean(part[seed] for part in parts) for seed in common}
-        curves: dict[str, dict[str, dict[int, MeanStd]]] = {}
-        for (data, method, shots), values in sorted(seeds.items(), key=lambda item: item[0][2]):
+        curves: dict[str, dict[str, dict[Shots, MeanStd]]] = {}
+        for (data, method, shots), values in sorted(seeds.items(), key=lambda item: by_number(item[0][2])):
             curves.setdefault(data, {}).setdefault(method, {})[shots] = MeanStd.of(list(values.values()))
         order = [data for data in (AVERAGE, *datasets) if data in curves]
         panels = [Panel(display_title(data), _curves(curves[data], marks)) for data in order]
@@ -103,8 +104,11 @@ def shot_curves(rows: Iterable[ResultRow], marks: Mapping[str, Mark]) -> list[Pl
     return plots
 
 
-def _curves(curves: Mapping[str, Mapping[int, MeanStd]], marks: Mapping[str, Mark]) -> Draw:
-    ticks = sorted({shots for curve in curves.values() for shots in curve if shots})
+def _curves(curves: Mapping[str, Mapping[Shots, MeanStd]], marks: Mapping[str, Mark]) -> Draw:
+    ticks = sorted({shots for curve in curves.values() for shots in curve if shots}, key=by_number)
+    places = {shots: shots for shots in ticks if shots != "all"}
+    if "all" in ticks:  # classes differ in size, so it has no place on the axis: one doubling after the last number
+        places["all"] = 2 * max(places.values(), default=1)
 
     def draw(axes: Axes) -> None:
         for method, mark in marks.items():
@@ -115,15 +119,13 @@ def _curves(curves: Mapping[str, Mapping[int, MeanStd]], marks: Mapping[str, Mar
             if curve:
                 for shots, accuracy in curve.items():
                     if accuracy.std is not None:
-                        axes.plot([shots, shots], _ends(accuracy), color=mark.hex, linewidth=1)
+                        axes.plot([places[shots]] * 2, _ends(accuracy), color=mark.hex, linewidth=1)
                 means = [accuracy.mean for accuracy in curve.values()]
-                [line] = axes.plot(list(curve), means, color=mark.hex, marker=mark.marker)
-                points = ", ".join(
-                    f"{accuracy} with {shots} {'shot' if shots == 1 else 'shots'}" for shots, accuracy in curve.items()
-                )
+                [line] = axes.plot([places[shots] for shots in curve], means, color=mark.hex, marker=mark.marker)
+                points = ", ".join(f"{accuracy} with {shots_in_words(shots)}" for shots, accuracy in curve.items())
                 line.set_gid(tooltip(f"{method}: {points}"))
         axes.set_xscale("log", base=2)
-        axes.set_xticks(ticks, [str(shots) for shots in ticks])
+        axes.set_xticks([places[shots] for shots in ticks], [str(shots) for shots in ticks])
         axes.set_xticks([], minor=True)
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel("training images per class")

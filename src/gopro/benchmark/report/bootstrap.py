@@ -11,6 +11,7 @@ from jaxtyping import Float
 from gopro.benchmark.report.mean_std import harmonic_mean, seed_list
 from gopro.benchmark.report.rows import TRANSFER, Score
 from gopro.benchmark.report.table import AVERAGE, Difference, Differences
+from gopro.data.few_shot import by_number, shots_in_words
 from gopro.errors import InputError
 
 REFERENCE = "gopro"
@@ -88,9 +89,9 @@ def _columns(scores: Sequence[Score]) -> dict[tuple[str, ...], list[Score]]:
     if protocol == "base-to-new":
         return {("Base", "New", "HM"): list(scores)}
     if protocol not in TRANSFER:
-        shots = sorted({score.shots for score in scores} - {0}) or [0]
+        shots = sorted({score.shots for score in scores} - {0}, key=by_number) or [0]
         return {
-            ("1 shot" if count == 1 else f"{count} shots",): [score for score in scores if score.shots in (0, count)]
+            (shots_in_words(count) if count else "0 shots",): [score for score in scores if score.shots in (0, count)]
             for count in shots
         }
     by_source: dict[str, list[Score]] = {}

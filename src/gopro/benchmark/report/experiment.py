@@ -13,6 +13,7 @@ from typing import Any
 from gopro.benchmark.predictions import Predictions
 from gopro.benchmark.report.palette import is_zeroshot
 from gopro.benchmark.report.rows import PROTOCOL_TITLES, TRANSFER
+from gopro.data.few_shot import Shots, by_number, shots_in_words
 from gopro.errors import InputError
 from gopro.files import slug
 from gopro.runs.results import ResultRow, Results, whole_lines
@@ -32,15 +33,14 @@ class Comparison:
     protocol: str
     source: str | None
     backbone: str
-    shots: int
+    shots: Shots
     rows: tuple[ResultRow, ...]
 
     @property
     def title(self) -> str:
         """Protocol, source, backbone and shots in prose."""
         source = f"from {self.source}, " if self.source else ""
-        shots = "1 shot" if self.shots == 1 else f"{self.shots} shots" if self.shots else "no training images"
-        return f"{PROTOCOL_TITLES[self.protocol]}: {source}{self.backbone}, {shots}"
+        return f"{PROTOCOL_TITLES[self.protocol]}: {source}{self.backbone}, {shots_in_words(self.shots)}"
 
     @property
     def slug(self) -> str:
@@ -74,7 +74,7 @@ def comparisons(rows: Iterable[ResultRow]) -> list[Comparison]:
         groups.setdefault((row["protocol"], source, row["backbone"]), []).append(row)
     unsorted = []
     for (protocol, source, backbone), own in groups.items():
-        shots = max(row["shots"] for row in own)
+        shots = max((row["shots"] for row in own), key=by_number)
         most_shots = tuple(row for row in own if row["shots"] in (0, shots))
         unsorted.append(Comparison(protocol, source, backbone, shots, most_shots))
     order = list(PROTOCOL_TITLES)

@@ -8,6 +8,7 @@ from functools import cache
 from importlib.resources import files
 
 from gopro.benchmark.report.table import AVERAGE
+from gopro.data.few_shot import Shots
 
 BACKBONE, SHOTS = "ViT-B-16:openai", 16
 """The setting of all published figures."""
@@ -44,7 +45,7 @@ Figures = dict[tuple[str, str], dict[str, float]]
 """Accuracy in percent by (block, column) of a table, then by published name; in transfer, a block is a source."""
 
 
-def published(protocol: str, backbone: str, shots: int, averaged: Collection[str]) -> Figures:
+def published(protocol: str, backbone: str, shots: Shots, averaged: Collection[str]) -> Figures:
     """Return the published figures of a protocol that are comparable with a setting.
 
     Args:

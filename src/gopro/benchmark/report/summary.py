@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from gopro.benchmark.report.mean_std import MeanStd
 from gopro.benchmark.report.palette import is_zeroshot
 from gopro.benchmark.report.table import AVERAGE, Block, Table
+from gopro.data.few_shot import shots_in_words
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def headlines(table: Table) -> list[Headline]:
 def _measure(table: Table) -> str:
     column = table.columns[-1]
     if table.protocol == "few-shot" and column != "0":
-        return f"accuracy with {column} {'shot' if column == '1' else 'shots'}"
+        return f"accuracy with {shots_in_words('all' if column == 'all' else int(column))}"
     return "harmonic mean" if table.protocol == "base-to-new" else "accuracy"
 
 

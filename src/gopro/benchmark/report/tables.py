@@ -15,6 +15,7 @@ from gopro.benchmark.report.published import SOURCE, published
 from gopro.benchmark.report.rows import PROTOCOL_TITLES, TRANSFER, Score, read_scores
 from gopro.benchmark.report.table import AVERAGE, Table
 from gopro.benchmark.report.table_builder import TableBuilder
+from gopro.data.few_shot import Shots, by_number, shots_in_words
 
 _BySeed = Mapping[int, tuple[float, ...]]
 """The accuracy of each seed, or its accuracies on base and new."""
@@ -43,7 +44,7 @@ def tables(rows: Iterable[Mapping[str, Any]], against: str | None = None) -> lis
             if protocol == "few-shot":
                 built.append((_few_shot(backbone, own), own))
                 continue
-            for shots in sorted({score.shots for score in own} - {0}) or [0]:
+            for shots in sorted({score.shots for score in own} - {0}, key=by_number) or [0]:
                 part = _with_shots(own, shots)
                 table = _transfer(part, shots) if protocol in TRANSFER else _base_to_new(part, shots)
                 built.append((table, part))
@@ -52,7 +53,7 @@ def tables(rows: Iterable[Mapping[str, Any]], against: str | None = None) -> lis
     return [replace(table, differences=differences(part, _methods(part), against)) for table, part in built]
 
 
-def _base_to_new(scores: Sequence[Score], shots: int) -> Table:
+def _base_to_new(scores: Sequence[Score], shots: Shots) -> Table:
     halves: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
     for score in scores:
         halves.setdefault((score.data, score.method), {}).setdefault(score.seed, {})[score.classes] = score.accuracy
@@ -90,7 +91,7 @@ def _with_hm(pairs: Sequence[tuple[float, ...]]) -> tuple[MeanStd, ...]:
     return MeanStd.of(base), MeanStd.of(new), MeanStd.of(hm)
 
 
-def _transfer(scores: Sequence[Score], shots: int) -> Table:
+def _transfer(scores: Sequence[Score], shots: Shots) -> Table:
     accuracies: dict[tuple[str, str, str], dict[int, tuple[float]]] = {}
     for score in scores:
         accuracies.setdefault((score.source, score.method, score.data), {})[score.seed] = (score.accuracy,)
@@ -124,14 +125,14 @@ def _transfer(scores: Sequence[Score], shots: int) -> Table:
 
 
 def _few_shot(backbone: str, scores: Sequence[Score]) -> Table:
-    accuracies: dict[tuple[str, str, int], dict[int, tuple[float]]] = {}
+    accuracies: dict[tuple[str, str, Shots], dict[int, tuple[float]]] = {}
     for score in scores:
         accuracies.setdefault((score.data, score.method, score.shots), {})[score.seed] = (score.accuracy,)
     datasets, methods = _unique(score.data for score in scores), _methods(scores)
-    shots = sorted({score.shots for score in scores} - {0}) or [0]
+    shots = sorted({score.shots for score in scores} - {0}, key=by_number) or [0]
     builder = TableBuilder(methods, [str(count) for count in shots], {})
 
-    def seeds(data: str, method: str, count: int) -> _BySeed:
+    def seeds(data: str, method: str, count: Shots) -> _BySeed:
         return accuracies.get((data, method, count)) or accuracies.get((data, method, 0), {})
 
     for data in datasets:
@@ -148,13 +149,13 @@ def _few_shot(backbone: str, scores: Sequence[Score]) -> Table:
             for count in shots:
                 means, notes = _average({data: seeds(data, method, count) for data in datasets})
                 figures.append(_mean_std(means))
-                builder.notes += [f"{AVERAGE}, {method}, {_shots(count)}: {note}" for note in notes]
+                builder.notes += [f"{AVERAGE}, {method}, {shots_in_words(count)}: {note}" for note in notes]
             builder.figures[AVERAGE][method] = tuple(figures)
     lead = "Trained on a few images of every class of a data set; tested on all its classes."
     return builder.build("few-shot", backbone, f"{lead} The columns are numbers of training images per class.")
 
 
-def _with_shots(scores: Sequence[Score], shots: int) -> list[Score]:
+def _with_shots(scores: Sequence[Score], shots: Shots) -> list[Score]:
     """Return the scores with a number of shots and, on the same sources, those of methods that learn from no images.
 
     Sources on which only such methods were tested are in the tables of all shots.
@@ -189,16 +190,12 @@ def _mean_std(accuracies: Sequence[tuple[float, ...]]) -> MeanStd:
 
 def _methods(scores: Sequence[Score]) -> list[str]:
     """Return the methods in order of first appearance, those that learn from no images first."""
-    return _unique(score.method for score in sorted(scores, key=lambda score: score.shots > 0))
+    return _unique(score.method for score in sorted(scores, key=lambda score: score.shots != 0))
 
 
 def _unique(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _shots(count: int) -> str:
-    return {0: "no training images", 1: "1 shot"}.get(count, f"{count} shots")
-
-
-def _setting(backbone: str, shots: int) -> str:
-    return f"{backbone}, {_shots(shots)}"
+def _setting(backbone: str, shots: Shots) -> str:
+    return f"{backbone}, {shots_in_words(shots)}"

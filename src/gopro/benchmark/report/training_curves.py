@@ -13,6 +13,7 @@ from gopro.benchmark.report.experiment import Experiment
 from gopro.benchmark.report.palette import Mark
 from gopro.benchmark.report.plots import Panel, Plots, stem, tooltip
 from gopro.benchmark.report.rows import TRANSFER
+from gopro.data.few_shot import Shots, by_number, shots_in_words
 from gopro.runs.results import ResultRow
 
 POINTS = 40
@@ -38,13 +39,13 @@ class Training:
     source: str
     classes: str
     backbone: str
-    shots: int
+    shots: Shots
 
     @property
     def title(self) -> str:
         """Data set, classes, backbone and shots in prose."""
         part = "all classes" if self.classes == "all" else f"{self.classes} classes"
-        return f"{self.source}, {part}, {self.backbone}, {self.shots} {'shot' if self.shots == 1 else 'shots'}"
+        return f"{self.source}, {part}, {self.backbone}, {shots_in_words(self.shots)}"
 
 
 def training_plots(experiment: Experiment, marks: Mapping[str, Mark]) -> tuple[list[Plots], int]:
@@ -59,7 +60,7 @@ def training_plots(experiment: Experiment, marks: Mapping[str, Mark]) -> tuple[l
     for row in experiment.rows:
         if row["shots"] and row.get("run"):
             runs.setdefault(_training(row), {}).setdefault(row["method"], {})[row["run"]] = None
-    order = sorted(runs, key=lambda training: (-len(runs[training]), -training.shots))
+    order = sorted(runs, key=lambda training: (-len(runs[training]), -by_number(training.shots)))
     counts: dict[tuple[str, str], int] = {}
     turns = {}
     for training in order:
