@@ -6,6 +6,7 @@ import math
 import random
 import warnings
 from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
 from gopro.errors import InputError
@@ -36,6 +37,18 @@ def shots_in_words(shots: Shots) -> str:
 def by_number(shots: Shots) -> float:
     """Return the key to sort numbers of shots by; `all` comes last."""
     return math.inf if shots == "all" else shots
+
+
+def distinct_shots(shots: Iterable[Shots]) -> list[Shots]:
+    """Return the different numbers of shots in order, without 0; `all` comes last.
+
+    Example:
+        >>> distinct_shots(["all", 16, 0, 4, 16])
+        [4, 16, 'all']
+    """
+    given = set(shots)
+    numbers: list[Shots] = [*sorted(count for count in given - {0} if count != "all")]
+    return [*numbers, "all"] if "all" in given else numbers
 
 
 def draw_per_class(dataset: Dataset, split: SplitName, count: Shots, seed: int) -> tuple[Sample, ...]:

@@ -17,7 +17,7 @@ from gopro.benchmark.report.plots import Panel, Plots, stem, tooltip
 from gopro.benchmark.report.summary import headlines
 from gopro.benchmark.report.table import AVERAGE, Line, Table
 from gopro.benchmark.report.tables import tables
-from gopro.data.few_shot import Shots, by_number, shots_in_words
+from gopro.data.few_shot import Shots, by_number, distinct_shots, shots_in_words
 from gopro.errors import InputError
 from gopro.methods.recipe import Recipe, Training
 from gopro.methods.registry import METHODS
@@ -89,7 +89,8 @@ def shot_curves(rows: Iterable[ResultRow], marks: Mapping[str, Mark]) -> list[Pl
                 seeds.setdefault(key, {})[row["seed"]] = row["accuracy"]
         datasets = list(dict.fromkeys(data for data, *_ in seeds))
         if len(datasets) > 1:
-            for method, shots in dict.fromkeys((method, shots) for _, method, shots in seeds):
+            lines: list[tuple[str, Shots]] = [(method, shots) for _, method, shots in seeds]
+            for method, shots in dict.fromkeys(lines):
                 parts = [seeds.get((data, method, shots), {}) for data in datasets]
                 common = [seed for seed in parts[0] if all(seed in part for part in parts)]
                 if common:
@@ -105,8 +106,8 @@ def shot_curves(rows: Iterable[ResultRow], marks: Mapping[str, Mark]) -> list[Pl
 
 
 def _curves(curves: Mapping[str, Mapping[Shots, MeanStd]], marks: Mapping[str, Mark]) -> Draw:
-    ticks = sorted({shots for curve in curves.values() for shots in curve if shots}, key=by_number)
-    places = {shots: shots for shots in ticks if shots != "all"}
+    ticks = distinct_shots(shots for curve in curves.values() for shots in curve)
+    places: dict[Shots, int] = {shots: shots for shots in ticks if shots != "all"}
     if "all" in ticks:  # classes differ in size, so it has no place on the axis: one doubling after the last number
         places["all"] = 2 * max(places.values(), default=1)
 

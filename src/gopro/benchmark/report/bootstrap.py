@@ -11,7 +11,7 @@ from jaxtyping import Float
 from gopro.benchmark.report.mean_std import harmonic_mean, seed_list
 from gopro.benchmark.report.rows import TRANSFER, Score
 from gopro.benchmark.report.table import AVERAGE, Difference, Differences
-from gopro.data.few_shot import by_number, shots_in_words
+from gopro.data.few_shot import distinct_shots, shots_in_words
 from gopro.errors import InputError
 
 REFERENCE = "gopro"
@@ -89,7 +89,7 @@ def _columns(scores: Sequence[Score]) -> dict[tuple[str, ...], list[Score]]:
     if protocol == "base-to-new":
         return {("Base", "New", "HM"): list(scores)}
     if protocol not in TRANSFER:
-        shots = sorted({score.shots for score in scores} - {0}, key=by_number) or [0]
+        shots = distinct_shots(score.shots for score in scores) or [0]
         return {
             (shots_in_words(count) if count else "0 shots",): [score for score in scores if score.shots in (0, count)]
             for count in shots

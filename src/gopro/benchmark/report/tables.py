@@ -15,7 +15,7 @@ from gopro.benchmark.report.published import SOURCE, published
 from gopro.benchmark.report.rows import PROTOCOL_TITLES, TRANSFER, Score, read_scores
 from gopro.benchmark.report.table import AVERAGE, Table
 from gopro.benchmark.report.table_builder import TableBuilder
-from gopro.data.few_shot import Shots, by_number, shots_in_words
+from gopro.data.few_shot import Shots, distinct_shots, shots_in_words
 
 _BySeed = Mapping[int, tuple[float, ...]]
 """The accuracy of each seed, or its accuracies on base and new."""
@@ -44,7 +44,7 @@ def tables(rows: Iterable[Mapping[str, Any]], against: str | None = None) -> lis
             if protocol == "few-shot":
                 built.append((_few_shot(backbone, own), own))
                 continue
-            for shots in sorted({score.shots for score in own} - {0}, key=by_number) or [0]:
+            for shots in distinct_shots(score.shots for score in own) or [0]:
                 part = _with_shots(own, shots)
                 table = _transfer(part, shots) if protocol in TRANSFER else _base_to_new(part, shots)
                 built.append((table, part))
@@ -129,7 +129,7 @@ def _few_shot(backbone: str, scores: Sequence[Score]) -> Table:
     for score in scores:
         accuracies.setdefault((score.data, score.method, score.shots), {})[score.seed] = (score.accuracy,)
     datasets, methods = _unique(score.data for score in scores), _methods(scores)
-    shots = sorted({score.shots for score in scores} - {0}, key=by_number) or [0]
+    shots = distinct_shots(score.shots for score in scores) or [0]
     builder = TableBuilder(methods, [str(count) for count in shots], {})
 
     def seeds(data: str, method: str, count: Shots) -> _BySeed:
