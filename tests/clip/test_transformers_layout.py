@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from gopro.clip.backbone import load_backbone
 from gopro.clip.transformers_layout import from_transformers
+from gopro.errors import InputError
 
 IMAGE = {"image_size": 32, "patch_size": 8, "width": 64, "layers": 2, "head_width": 64}
 TEXT = {"context_length": 77, "width": 64, "heads": 1, "layers": 2}
@@ -154,6 +156,25 @@ def test_other_layouts_and_unknown_tensors_are_left_as_they_are() -> None:
     assert from_transformers(state) is state
     renamed = from_transformers({**written_by_transformers(state), "extra.weight": torch.zeros(1)})
     assert renamed.keys() == {*state, "extra.weight"}
+
+
+@pytest.mark.parametrize(
+    ("activation", "right", "wrong"), [("quick_gelu", "-quickgelu", ""), ("gelu", "", "-quickgelu")]
+)
+def test_the_activation_that_transformers_recorded_is_not_ignored(
+    activation: str, right: str, wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(factory._MODEL_CONFIGS, "tiny", {**CONFIG, "quick_gelu": False})
+    monkeypatch.setattr(open_clip, "list_models", lambda: ["tiny", "tiny-quickgelu"])
+    file = tmp_path / "model.safetensors"
+    save_file(written_by_transformers(random_clip().state_dict()), file)
+    (tmp_path / "config.json").write_text(json.dumps({"vision_config": {"hidden_act": activation}}))
+    assert load_backbone(f"tiny{right}:{file}").quick_gelu is (activation == "quick_gelu")
+    with pytest.raises(InputError, match=rf"its config\.json says that the model has .*: use tiny{right}:{file}$"):
+        load_backbone(f"tiny{wrong}:{file}")
+    for content in ("no JSON", "[]", "{}", '{"vision_config": {"hidden_act": ["gelu"]}}', "[" * 100_000):
+        (tmp_path / "config.json").write_text(content)
+        load_backbone(f"tiny{wrong}:{file}")
 
 
 def test_transformers_own_models_give_the_same_features(tmp_path: Path) -> None:

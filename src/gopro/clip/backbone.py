@@ -27,7 +27,7 @@ from gopro.clip.open_clip_internals import build_openai_clip, fit_text_layout, i
 from gopro.clip.quick_gelu import FusedQuickGELU, fuse_quick_gelu
 from gopro.clip.text_tower import TextTower
 from gopro.clip.tokenizer import load_tokenizer
-from gopro.clip.weights_file import read_weights
+from gopro.clip.weights_file import read_weights, recorded_quick_gelu
 from gopro.data.transforms import Preprocess
 from gopro.errors import InputError, one_line
 from gopro.network import hub_cache_alone_if_offline
@@ -266,6 +266,8 @@ def load_backbone(
     config = open_clip.get_model_config(architecture) or {}
     if "hf_model_name" in config.get("text_cfg", {}):
         raise InputError(f"backbone {name!r}: its text tower, a Hugging Face encoder, cannot take learned context")
+    if file is not None and weights is None:
+        _check_activation(architecture, file)
     tokenizer = _tokenizer(architecture, name, None if file is None else file.absolute().parent)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)  # not torch.manual_seed, which would seed the accelerators too
@@ -279,6 +281,21 @@ def load_backbone(
                 except RuntimeError as error:
                     raise InputError(f"{file} does not hold weights of {architecture}: {_one_line(error)}") from error
     return Backbone(name, model.to(device), tokenizer, _preprocess(open_clip.get_model_preprocess_cfg(model)))
+
+
+def _check_activation(architecture: str, file: Path) -> None:
+    """Raise InputError if the `config.json` beside a file says that its model has another activation."""
+    recorded = recorded_quick_gelu(file)
+    if recorded is None or recorded == conventions(f"{architecture}:{file}").quick_gelu:
+        return
+    other = f"{architecture}-quickgelu" if recorded else architecture.removesuffix("-quickgelu")
+    advice = (
+        f"use {other}:{file}" if other in open_clip.list_models() else f"{architecture} has no such form in open_clip"
+    )
+    raise InputError(
+        f"{file}: its config.json says that the model has {'QuickGELU' if recorded else 'GELU'}, which {architecture} "
+        f"has not: {advice}"
+    )
 
 
 def from_openai(state: dict[str, Tensor], name: str = "openai", device: torch.device | str = "cpu") -> Backbone:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -36,6 +37,20 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         content = safe_load(path)
     state = state_dict(path, content)
     return from_transformers({_without_prefixes(key): tensor for key, tensor in state.items()})
+
+
+def recorded_quick_gelu(path: Path) -> bool | None:
+    """Return whether the model in a file has QuickGELU, by the `config.json` that `transformers` writes beside it.
+
+    The weights do not tell, and with another activation a model runs, but is much less accurate. None if there is no
+    such file, or it names neither of the two activations.
+    """
+    try:
+        config = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))
+        activation = config["vision_config"]["hidden_act"]
+    except (OSError, ValueError, RecursionError, LookupError, TypeError):
+        return None
+    return {"quick_gelu": True, "gelu": False}.get(activation) if isinstance(activation, str) else None
 
 
 def _without_prefixes(key: str) -> str:

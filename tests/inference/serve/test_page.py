@@ -206,7 +206,7 @@ def test_probabilities_follow_the_class_names(browser_page: BrowserPage, trained
     training = names(page)
     choose(page, png(1))
     wait_for_answers(page)
-    replace_names(page, "chess pawn", "a violin, old")
+    replace_names(page, "chess_pawn", " chess  pawn", "a violin, old")  # cleaned as the server does
     wait_for_answers(page)
     box = page.get_by_role("textbox", name="Add a class name")
     box.fill("basketball")
@@ -234,6 +234,11 @@ def test_probabilities_follow_the_class_names(browser_page: BrowserPage, trained
         page.evaluate("text => navigator.clipboard.writeText(text)", text)
         box.press("Control+V")
         assert names(page) == [*before, *added]
+    wait_for_answers(page)
+    before = browser_page.predict_requests
+    replace_names(page, "dice")
+    expect(page.locator("#best")).to_have_text("Add another class name: a single one would always get 100 %.")
+    assert browser_page.predict_requests == before
     page.get_by_role("button", name="Reset").click()
     assert names(page) == training
     wait_for_answers(page)
