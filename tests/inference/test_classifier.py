@@ -1,10 +1,12 @@
 """The classifier from Python: images in every form, class names out, and refusals in one line."""
 
 import doctest
+import inspect
 import io
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_overloads
 
 import numpy as np
 import pytest
@@ -406,3 +408,54 @@ def test_real_images_are_classified_as_in_evaluation(shared: Path) -> None:
     np.testing.assert_allclose(classifier.predict_proba(paths), expected, atol=1e-6)
     opened = [Image.open(path) for path in paths[:10]]
     np.testing.assert_allclose(classifier.predict_proba(opened), expected[:10], atol=1e-5)
+
+
+def test_the_types_of_predict_say_what_it_returns() -> None:
+    signatures = [inspect.signature(overload).parameters for overload in get_overloads(Classifier.predict)]
+    returns = [inspect.signature(overload).return_annotation for overload in get_overloads(Classifier.predict)]
+    answers = {(s["images"].annotation, s["top_k"].annotation): r for s, r in zip(signatures, returns, strict=True)}
+    assert answers == {
+        ("Image.Image", "None"): "str",
+        ("Image.Image", "int"): "list[Prediction]",
+        ("ImageLike", "None"): "str | list[str]",
+        ("ImageLike", "int"): "list[Prediction] | list[list[Prediction]]",
+        ("Iterable[ImageLike]", "None"): "list[str]",
+        ("Iterable[ImageLike]", "int"): "list[list[Prediction]]",
+    }
+
+
+def test_one_image_gives_one_answer_and_several_a_list(classifier: Classifier, folder: Path) -> None:
+    array = np.asarray(scene(1))
+    for one in (scene(1), array, folder / "a.png", str(folder / "a.png"), torch.tensor(array).permute(2, 0, 1)):
+        assert isinstance(classifier.predict(one), str)
+        assert [type(p).__name__ for p in classifier.predict(one, top_k=1)] == ["Prediction"]
+    for several in ([scene(1)], (scene(1),), iter([scene(1)]), array[None], np.array([str(folder / "a.png")])):
+        assert [type(answer) for answer in classifier.predict(several)] == [str]
+    assert [len(top) for top in classifier.predict([scene(1)], top_k=2)] == [2]
+    assert len(classifier.predict(folder)) == len(gopro.find_images(folder))
+
+
+def test_a_classifier_prints_what_it_is(classifier: Classifier) -> None:
+    assert repr(classifier) == (
+        "<gopro.Classifier: GOPro on tiny, made without a run, 4 classes: red fox, snowy owl, a boat on a lake, teapot>"
+    )
+    assert "<gopro.Classifier" in str(classifier)
+
+
+def test_a_classifier_is_evaluated_on_a_folder_over_its_own_classes(tiny: Backbone, tmp_path: Path) -> None:
+    classifier = Classifier(build_method("zeroshot", tiny, ["teapot", "red fox"], "a photo of a {}."))
+    for name in ("red_fox", "teapot", "gnat"):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        for i in range(3):
+            scene(i + 7 * len(name)).save(tmp_path / "mine" / name / f"{i}.png")
+    with pytest.warns(UserWarning, match=r"images of classes that are not to choose from are left out: gnat \(3\)"):
+        evaluation = classifier.evaluate(tmp_path / "mine")
+    predicted = classifier.predict([tmp_path / "mine" / "teapot", tmp_path / "mine" / "red_fox"])
+    right = [a == b for a, b in zip(predicted, ["teapot"] * 3 + ["red fox"] * 3, strict=True)]
+    assert evaluation.accuracy == pytest.approx(100 * sum(right) / 6) and evaluation.n == 6
+    assert repr(evaluation).startswith("Evaluation(accuracy=") and "tensor" not in repr(evaluation)
+    assert not (tmp_path / "mine" / "split_gopro.json").exists()
+    with pytest.raises(InputError, match="none of its classes"):
+        classifier.for_classes(["a", "b"]).evaluate(tmp_path / "mine")
+    with pytest.raises(InputError, match="no data to evaluate on"):
+        classifier.evaluate()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from typing import Literal
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
 
 from gopro.cli.backbone_line import TRAIN_AGAIN, print_backbone
 from gopro.cli.console import bar, err, out
@@ -24,6 +26,7 @@ def eval_command(
     names: Literal["run", "data"] = "run",
     head: Literal["exact", "first-order"] = "exact",
     temperature: Temperature = None,
+    report: Annotated[bool, Parameter(negative=())] = False,
     workers: ReaderProcesses = 2,
     device: Device = "auto",
     backbone: RunBackbone = None,
@@ -45,6 +48,9 @@ def eval_command(
         Classes to evaluate: all, or the first half (base) or the second half (new).
     names:
         Class names to choose from for the images of another folder: those of the run, or those of the folder (data).
+    report:
+        Also write a page with the wrong images, the confusion matrix and plots: report.html in the run's folder, or
+        for other data eval-DATA-CLASSES.html.
     head:
         With first-order, also evaluate the first-order head and compare it with the exact one. It is built first if
         the run has none for these classes.
@@ -149,3 +155,11 @@ def eval_command(
         out.print_line(head_line)
     out.print_line(f"Figures and confusion matrix: {path}")
     out.print_line(f"Wrong images ({len(wrong)}): {wrong_path}")
+    if not report:
+        out.print_line("Add --report for a page with these images, the confusion matrix and plots.")
+        return
+    from gopro.benchmark.report.run_page import write_run_page
+
+    page = path.with_name("report.html") if tested.is_own and classes == "all" else path.with_suffix(".html")
+    part = dataset.name if classes == "all" else f"{dataset.name}, {classes} classes"
+    out.print_line(f"Report: {write_run_page(page, trained, result, part, wrong, [path, wrong_path])}")

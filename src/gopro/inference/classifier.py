@@ -18,15 +18,17 @@ from torch import Tensor
 
 from gopro.clip.backbone import Backbone
 from gopro.data.class_names import clean_names
-from gopro.data.dataset import ImageSource
+from gopro.data.dataset import Dataset, ImageSource
 from gopro.data.inputs import ImageLike, Images, as_images
 from gopro.data.prefetch import decode_ahead
 from gopro.data.transforms import make_view
 from gopro.errors import InputError
-from gopro.inference.evaluate import logits_function
+from gopro.inference.evaluate import Evaluation, evaluate_images, logits_function
 from gopro.inference.taylor_head import TaylorHead
 from gopro.inference.taylor_head_file import load_or_build_head
 from gopro.methods.base import Method, check_repeated
+from gopro.runs.describe_run import list_classes
+from gopro.runs.labelled_images import labelled_images
 from gopro.runs.load_run import load_run
 from gopro.runs.run import Run
 
@@ -90,6 +92,20 @@ class Classifier:
         self.method, self.run = method.eval(), run
         self._view = make_view("eval", method.backbone.preprocess)
 
+    def __repr__(self) -> str:
+        """Return a line such as `<gopro.Classifier: gopro on photo, trained on my-images, 9 classes: ant, ...>`."""
+        method = self.method
+        backbone = method.backbone.name
+        parts = [f"{type(method).__name__} on {backbone}, made without a run"]
+        if self.run is not None:
+            trained = f"trained on {self.run.data}" if self.run.method.trained_by else "without training"
+            parts = [f"{self.run.config.method} on {backbone}", trained, f"run {self.run.hub or self.run.folder}"]
+        if self.head != "exact":
+            parts.append(f"{self.head} head")
+        if method.temperature != 1:
+            parts.append(f"temperature {method.temperature:.2f}")
+        return f"<gopro.Classifier: {', '.join([*parts, list_classes(method.classnames, 5)])}>"
+
     @property
     def head(self) -> Head:
         """`exact`, or `first-order` if text features are approximated instead of encoded for each image."""
@@ -148,13 +164,17 @@ class Classifier:
             raise InputError("a first-order head is built from the training images of a run: use gopro.load")
         return Classifier(load_or_build_head(self.run, self.method.classnames, self.method.template), self.run)
 
-    # The type of a path, an array or a tensor does not tell one image from several: Any.
+    # The type of a path does not tell a file from a folder, nor that of an array or a tensor one image from a batch.
     @overload
     def predict(self, images: Image.Image, top_k: None = None, *, batch: int = 64) -> str: ...
     @overload
     def predict(self, images: Image.Image, top_k: int, *, batch: int = 64) -> list[Prediction]: ...
     @overload
-    def predict(self, images: ImageLike, top_k: int | None = None, *, batch: int = 64) -> Any: ...
+    def predict(self, images: ImageLike, top_k: None = None, *, batch: int = 64) -> str | list[str]: ...
+    @overload
+    def predict(
+        self, images: ImageLike, top_k: int, *, batch: int = 64
+    ) -> list[Prediction] | list[list[Prediction]]: ...
     @overload
     def predict(self, images: Iterable[ImageLike], top_k: None = None, *, batch: int = 64) -> list[str]: ...
     @overload
@@ -163,7 +183,7 @@ class Classifier:
         """Return the most likely class names.
 
         Args:
-            images: one image or several; see the class.
+            images: one image, or several: a list or another iterable, a folder, or a batch, even of one image.
             top_k: number of names per image, with their probabilities; at most the number of classes.
             batch: images to encode at once.
 
@@ -276,6 +296,38 @@ class Classifier:
         if workers is not None:
             _at_least_1("workers", workers)
         return self._answers(as_images(images)[0], _at_least_1("top_k", top_k), _at_least_1("batch", batch), workers)
+
+    def evaluate(
+        self,
+        data: str | Path | Dataset | None = None,
+        *,
+        root: Path | None = None,
+        batch: int = 64,
+        workers: int = 0,
+    ) -> Evaluation:
+        """Measure the accuracy over `classes_` on labelled images, with the confusion matrix and the calibration.
+
+        Test images that the run was trained on are left out.
+
+        Args:
+            data: a data set by name, a folder of class folders, of which all images or those in its folder `test` are
+                tested and into which nothing is written, or a loaded data set. By default, or for the folder that the
+                run was trained on, the test images of the run's data set.
+            root: folder that contains the benchmark data sets; by default the run's.
+            workers: processes that read images; with 0 this process does.
+
+        Raises:
+            InputError: there are no such data, none of their classes is in `classes_`, or an image cannot be read.
+
+        Example:
+            >>> evaluation = gopro.load("runs/activities").evaluate()
+            >>> evaluation.n, evaluation.accuracy > 30
+            (850, True)
+            >>> evaluation.confusion.classes()[0].name, evaluation.calibration.ece < evaluation.uncalibrated.ece
+            ('1st place medal', True)
+        """
+        samples = labelled_images(self.method.classnames, self.run, data, root)
+        return evaluate_images(self.method, samples, batch=_at_least_1("batch", batch), workers=workers)
 
     def _answers(
         self, sources: Iterator[ImageSource], top_k: int, batch: int, workers: int | None = None

@@ -55,7 +55,7 @@ class Evaluation:
 
     accuracy: float
     macro_accuracy: float
-    per_class: tuple[float | None, ...]
+    per_class: tuple[float | None, ...] = field(repr=False)
     n: int
     seconds: float
     classnames: tuple[str, ...] = field(repr=False)

@@ -139,14 +139,7 @@ class Experiment:
         Raises:
             InputError: a value is not a number.
         """
-        path = self.folder / "runs" / Path(run).name / "log.csv"
-        if not path.is_file():
-            return []
-        with path.open(encoding="utf-8", newline="") as file:
-            try:
-                return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
-            except (ValueError, TypeError) as error:
-                raise InputError(f"{path} is not the log of a run ({error}): remove it") from error
+        return read_log(self.folder / "runs" / Path(run).name / "log.csv")
 
     def note_missing_predictions(self) -> None:
         """Add a note if prediction files that the report asked for are missing."""
@@ -174,3 +167,18 @@ def _read_lines(path: Path, keys: tuple[str, ...]) -> list[dict[str, Any]]:
             raise InputError(f"{path}, line {number} is not an entry: repair or remove the line") from error
         values.append(value)
     return values
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """Read the log of a run, one dict per step without the columns that have no value; empty without a log.
+
+    Raises:
+        InputError: a value is not a number.
+    """
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        try:
+            return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{path} is not the log of a run ({error}): remove it") from error

@@ -106,7 +106,7 @@ def write_report(
     experiment.note_missing_predictions()
     protocols = dict.fromkeys(table.title for table in built)
     html = (
-        _environment()
+        make_environment()
         .get_template("page.html")
         .render(
             title=title or ("GOPro: " + ", ".join(name.lower() for name in protocols) if protocols else "GOPro"),
@@ -175,7 +175,8 @@ def _facts(experiment: Experiment) -> dict[str, str]:
     return {(name if number != 1 else name[:-1]): f"{number:,}" for name, number in facts.items() if number}
 
 
-def _environment() -> jinja2.Environment:
+def make_environment() -> jinja2.Environment:
+    """Return the environment of the page's templates, with their filters."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("gopro.benchmark.report"),
         autoescape=True,

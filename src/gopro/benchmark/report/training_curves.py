@@ -14,6 +14,7 @@ from gopro.benchmark.report.palette import Mark
 from gopro.benchmark.report.plots import Panel, Plots, stem, tooltip
 from gopro.benchmark.report.rows import TRANSFER
 from gopro.data.few_shot import Shots, by_number, shots_in_words
+from gopro.runs.config import TrainConfig
 from gopro.runs.results import ResultRow
 
 POINTS = 40
@@ -77,6 +78,12 @@ def training_plots(experiment: Experiment, marks: Mapping[str, Mark]) -> tuple[l
     return shown, len(order) - tried
 
 
+def run_plots(config: TrainConfig, log: Sequence[dict[str, float]], marks: Mapping[str, Mark]) -> Plots | None:
+    """Plot the training of one run."""
+    training = Training(config.data, config.classes, str(config.backbone), config.shots)
+    return _plots(training, {config.method: _mean_curves([log])}, marks)
+
+
 def _training(row: ResultRow) -> Training:
     classes = "base" if row["protocol"] == "base-to-new" else "all"
     source = row["source"] if row["protocol"] in TRANSFER else row["data"]
@@ -96,6 +103,11 @@ def _curves(experiment: Experiment, runs: Sequence[str]) -> dict[str, Curve]:
         elif log:
             first = first or run
             logs.append(log)
+    return _mean_curves(logs)
+
+
+def _mean_curves(logs: Sequence[Sequence[dict[str, float]]]) -> dict[str, Curve]:
+    """Return the curve of each column of logs of equal length, one per seed."""
     curves: dict[str, Curve] = {}
     for name in logs[0][0] | logs[0][-1] if logs else ():
         if name in NOT_LOSSES:
