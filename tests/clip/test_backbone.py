@@ -311,7 +311,9 @@ def test_an_architecture_of_open_clip_with_random_weights() -> None:
     assert loaded.encode(torch.zeros(1, 3, 224, 224)).embedding.shape == (1, 256)
 
 
-@pytest.mark.parametrize("form", ["safetensors", "pt", "checkpoint", "loop", "compiled", "compiled tower", "home"])
+@pytest.mark.parametrize(
+    "form", ["safetensors", "pt", "checkpoint", "loop", "model", "compiled", "compiled tower", "home"]
+)
 def test_a_local_weights_file(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = model("vit").state_dict()
     name = f"tiny:{tmp_path}/weights.pt"
@@ -321,6 +323,8 @@ def test_a_local_weights_file(form: str, tmp_path: Path, monkeypatch: pytest.Mon
     elif form == "checkpoint":  # as written by open_clip's training
         state_dict = {f"module.{key}": tensor for key, tensor in state.items()}
         torch.save({"epoch": 3, "name": "x", "state_dict": state_dict}, tmp_path / "weights.pt")
+    elif form == "model":
+        torch.save({"model": state, "step": 7}, tmp_path / "weights.pt")
     elif form == "loop":  # as written by many training loops
         optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(2))])
         content = {"epoch": 3, "model_state_dict": state, "optimizer_state_dict": optimizer.state_dict()}

@@ -49,7 +49,7 @@ def safe_load(path: Path, allowed: Sequence[Any] = ()) -> Any:
 
 
 def state_dict(path: Path, content: Any) -> dict[str, Tensor]:
-    """Return the state dict that a file's content is, or holds under `state_dict` or `model_state_dict`.
+    """Return the state dict that a file's content is, or holds under `state_dict`, `model_state_dict` or `model`.
 
     Raises:
         InputError: there is none, or one of its tensors is not dense: a sparse tensor, or one that repeats a few
@@ -57,7 +57,7 @@ def state_dict(path: Path, content: Any) -> dict[str, Tensor]:
     """
     state = content
     if isinstance(content, dict):
-        state = next((content[key] for key in ("state_dict", "model_state_dict") if key in content), content)
+        state = next((content[key] for key in ("state_dict", "model_state_dict", "model") if key in content), content)
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(t, Tensor) for k, t in state.items()):
         raise InputError(f"{path} holds no state dict: save only the model's state dict")
     for key, tensor in state.items():

@@ -17,9 +17,10 @@ from gopro.errors import InputError
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a state dict, unpickling nothing but tensors, and name its tensors as open_clip does.
 
-    The file is safetensors or from torch.save; in the latter the state dict may lie under `state_dict` or
-    `model_state_dict`, as training loops save it. The layouts are open_clip's, OpenAI's and that of `transformers`.
-    The prefixes that `torch.compile` (`_orig_mod.`) and parallel training (`module.`) put before names are removed.
+    The file is safetensors or from torch.save; in the latter the state dict may lie under `state_dict`,
+    `model_state_dict` or `model`, as training loops save it. The layouts are open_clip's, OpenAI's and that of
+    `transformers`. The prefixes that `torch.compile` (`_orig_mod.`) and parallel training (`module.`) put before names
+    are removed.
 
     Raises:
         InputError: there is no such file, it is damaged, or it holds something else.
