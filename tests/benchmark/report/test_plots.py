@@ -8,15 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from gopro.benchmark.report.accuracy import shot_curves
 from gopro.benchmark.report.experiment import Experiment
 from gopro.benchmark.report.page import write_report
-from gopro.benchmark.report.palette import LIGHT, marks
+from gopro.benchmark.report.palette import DARK, LIGHT, marks, ours
 from gopro.benchmark.report.plots import Panel, inline, tooltip
-from gopro.benchmark.report.training_curves import training_plots
+from gopro.benchmark.report.training_curves import TERM_TITLES, term_title, training_plots
+from gopro.clip.backbone import Backbone
 from gopro.errors import InputError
+from gopro.methods.recipe import Training
+from gopro.methods.registry import METHODS, build_method
+from gopro.methods.tip_adapter import TipAdapterF
 from tests.support.fake_sweep import result_row, write_results
+from tests.support.methods import NAMES, TEMPLATE, encode_noise
 from tests.support.report_page import drawn_lines
 
 HOSTILE = """<img src=x onerror="alert('1')">&"""
@@ -84,9 +90,42 @@ def test_an_inline_plot_has_the_colours_of_the_page_and_tooltips() -> None:
 
 
 def test_methods_differ_in_colour_and_shape() -> None:
-    methods = ["coop", "zeroshot", *(f"gopro[con={index}]" for index in range(40))]
+    methods = ["coop", "zeroshot", *METHODS, *(f"gopro[con={index}]" for index in range(49))]
+    methods += [f"own{index}" for index in range(35)]
     mark_of = marks(iter(methods))
-    assert len(set(mark_of.values())) == len(methods)
+    assert len(set(mark_of.values())) == len(mark_of) == len(set(methods))
     assert mark_of["zeroshot"].colour == 0
     assert all(mark_of[method].colour for method in methods if method != "zeroshot")
     assert len(set(LIGHT.values())) == len(LIGHT)
+    assert LIGHT.keys() == DARK.keys()
+
+
+def test_a_method_has_the_same_mark_in_every_report() -> None:
+    everything = marks(METHODS)
+    for methods in (["gopro", "coop"], ["coop", "my-own", "gopro", "zeroshot"], ["zeroshot[ensemble=80]", "gopro"]):
+        mark_of = marks(methods)
+        assert all(mark_of[method] == everything[method] for method in methods if method in METHODS)
+    alone = {method: marks([method])[method] for method in ("gopro[con=0]", "my-own")}
+    assert marks(["zeroshot", "my-own", "slip", "gopro[con=0]", "gopro"]).items() >= alone.items()
+    assert alone["gopro[con=0]"].colour == everything["gopro"].colour  # of one family, but hollow
+    assert alone["gopro[con=0]"].hollow and not everything["gopro"].hollow
+
+
+def test_gopro_is_set_off() -> None:
+    assert ours(["zeroshot", "gopro", "gopro[con=0]", "gopro-paper"]) == {"gopro"}
+    assert ours(["zeroshot", "gopro[con=0]"]) == {"gopro[con=0]"}
+    assert ours(["zeroshot", "coop"]) == set()
+
+
+@pytest.mark.parametrize("name", [name for name, kind in METHODS.items() if Training.STEPS in kind.trained_by])
+def test_every_loss_has_a_title_in_words(name: str, tiny: Backbone) -> None:
+    method = build_method(name, tiny, NAMES, TEMPLATE).train()
+    if isinstance(method, TipAdapterF):
+        method.solve(lambda draws: [encode_noise(tiny, len(NAMES))], torch.arange(len(NAMES)))
+    losses = method.losses(encode_noise(method, len(method.views), 4), torch.arange(4))
+    titles = [TERM_TITLES[term] for term in losses]
+    assert len(set(titles)) == len(titles)  # two terms of one method never share a panel
+
+
+def test_a_loss_of_somebodys_own_method_is_shown_in_words() -> None:
+    assert term_title("my_own_term") == "My own term"

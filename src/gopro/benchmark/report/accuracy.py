@@ -56,7 +56,7 @@ def _lanes(columns: Sequence[str], lines: Sequence[Line], marks: Mapping[str, Ma
                     y = lane + (place - (len(lines) - 1) / 2) * step
                     if accuracy.std is not None:
                         axes.plot(_ends(accuracy), [y, y], color=mark.hex, linewidth=1.1)
-                    [dot] = axes.plot([accuracy.mean], [y], color=mark.hex, marker=mark.marker, markersize=4)
+                    [dot] = axes.plot([accuracy.mean], [y], **mark.line, markersize=4)
                     dot.set_gid(tooltip(f"{line.label}, {display_title(column)}: {accuracy}"))
         axes.set_yticks(range(len(columns)), [display_title(column) for column in columns])
         axes.set_ylim(len(columns) - 0.5, -0.5)
@@ -122,7 +122,7 @@ def _curves(curves: Mapping[str, Mapping[Shots, MeanStd]], marks: Mapping[str, M
                     if accuracy.std is not None:
                         axes.plot([places[shots]] * 2, _ends(accuracy), color=mark.hex, linewidth=1)
                 means = [accuracy.mean for accuracy in curve.values()]
-                [line] = axes.plot([places[shots] for shots in curve], means, color=mark.hex, marker=mark.marker)
+                [line] = axes.plot([places[shots] for shots in curve], means, **mark.line)
                 points = ", ".join(f"{accuracy} with {shots_in_words(shots)}" for shots, accuracy in curve.items())
                 line.set_gid(tooltip(f"{method}: {points}"))
         axes.set_xscale("log", base=2)
@@ -214,7 +214,7 @@ def _scatter(known: Sequence[tuple[MethodCost, float]], label: str, marks: Mappi
             mark, accuracy = marks[cost.method], cost.accuracy
             if accuracy.std is not None:
                 axes.plot([value, value], _ends(accuracy), color=mark.hex, linewidth=1.1)
-            [dot] = axes.plot([value], [accuracy.mean], color=mark.hex, marker=mark.marker, markersize=6)
+            [dot] = axes.plot([value], [accuracy.mean], **mark.line, markersize=6)
             dot.set_gid(tooltip(f"{cost.method}: accuracy {accuracy} %, {label}: {value:,.4g}"))
         if max(positive) > 10 * min(positive):
             zero = [0.0] if len(positive) < len(known) else []

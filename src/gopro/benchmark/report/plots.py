@@ -153,10 +153,7 @@ def save(plots: Plots, folder: Path) -> None:
         for axes in grid.flat[len(plots.panels) :]:
             axes.set_axis_off()
         if plots.methods:
-            handles = [
-                Line2D([], [], color=mark.hex, marker=mark.marker, label=method)
-                for method, mark in plots.methods.items()
-            ]
+            handles = [Line2D([], [], **mark.line, label=method) for method, mark in plots.methods.items()]
             figure.legend(handles=handles, loc="outside lower left", ncols=_columns(plots.methods, per_row))
         folder.mkdir(parents=True, exist_ok=True)
         for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):

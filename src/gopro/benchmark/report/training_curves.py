@@ -20,13 +20,26 @@ from gopro.runs.results import ResultRow
 POINTS = 40
 """Points per curve at most; each is the mean of neighbouring steps."""
 SHOWN_TRAININGS = 3
+TOTAL, VALIDATION = "Total loss", "Validation accuracy, %"
+_IMAGE_DISTANCE, _TEXT_DISTANCE = "Distance of image features from CLIP's", "Distance of text features from CLIP's"
 TERM_TITLES = {
-    "total": "Total loss",
+    "total": TOTAL,
     "ce": "Cross-entropy",
+    "ce_views": "Cross-entropy of other views",
+    "ce_representation": "Cross-entropy of representation tokens",
     "con": "Contrastive loss",
+    "ssl": "Contrastive loss",
     "sem": "Consistency of prompts",
-    "val": "Validation accuracy, %",
+    "anchor_image": _IMAGE_DISTANCE,
+    "image": _IMAGE_DISTANCE,
+    "anchor_text": _TEXT_DISTANCE,
+    "text": _TEXT_DISTANCE,
+    "kg": _TEXT_DISTANCE,
+    "logits": "Divergence of predictions from CLIP's",
+    "val": VALIDATION,
 }
+"""Titles of the columns of log.csv, in the order of their panels. Methods name a term as their authors do; the terms
+that mean the same share a panel."""
 NOT_LOSSES = ("epoch", "step", "lr", "seconds")
 
 Curve = tuple[np.ndarray, np.ndarray, np.ndarray | None, int]
@@ -84,6 +97,11 @@ def run_plots(config: TrainConfig, log: Sequence[dict[str, float]], marks: Mappi
     return _plots(training, {config.method: _mean_curves([log])}, marks)
 
 
+def term_title(name: str) -> str:
+    """Return the title of a column of log.csv; that of somebody's own method is its name in words."""
+    return TERM_TITLES.get(name) or name.replace("_", " ").strip().capitalize()
+
+
 def _training(row: ResultRow) -> Training:
     classes = "base" if row["protocol"] == "base-to-new" else "all"
     source = row["source"] if row["protocol"] in TRANSFER else row["data"]
@@ -91,7 +109,7 @@ def _training(row: ResultRow) -> Training:
 
 
 def _curves(experiment: Experiment, runs: Sequence[str]) -> dict[str, Curve]:
-    """Return the curve of each column of the logs, over the seeds with as many steps as the first."""
+    """Return the curve of each column of the logs by its title, over the seeds with as many steps as the first."""
     logs: list[list[dict[str, float]]] = []
     first = ""
     for run in runs:
@@ -118,32 +136,33 @@ def _mean_curves(logs: Sequence[Sequence[dict[str, float]]]) -> dict[str, Curve]
         parts = np.array_split(each, min(POINTS, each.shape[1]), axis=1)
         points = np.stack([part.mean(axis=1) for part in parts], axis=1)
         std = points[:, :, 1].std(axis=0, ddof=1) if len(values) > 1 else None
-        curves[name] = points[0, :, 0], points[:, :, 1].mean(axis=0), std, len(values)
+        curves[term_title(name)] = points[0, :, 0], points[:, :, 1].mean(axis=0), std, len(values)
     return curves
 
 
 def _plots(training: Training, curves: Mapping[str, Mapping[str, Curve]], marks: Mapping[str, Mark]) -> Plots | None:
     if not curves:
         return None
-    names = dict.fromkeys(name for own in curves.values() for name in own)
-    terms = sorted(names, key=lambda name: list(TERM_TITLES).index(name) if name in TERM_TITLES else 3.5)
-    if all("total" not in own or len(own.keys() - {"val"}) == 2 for own in curves.values()):
-        terms.remove("total")  # each method has a single term, which is the total
-    panels = [Panel(TERM_TITLES.get(name, name), _lines(name, curves, marks)) for name in terms]
+    known = list(dict.fromkeys(TERM_TITLES.values()))
+    titles = dict.fromkeys(title for own in curves.values() for title in own)
+    order = sorted(titles, key=lambda title: known.index(title) if title in known else known.index(VALIDATION) - 0.5)
+    if all(TOTAL not in own or len(own.keys() - {VALIDATION}) == 2 for own in curves.values()):
+        order.remove(TOTAL)  # each method has a single term, which is the total
+    panels = [Panel(title, _lines(title, curves, marks)) for title in order]
     methods = {method: mark for method, mark in marks.items() if method in curves}
     return Plots(stem(f"training-{training.title}"), f"Training curves. {training.title}", panels, methods)
 
 
-def _lines(name: str, curves: Mapping[str, Mapping[str, Curve]], marks: Mapping[str, Mark]) -> Callable[[Axes], None]:
+def _lines(title: str, curves: Mapping[str, Mapping[str, Curve]], marks: Mapping[str, Mark]) -> Callable[[Axes], None]:
     def draw(axes: Axes) -> None:
         for method, own in curves.items():
-            if name not in own:
+            if title not in own:
                 continue
-            steps, mean, std, seeds = own[name]
+            steps, mean, std, seeds = own[title]
             colour = marks[method].hex
             if std is not None:
                 axes.fill_between(steps, mean - std, mean + std, color=colour, alpha=0.18, linewidth=0)
-            [line] = axes.plot(steps, mean, color=colour, marker=marks[method].marker, markevery=[-1])
+            [line] = axes.plot(steps, mean, **marks[method].line, markevery=[-1])
             over = f", mean over {seeds} seeds" if seeds > 1 else ""
             line.set_gid(tooltip(f"{method}: {mean[0]:.4g} → {mean[-1]:.4g}{over}"))
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
