@@ -26,6 +26,7 @@ from gopro.benchmark.report.grid import breakable_parts, difference_text, signed
 from gopro.benchmark.report.images import Card, LoadedDatasets, cards
 from gopro.benchmark.report.palette import DARK, LIGHT, Mark, marks
 from gopro.benchmark.report.per_class import (
+    STEADY,
     Confusion,
     ConfusionMatrix,
     Gains,
@@ -129,6 +130,7 @@ def write_report(
             dark=DARK,
             AVERAGE=AVERAGE,
             NARROW_COLUMNS=NARROW_COLUMNS,
+            STEADY=f"{STEADY:g}",
         )
     )
     path = folder / "report.html"

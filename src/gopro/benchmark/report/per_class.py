@@ -24,8 +24,12 @@ MATRIX_CLASSES = 12
 """Classes up to which a test gets a confusion matrix."""
 MATRICES = 2
 """Tests of a comparison that get confusion matrices."""
-BINS = np.arange(-105, 106, 10)
-"""Edges of the histogram in percentage points; the middle bin, -5 to 5, is around no change."""
+BIN = 10
+"""Width of a bar of the histogram in percentage points. The middle one, -5 to 5, is around no change."""
+STEADY = BIN / 2
+"""Percentage points by which a class's accuracy must change to count as changed: half of the middle bar."""
+BINS = 100 // BIN
+"""Bars on either side of the middle one."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,12 @@ class ClassGain:
         """Difference in percentage points."""
         return self.after - self.before
 
+    @property
+    def bin(self) -> int:
+        """Bar of the histogram: 0 if the accuracy changes by less than `STEADY`, 1 for 5 to 15 points more, ..."""
+        size = int(round(abs(self.gain), 6) / BIN + 0.5)  # rounded, as a gain of 5 may be computed as 4.999…
+        return size if self.gain > 0 else -size
+
 
 @dataclass(frozen=True)
 class Gains:
@@ -57,8 +67,13 @@ class Gains:
     classes: Sequence[ClassGain]
 
     def share(self, sign: int) -> float:
-        """Return the percentage of classes that gain (1), lose (-1) or stay the same (0)."""
-        return 100 * fmean(np.sign(entry.gain) == sign for entry in self.classes)
+        """Return the percentage of classes that gain (1) or lose (-1) at least `STEADY` points, or change less (0)."""
+        return 100 * fmean(np.sign(entry.bin) == sign for entry in self.classes)
+
+    def histogram(self) -> Float[np.ndarray, " bins"]:
+        """Return the percentage of classes in each bar, from the largest loss to the largest gain."""
+        bins = [BINS + entry.bin for entry in self.classes]
+        return 100 * np.bincount(bins, minlength=2 * BINS + 1) / len(bins)
 
     @property
     def mean(self) -> float:
@@ -172,8 +187,7 @@ def _accuracy_per_class(seeds: Sequence[Predictions]) -> list[float | None]:
 
 def gain_plots(comparison: Comparison, entries: Sequence[Gains], marks: Mapping[str, Mark]) -> Plots:
     """Plot a histogram of the gains of each method, all with the same axes."""
-    counts = {entry.method: np.histogram([c.gain for c in entry.classes], BINS)[0] for entry in entries}
-    shares = {method: 100 * count / count.sum() for method, count in counts.items()}
+    shares = {entry.method: entry.histogram() for entry in entries}
     tallest = max(share.max() for share in shares.values())
     panels = [Panel(entry.method, _histogram(shares[entry.method], tallest), 1.35) for entry in entries]
     return Plots(f"gains-{comparison.slug}", f"Gains per class over zero-shot CLIP. {comparison.title}", panels, {})
@@ -181,12 +195,14 @@ def gain_plots(comparison: Comparison, entries: Sequence[Gains], marks: Mapping[
 
 def _histogram(shares: Sequence[float], tallest: float) -> Callable[[Axes], None]:
     def draw(axes: Axes) -> None:
-        for share, low in zip(shares, BINS, strict=False):
-            colour = "bar" if low == -5 else "up-bar" if low > 0 else "down-bar"
+        for place, share in enumerate(shares, start=-BINS):
+            colour = "up-bar" if place > 0 else "down-bar" if place < 0 else "bar"
             if share:
-                [bar] = axes.bar(low + 5, share, width=9, color=LIGHT[colour])
-                bar.set_gid(tooltip(f"{low:+d} to {low + 10:+d} points: {share:.1f} % of classes".replace("-", "−")))
-        axes.set_xlim(-105, 105)
+                [bar] = axes.bar(BIN * place, share, width=0.9 * BIN, color=LIGHT[colour])
+                low, high = BIN * place - STEADY, BIN * place + STEADY
+                text = f"{low:+.0f} to {high:+.0f} points" if place else f"changes by less than {STEADY:.0f} points"
+                bar.set_gid(tooltip(f"{text}: {share:.0f} % of classes".replace("-", "−")))
+        axes.set_xlim(-100 - STEADY, 100 + STEADY)
         axes.set_ylim(0, 1.05 * tallest)
         axes.set_xticks([-100, -50, 0, 50, 100], ["−100", "−50", "0", "+50", "+100"])
         axes.yaxis.set_major_locator(MaxNLocator(3))
