@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -104,10 +105,10 @@ def test_tables_and_plots_are_saved_as_files(everything: Path) -> None:
 def test_summary_ranks_by_the_measure_of_each_protocol(everything: Path) -> None:
     text = collapsed(ParsedPage(everything).sections["summary"])
     measures = re.findall(
-        r"is best on (average over [^:]*): [\d.]+ % (harmonic mean \(base|accuracy(?: with 16 shots)?)", text
+        r"is best on (average over [^:]*): [\d.]+ % (harmonic mean Base|accuracy(?: with 16 shots)?)", text
     )
     assert measures == [
-        ("average over 3 data sets", "harmonic mean (base"),
+        ("average over 3 data sets", "harmonic mean Base"),
         ("average over the targets", "accuracy"),
         ("average over the targets", "accuracy"),
         ("average over 3 data sets", "accuracy with 16 shots"),
@@ -252,4 +253,60 @@ def test_text_has_enough_contrast_and_size(browser: Browser, everything: Path, s
     )
     assert sizes
     assert min(sizes) >= 9
+    page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_result_and_its_chart_are_on_the_first_screen(browser: Browser, everything: Path, scheme: Any) -> None:
+    page = browser.new_page(viewport={"width": 1400, "height": 900}, color_scheme=scheme)
+    page.goto(everything.as_uri())
+    claim, chart = (page.locator(selector).first.bounding_box() for selector in (".claim", ".ranking"))
+    assert claim and chart
+    assert chart["y"] + chart["height"] < 900 and claim["x"] + claim["width"] <= chart["x"]
+    assert claim["y"] < chart["y"] + chart["height"]  # beside it, not above it
+    page.set_viewport_size({"width": 380, "height": 800})
+    claim, first_bar = (page.locator(selector).first.bounding_box() for selector in (".claim", ".ranking li"))
+    assert claim and first_bar and claim["y"] < 300 and first_bar["y"] < 800
+    page.close()
+
+
+def test_the_bars_of_the_first_chart_are_as_long_as_their_figures(browser: Browser, everything: Path) -> None:
+    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    page.goto(everything.as_uri())
+    bars = page.evaluate(
+        """[...document.querySelector('.ranking').querySelectorAll('li')].map(row => [
+            parseFloat(row.querySelector('.value').textContent),
+            row.querySelector('.fill').offsetWidth / row.querySelector('.track').offsetWidth,
+        ])"""
+    )
+    top = int(re.findall(r"end at (\d+)", page.locator(".ranking .note").first.inner_text())[0])
+    assert bars == sorted(bars, reverse=True) and len(bars) == 4
+    assert all(share == pytest.approx(value / top, abs=0.01) for value, share in bars)
+    page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_what_is_cut_off_on_a_phone_has_a_shadow_at_that_edge(browser: Browser, everything: Path, scheme: Any) -> None:
+    """A box that scrolls sideways is darker at its right edge until it is scrolled to its end."""
+    page, _ = opened(browser, everything, 380, scheme)
+    wide = page.evaluate(
+        """[...document.querySelectorAll('body *')]
+            .filter(e => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX === 'auto')
+            .map(e => [e, getComputedStyle(e)])
+            .map(([e, style]) => [e.className || e.tagName, style.backgroundImage, style.backgroundAttachment])"""
+    )
+    assert {"NAV", "scroll"} <= {name for name, *_ in wide}
+    for name, images, attachments in wide:
+        assert images.count("linear-gradient") == 4, name
+        assert attachments.startswith("local, local, scroll, scroll"), name
+    nav = page.locator("nav")
+
+    def brightness_at_the_right_edge() -> int:
+        with Image.open(io.BytesIO(nav.screenshot())) as image:
+            return sum(image.convert("L").getpixel((image.width - 1, y)) for y in (3, 4, 5))
+
+    cut = brightness_at_the_right_edge()
+    page.evaluate("document.querySelector('nav').scrollLeft = 10000")
+    page.wait_for_timeout(300)
+    assert cut < brightness_at_the_right_edge()
     page.close()

@@ -174,3 +174,68 @@ def test_failures_that_have_succeeded_since_are_left_out(tmp_path: Path) -> None
     assert "run1" not in ParsedPage(write_report(tmp_path)).sections["failures"]
     assert Experiment(write_results(tmp_path, rows)).failures == []
     assert "failures" not in ParsedPage(write_report(tmp_path)).sections
+
+
+@pytest.mark.usefixtures("no_plot_files")
+def test_the_first_screen_names_the_result_and_the_data(tmp_path: Path) -> None:
+    path = own_images(tmp_path / "own")
+    sweep, own = FakeSweep(tmp_path / "results"), load_dataset(path)
+    sweep.runs("base-to-new", own.name, [(own, path, "base"), (own, path, "new")], 2)
+    page = ParsedPage(write_report(sweep.write()))
+    summary = collapsed(page.sections["summary"])
+    assert re.search(rf" on {own.name}: [\d.]+ % harmonic mean", summary)
+    assert f"{own.name}: 6 classes (3 base, 3 new), 24 test images" in summary
+    assert "data set own · backbone emoji · 3 methods · 3 seeds · 7 runs" in collapsed(page.text)
+
+
+def test_the_size_of_the_data_is_as_much_as_the_results_record(tmp_path: Path) -> None:
+    rows = [result_row("pets", "coop", half, 50) for half in ("base", "new")]
+    assert "test image" not in ParsedPage(write_report(write_results(tmp_path, rows))).sections["summary"]
+    for row in rows:
+        row["n"] = 1500
+    assert "pets: 3,000 test images" in collapsed(
+        ParsedPage(write_report(write_results(tmp_path, rows))).sections["summary"]
+    )
+    for row in rows:
+        row["class_count"] = 18
+    summary = collapsed(ParsedPage(write_report(write_results(tmp_path, rows))).sections["summary"])
+    assert "pets: 36 classes (18 base, 18 new), 3,000 test images" in summary
+
+
+@pytest.mark.usefixtures("no_plot_files")
+def test_rows_are_ordered_by_result_and_gopros_is_set_off(tmp_path: Path) -> None:
+    figures = {"zeroshot": 50.0, "coop": 40.0, "gopro": 60.0, "maple": 70.0, "gopro[con=0]": 65.0}
+    rows = [
+        result_row(data, method, half, accuracy, backbone="emoji")
+        for data in ("pets", "cars")
+        for method, accuracy in figures.items()
+        for half in ("base", "new")
+    ]
+    html = write_report(write_results(tmp_path, rows)).read_text(encoding="utf-8")
+    for table in re.findall(r'<table class="results">.*?</table>', html, flags=re.DOTALL):
+        for block in re.findall(r"<tbody>.*?</tbody>", table, flags=re.DOTALL):
+            names = re.findall(r'<th scope="row"><span class="dot[^>]*></span>(.*?)</th>', block)
+            order = [name.replace("<wbr>", "") for name in names]
+            best_first = sorted(figures, key=lambda name: -figures[name])
+            assert order == [name for name in best_first if name in order]
+    assert re.findall(r'<tr class="ours">\s*<th scope="row">.*?</span>(.*?)</th>', html) == ["gopro"] * 3
+    # The files keep the order in which the methods were named.
+    tables = (tmp_path / "tables.md").read_text(encoding="utf-8")
+    assert tables.index("| zeroshot") < tables.index("| coop") < tables.index("| gopro") < tables.index("| maple")
+
+
+def test_published_figures_are_in_an_open_table(tmp_path: Path) -> None:
+    """The paper has no average over these three data sets, so its figures are only in the tables of each."""
+    rows = [
+        result_row(data, method, half, 70)
+        for data in ("eurosat", "dtd", "caltech101")
+        for method in ("zeroshot", "coop")
+        for half in ("base", "new")
+    ]
+    html = write_report(write_results(tmp_path, rows)).read_text(encoding="utf-8")
+    assert re.search(r"<details open>\s*<summary>Results on each of the 3 data sets</summary>", html)
+    assert "paper 92.19" in html
+    for row in rows:
+        row["backbone"] = "emoji"  # has no published figures
+    html = write_report(write_results(tmp_path, rows)).read_text(encoding="utf-8")
+    assert re.search(r"<details>\s*<summary>Results on each of the 3 data sets</summary>", html)

@@ -118,13 +118,24 @@ class Experiment:
 
     def predictions(self, row: ResultRow) -> Predictions | None:
         """Load the predictions of an evaluation; None if their file is missing."""
-        run = row.get("run")
-        if run is None:
+        if (path := self._predictions_path(row)) is None:
             return None
-        path = self.folder / "runs" / Path(run).name / f"test-{slug(row['data'])}-{row['classes']}.safetensors"
         if path not in self._predictions:
             self._predictions[path] = Predictions.load(path) if path.is_file() else None
         return self._predictions[path]
+
+    def _predictions_path(self, row: ResultRow) -> Path | None:
+        if row.get("run") is None:
+            return None
+        return self.folder / "runs" / Path(row["run"]).name / f"test-{slug(row['data'])}-{row['classes']}.safetensors"
+
+    def class_count(self, row: ResultRow) -> int | None:
+        """Return the number of classes of an evaluation, or None if neither its row nor a loaded file records it."""
+        if "class_count" in row:
+            return row["class_count"]
+        path = self._predictions_path(row)
+        loaded = None if path is None else self._predictions.get(path)
+        return None if loaded is None else len(loaded.classnames)
 
     def data_root(self, row: ResultRow) -> Path | None:
         """Return the folder of data sets (`--root`) that the row's run was made with."""

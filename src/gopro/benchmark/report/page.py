@@ -24,7 +24,7 @@ from gopro.benchmark.report.bootstrap import reference
 from gopro.benchmark.report.experiment import Comparison, Experiment, comparisons
 from gopro.benchmark.report.grid import breakable_parts, difference_text, signed
 from gopro.benchmark.report.images import Card, LoadedDatasets, cards
-from gopro.benchmark.report.palette import DARK, LIGHT, Mark, marks
+from gopro.benchmark.report.palette import DARK, LIGHT, Mark, marks, ours
 from gopro.benchmark.report.per_class import (
     STEADY,
     Confusion,
@@ -37,9 +37,11 @@ from gopro.benchmark.report.per_class import (
     paired_predictions,
 )
 from gopro.benchmark.report.plots import Plots
-from gopro.benchmark.report.summary import headlines
+from gopro.benchmark.report.ranked import ranked
+from gopro.benchmark.report.summary import Headline, headlines
 from gopro.benchmark.report.table import AVERAGE
 from gopro.benchmark.report.tables import tables
+from gopro.benchmark.report.tested_data import TestedData, tested_data
 from gopro.benchmark.report.training_curves import training_plots
 from gopro.benchmark.report.write import write_tables
 from gopro.files import write_atomically
@@ -47,6 +49,15 @@ from gopro.inference.chance import chance_warnings
 
 NARROW_COLUMNS = 4
 """Columns of figures up to which a table leaves room for a plot beside it."""
+
+
+@dataclass(frozen=True)
+class TableSummary:
+    """The first screen's content on a table: its headlines, and what was tested on."""
+
+    title: str
+    headlines: Sequence[Headline]
+    data: Sequence[TestedData]
 
 
 @dataclass(frozen=True)
@@ -93,7 +104,7 @@ def write_report(
     """
     experiment = Experiment(folder)
     against = reference((row["method"] for row in experiment.rows), against)
-    built = tables(experiment.rows, against)
+    built = [ranked(table) for table in tables(experiment.rows, against)]
     write_tables(folder, experiment.rows, against)
     mark_of = marks(row["method"] for row in experiment.rows)
     loaded: LoadedDatasets = {}
@@ -111,9 +122,11 @@ def write_report(
         .get_template("page.html")
         .render(
             title=title or ("GOPro: " + ", ".join(name.lower() for name in protocols) if protocols else "GOPro"),
-            summary=[(f"{table.title}, {table.setting}", ranked) for table in built if (ranked := headlines(table))],
-            datasets=list(dict.fromkeys(row["data"] for row in experiment.rows)),
-            backbones=list(dict.fromkeys(row["backbone"] for row in experiment.rows)),
+            summary=[
+                TableSummary(f"{table.title}, {table.setting}", lines, tested_data(experiment, table))
+                for table in built
+                if (lines := headlines(table))
+            ],
             warnings=chance_warnings(experiment.rows, "--backbones"),
             facts=_facts(experiment),
             tables=list(zip(built, dots, strict=True)),
@@ -126,6 +139,7 @@ def write_report(
             notes=dict.fromkeys(experiment.notes),
             next_steps=next_steps,
             marks=mark_of,
+            ours=ours(mark_of),
             light=LIGHT,
             dark=DARK,
             AVERAGE=AVERAGE,
@@ -142,7 +156,7 @@ def _view(
     experiment: Experiment, comparison: Comparison, mark_of: Mapping[str, Mark], loaded: LoadedDatasets
 ) -> ComparisonView:
     pairs = paired_predictions(experiment, comparison)
-    entries = gains(pairs, comparison.zeroshot)
+    entries = sorted(gains(pairs, comparison.zeroshot), key=lambda entry: -entry.mean)
     cost_title, costs = method_costs(comparison)
     return ComparisonView(
         title=comparison.title,
@@ -158,23 +172,23 @@ def _view(
     )
 
 
-def _facts(experiment: Experiment) -> dict[str, str]:
-    """Count what was run, for the page's header."""
+def _facts(experiment: Experiment) -> list[str]:
+    """Count what was run, for the page's header; a single data set or backbone is named."""
     rows = experiment.rows
-
-    def distinct(key: str) -> int:
-        return len({row[key] for row in rows})
-
-    facts = {
-        "protocols": distinct("protocol"),
-        "data sets": distinct("data"),
-        "methods": distinct("method"),
-        "backbones": distinct("backbone"),
-        "seeds": len({row["seed"] for row in rows} - {0}),  # 0 stands for methods that are not trained
-        "runs": len({row.get("run") for row in rows}),
-        "evaluations": len(rows),
+    counts = {
+        "data set": {row["data"] for row in rows},
+        "backbone": {row["backbone"] for row in rows},
+        "method": {row["method"] for row in rows},
+        "seed": {row["seed"] for row in rows} - {0},  # 0 stands for methods that are not trained
+        "run": {row.get("run") for row in rows},
     }
-    return {(name if number != 1 else name[:-1]): f"{number:,}" for name, number in facts.items() if number}
+    facts = []
+    for name, values in counts.items():
+        if name in ("data set", "backbone") and len(values) == 1:
+            facts.append(f"{name} {values.pop()}")
+        elif values:
+            facts.append(f"{len(values):,} {name}{'' if len(values) == 1 else 's'}")
+    return facts
 
 
 def make_environment() -> jinja2.Environment:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from typing import Any
 from zlib import crc32
 
 LIGHT = {
@@ -94,7 +95,7 @@ class Mark:
         return SHAPES[self.shape]
 
     @property
-    def line(self) -> dict[str, str]:
+    def line(self) -> dict[str, Any]:
         """Arguments for a line or dot of matplotlib: colour, marker, and how the marker is filled."""
         filled = {"markerfacecolor": LIGHT["card"]} if self.hollow else {}
         return {"color": self.hex, "marker": self.marker, **filled}

@@ -193,7 +193,7 @@ def gain_plots(comparison: Comparison, entries: Sequence[Gains], marks: Mapping[
     return Plots(f"gains-{comparison.slug}", f"Gains per class over zero-shot CLIP. {comparison.title}", panels, {})
 
 
-def _histogram(shares: Sequence[float], tallest: float) -> Callable[[Axes], None]:
+def _histogram(shares: Float[np.ndarray, " bins"], tallest: float) -> Callable[[Axes], None]:
     def draw(axes: Axes) -> None:
         for place, share in enumerate(shares, start=-BINS):
             colour = "up-bar" if place > 0 else "down-bar" if place < 0 else "bar"

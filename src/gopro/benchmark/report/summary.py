@@ -1,4 +1,4 @@
-"""The result of a table in one sentence: the best method, its lead, and how far seeds support it."""
+"""The result of a table as a headline: the best method, its lead, how far seeds support it, and a chart."""
 
 from __future__ import annotations
 
@@ -7,9 +7,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gopro.benchmark.report.mean_std import MeanStd
-from gopro.benchmark.report.palette import is_zeroshot
+from gopro.benchmark.report.palette import ZEROSHOT, is_zeroshot, ours
 from gopro.benchmark.report.table import AVERAGE, Block, Table
 from gopro.data.few_shot import shots_in_words
+
+CHARTED = 8
+"""Methods in the chart beside a headline; the table has them all."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """A bar chart of methods, best first.
+
+    Attributes:
+        left_out: number of methods that are not among these.
+        top: end of the axis, which starts at 0, in percent.
+    """
+
+    methods: Sequence[tuple[str, MeanStd]]
+    left_out: int
+    top: int
 
 
 @dataclass(frozen=True)
@@ -33,30 +50,57 @@ class Headline:
         """Title of a column that holds these figures."""
         return f"{self.measure[0].upper()}{self.measure[1:]}, {self.place}"
 
-    def sentence(self) -> str:
-        """Name the best method, its lead over the second and over zero-shot CLIP; method names are in backticks."""
+    def claim(self) -> str:
+        """Name the best method and its figure; method names are in backticks."""
         (best, top), *others = self.methods
+        figure = f"{top.mean:.1f} % {self.measure}"
         if not others:
-            return f"`{best}` has {self._figure(best, top)} on {self.place}. It is the only method that was run."
-        (second, next_best), *rest = others
-        lead = top.mean - next_best.mean
-        if f"{top.mean:.1f}" == f"{next_best.mean:.1f}":
-            text = f"`{best}` and `{second}` are level on {self.place}, at {self._figure(best, top)}."
-        else:
-            figure = self._figure(best, top)
-            text = f"`{best}` is best on {self.place}: {figure}, {lead:.1f} points above `{second}`."
-            text += _caveat(lead, top, next_best)
-        zeroshot = [] if is_zeroshot(best) or is_zeroshot(second) else [pair for pair in rest if is_zeroshot(pair[0])]
-        if zeroshot:
-            _, figure = min(zeroshot, key=lambda pair: pair[0] != "zeroshot")  # an ensemble only if it is all there is
-            text += f" Zero-shot CLIP has {figure.mean:.1f} %, {top.mean - figure.mean:.1f} points less."
-        if is_zeroshot(best):
-            text += " No trained method is better than zero-shot CLIP here."
-        return text
+            return f"`{best}` has {figure} on {self.place}"
+        if self._is_level:
+            return f"`{best}` and `{others[0][0]}` are level on {self.place}: {figure}"
+        return f"`{best}` is best on {self.place}: {figure}"
 
-    def _figure(self, method: str, figure: MeanStd) -> str:
-        halves = "(base {:.1f}, new {:.1f})".format(*self.halves[method]) if method in self.halves else ""
-        return f"{figure.mean:.1f} % {self.measure} {halves}".rstrip()
+    def detail(self) -> str:
+        """Give the best method's lead over the second and over zero-shot CLIP, and how far seeds support it."""
+        (best, top), *others = self.methods
+        parts = []
+        if best in self.halves:
+            parts.append("base {:.1f}, new {:.1f}".format(*self.halves[best]))
+        if others and not self._is_level:
+            second, next_best = others[0]
+            parts.append(f"{top.mean - next_best.mean:.1f} points above `{second}`")
+        text = "; ".join(parts)
+        sentences = [f"{text[0].upper()}{text[1:]}."] if text else []
+        if not others:
+            return " ".join([*sentences, "It is the only method that was run."])
+        if not self._is_level:
+            sentences += _caveat(top.mean - others[0][1].mean, top, others[0][1])
+        zeroshot = [] if is_zeroshot(best) or is_zeroshot(others[0][0]) else list(filter(_is_zeroshot, others))
+        if zeroshot:
+            _, figure = min(zeroshot, key=lambda pair: pair[0] != ZEROSHOT)  # an ensemble only if it is all there is
+            sentences.append(f"Zero-shot CLIP has {figure.mean:.1f} %, {top.mean - figure.mean:.1f} points less.")
+        if is_zeroshot(best):
+            sentences.append("No trained method is better than zero-shot CLIP here.")
+        return " ".join(sentences)
+
+    @property
+    def _is_level(self) -> bool:
+        """True if the two best methods print the same."""
+        (_, top), *others = self.methods
+        return bool(others) and f"{top.mean:.1f}" == f"{others[0][1].mean:.1f}"
+
+    def ranking(self) -> Ranking:
+        """Return the methods for a chart: the best ones, and in any case zero-shot CLIP and GOPro."""
+        names = [name for name, _ in self.methods]
+        pinned = {*ours(names), *filter(is_zeroshot, names)} if len(names) > CHARTED else set(names)
+        rest = [name for name in names if name not in pinned][: max(0, CHARTED - len(pinned))]
+        shown = [(name, figure) for name, figure in self.methods if name in pinned or name in rest]
+        highest = max(figure.mean + (figure.std or 0) for _, figure in shown)
+        return Ranking(shown, len(names) - len(shown), min(100, max(10, 10 * math.ceil(highest / 10))))
+
+
+def _is_zeroshot(pair: tuple[str, MeanStd]) -> bool:
+    return is_zeroshot(pair[0])
 
 
 def headlines(table: Table) -> list[Headline]:
@@ -92,9 +136,9 @@ def _place(table: Table, block: Block) -> str:
     return f"{'average over the targets' if column == AVERAGE else column}{source}"
 
 
-def _caveat(lead: float, best: MeanStd, second: MeanStd) -> str:
+def _caveat(lead: float, best: MeanStd, second: MeanStd) -> list[str]:
     if best.count < 2 and second.count < 2:
-        return " This is one seed each; another may reverse the order."
+        return ["This is one seed each; another may reverse the order."]
     if lead < math.hypot(best.std or 0, second.std or 0):
-        return " The difference is within the spread over seeds, so there is no clear winner."
-    return ""
+        return ["The difference is within the spread over seeds, so there is no clear winner."]
+    return []

@@ -61,6 +61,11 @@ class Block:
     title: str
     lines: tuple[Line, ...]
 
+    @property
+    def has_published(self) -> bool:
+        """True if a cell holds a published figure."""
+        return any(cell.published is not None for line in self.lines for cell in line.cells)
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
