@@ -139,7 +139,7 @@ def test_the_paper_suite_on_caltech101(shared: Path) -> None:
 
 
 def test_planned_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("train/a", "train/b", "test/a", "test/b"):
+    for name in [f"{part}/{name}" for part in ("train", "test") for name in "abcd"]:
         (tmp_path / "root" / "mine" / name).mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(tmp_path / "root" / "mine" / name / "1.png")
     monkeypatch.chdir(tmp_path)
