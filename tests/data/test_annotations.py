@@ -417,7 +417,8 @@ def test_variants_of_imagenet_are_only_tested_on(name: str, tmp_path: Path, monk
     dataset = entry.load(tmp_path)
     assert dataset.classnames == expected and counts(dataset) == (0, 0, 2 * len(expected))
     assert [s.label for s in dataset.test] == [label for label in range(len(expected)) for _ in range(2)]
-    assert len(dataset.half("base").test) == len(expected)
+    if len(expected) == len(every):
+        assert len(dataset.half("base").test) == len(expected)
     with pytest.raises(InputError, match=f"{name} has no training images"):
         dataset.few_shot(1, seed=1)
     # ImageNet's own class names do, where the variant has no copy

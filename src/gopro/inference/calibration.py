@@ -83,6 +83,7 @@ def fit_temperature(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"
     hundreds of images it does not matter.
 
     Example:
+        >>> import torch
         >>> logits = torch.tensor([[10.0, 0.0], [10.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
         >>> temperature = fit_temperature(logits, torch.tensor([0, 0, 1, 1]))  # 3 of 4 are right
         >>> f"{(logits[0] / temperature).softmax(0)[0]:.2f}"
