@@ -1,11 +1,11 @@
-"""Write the tables of results in docs/benchmark.md and README.md from docs/example/results.jsonl.
+"""Write the tables of results in the documents from the results of the examples, docs/example and docs/example-photos.
 
 python -m tools.benchmark_tables
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gopro.benchmark.report.table import AVERAGE, Cell, Difference, Table
@@ -13,7 +13,7 @@ from gopro.benchmark.report.tables import tables
 from gopro.runs.results import Results
 
 ROOT = Path(__file__).resolve().parents[1]
-EXAMPLE, PAGE, README = ROOT / "docs" / "example", ROOT / "docs" / "benchmark.md", ROOT / "README.md"
+EXAMPLE, PHOTOS = ROOT / "docs" / "example", ROOT / "docs" / "example-photos"
 BEGIN, END = "<!-- python -m tools.benchmark_tables writes this table -->\n", "<!-- end of the table -->\n"
 AGAINST = "gopro"
 HEAD = "| | Base | New | HM | Cross-dataset | Domain generalization |\n|---|--:|--:|--:|--:|--:|\n"
@@ -81,10 +81,18 @@ def _with_sign(cell: Cell | None, change: Difference | None) -> str:
     return f"{text} {'+' if change.mean > 0 else '−'}" if change is not None and change.excludes_zero else text
 
 
+TABLES: tuple[tuple[Path, Path, Callable[[Sequence[dict[str, object]]], str]], ...] = (
+    (EXAMPLE, ROOT / "docs" / "benchmark.md", full_table),
+    (EXAMPLE, ROOT / "README.md", short_table),
+    (PHOTOS, ROOT / "docs" / "photo.md", full_table),
+)
+"""An example, a page, and the table of the one that stands on the other."""
+
+
 def main() -> None:
-    rows = Results(EXAMPLE / "results.jsonl").rows
-    for page, table in ((PAGE, full_table(rows)), (README, short_table(rows))):
-        page.write_text(with_table(page.read_text(encoding="utf-8"), table), encoding="utf-8")
+    for example, page, table in TABLES:
+        rows = Results(example / "results.jsonl").rows
+        page.write_text(with_table(page.read_text(encoding="utf-8"), table(rows)), encoding="utf-8")
 
 
 if __name__ == "__main__":

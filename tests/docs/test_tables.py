@@ -1,22 +1,28 @@
 """Tables in documents agree with the results they were made from."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from gopro.benchmark.report.write import write_tables
 from gopro.benchmark.suites import SUITES
 from gopro.runs.results import Results
 from tests.support.pages import ROOT
-from tools.benchmark_tables import EXAMPLE, PAGE, README, full_table, short_table, with_table
+from tools.benchmark_tables import EXAMPLE, PHOTOS, TABLES, full_table, with_table
 
 
-def test_the_tables_of_results_agree_with_the_results_file(tmp_path: Path) -> None:
-    results = Results(EXAMPLE / "results.jsonl").rows
-    [markdown, _] = write_tables(tmp_path, results, "gopro")
-    assert markdown.read_text(encoding="utf-8") == (EXAMPLE / "tables.md").read_text(encoding="utf-8")
-    for page, table in ((PAGE, full_table(results)), (README, short_table(results))):
-        text = page.read_text(encoding="utf-8")
-        assert text == with_table(text, table), f"{page.name}: run python -m tools.benchmark_tables"
+@pytest.mark.parametrize("example", [EXAMPLE, PHOTOS], ids=lambda folder: folder.name)
+def test_an_examples_tables_are_those_of_its_results(example: Path, tmp_path: Path) -> None:
+    [markdown, _] = write_tables(tmp_path, Results(example / "results.jsonl").rows, "gopro")
+    assert markdown.read_text(encoding="utf-8") == (example / "tables.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("example", "page", "table"), TABLES, ids=[page.name for _, page, _ in TABLES])
+def test_a_pages_table_is_that_of_its_results(example: Path, page: Path, table: Callable[..., str]) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert text == with_table(text, table(Results(example / "results.jsonl").rows)), "run python -m tools.benchmark_tables"
 
 
 def test_the_full_table_has_the_averages_of_the_reports_tables() -> None:
