@@ -61,7 +61,7 @@ def test_use(tmp_path: Path, monkeypatch, capsys) -> None:
                 codes.append(run(line))
     out = capsys.readouterr().out
     assert "images/broken.png: not an image" in out and out.count('"predictions"') == 1
-    assert codes == [0, 0, 0, 1, 1, 0, 1]  # 1: the broken image is reported; a pipe returns head's code
+    assert codes == [0, 0, 0, 0, 0, 1, 1, 0, 1]  # 1: the broken image is reported; a pipe returns head's code
     answers = (tmp_path / "answers.csv").read_text().splitlines()
     images = len(list((tmp_path / "images").iterdir())) - 1
     assert answers[0] == "path,rank,name,probability" and len(answers) == 1 + 5 * images
