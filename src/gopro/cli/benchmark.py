@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from gopro.cli.backbone_line import print_backbone
-from gopro.cli.console import err, out, steps
+from gopro.cli.console import duration, err, out, steps
 from gopro.cli.parameters import DEFAULTS, ConfigFile, Flat
 from gopro.data.few_shot import shots_in_words
 from gopro.runs.config import BenchmarkConfig, SweepConfig, TransferConfig
@@ -122,15 +122,7 @@ def _print_event(reported: str, event: SweepEvent) -> None:
     if train.shots:
         run += f" ({shots_in_words(train.shots)}, seed {train.seed})"
     if event.kind == reported:
-        left = "" if event.seconds_left is None else f", {_duration(event.seconds_left)} left"
+        left = "" if event.seconds_left is None else f", {duration(event.seconds_left)} left"
         err.print_line(f"{event.ended} of {event.total} {runs} done{left}; {reported} {run}")
     elif event.kind == "failed":
         err.print_line(f"failed {run}: {event.error or ''}", "red")
-
-
-def _duration(seconds: float) -> str:
-    """Round a duration for a reader: `about 5 min`."""
-    for limit, size, unit in ((90, 1, "s"), (90 * 60, 60, "min"), (36 * 3600, 3600, "h")):
-        if seconds < limit:
-            return f"about {max(1, round(seconds / size))} {unit}"
-    return f"about {seconds / 86400:.0f} days"

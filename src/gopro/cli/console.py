@@ -16,8 +16,9 @@ from rich.segment import Segment
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from gopro.training.progress import Step
+    from gopro.training.progress import Epoch, Step
 
+BAR_WIDTH = 24
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -49,14 +50,14 @@ out, err = Screen(), Screen(stderr=True)
 
 @contextmanager
 def steps(visible: bool = True) -> Iterator[tuple[Callable[[Step], None], Callable[[int, int], None]]]:
-    """Show training steps as a progress bar with losses, learning rate and time left.
+    """Show training steps as a progress bar with time left and losses, as many as the terminal has room for.
 
     Yields `on_step` and `on_fill`; the latter shows how many views are encoded before the first step.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=BAR_WIDTH),
         MofNCompleteColumn(),
         TimeRemainingColumn(compact=True),
         TextColumn("{task.description}"),
@@ -69,8 +70,8 @@ def steps(visible: bool = True) -> Iterator[tuple[Callable[[Step], None], Callab
             progress.start()
             tasks.append(progress.add_task("", total=step.steps))
         if step.step % 10 == 1:  # reading a loss waits for the device
-            terms = "  ".join(f"{name} {value.item():.3f}" for name, value in step.terms.items())
-            progress.update(tasks[0], description=f"epoch {step.epoch + 1}  {terms}  lr {step.lr:.1e}")
+            room = err.width - BAR_WIDTH - len(f" {step.steps}/{step.steps} 0:00:00 ")
+            progress.update(tasks[0], description=step_in_words(step, room))
         progress.update(tasks[0], completed=step.step)
         if step.step == step.steps:
             end()
@@ -92,6 +93,33 @@ def steps(visible: bool = True) -> Iterator[tuple[Callable[[Step], None], Callab
     finally:
         if tasks:
             progress.stop()
+
+
+def step_in_words(step: Step, room: int) -> str:
+    """Return total loss, epoch, the losses it is the sum of, and learning rate of a step, as many as fit into `room`."""
+    losses = {name: value.item() for name, value in step.terms.items()}
+    parts = [f"loss {losses.pop('total'):.3f}", f"epoch {step.epoch + 1}"]
+    parts += [*(f"{name} {value:.3f}" for name, value in losses.items()), f"lr {step.lr:.1e}"]
+    while len(parts) > 1 and len("  ".join(parts)) > room:
+        parts.pop()
+    return "  ".join(parts)
+
+
+def print_epoch(epoch: Epoch) -> None:
+    """Print a line for an epoch where there is no terminal that shows a progress bar."""
+    if not err.is_terminal:
+        val = "" if epoch.val is None else f", validation {epoch.val:.2f} %"
+        lr = epoch.batches[-1]["lr"]
+        left = f", {duration(epoch.seconds_left)} left" if epoch.epoch + 1 < epoch.epochs else ""
+        err.print_line(f"epoch {epoch.epoch + 1} of {epoch.epochs}: loss {epoch.loss:.4f}{val}, lr {lr:.2g}{left}")
+
+
+def duration(seconds: float) -> str:
+    """Round a duration for a reader: `about 5 min`."""
+    for limit, size, unit in ((90, 1, "s"), (90 * 60, 60, "min"), (36 * 3600, 3600, "h")):
+        if seconds < limit:
+            return f"about {max(1, round(seconds / size))} {unit}"
+    return f"about {seconds / 86400:.0f} days"
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from gopro.cli.backbone_line import print_backbone
-from gopro.cli.console import err, out, steps
+from gopro.cli.console import err, out, print_epoch, steps
 from gopro.cli.parameters import ConfigFile, Flat
 from gopro.clip.embedded import EMBEDDED
 from gopro.errors import InputError
@@ -57,13 +57,13 @@ def train_command(
                 raise InputError("--resume: the run keeps its settings; give no other option except --devices")
             if prints and (resume_from / CONFIG).is_file():
                 print_backbone(str(read_config(resume_from)["config"].backbone))
-            run = resume(resume_from, devices=devices, on_step=on_step, on_fill=on_fill)
+            run = resume(resume_from, devices=devices, on_step=on_step, on_epoch=print_epoch, on_fill=on_fill)
         elif config is None:
             raise InputError("no data to train on: type gopro train --data FOLDER (see gopro train --help)")
         else:
             if prints:
                 print_backbone(str(config.backbone), "--backbone")
-            run = train(config, devices=devices, on_step=on_step, on_fill=on_fill)
+            run = train(config, devices=devices, on_step=on_step, on_epoch=print_epoch, on_fill=on_fill)
     if not prints:
         return
     classes = f"{len(run.method.classnames)} classes of {run.data}"

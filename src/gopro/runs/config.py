@@ -30,6 +30,8 @@ from gopro.settings import (
 
 NonFinite = Literal["stop", "skip"]
 
+LoggerName = Literal["tensorboard", "wandb", "mlflow", "csv"]
+
 SAME_RESULTS = "same results"
 """Marks a setting that leaves the results of a run as they are, up to rounding. All others make it another run."""
 
@@ -73,6 +75,9 @@ class TrainSettings:
     """Device to run on; auto uses a GPU if there is one."""
     workers: Annotated[NonNegativeInt, SAME_RESULTS] = 2
     """Processes that read and augment images; with 0 the training process does it."""
+    logger: Annotated[LoggerName | None, SAME_RESULTS] = None
+    """Log losses for this program too, beside log.csv: TensorBoard, Weights & Biases, MLflow or Lightning's CSV files.
+    The first three need the extra of that name: pip install '.[tensorboard]'."""
     root: Annotated[AnyPath | None, SAME_RESULTS] = None
     """Folder that contains the benchmark data sets, in CoOp's layout (docs/datasets.md)."""
     deterministic: Annotated[bool, SAME_RESULTS] = False

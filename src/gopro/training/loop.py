@@ -19,7 +19,7 @@ from gopro.training.batches import training_batches
 from gopro.training.devices import Runtime
 from gopro.training.lr_schedule import learning_rate
 from gopro.training.non_finite import NonFiniteGuard
-from gopro.training.progress import NO_PROGRESS, Progress, Step
+from gopro.training.progress import NO_PROGRESS, Epoch, Progress, Step
 from gopro.training.resume_state import LOG, RESUME, BestEpoch, EpochLog, ResumeState
 
 
@@ -96,6 +96,7 @@ def fit(
             state.epochs, state.seconds, state.skipped = epoch + 1, time.perf_counter() - started, guard.skipped
             log.append_to(config.output / LOG, state.seconds, accuracy)
             state.save(method, optimizer)
+            progress.epoch(Epoch(epoch, recipe.epochs, log.batches, state.seconds, accuracy))
     module.eval()
     if state.best is not None:
         method.load_state_dict(state.best.learned)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,11 +31,41 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Epoch:
+    """An epoch that a run has finished and saved.
+
+    Attributes:
+        epoch: from 0.
+        epochs: epochs of the whole run.
+        batches: for each batch of the epoch, the learning rate as `lr`, the weighted losses by name, and their sum as
+            `total`.
+        seconds: time that the run has trained so far, interrupted runs included.
+        val: accuracy on the validation images in percent; None if the run does not look at them.
+    """
+
+    epoch: int
+    epochs: int
+    batches: Sequence[dict[str, float]]
+    seconds: float
+    val: float | None
+
+    @property
+    def loss(self) -> float:
+        """The mean of the batches' total losses."""
+        return sum(batch["total"] for batch in self.batches) / len(self.batches)
+
+    @property
+    def seconds_left(self) -> float:
+        return self.seconds / (self.epoch + 1) * (self.epochs - self.epoch - 1)
+
+
+@dataclass(frozen=True)
 class Progress:
-    """Two functions that a run calls as it proceeds; neither does anything by default.
+    """Three functions that a run calls as it proceeds; none does anything by default.
 
     Attributes:
         step: called after every batch.
+        epoch: called after every epoch.
         fill: called with the number of views in the view bank so far and the number it will hold.
 
     Example:
@@ -44,6 +74,7 @@ class Progress:
     """
 
     step: Callable[[Step], None] = lambda step: None
+    epoch: Callable[[Epoch], None] = lambda epoch: None
     fill: Callable[[int, int], None] = lambda done, total: None
 
 

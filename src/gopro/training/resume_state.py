@@ -8,6 +8,7 @@ import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,17 +85,26 @@ class EpochLog:
         self.lrs.append(lr)
         self.losses.append(losses)
 
+    @cached_property
+    def batches(self) -> list[dict[str, float]]:
+        """The learning rate as `lr` and the losses by name of each batch, read once the epoch is complete."""
+        names = list(self.losses[0])
+        values = torch.stack([torch.stack([loss[name].float() for name in names]) for loss in self.losses]).cpu()
+        return [
+            {"lr": lr, **dict(zip(names, row, strict=True))} for lr, row in zip(self.lrs, values.tolist(), strict=True)
+        ]
+
     def append_to(self, path: Path, seconds: float, accuracy: float | None) -> None:
         """Append a row per batch to a CSV file. The accuracy on the validation images stands in the last row."""
-        names, batches = list(self.losses[0]), len(self.losses)
-        values = torch.stack([torch.stack([loss[name].float() for name in names]) for loss in self.losses]).cpu()
+        batches = len(self.batches)
         text = io.StringIO(newline="")
         writer = csv.writer(text)
         if not path.exists():
-            writer.writerow(["epoch", "step", "lr", *names, "seconds", *(["val"] if accuracy is not None else [])])
-        for i, (lr, row) in enumerate(zip(self.lrs, values.tolist(), strict=True)):
+            val = [] if accuracy is None else ["val"]
+            writer.writerow(["epoch", "step", *self.batches[0], "seconds", *val])
+        for i, batch in enumerate(self.batches):
             val = [] if accuracy is None else ["" if i + 1 < batches else f"{accuracy:.4f}"]
-            figures = [f"{lr:.6g}", *(f"{value:.6g}" for value in row), f"{seconds:.1f}", *val]
+            figures = [*(f"{value:.6g}" for value in batch.values()), f"{seconds:.1f}", *val]
             writer.writerow([self.epoch, self.epoch * batches + i + 1, *figures])
         append(path, text.getvalue().encode())
 

@@ -31,10 +31,11 @@ from gopro.training.determinism import deterministic
 from gopro.training.devices import Runtime, find_process
 from gopro.training.folder_lock import LOCK, leftovers, lock_folder
 from gopro.training.launch import count_processes, launch
+from gopro.training.loggers import check_logger, logged
 from gopro.training.loop import FitResult, fit
 from gopro.training.non_finite import check_learned
 from gopro.training.profiling import profiled
-from gopro.training.progress import NO_PROGRESS, Progress, Step
+from gopro.training.progress import NO_PROGRESS, Epoch, Progress, Step
 from gopro.training.resume_state import RESUME
 from gopro.training.solve import solve
 
@@ -48,6 +49,7 @@ def train(
     devices: int | None = None,
     backbone: Backbone | None = None,
     on_step: Callable[[Step], None] = NO_PROGRESS.step,
+    on_epoch: Callable[[Epoch], None] = NO_PROGRESS.epoch,
     on_fill: Callable[[int, int], None] = NO_PROGRESS.fill,
 ) -> Run:
     """Train a method and write the run's folder, `config.output`.
@@ -58,6 +60,7 @@ def train(
         backbone: a backbone to use in place of loading `config.backbone`, so that runs can share one. The run computes
             on its device.
         on_step: called after each batch.
+        on_epoch: called after each epoch, once it is saved.
         on_fill: called while the view bank is filled, with the number of views so far and the number it will hold.
 
     Raises:
@@ -68,7 +71,7 @@ def train(
         config = gopro.TrainConfig(data="my-images", output=Path("runs/mine"), method="gopro", shots=4)
         run = gopro.train(config, on_step=lambda step: print(step.step, "of", step.steps))
     """
-    return _launch(_plan(config), _start, devices, backbone, Progress(on_step, on_fill))
+    return _launch(_plan(config), _start, devices, backbone, Progress(on_step, on_epoch, on_fill))
 
 
 def resume(
@@ -77,6 +80,7 @@ def resume(
     devices: int | None = None,
     backbone: Backbone | None = None,
     on_step: Callable[[Step], None] = NO_PROGRESS.step,
+    on_epoch: Callable[[Epoch], None] = NO_PROGRESS.epoch,
     on_fill: Callable[[int, int], None] = NO_PROGRESS.fill,
 ) -> Run:
     """Resume an interrupted run after its last finished epoch.
@@ -91,7 +95,7 @@ def resume(
         raise InputError(
             f"{folder} has no training to resume; start one with gopro train --data FOLDER --output {folder}"
         )
-    return _launch(_recorded_plan(folder), _continue, devices, backbone, Progress(on_step, on_fill))
+    return _launch(_recorded_plan(folder), _continue, devices, backbone, Progress(on_step, on_epoch, on_fill))
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,7 @@ def _launch(
     plan: _Plan, run: Callable[..., Run], devices: int | None, backbone: Backbone | None, progress: Progress
 ) -> Run:
     """Call `run` in each process of the run, once it is clear that they can do and share the work."""
+    check_logger(plan.config.logger)
     if backbone is None:
         check_backbone([plan.config.method], str(plan.config.backbone))
     count = count_processes(devices)
@@ -260,7 +265,10 @@ def _train(plan: _Plan, run: Run, dataset: Dataset, runtime: Runtime, progress: 
         if Training.CLOSED_FORM in method.trained_by:
             seconds = solve(method, dataset, recipe, config, runtime)
         if plan.in_steps:
-            with profiled(progress, run.folder) if config.profile and is_first else nullcontext(progress) as progress:
+            with (
+                profiled(progress, run.folder) if config.profile and is_first else nullcontext(progress) as progress,
+                logged(progress, run) if config.logger is not None and is_first else nullcontext(progress) as progress,
+            ):
                 fitted = fit(method, dataset, recipe, config, runtime, progress)
     check_learned(method)
     method.eval()
