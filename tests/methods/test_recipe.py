@@ -130,6 +130,14 @@ def test_flags_go_over_the_recipe_and_a_data_sets_crop_over_the_authors() -> Non
     assert TrainConfig(data="dtd", output=Path(), epochs=1).recipe(recipe).warmup == 0  # one epoch is not all warm-up
 
 
+def test_the_brackets_of_a_method_go_over_flags_and_data_sets() -> None:
+    config = TrainConfig(data="dtd", output=Path(), epochs=5, lr=0.5, crop=0.2, weight_decay=0.1)
+    chosen = parse_method("coop[lr=0.01,epochs=1,crop=0.9]").recipe_settings
+    recipe = config.recipe(Recipe(), 0.3, chosen)
+    assert (recipe.lr, recipe.epochs, recipe.crop, recipe.weight_decay, recipe.warmup) == (0.01, 1, 0.9, 0.1, 0)
+    assert config.recipe(Recipe(), 0.3, {"epochs": 1, "warmup": 1}).warmup == 1
+
+
 def test_kgcoops_reference_prompts_are_the_data_sets_own_but_for_textures() -> None:
     """`CUSTOM_TEMPLATES` of the authors' trainers/kgcoop.py."""
     authors = {

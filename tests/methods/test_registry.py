@@ -16,6 +16,13 @@ from tests.support.methods import NAMES, TEMPLATE, encode_noise
         ("gopr", "did you mean gopro"),
         ("", "choose one of"),
         ("gopro[", "no such method"),
+        ("residual", "python residual.py train"),
+        ("gopro[lr=0]", "lr is 0: give a number above 0"),
+        ("gopro[epochs=1.5]", "epochs is 1.5: give a whole number, at least 1"),
+        ("gopro[crop=2]", "crop is 2: give at most 1"),
+        ("gopro[weightdecay=1]", "or of its recipe optimizer, lr, epochs, batch, warmup, schedule, weight_decay"),
+        ("tip-adapter[crop=0.5,lr=0.1]", "tip-adapter is not trained in steps: leave lr out"),
+        ("zeroshot[crop=0.5]", "leave crop out"),
         ("gopro[sen=1]", "no setting 'sen'"),
         ("gopro[sem]", "no setting 'sem'"),
         ("gopro[sem=much]", "sem is 'much': give a number"),
@@ -38,6 +45,12 @@ def test_settings_are_parsed_to_their_types() -> None:
     assert config == GOProConfig(sem=2.0, con=0.001, rank=None, rho="shared", template="an icon, of {}.")
     config = parse_method("""gopro[sem=2,template="a baker's \\"{}\\", a shop."]""").config
     assert config == GOProConfig(sem=2.0, template="""a baker's "{}", a shop.""")
+
+
+def test_settings_of_the_recipe_stand_beside_those_of_the_method() -> None:
+    spec = parse_method("gopro[lr=0.01,con=0,epochs=10,weight_decay=0,optimizer=sgd]")
+    assert spec.config == GOProConfig(con=0.0)
+    assert spec.recipe_settings == {"lr": 0.01, "epochs": 10, "weight_decay": 0, "optimizer": "sgd"}
 
 
 @pytest.mark.parametrize("template", ["a photo.", "{} and {}", "{}."])

@@ -96,7 +96,7 @@ def steps(visible: bool = True) -> Iterator[tuple[Callable[[Step], None], Callab
 
 
 def step_in_words(step: Step, room: int) -> str:
-    """Return total loss, epoch, the losses it is the sum of, and learning rate of a step, as many as fit into `room`."""
+    """Return total loss, epoch, the single losses and learning rate of a step, as many of them as fit into `room`."""
     losses = {name: value.item() for name, value in step.terms.items()}
     parts = [f"loss {losses.pop('total'):.3f}", f"epoch {step.epoch + 1}"]
     parts += [*(f"{name} {value:.3f}" for name, value in losses.items()), f"lr {step.lr:.1e}"]

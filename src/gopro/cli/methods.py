@@ -67,7 +67,7 @@ def methods_command(method: str | None = None, *, measure: Annotated[bool, Param
 def _describe(spec: str) -> None:
     from rich.table import Table
 
-    from gopro.methods.registry import parse_method
+    from gopro.methods.registry import RECIPE_FIELDS, parse_method
 
     method = parse_method(spec)
     kind, config = method.kind, method.config
@@ -85,6 +85,8 @@ def _describe(spec: str) -> None:
     out.print()
     out.print(table, markup=False, highlight=False)
     out.print_line(f"To change them: --method '{spec.partition('[')[0]}[key=value,...]'")
+    if Training.STEPS in kind.trained_by:
+        _print_wrapped(f"The brackets also take what its recipe has: {', '.join(RECIPE_FIELDS)}.")
 
 
 def _describe_recipes(method: MethodSpec) -> None:
@@ -95,7 +97,8 @@ def _describe_recipes(method: MethodSpec) -> None:
     if repository is None:
         if Training.STEPS in kind.trained_by:
             [line] = describe_recipe(method, "few-shot")
-            _print_wrapped(f"\nRecipe for every task, ours: {line.recipe}, weight decay {kind.recipe.weight_decay:g}.")
+            decay = method.recipe_settings.get("weight_decay", kind.recipe.weight_decay)
+            _print_wrapped(f"\nRecipe for every task, ours: {line.recipe}, weight decay {decay:g}.")
         return
     _print_wrapped("\nRecipe by task; an indented line changes it for some data sets or shots:\n")
     for task in get_args(Task):

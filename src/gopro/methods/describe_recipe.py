@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from gopro.methods.recipe import Conditions, Recipe, Task, Training, Variant, vary
@@ -48,6 +48,7 @@ def describe_recipe(spec: MethodSpec, task: Task) -> list[RecipeLine]:
     variants = [variant for variant in kind.variants if not variant.tasks or task in variant.tasks]
     general = [variant for variant in variants if not variant.data and not variant.shots]
     recipe, changed = vary(kind.recipe, general, Conditions(task, "", 0))
+    recipe = replace(recipe, **spec.recipe_settings)
     files = [kind.repository.files[task]] if kind.repository and task in kind.repository.files else []
     first = RecipeLine(
         "",
@@ -87,7 +88,8 @@ def _special_lines(spec: MethodSpec, variants: list[Variant]) -> list[RecipeLine
     for variant in variants:
         for data in variant.data or ("",):
             recipe, settings, files = merged.setdefault((data, variant.shots), ({}, {}, []))
-            recipe |= variant.recipe if Training.STEPS in spec.kind.trained_by else {}
+            if Training.STEPS in spec.kind.trained_by:
+                recipe |= {key: value for key, value in variant.recipe.items() if key not in spec.recipe_settings}
             settings |= variant.settings
             files.append(variant.source)
     data_sets: dict[tuple[tuple[int, ...], str, str, tuple[str, ...]], list[str]] = {}

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Flag
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
+
+from annotated_types import Gt, Le
 
 from gopro.data.dataset import CROP
 from gopro.data.few_shot import Shots
@@ -59,7 +61,7 @@ class Recipe:
     """AdamW's epsilon."""
     drop_last: bool = True
     """Leave out an incomplete last batch, unless it is the only one."""
-    crop: PositiveFloat = CROP
+    crop: Annotated[float, Gt(0), Le(1)] = CROP
     """Smallest share of an image's area that a random view shows."""
 
     def in_words(self) -> str:

@@ -6,7 +6,7 @@ import difflib
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, get_type_hints
 
 import yaml
@@ -26,7 +26,7 @@ from gopro.methods.linear_probe import LinearProbe
 from gopro.methods.maple import MaPLe
 from gopro.methods.mmrl import MMRL
 from gopro.methods.promptsrc import PromptSRC
-from gopro.methods.recipe import Conditions, Recipe, vary
+from gopro.methods.recipe import Conditions, Recipe, Training, vary
 from gopro.methods.slip import SLIP
 from gopro.methods.stylip import StyLIP
 from gopro.methods.tip_adapter import TipAdapter, TipAdapterF
@@ -51,6 +51,9 @@ METHODS: dict[str, type[Method]] = {
 }
 
 
+RECIPE_FIELDS = tuple(field.name for field in fields(Recipe))
+
+
 @dataclass(frozen=True)
 class MethodSpec:
     """A method and its settings, before there is a backbone or a class name.
@@ -60,12 +63,14 @@ class MethodSpec:
         kind: its class.
         config: its settings; where `template` is None, the data set's own prompt is used.
         chosen: names of the settings that the user chose, which no recipe changes.
+        recipe_settings: fields of the recipe that the user chose, which go over the authors'.
     """
 
     name: str
     kind: type[Method]
     config: Any
     chosen: frozenset[str] = frozenset()
+    recipe_settings: Mapping[str, Any] = field(default_factory=dict)
 
     def for_training(self, conditions: Conditions) -> tuple[MethodSpec, Recipe]:
         """Return the method with its authors' settings for a training, and their recipe.
@@ -100,11 +105,12 @@ class MethodSpec:
 
 
 def parse_method(text: str) -> MethodSpec:
-    """Parse `NAME` or `NAME[key=value,...]`.
+    """Parse `NAME` or `NAME[key=value,...]`, with settings of the method and of its recipe.
 
     Example:
-        >>> parse_method("gopro[rank=4]").config.rank
-        4
+        >>> spec = parse_method("gopro[rank=4,lr=0.01]")
+        >>> spec.config.rank, spec.recipe_settings
+        (4, {'lr': 0.01})
 
     Raises:
         InputError: an unknown method or setting, or a value of the wrong type or out of range.
@@ -114,15 +120,28 @@ def parse_method(text: str) -> MethodSpec:
     if match is None or name not in METHODS:
         near = difflib.get_close_matches(name.partition("[")[0].strip(), METHODS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(METHODS)}"
-        raise InputError(f"method {text!r}: no such method; {hint}")
+        raise InputError(
+            f"method {text!r}: no such method; {hint} (one of your own needs its file in place of gopro: "
+            "python residual.py train ..., see docs/add-a-method.md)"
+        )
     kind = METHODS[name]
     if not match[2]:
         return MethodSpec(name, kind, kind.config)
     try:
-        settings = _parse_settings(match[2], kind.config)
-        return MethodSpec(name, kind, replace(kind.config, **settings), frozenset(settings))
+        values = _parse_settings(match[2], kind.config)
+        recipe = {key: values.pop(key) for key in RECIPE_FIELDS if key in values}
+        _check_recipe_settings(name, kind, recipe)
+        return MethodSpec(name, kind, replace(kind.config, **values), frozenset(values), recipe)
     except (ValueError, TypeError) as error:
         raise InputError(f"method {text!r}: {error}") from error
+
+
+def _check_recipe_settings(name: str, kind: type[Method], settings: Mapping[str, Any]) -> None:
+    """Raise ValueError if a value is of another type or out of range, or if it has no effect on the method."""
+    replace(kind.recipe, **settings)
+    used = RECIPE_FIELDS if Training.STEPS in kind.trained_by else ("crop",) if kind.trained_by else ()
+    if idle := [key for key in settings if key not in used]:
+        raise ValueError(f"{name} is not trained in steps: leave {' and '.join(idle)} out")
 
 
 def check_backbone(methods: Iterable[str], backbone: str) -> None:
@@ -178,6 +197,9 @@ def _parse_settings(text: str, config: Any) -> dict[str, Any]:
         key = key.strip()
         if not equals:
             raise ValueError(f"no setting {key!r}; write settings as key=value, of {', '.join(hints)}; {_QUOTING}")
+        if key not in hints and key not in RECIPE_FIELDS:
+            recipe = ", ".join(RECIPE_FIELDS)
+            raise ValueError(f"no setting {key!r}; choose from {', '.join(hints)}, or of its recipe {recipe}")
         values[key] = value if hints.get(key) in (str, str | None) and value != "null" else _parse_value(value)
     return values
 

@@ -5,9 +5,11 @@ This module imports neither torch nor NumPy, so that the command line can show i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from itertools import count
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from annotated_types import Gt, Le
@@ -85,7 +87,9 @@ class TrainSettings:
     non_finite: Annotated[NonFinite, SAME_RESULTS] = "stop"
     """Stop the run when a loss or gradient is not finite, or skip the step and count it."""
 
-    def recipe(self, authors: Recipe, dataset_crop: float | None = None) -> Recipe:
+    def recipe(
+        self, authors: Recipe, dataset_crop: float | None = None, chosen: Mapping[str, Any] = MappingProxyType({})
+    ) -> Recipe:
         """Return the authors' recipe, changed by the settings that are given.
 
         With other epochs the warm-up is shortened where it would leave no epoch after it or, in a schedule by steps,
@@ -93,6 +97,7 @@ class TrainSettings:
 
         Args:
             dataset_crop: the data set's own crop, which goes over the authors'.
+            chosen: fields that stand in the brackets of the method, which go over all else.
 
         Example:
             >>> TrainSettings(epochs=5).recipe(Recipe(epochs=50, warmup=1, schedule="step")).warmup
@@ -101,9 +106,10 @@ class TrainSettings:
         changes: dict[str, Any] = {} if dataset_crop is None else {"crop": dataset_crop}
         names = ("epochs", "batch", "lr", "optimizer", "weight_decay", "crop")
         changes |= {name: value for name in names if (value := getattr(self, name)) is not None}
-        if self.epochs is not None:
-            longest = self.epochs - 1 if authors.schedule == "epoch" else self.epochs / 10
-            changes["warmup"] = min(authors.warmup, longest)
+        changes |= chosen
+        if (epochs := changes.get("epochs")) is not None and "warmup" not in chosen:
+            by_epoch = chosen.get("schedule", authors.schedule) == "epoch"
+            changes["warmup"] = min(authors.warmup, epochs - 1 if by_epoch else epochs / 10)
         return replace(authors, **changes)
 
 
@@ -117,7 +123,7 @@ class _MainSettings:
     output: AnyPath = OUTPUT
     """New folder for the run, counted up if there is one: runs/my-images-gopro, runs/my-images-gopro-2, ..."""
     method: str = "gopro"
-    """Method, optionally with settings: gopro[con=0]. See gopro methods."""
+    """Method, optionally with settings of its own and of its recipe: gopro[con=0,lr=0.01]. See gopro methods."""
     backbone: str | None = None
     """CLIP model: photo, emoji, ARCHITECTURE:TAG, ARCHITECTURE:FILE or openai:FILE. Default: emoji for the emoji data
     sets, photo for all other data."""
@@ -185,7 +191,7 @@ class _MainSweepSettings:
     """Defaults for the options that are not given: those of the embedded benchmark (emoji), of photographs below --root
     (photo), or of the paper. Default: emoji if no data set is named."""
     methods: Texts | None = None
-    """Methods, optionally with settings: gopro[con=0]."""
+    """Methods, optionally with settings of their own and of their recipes: gopro[con=0] gopro[lr=0.01,epochs=10]."""
     backbones: Texts | None = None
     """CLIP models: photo, emoji, ARCHITECTURE:TAG, ARCHITECTURE:FILE or openai:FILE. Default: emoji for runs that are
     trained on the emoji data sets, photo for all others."""

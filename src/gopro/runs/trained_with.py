@@ -39,7 +39,8 @@ class TrainedWith:
         template = spec.config.template or dataset.template
         if not spec.kind.trained_by:
             return TrainedWith(None, template, asdict(spec.config), None)
-        return TrainedWith(config.conditions.task, template, asdict(spec.config), config.recipe(authors, dataset.crop))
+        recipe = config.recipe(authors, dataset.crop, spec.recipe_settings)
+        return TrainedWith(config.conditions.task, template, asdict(spec.config), recipe)
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON values."""

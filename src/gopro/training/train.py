@@ -122,7 +122,7 @@ class _Plan:
 
 def _plan(config: TrainConfig) -> _Plan:
     spec, recipe = parse_method(config.method).for_training(config.conditions)
-    plan = _Plan(config, spec, config.recipe(recipe))
+    plan = _Plan(config, spec, config.recipe(recipe, chosen=spec.recipe_settings))
     if config.profile and not plan.in_steps:
         raise InputError(f"--profile: {config.method} is not trained in steps, so there is nothing to trace")
     return plan
@@ -139,7 +139,7 @@ def _recorded_plan(folder: Path) -> _Plan:
     recipe = replace(spec.kind.recipe, schedule="step", drop_last=False, crop=CROP, eps=Recipe().eps)
     if spec.name == "coop":
         recipe = replace(recipe, epochs=50)
-    return _Plan(config, spec, config.recipe(recipe))
+    return _Plan(config, spec, config.recipe(recipe, chosen=spec.recipe_settings))
 
 
 def _launch(
@@ -257,7 +257,7 @@ def _prepare(plan: _Plan, backbone: Backbone | None, runtime: Runtime) -> tuple[
 def _train(plan: _Plan, run: Run, dataset: Dataset, runtime: Runtime, progress: Progress) -> Run:
     """Solve the method, train it in steps, or both, and save what it has learned."""
     method, config, is_first = run.method, run.config, runtime.ranks.is_first
-    recipe = config.recipe(plan.recipe, dataset.crop)
+    recipe = config.recipe(plan.recipe, dataset.crop, plan.spec.recipe_settings)
     if is_first and method.trained_by:
         write_training_images(run.folder, given_images(dataset, method.trained_by, config.select))
     memory, seconds, fitted = PeakMemory(runtime.device), 0.0, FitResult(0.0, 0)
