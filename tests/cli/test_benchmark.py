@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from gopro import cli
+from gopro.benchmark.protocols import base_to_new
+from gopro.runs.config import BenchmarkConfig
+from tests.support.pages import ROOT, blocks
 
 SMALL = "--data emoji-activities --methods zeroshot coop --seeds 1 2 --shots 1 --epochs 1 --batch 32 --workers 0"
 
@@ -71,3 +74,38 @@ def test_failed_runs_are_reported_with_exit_code_1(two_classes: Path, tmp_path: 
     code, _, err = gopro(*f"benchmark few-shot --data {two_classes} {settings} --output {tmp_path / 'o'}".split())
     assert code == 1 and "coop on " in err and "red_things/3.png" in err and "1 run failed" in err
     assert "Traceback" not in err and json.loads((tmp_path / "o" / "failures.jsonl").read_text())["method"] == "coop"
+
+
+def test_reports_of_several_folders_are_joined(sweep: Sweep, tmp_path: Path, gopro) -> None:
+    """The jobs of a SLURM array have a folder each."""
+    code, out, _ = gopro("report", sweep.folder, "--output", tmp_path / "one")
+    assert code == 0 and "2 seeds" in (tmp_path / "one" / "report.html").read_text()
+    rows = (sweep.folder / "results.jsonl").read_text().splitlines(keepends=True)
+    for seed in (1, 2):
+        job = tmp_path / "array" / str(seed)
+        job.mkdir(parents=True)
+        (job / "runs").symlink_to(sweep.folder / "runs")
+        (job / "results.jsonl").write_text("".join(row for row in rows if json.loads(row)["seed"] in (0, seed)))
+    code, out, _ = gopro("report", tmp_path / "array" / "1", tmp_path / "array" / "2")
+    page = tmp_path / "array" / "report" / "report.html"
+    assert code == 0 and "array/report/report.html" in out and "2 seeds" in page.read_text()
+    assert (page.parent / "tables.md").read_text() == (tmp_path / "one" / "tables.md").read_text()
+
+
+def test_the_file_of_a_sweep_makes_a_row_of_each_spelling(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gopro
+) -> None:
+    [(_, text)] = blocks(ROOT / "docs" / "benchmark.md", "yaml")
+    (tmp_path / "sweep.yaml").write_text(text)
+    given: list[BenchmarkConfig] = []
+    monkeypatch.setattr("gopro.cli.benchmark.run_protocol", lambda protocol, config, against: given.append(config))
+    code, _, err = gopro("benchmark", "base-to-new", "--config", tmp_path / "sweep.yaml", "--output", tmp_path / "out")
+    assert code == 0, err
+    runs = base_to_new(given[0])
+    recipes = {run.train.method: run.made_with["recipe"] for run in runs if run.train.shots == 4}
+    assert {key: (recipe["lr"], recipe["epochs"], recipe["weight_decay"]) for key, recipe in recipes.items()} == {
+        "gopro": (1e-3, 5, recipes["gopro"]["weight_decay"]),
+        "gopro[lr=0.01,epochs=10]": (0.01, 10, recipes["gopro"]["weight_decay"]),
+        "gopro[lr=0.01,epochs=10,weight_decay=0]": (0.01, 10, 0),
+    }
+    assert len({run.name for run in runs}) == len(runs) == 1 + 3 * 2 * 3

@@ -45,4 +45,19 @@ def test_an_interrupted_run_says_how_to_resume_it(gopro, tmp_path: Path, monkeyp
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     code, out, _ = gopro("train", "--resume", "runs/emoji-activities-coop")
-    assert code == 0 and "Next: gopro predict runs/emoji-activities-coop IMAGES" in out
+    assert code == 0 and "Next: gopro eval runs/emoji-activities-coop" in out
+
+
+def test_the_config_of_a_run_repeats_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gopro) -> None:
+    monkeypatch.chdir(tmp_path)
+    train = "train --data emoji-activities --method coop[lr=0.01,weight_decay=0] --shots 1 --epochs 1 --workers 0"
+    assert gopro(*train.split())[0] == 0
+    first, again = tmp_path / "runs" / "emoji-activities-coop_lr_0.01_weight_decay_0", tmp_path / "again"
+    code, _, err = gopro("train", "--config", first / "config.json", "--output", again)
+    assert code == 0, err
+    assert (again / "learned.safetensors").read_bytes() == (first / "learned.safetensors").read_bytes()
+    recorded = json.loads((again / "config.json").read_text())["trained_with"]
+    assert recorded == json.loads((first / "config.json").read_text())["trained_with"]
+    assert (recorded["recipe"]["lr"], recorded["recipe"]["weight_decay"], recorded["recipe"]["epochs"]) == (0.01, 0, 1)
+    assert gopro("train", "--config", first / "config.json")[0] == 0
+    assert (tmp_path / "runs" / f"{first.name}-2" / "learned.safetensors").is_file()

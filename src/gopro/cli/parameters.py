@@ -19,7 +19,9 @@ Flat = Parameter(name="*")
 ConfigFile = Annotated[
     Path | None,
     Parameter(
-        name="--config", help="YAML file of options, one per line, as in shots: 8. The command line takes precedence."
+        name="--config",
+        help="YAML file of options, one per line, as in shots: 8, or the config.json of a run, to repeat it. The "
+        "command line takes precedence.",
     ),
 ]
 """Declared for the help; `gopro.cli.main` reads the file before it parses the command."""

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from gopro.benchmark.predictions import Predictions
+from gopro.benchmark.report.join import join_results, key_of
 from gopro.benchmark.report.palette import is_zeroshot
 from gopro.benchmark.report.rows import PROTOCOL_TITLES, TRANSFER
 from gopro.data.few_shot import Shots, by_number, shots_in_words
 from gopro.errors import InputError
 from gopro.files import slug
-from gopro.runs.results import ResultRow, Results, whole_lines
+from gopro.runs.results import ResultRow, whole_lines
 from gopro.runs.run import read_config
 
 _SETTING = ("protocol", "source", "backbone")
@@ -82,26 +83,26 @@ def comparisons(rows: Iterable[ResultRow]) -> list[Comparison]:
 
 
 class Experiment:
-    """A results folder.
+    """One or several results folders.
 
     Attributes:
-        rows: all results.
+        rows: all results; see `gopro.benchmark.report.join.join_results`.
         failures: the latest failure of each run that has no complete results since.
-        history: the commands that wrote the folder.
+        history: the commands that wrote the folders.
         notes: what the report found missing or inconsistent, one sentence each.
 
     Raises:
-        InputError: the folder has no results, or one of its JSON files is broken.
+        InputError: a folder has no results, one of its JSON files is broken, or its results do not go with those of the
+            others.
     """
 
-    def __init__(self, folder: Path):
-        self.folder = folder
-        path = folder / "results.jsonl"
-        if not path.is_file():
-            raise InputError(f"{folder} has no results.jsonl: give the --output folder of gopro benchmark")
-        self.rows: list[ResultRow] = Results(path).rows
-        self.history = _read_lines(folder / "history.jsonl", ("when", "command", "machine", "versions"))
-        failures = _read_lines(folder / "failures.jsonl", ("run", "method", "shots", "seed", "error", *_SETTING))
+    def __init__(self, *folders: Path):
+        self.folders = folders
+        self.rows, self._folder_of = join_results(folders)
+        self.history, failures = [], []
+        for folder in folders:
+            self.history += _read_lines(folder / "history.jsonl", ("when", "command", "machine", "versions"))
+            failures += _read_lines(folder / "failures.jsonl", ("run", "method", "shots", "seed", "error", *_SETTING))
         latest = {(failure["protocol"], failure["run"]): failure for failure in failures}
         self.failures = [failure for failure in latest.values() if not self._succeeded_since(failure)]
         self.notes: list[str] = []
@@ -127,7 +128,7 @@ class Experiment:
     def _predictions_path(self, row: ResultRow) -> Path | None:
         if row.get("run") is None:
             return None
-        return self.folder / "runs" / Path(row["run"]).name / f"test-{slug(row['data'])}-{row['classes']}.safetensors"
+        return self._run_folder(row) / f"test-{slug(row['data'])}-{row['classes']}.safetensors"
 
     def class_count(self, row: ResultRow) -> int | None:
         """Return the number of classes of an evaluation, or None if neither its row nor a loaded file records it."""
@@ -140,9 +141,12 @@ class Experiment:
     def data_root(self, row: ResultRow) -> Path | None:
         """Return the folder of data sets (`--root`) that the row's run was made with."""
         try:
-            return read_config(self.folder / "runs" / Path(row["run"]).name)["config"].root
+            return read_config(self._run_folder(row))["config"].root
         except InputError:
             return None
+
+    def _run_folder(self, row: ResultRow) -> Path:
+        return self._folder_of[key_of(row)] / "runs" / Path(row["run"]).name
 
     def log(self, run: str) -> list[dict[str, float]]:
         """Read a run's log, one dict per step without the columns that have no value; empty without a log.
@@ -150,7 +154,8 @@ class Experiment:
         Raises:
             InputError: a value is not a number.
         """
-        return read_log(self.folder / "runs" / Path(run).name / "log.csv")
+        paths = [folder / "runs" / Path(run).name / "log.csv" for folder in self.folders]
+        return read_log(next(filter(Path.is_file, paths), paths[0]))
 
     def note_missing_predictions(self) -> None:
         """Add a note if prediction files that the report asked for are missing."""

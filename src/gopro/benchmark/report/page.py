@@ -77,7 +77,12 @@ class ComparisonView:
 
 
 def write_report(
-    folder: Path, *, against: str | None = None, title: str | None = None, next_steps: Sequence[str] = ()
+    folder: Path,
+    *,
+    joined: Sequence[Path] = (),
+    against: str | None = None,
+    title: str | None = None,
+    next_steps: Sequence[str] = (),
 ) -> Path:
     """Write `report.html`, `tables.md`, `tables.tex` and `plots/` into a results folder.
 
@@ -86,7 +91,8 @@ def write_report(
     left out, and notes at the end of the page name what is missing or inconsistent.
 
     Args:
-        folder: the `--output` folder of `gopro benchmark`.
+        folder: the `--output` folder of `gopro benchmark`, into which the report is written.
+        joined: folders whose results the report is on, in place of those in `folder`.
         against: the method to compare the others with; by default `gopro`, if it was run.
         title: title of the page; by default the protocols' names.
         next_steps: one sentence or command each.
@@ -95,14 +101,15 @@ def write_report(
         Path of the page.
 
     Raises:
-        InputError: the folder has no results or none of `against`, a file in it is broken, or it is not writable.
+        InputError: a folder has no results or none of `against`, a file in it is broken, or it is not writable; the
+            results of joined folders were made with different settings.
 
     Example:
         >>> from gopro.benchmark.report.page import write_report
         >>> write_report(Path("runs/compare"), against="coop")  # doctest: +SKIP
         PosixPath('runs/compare/report.html')
     """
-    experiment = Experiment(folder)
+    experiment = Experiment(*(joined or (folder,)))
     against = reference((row["method"] for row in experiment.rows), against)
     built = [ranked(table) for table in tables(experiment.rows, against)]
     write_tables(folder, experiment.rows, against)
