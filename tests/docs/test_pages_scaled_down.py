@@ -130,9 +130,8 @@ def test_domains(folder: Path) -> None:
 def test_benchmark(data: Path) -> None:
     [(_, sweep)] = blocks(ROOT / "docs" / "benchmark.md", "yaml")
     Path("sweep.yaml").write_text(sweep)
-    cli.main(["train", "--data", "my-images", "--backbone", "emoji", "--method", "zeroshot", "--output", "runs/mine"])
     ran = run("docs/benchmark.md", lambda command: "data prepare" not in command)  # the data are here
-    assert len(ran) == 22
+    assert len(ran) == 21
     for folder in ("emoji", "compare", "photo", "paper", "sweep"):
         assert Path("runs", folder, "report.html").is_file()
 
