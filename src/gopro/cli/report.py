@@ -29,9 +29,10 @@ def report_command(folder: list[Path], *, against: Against = None, output: Path 
 
     first = folder[0]
     if len(folder) == 1 and (first / CONFIG).is_file() and not (first / RESULTS).is_file():
-        for option, value in (("--against", against), ("--output", output)):
-            if value is not None:
-                raise InputError(f"{option}: {first} is a single run, not a benchmark; leave {option} out")
+        if against is not None:
+            raise InputError(f"--against: {first} is a single run, with no other method to compare")
+        if output is not None:
+            raise InputError(f"--output: {first} is a single run, whose report is written into its own folder")
         from gopro.cli.evaluate import eval_command
 
         eval_command(str(first), report=True)

@@ -11,7 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning_fabric.loggers.csv_logs import CSVLogger
+from lightning_fabric.loggers.logger import Logger
+from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
 from gopro.errors import InputError, one_line
 from gopro.files import write_json
@@ -72,7 +74,7 @@ def logged(progress: Progress, run: Run) -> Iterator[Progress]:
     finally:
         logger.finalize(status)
         if run.config.logger == "wandb":  # whose logger would take the next run of this process for the same one
-            logger.experiment.finish(exit_code=int(status == "failed"))
+            logger.experiment.finish(exit_code=int(status == "failed"))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _make_logger(run: Run) -> Logger:
