@@ -23,6 +23,7 @@ AnyPath = Annotated[Path, Strict(False)]
 Texts = Annotated[tuple[str, ...], Strict(False)]
 """Strings, which may come as a list."""
 Ints = Annotated[tuple[int, ...], Strict(False)]
+TwoFloats = Annotated[tuple[float, float], Strict(False)]
 
 _CONFIG = ConfigDict(strict=True, allow_inf_nan=False, extra="forbid")
 _KINDS = {
@@ -88,7 +89,7 @@ def describe_type(hint: Any) -> str:
         options = [describe_type(argument) for argument in arguments]
         return (", or " if any("," in option for option in options) else " or ").join(options)
     if kind is tuple:
-        return describe_type(arguments[0])
+        return describe_type(arguments[0]) if ... in arguments else f"{len(arguments)} numbers"
     return _KINDS.get(hint, getattr(hint, "__name__", str(hint)))
 
 
@@ -124,10 +125,12 @@ def explain(name: str, error: ValidationError, hint: Any = None) -> str:
 
 def _message(cls: type, error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
+    if not first["loc"]:  # an InputError of __post_init__
+        return str(first.get("ctx", {}).get("error", error))
     name, hints = str(first["loc"][0]), get_type_hints(cls, include_extras=True)
     match first["type"]:
         case "unexpected_keyword_argument":
             return f"no setting {name!r}; choose from {', '.join(hints)}"
-        case "missing" | "missing_keyword_only_argument":
+        case "missing" | "missing_keyword_only_argument" if len(first["loc"]) == 1:
             return f"{name} is missing"
     return explain(name, error, hints[name])

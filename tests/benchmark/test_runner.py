@@ -105,7 +105,7 @@ def test_methods_compare_with_the_prompt_of_the_tested_data_set(
 ) -> None:
     assert small.data is not None
     dataset = replace(load_dataset(small.data[0]), template="{} texture.")
-    monkeypatch.setattr(worker_module, "load_dataset", lambda *_: dataset)
+    monkeypatch.setattr(worker_module, "load_dataset", lambda *_, **__: dataset)
     monkeypatch.setattr(worker_module, "load_backbone", lambda *_: tiny)
     config = replace(one_data_set(small, tmp_path / "sweep"), methods=("zeroshot",))
     [base, _] = benchmark("base-to-new", config).rows
@@ -228,6 +228,7 @@ OTHER_VALUES: dict[str, Any] = {
     "select": "val",
     "precision": "bf16",
     "crop": 0.3,
+    "levels": (0, 4095),
     "bank": 4,
     "root": Path("elsewhere"),
     "non_finite": "skip",

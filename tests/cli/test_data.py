@@ -26,6 +26,7 @@ from gopro.data.catalog import CATALOG, Benchmark
 from gopro.data.prepare import Preparation, mirror_file
 from gopro.data.sources import MIRROR, SOURCES, Source
 from gopro.errors import InputError
+from tests.support.images import blotches
 from tests.support.web_server import Site, serving
 
 MIRRORED = [name for name, source in SOURCES.items() if source.mirrored]
@@ -479,7 +480,7 @@ def own(tmp_path: Path) -> Path:
     for c, name in enumerate(("red", "blue")):
         (tmp_path / "own" / name).mkdir(parents=True)
         for i in range(6):
-            (tmp_path / "own" / name / f"{i}.jpg").write_bytes(jpeg(100 * c + i))
+            blotches(seed=6 * c + i).save(tmp_path / "own" / name / f"{i}.jpg")
     return tmp_path / "own"
 
 
@@ -496,7 +497,6 @@ def test_check_of_a_sound_folder(own: Path, gopro_data):
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_check_names_every_problem(own: Path, gopro_data, workers: int):
-    gopro_data("check", own)
     (own / "red" / "0.jpg").write_bytes(b"")
     (own / "red" / "1.jpg").write_bytes(jpeg()[:-200])
     (own / "blue" / "2.jpg").write_bytes(b"no image")
@@ -508,6 +508,65 @@ def test_check_names_every_problem(own: Path, gopro_data, workers: int):
     )
     code, out, _ = gopro_data("check", own, "--json")
     assert code == 1 and sorted(json.loads(out)["problems"]) == sorted(problems)
+    assert not list(own.glob("split*")), "a check wrote a split"
+
+
+def test_check_lists_faults_of_every_kind_at_once(own: Path, gopro_data):
+    for name in ("wolf", "zebra", "Red"):
+        (own / name).mkdir()
+    (own / "Red" / "0.jpg").write_bytes(jpeg(9))
+    for path in ("red/raw.cr2", "blue/clip.mp4", "red/0.json", "blue/0.txt"):
+        (own / path).write_text("x")
+    (own / "outside.jpg").write_bytes(jpeg())
+    (own / "blue" / "1.jpg").write_bytes((own / "red" / "1.jpg").read_bytes())
+    Image.new("RGB", (30, 30), "white").save(own / "red" / "2.jpg")
+    run = own / "runs" / "mine"
+    run.mkdir(parents=True)
+    for name in ("config.json", "learned.safetensors"):
+        (run / name).write_text("{}")
+    code, out, err = gopro_data("check", own)
+    assert code == 1 and not err
+    for expected in (
+        "wolf: no images in this class folder",
+        "zebra: no images in this class folder",
+        "folders Red and red give the same class name",
+        "red/raw.cr2: not an image by its name",
+        "blue/clip.mp4: not an image by its name",
+        "outside.jpg: an image outside any class folder",
+        "note: " + str(own / "runs") + ": holds runs rather than images of a class; passed over",
+        "2 files beside the images are passed over (.json .txt)",
+    ):
+        assert expected in out, expected
+    (own / "Red" / "0.jpg").unlink()
+    (own / "Red").rmdir()
+    _, out, _ = gopro_data("check", own, "--json")
+    found = json.loads(out)
+    assert len(found["problems"]) == 7 and len(found["notes"]) == 2 and found["images"] == 12
+    assert any("the same image as" in problem and "classes blue and red" in problem for problem in found["problems"])
+    assert f"{own}/red/2.jpg: nearly uniform: all values are 255 of 255" in found["problems"]
+
+
+def test_check_opens_the_images_of_a_folder_that_is_no_data_set(tmp_path: Path, gopro_data):
+    (tmp_path / "flat").mkdir()
+    blotches().save(tmp_path / "flat" / "0.jpg")
+    (tmp_path / "flat" / "1.jpg").write_bytes(b"")
+    code, out, _ = gopro_data("check", tmp_path / "flat")
+    assert code == 1 and "2 images, but no class folders" in out and "1.jpg: the file is empty" in out
+
+
+@pytest.mark.parametrize("name", ["no-such-folder", "no-such.csv", "caltech101"])
+def test_check_prints_json_also_of_an_error(gopro_data, name: str):
+    code, out, _ = gopro_data("check", name, "--json")
+    found = json.loads(out)
+    assert code == 2 and found["data"] == name and len(found["problems"]) == 1 and found["images"] == 0
+
+
+def test_check_of_a_csv(own: Path, gopro_data):
+    rows = [f"{path.relative_to(own.parent).as_posix()},{path.parent.name}" for path in own.rglob("*.jpg")]
+    (own.parent / "labels.csv").write_text("\n".join(["path,label", *rows, "own/gone.jpg,red"]))
+    code, out, _ = gopro_data("check", own.parent / "labels.csv")
+    assert code == 1 and "own/gone.jpg: there is no such image" in out and "1 problem" in out
+    assert [path.name for path in own.parent.glob("*.json")] == []
 
 
 def test_check_compares_a_benchmark_with_the_catalog(tmp_path: Path, gopro_data):

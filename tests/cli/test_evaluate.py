@@ -191,7 +191,7 @@ def test_eval_compares_with_the_prompt_of_the_tested_data_set(
     zeroshot_run: Path, gopro, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = replace(load_dataset("emoji-activities"), template="{} texture.")
-    monkeypatch.setattr(evaluation_data, "load_dataset", lambda *_: dataset)
+    monkeypatch.setattr(evaluation_data, "load_dataset", lambda *_, **__: dataset)
     code, _, err = gopro("eval", zeroshot_run, "--data", "emoji-activities", "--classes", "new", "--workers", 0)
     assert code == 0, err
     row = json.loads((zeroshot_run / "eval-emoji-activities_twemoji-new.json").read_text())

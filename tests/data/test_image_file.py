@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
-from gopro.data.image_file import MAX_ASPECT, SUFFIXES, ImageFile, decode
+from gopro.data import heif
+from gopro.data.image_file import MAX_ASPECT, SUFFIXES, ImageFile, decode, grey_range
 from gopro.errors import InputError
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -61,6 +62,8 @@ def test_lossy_formats_are_close(tmp_path: Path, suffix: str):
 
 
 def test_every_accepted_suffix_can_be_saved_and_opened(tmp_path: Path):
+    pillow_heif = pytest.importorskip("pillow_heif", reason="the extra heif is not installed")
+    pillow_heif.register_heif_opener()
     for suffix in SUFFIXES:
         path = tmp_path / f"p{suffix.upper()}"
         (quarters().convert("L") if suffix == ".pgm" else quarters()).save(path)
@@ -151,7 +154,49 @@ def test_mode_i_within_sixteen_bits_is_scaled_and_beyond_refused(tmp_path: Path)
 
 def test_floating_point_is_refused(tmp_path: Path):
     Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "f.tif")
-    assert "floating-point" in refusal(tmp_path / "f.tif")
+    assert "floating-point samples; save it" in refusal(tmp_path / "f.tif")
+
+
+def test_levels_stretch_grey_of_any_depth(tmp_path: Path):
+    twelve_bits = np.array([[0, 2048, 4095, 65535]], np.uint16)
+    Image.fromarray(twelve_bits).save(tmp_path / "12.png")
+    dark = ImageFile(tmp_path / "12.png")
+    bright = ImageFile(tmp_path / "12.png", levels=(0, 4095))
+    assert np.asarray(dark.open())[0, :, 0].tolist() == [0, 8, 16, 255]
+    assert np.asarray(bright.open())[0, :, 0].tolist() == [0, 128, 255, 255]
+    assert dark.digest() != bright.digest() != ImageFile(tmp_path / "12.png", levels=(0, 4094)).digest()
+    assert grey_range(tmp_path / "12.png") == (0, 65535)
+    Image.fromarray(np.array([[-1000, 0, 1000, 70000]], np.int32)).save(tmp_path / "32.tif")
+    hounsfield = ImageFile(tmp_path / "32.tif", levels=(-1000, 1000)).open()
+    assert np.asarray(hounsfield)[0, :, 1].tolist() == [0, 128, 255, 255]
+    Image.fromarray(np.array([[0, 0.25, 1, np.inf]], np.float32)).save(tmp_path / "f.tif")
+    assert np.asarray(ImageFile(tmp_path / "f.tif", levels=(0, 0.5)).open())[0, :, 2].tolist() == [0, 128, 255, 255]
+    Image.fromarray(np.array([[0, np.nan]], np.float32)).save(tmp_path / "nan.tif")
+    with pytest.raises(InputError, match=r"nan\.tif: has samples that are not a number"):
+        ImageFile(tmp_path / "nan.tif", levels=(0, 1)).open()
+
+
+def test_levels_leave_images_of_eight_bits_as_they_are(tmp_path: Path):
+    for name, image in {"l.png": noise().convert("L"), "rgb.png": noise()}.items():
+        image.save(tmp_path / name)
+        opened = ImageFile(tmp_path / name, levels=(0, 4095)).open()
+        assert np.array_equal(np.asarray(opened), np.asarray(image.convert("RGB")))
+        assert grey_range(tmp_path / name) is None
+
+
+def test_heic_is_read_by_its_content_whatever_its_name(tmp_path: Path):
+    pillow_heif = pytest.importorskip("pillow_heif", reason="the extra heif is not installed")
+    pillow_heif.register_heif_opener()
+    noise().save(tmp_path / "IMG_1.HEIC", quality=95)
+    (tmp_path / "IMG_1.HEIC").rename(tmp_path / "IMG_1.JPG")
+    difference = np.asarray(ImageFile(tmp_path / "IMG_1.JPG").open(), int) - np.asarray(noise(), int)
+    assert np.abs(difference).mean() < 10  # colours are stored at half the size; an unrelated image differs by 60
+
+
+def test_heic_without_the_plugin_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "IMG_1.JPG").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
+    monkeypatch.setattr(heif, "reads_heif", lambda: False)
+    assert "HEIC, which needs pillow-heif: pip install '.[heif]'" in refusal(tmp_path / "IMG_1.JPG")
 
 
 def test_cmyk_is_converted(tmp_path: Path):

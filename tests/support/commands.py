@@ -40,6 +40,10 @@ class CommandResult:
         """Return whether the command refused its input: exit code 2, one message, no control characters."""
         return self.code == 2 and len(self.messages) == 1 and self.messages[0].startswith("error: ") and self.clean()
 
+    def found_problems(self) -> bool:
+        """Return whether `gopro data check` listed problems: exit code 1, and nothing on stderr."""
+        return self.code == 1 and " problem" in self.out and not self.err and self.clean()
+
     def clean(self) -> bool:
         """Return whether the command ended and printed no traceback and no control characters."""
         has_control = any(character in self.output for character in "\x1b\x07\x9b")

@@ -200,12 +200,12 @@ def bad_images(marker: Path) -> dict[str, bytes | Callable[[Path], Any]]:
 
 def good_images() -> dict[str, bytes]:
     """Return unusual but readable images by file name."""
-    frames = [Image.new("P", (20, 20), i) for i in range(5)]
+    frames = [Image.effect_noise((20, 20), 60).convert("P") for _ in range(5)]
     moving = io.BytesIO()
     frames[0].save(moving, "GIF", save_all=True, append_images=frames[1:])
     turned, exif = io.BytesIO(), Image.Exif()
     exif[0x0112] = 6
-    Image.new("RGB", (20, 30)).save(turned, "JPEG", exif=exif)
+    Image.effect_noise((20, 30), 60).convert("RGB").save(turned, "JPEG", exif=exif)
     deep = io.BytesIO()
     Image.fromarray(np.arange(400, dtype=np.uint16).reshape(20, 20) * 160).save(deep, "PNG")
     return {

@@ -105,5 +105,5 @@ class _Draws:
 
     def _load(self, config: TrainConfig) -> Dataset:
         if self._loaded is None or self._loaded[0] != config.data:
-            self._loaded = config.data, load_dataset(config.data, config.root)
+            self._loaded = config.data, load_dataset(config.data, config.root, levels=config.levels)
         return self._loaded[1]

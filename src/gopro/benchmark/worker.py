@@ -110,7 +110,7 @@ class Worker:
         source = test.data, run.train.root, is_target
         if source not in self._datasets:
             # Keep the test images alone: the list of ImageNet's 1.3 million training images takes 0.8 GB.
-            dataset = (load_target if is_target else load_dataset)(test.data, run.train.root)
+            dataset = (load_target if is_target else load_dataset)(test.data, run.train.root, levels=run.train.levels)
             self._datasets[source] = replace(dataset, train=(), val=())
         part = self._datasets[source].half(classes)
         if test.classnames is not None:

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +19,7 @@ from gopro.errors import InputError
 
 if TYPE_CHECKING:
     from gopro.data.catalog import Benchmark
+    from gopro.data.verify import Verification
 
 data_app = App(
     name="data",
@@ -110,44 +111,66 @@ def check_command(
     name: str,
     *,
     root: Root = None,
+    levels: tuple[float, float] | None = None,
     workers: int | None = None,
     json_output: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> None:
-    """Open every image of a data set and report problems. Benchmarks are also compared with the catalog.
+    """Open every image of a data set and report all problems at once. Nothing is written.
 
-    Prints one line per problem; the exit code is 1 if there are any.
+    These are files that are no images, images that cannot be read or show nothing, images that are in two parts or two
+    classes, and classes without images. Benchmarks are also compared with the catalog. Prints one line per problem; the
+    exit code is 1 if there are any, and 2 if there is no such data set.
 
     Parameters
     ----------
     name:
-        Folder with one subfolder of images per class, or a data set that gopro data list names.
+        Data set, as gopro train takes it.
+    levels:
+        Two values that images with more than 8 bits per sample show as black and white, as for gopro train.
     workers:
         Threads that open images. Default: one per core.
     json_output:
-        Print one JSON object instead of text.
+        Print one JSON object instead of text, also if there is no such data set.
     """
-    from gopro.data.load_dataset import BENCHMARKS, load_dataset
-    from gopro.data.verify import distinct_images, verify_dataset
+    from gopro.data.check_dataset import load_for_check
+    from gopro.data.load_dataset import BENCHMARKS, is_packaged
+    from gopro.data.verify import Verification, distinct_images, verify_dataset
 
-    if workers is not None and workers < 1:
-        raise InputError(f"workers is {workers}: give at least 1")
-    dataset = load_dataset(name, root)
-    with bar("images", len(distinct_images(dataset))) as advance:
-        result = verify_dataset(dataset, BENCHMARKS.get(name), workers, advance)
+    try:
+        if workers is not None and workers < 1:
+            raise InputError(f"workers is {workers}: give at least 1")
+        loaded = load_for_check(name, root, levels)
+        entry = BENCHMARKS.get(name)
+        with bar("images", len(distinct_images(loaded.dataset))) as advance:
+            published = entry is not None or is_packaged(name)
+            result = verify_dataset(loaded.dataset, entry, workers, advance, published=published)
+    except InputError as error:
+        if not json_output:
+            raise
+        print(json.dumps(asdict(Verification(name, 0, (0, 0, 0), 0, 0, 0.0, (str(error),))), ensure_ascii=False))
+        sys.exit(2)
+    problems = (*loaded.problems, *result.problems)
+    result = replace(result, problems=problems, notes=(*loaded.notes, *result.notes))
     if json_output:
         print(json.dumps(asdict(result), ensure_ascii=False))
     else:
-        for problem in result.problems:
-            out.print_line(problem)
-        train, val, test = result.counts
-        rate = f"{result.images / result.seconds:.0f} images/s, {result.bytes / result.seconds / 1e6:.0f} MB/s"
-        out.print_line(
-            f"{result.data}: {result.classes} classes, {train} train, {val} val, {test} test; "
-            f"{result.images} images opened in {result.seconds:.1f} s ({rate}), "
-            f"{len(result.problems) or 'no'} problem{'' if len(result.problems) == 1 else 's'}"
-        )
-    if result.problems:
+        _print_verification(result)
+    if problems:
         sys.exit(1)
+
+
+def _print_verification(result: Verification) -> None:
+    for problem in result.problems:
+        out.print_line(problem)
+    for note in result.notes:
+        out.print_line(f"note: {note}")
+    train, val, test = result.counts
+    rate = f"{result.images / result.seconds:.0f} images/s, {result.bytes / result.seconds / 1e6:.0f} MB/s"
+    out.print_line(
+        f"{result.data}: {result.classes} classes, {train} train, {val} val, {test} test; "
+        f"{result.images} images opened in {result.seconds:.1f} s ({rate}), "
+        f"{len(result.problems) or 'no'} problem{'' if len(result.problems) == 1 else 's'}"
+    )
 
 
 @data_app.command(name="prepare")

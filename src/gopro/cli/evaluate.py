@@ -13,7 +13,6 @@ from gopro.cli.evaluation_output import print_calibration, print_classes, print_
 from gopro.cli.head import agreement_in_words
 from gopro.cli.parameters import ConfigFile, Device, ReaderProcesses, Root, RunBackbone, RunName, Temperature
 from gopro.data.dataset import ClassHalf
-from gopro.data.find_images import first_few
 from gopro.errors import InputError
 
 
@@ -56,6 +55,7 @@ def eval_command(
         the run has none for these classes.
     """
     from gopro.benchmark.worker import evaluation_figures
+    from gopro.data.find_images import first_few
     from gopro.files import slug
     from gopro.inference.chance import zeroshot_warning
     from gopro.inference.evaluate import encode_samples, evaluate, evaluate_images

@@ -22,10 +22,10 @@ def domain_folders(root: Path) -> dict[str, list[str]]:
     any, and these are two or more.
 
     Raises:
-        InputError: the folder itself cannot be read, or an image lies directly in it.
+        InputError: the folder itself cannot be read.
     """
     found: dict[str, list[str]] = {}
-    for name in class_folders(root):
+    for name in class_folders(root, on_error=lambda error: None):  # an image beside them is reported with the others
         found[name] = inner_folders(root / name)
         if not found[name]:
             return {}

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from gopro.data.class_names import class_key
+from gopro.data.heif import HEIF_SUFFIXES, INSTALL_HEIF, reads_heif
 from gopro.data.image_file import SUFFIXES
+from gopro.data.run_folders import holds_runs, is_run_folder
 from gopro.errors import InputError
+
+SIDE_SUFFIXES = (".txt", ".json", ".jsonl", ".xml", ".csv", ".tsv", ".yaml", ".yml", ".md", ".html")
+"""File name endings, in lower case, of the notes and labels that lie beside images; they are passed over."""
+
+OnError = Callable[[InputError], None]
+"""Takes an error that is to be reported with others, where it would otherwise be raised."""
 
 _IGNORED = frozenset({"thumbs.db", "desktop.ini", "__macosx"})  # left behind by operating systems
 
@@ -42,49 +51,76 @@ def is_image(path: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES)
 
 
-def class_folders(root: Path) -> Iterable[str]:
+def is_side_file(path: Path) -> bool:
+    """Tell whether a file is one of notes or labels by the ending of its name."""
+    return path.name.lower().endswith(SIDE_SUFFIXES)
+
+
+def class_folders(root: Path, on_error: OnError | None = None) -> Iterable[str]:
     """List the names of the folders in `root`, sorted, without hidden ones and those left behind by operating systems.
 
+    Folders that hold runs are passed over with a warning.
+
+    Args:
+        on_error: takes the error of an image outside any class folder. By default, it is raised.
+
     Raises:
-        InputError: the folder cannot be read, or an image lies in it outside any class folder.
+        InputError: the folder cannot be read, or holds images but no folders; or see `on_error`.
     """
-    for entry in _visible_entries(root):
-        if _is_folder(entry):
+    report, entries = on_error or raise_error, _visible_entries(root)
+    stray = [entry.path for entry in entries if is_image(Path(entry.name)) and not _is_folder(entry)]
+    if stray and not any(map(_is_folder, entries)):
+        raise InputError(
+            f"{root}: {len(stray)} images, but no class folders; put the images of each class into a folder named "
+            f"after it, or label them in {root / 'labels.csv'}, with the columns path and label"
+        )
+    for path in stray:
+        report(InputError(f"{path}: an image outside any class folder; move it into one or remove it"))
+    for entry in filter(_is_folder, entries):
+        if holds_runs(entry.path, SUFFIXES):
+            _warn_of_runs(entry.path)
+        else:
             yield entry.name
-        elif is_image(Path(entry.name)):
-            raise InputError(f"{entry.path}: an image outside any class folder; move it into one or remove it")
 
 
-def images_by_class(root: Path, ignored: Collection[str] = ()) -> dict[str, list[str]]:
+def images_by_class(root: Path, ignored: Collection[str] = (), on_error: OnError | None = None) -> dict[str, list[str]]:
     """Map each class folder, except those `ignored`, to its images' paths below `root`; both are sorted.
 
+    Files of notes and labels, such as `.txt` and `.json`, are passed over.
+
+    Args:
+        on_error: takes the errors, and what they concern is left out of the result. By default, the first is raised.
+
     Raises:
-        InputError: as `class_folders`; or a class folder has no images or a file that is not one, or two folders give
-            the same class name.
+        InputError: `root` cannot be read. See `on_error`: as `class_folders`; a class folder has no images or another
+            file that is not one; two folders give the same class name; there are HEIC images and no pillow-heif.
     """
+    report = on_error or raise_error
     images: dict[str, list[str]] = {}
     folder_of: dict[str, str] = {}
-    for folder in class_folders(root):
+    for folder in class_folders(root, on_error):
         if folder in ignored:
             continue
-        images[folder] = _images_below(root, folder)
-        if not images[folder]:
-            raise InputError(f"{root / folder}: no images in this class folder; add some or remove the folder")
+        paths = _images_below(root, folder, on_error)
         name = class_key(folder)
-        if not name:
-            raise InputError(f"{root / folder}: the folder's name gives an empty class name; rename it")
-        if name in folder_of:
-            raise InputError(
-                f"{root}: folders {folder_of[name]} and {folder} give the same class name; rename one or merge them"
-            )
-        folder_of[name] = folder
+        if not paths:
+            report(InputError(f"{root / folder}: no images in this class folder; add some or remove the folder"))
+        elif not name:
+            report(InputError(f"{root / folder}: the folder's name gives an empty class name; rename it"))
+        elif name in folder_of:
+            names = f"{folder_of[name]} and {folder}"
+            report(InputError(f"{root}: folders {names} give the same class name; rename one or merge them"))
+        else:
+            images[folder], folder_of[name] = paths, folder
+    if on_error is None:
+        _check_heif(root, [path for paths in images.values() for path in paths])
     return images
 
 
-def files_below(
-    folder: Path, *, ignored: Path | None = None, on_error: Callable[[InputError], None] | None = None
-) -> Iterator[Path]:
+def files_below(folder: Path, *, ignored: Path | None = None, on_error: OnError | None = None) -> Iterator[Path]:
     """List all files in a folder and its subfolders, folder by folder, each sorted; links are followed.
+
+    Folders of runs are passed over with a warning, unless `folder` itself is one.
 
     Args:
         ignored: a folder to leave out.
@@ -94,7 +130,7 @@ def files_below(
     Raises:
         InputError: see `on_error`.
     """
-    return _files_below(folder, os.path.realpath(ignored) if ignored else "", on_error or _raise, ())
+    return _files_below(folder, os.path.realpath(ignored) if ignored else "", on_error or raise_error, ())
 
 
 def first_few(names: list[str]) -> str:
@@ -102,11 +138,12 @@ def first_few(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _files_below(
-    folder: Path, ignored: str, on_error: Callable[[InputError], None], parents: tuple[str, ...]
-) -> Iterator[Path]:
+def _files_below(folder: Path, ignored: str, on_error: OnError, parents: tuple[str, ...]) -> Iterator[Path]:
     real = os.path.realpath(folder)
     if real == ignored:
+        return
+    if parents and is_run_folder(folder):
+        _warn_of_runs(folder)
         return
     try:
         if real in parents:
@@ -129,19 +166,33 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _raise(error: InputError) -> None:
+def raise_error(error: InputError) -> None:
+    """Raise the error: what is done with errors unless they are collected."""
     raise error
 
 
-def _images_below(root: Path, folder: str) -> list[str]:
+def _warn_of_runs(folder: str | Path) -> None:
+    warnings.warn(f"{folder}: holds runs rather than images of a class; passed over", stacklevel=1)
+
+
+def _images_below(root: Path, folder: str, on_error: OnError | None) -> list[str]:
     """List the paths below `root` of the images in one of its folders."""
     paths: list[str] = []
-    for path in files_below(root / folder):
-        if not is_image(path):
+    for path in files_below(root / folder, on_error=on_error):
+        if is_image(path):
+            paths.append(path.relative_to(root).as_posix())
+        elif not is_side_file(path):
             endings = " ".join(SUFFIXES)
-            raise InputError(f"{path}: not an image by its name ({endings}); convert, move or remove it")
-        paths.append(path.relative_to(root).as_posix())
+            (on_error or raise_error)(
+                InputError(f"{path}: not an image by its name ({endings}); convert, move or remove it")
+            )
     return sorted(paths)
+
+
+def _check_heif(root: Path, paths: list[str]) -> None:
+    heif = [path for path in paths if path.lower().endswith(HEIF_SUFFIXES)]
+    if heif and not reads_heif():
+        raise InputError(f"{root}: {len(heif)} HEIC images ({first_few(heif)}) need pillow-heif: {INSTALL_HEIF}")
 
 
 def _visible_entries(folder: Path) -> list[os.DirEntry[str]]:

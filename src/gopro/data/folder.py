@@ -16,7 +16,7 @@ from gopro.data.class_names import class_key, clean_name
 from gopro.data.dataset import Dataset, Sample, SplitName
 from gopro.data.domains import check_not_domains, inner_folders
 from gopro.data.extend_split import deal, draw, in_words, unlisted
-from gopro.data.find_images import class_folders, first_few, images_by_class
+from gopro.data.find_images import OnError, class_folders, first_few, images_by_class, raise_error
 from gopro.data.image_file import ImageFile
 from gopro.data.part_folders import find_parts, part_of, tested_part, training_parts
 from gopro.data.splits import Entries, dataset_from_entries, read_entries, save_entries
@@ -25,7 +25,7 @@ from gopro.errors import InputError
 SPLIT_FILE = "split_gopro.json"
 
 
-def folder_dataset(root: Path, seed: int = 1) -> Dataset:
+def folder_dataset(root: Path, seed: int = 1, *, on_error: OnError | None = None) -> Dataset:
     """Load a folder of class folders.
 
     Labels follow the sorted folder names; class names are these names with underscores as spaces. Images may lie in
@@ -44,18 +44,22 @@ def folder_dataset(root: Path, seed: int = 1) -> Dataset:
     Images that were added since are dealt by `deal`, and the file is updated; images that were removed are left out,
     and stay in the file for when they are put back. Both with a warning that names them.
 
+    Args:
+        on_error: takes the errors of images and class folders, which are left out, and no split is written. By default,
+            the first is raised.
+
     Raises:
-        InputError: no such folder, fewer than two classes, an empty class, class names that read the same, a file that
-            is not an image, splits with different classes, a class of `split_gopro.json` without any image, or folders
-            of domains instead of classes.
+        InputError: no such folder, fewer than two classes, a class of `split_gopro.json` without any image, or folders
+            of domains instead of classes. See `on_error`: an empty class, class names that read the same, a file that
+            is not an image, or splits with different classes.
     """
     root = root.expanduser()
-    name, parts = _read_folder(root)
+    name, parts = _read_folder(root, on_error)
     if parts:
-        return _load_parts(root, training_parts(root, parts), name)
-    images = _class_images(root)
+        return _load_parts(root, training_parts(root, parts), name, on_error)
+    images = _class_images(root, on_error)
     _check_two(root, list(images))
-    return dataset_from_entries(name, _entries(root, images, seed), root)
+    return dataset_from_entries(name, _entries(root, images, seed, save=on_error is None), root)
 
 
 def folder_target(root: Path) -> Dataset:
@@ -95,17 +99,17 @@ def recorded_split(root: Path) -> Dataset | None:
     return dataset_from_entries(root.name, read_entries(file), root) if file.is_file() else None
 
 
-def _read_folder(root: Path) -> tuple[str, dict[SplitName, str]]:
+def _read_folder(root: Path, on_error: OnError | None = None) -> tuple[str, dict[SplitName, str]]:
     """Return the name of a data set's folder, and its folders of parts, if it has any."""
     if not root.is_dir():
         raise InputError(f"{root}: there is no such folder; give one that holds a folder of images per class")
-    folders = list(class_folders(root))
+    folders = list(class_folders(root, on_error))
     if not folders:
         raise InputError(f"{root}: no class folders; put the images of each class in a folder named after the class")
     return Path(os.path.abspath(root)).name, find_parts(root, folders)
 
 
-def _load_parts(root: Path, parts: Mapping[SplitName, str], name: str) -> Dataset:
+def _load_parts(root: Path, parts: Mapping[SplitName, str], name: str, on_error: OnError | None) -> Dataset:
     if part_of(parts["test"]) == "val":
         test = parts["test"]
         _warn(
@@ -114,17 +118,18 @@ def _load_parts(root: Path, parts: Mapping[SplitName, str], name: str) -> Datase
         )
     for folder in parts.values():
         check_not_domains(root / folder)
-    images = {part: images_by_class(root / folder) for part, folder in parts.items()}
+    report = on_error or raise_error
+    images = {part: images_by_class(root / folder, on_error=on_error) for part, folder in parts.items()}
     train = parts["train"]
     classes = {class_key(folder): folder for folder in images["train"]}
     for part, folder in parts.items():
         found = {class_key(name): name for name in images[part]}
         if missing := sorted(classes[key] for key in classes.keys() - found.keys()):
-            raise InputError(
-                f"{root / folder}: lacks the class {first_few(missing)} of {train}; add or remove it in both"
-            )
+            lacked = first_few(missing)
+            report(InputError(f"{root / folder}: lacks the class {lacked} of {train}; add or remove it in both"))
         if extra := sorted(found[key] for key in found.keys() - classes.keys()):
-            raise InputError(f"{root / folder}: has the class {first_few(extra)}, which {train} lacks; make them agree")
+            named = first_few(extra)
+            report(InputError(f"{root / folder}: has the class {named}, which {train} lacks; make them agree"))
     order = sorted(classes.values())
     _check_two(root / train, order)
     samples = {part: _samples(root / folder, images[part], order) for part, folder in parts.items()}
@@ -142,10 +147,10 @@ def _samples(root: Path, images: Mapping[str, list[str]], order: Iterable[str]) 
     )
 
 
-def _class_images(root: Path) -> dict[str, list[str]]:
+def _class_images(root: Path, on_error: OnError | None = None) -> dict[str, list[str]]:
     """Map each class folder to its images, after checking that they are no domains."""
     check_not_domains(root)
-    images = images_by_class(root)
+    images = images_by_class(root, on_error=on_error)
     for folder in images:
         if part_of(folder) and len(images) > 1 and len(inner := inner_folders(root / folder)) > 1:
             _warn(
@@ -164,7 +169,8 @@ def _entries(root: Path, images: Mapping[str, list[str]], seed: int = 1, *, save
     file = root / SPLIT_FILE
     if not file.exists():
         entries = draw([(path, label, name) for label, name in enumerate(images) for path in images[name]], seed)
-        save_entries(file, entries)
+        if save:
+            save_entries(file, entries)
         return entries
     entries = read_entries(file)
     present = {path for paths in images.values() for path in paths}

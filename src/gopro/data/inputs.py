@@ -15,6 +15,7 @@ from gopro.data.dataset import ImageSource
 from gopro.data.decoded_image import DecodedImage
 from gopro.data.find_images import find_images
 from gopro.data.image_file import ImageFile, as_shown
+from gopro.data.levels import Levels
 from gopro.errors import InputError
 
 ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
@@ -31,18 +32,21 @@ _CHANNELS = (1, 3, 4)
 _TOLERANCE = 1e-3  # by which floats may leave 0 to 1, as after the user's own resizing
 
 
-def as_images(images: Images) -> tuple[Iterator[ImageSource], bool]:
+def as_images(images: Images, levels: Levels | None = None) -> tuple[Iterator[ImageSource], bool]:
     """Iterate over the images, no further than is asked for; also tell whether a single image was passed.
 
     An image without a path is called by its place: `images`, `images[3]`, `images[3][0]`.
+
+    Args:
+        levels: what files and PIL images with more than 8 bits per sample show as black and white.
 
     Raises:
         InputError: `images` is nothing that holds images. While iterating: an element is no image, an array has an
             unsupported shape, dtype or range, or a folder has no images. Files are not opened here.
     """
     if _is_single(images):
-        return _single(images, "images"), True
-    return _several(images, "images"), False
+        return _single(images, "images", levels), True
+    return _several(images, "images", levels), False
 
 
 def _is_single(value: Any) -> bool:
@@ -56,18 +60,18 @@ def _is_array(value: Any) -> bool:
     return isinstance(value, Tensor) or (isinstance(value, np.ndarray) and value.dtype.kind not in "OSU")
 
 
-def _single(value: Any, name: str) -> Iterator[ImageSource]:
+def _single(value: Any, name: str, levels: Levels | None) -> Iterator[ImageSource]:
     if isinstance(value, str | os.PathLike):
-        yield ImageFile(Path(value), os.fspath(value))
+        yield ImageFile(Path(value), os.fspath(value), levels)
     elif isinstance(value, Image.Image):
-        yield DecodedImage(name, as_shown(value, name))
+        yield DecodedImage(name, as_shown(value, name, levels))
     else:
         yield DecodedImage(name, as_shown(_from_array(value, name), name))
 
 
-def _several(value: Any, name: str) -> Iterator[ImageSource]:
+def _several(value: Any, name: str, levels: Levels | None) -> Iterator[ImageSource]:
     if isinstance(value, str | os.PathLike):
-        yield from map(ImageFile, find_images(Path(value)))
+        yield from (ImageFile(path, levels=levels) for path in find_images(Path(value)))
         return
     if _is_array(value) and value.ndim != 4:
         raise InputError(f"{name}: shape {_shape(value)}; {_supported_shapes(value)}")
@@ -76,14 +80,14 @@ def _several(value: Any, name: str) -> Iterator[ImageSource]:
             f"{name}: a {type(value).__name__}; give a path, a PIL image, an array, a tensor, or a list of these"
         )
     for i, element in enumerate(value):
-        yield from (_single if _is_single(element) else _nested)(element, f"{name}[{i}]")
+        yield from (_single if _is_single(element) else _nested)(element, f"{name}[{i}]", levels)
 
 
-def _nested(value: Any, name: str) -> Iterator[ImageSource]:
+def _nested(value: Any, name: str, levels: Levels | None) -> Iterator[ImageSource]:
     """Iterate over a folder or a batch in a list; a list in a list is refused, as results come in one flat list."""
     if isinstance(value, list | tuple):
         raise InputError(f"{name}: a {type(value).__name__} inside a list; give the images in one list")
-    return _several(value, name)
+    return _several(value, name, levels)
 
 
 def _from_array(value: np.ndarray | Tensor, name: str) -> Image.Image:

@@ -11,7 +11,11 @@ from pathlib import Path
 from gopro.data.catalog import CATALOG, Benchmark
 from gopro.data.dataset import Dataset
 from gopro.data.emoji import SETS, emoji_dataset
+from gopro.data.find_images import OnError
 from gopro.data.folder import folder_dataset, folder_target
+from gopro.data.hf_datasets import PREFIX, hf_dataset, is_saved, saved_dataset
+from gopro.data.label_files import LABEL_SUFFIXES, find_label_file, label_file_dataset, label_file_target
+from gopro.data.levels import Levels, with_levels
 from gopro.data.pacs import PACS
 from gopro.data.photos import PHOTOS, photos_dataset
 from gopro.errors import InputError
@@ -20,17 +24,21 @@ BENCHMARKS: dict[str, Benchmark] = {**CATALOG, **PACS}
 """The data sets below `root`, by name: those of CoOp's protocols, and the domains of PACS."""
 
 
-def load_dataset(name: str, root: Path | None = None) -> Dataset:
+def load_dataset(name: str, root: Path | None = None, *, levels: Levels | None = None) -> Dataset:
     """Load a data set by name.
 
     Args:
         name: a data set in the package (`photos`, `emoji-animals` or `emoji-animals:STYLE`), a benchmark
-            (`caltech101`, `pacs:photo`), or the path of a folder of class folders, as it is or below `root`. The name
-            of a data set always means that data set; write `./photos` for a folder of that name.
+            (`caltech101`, `pacs:photo`), a data set of the Hugging Face Hub (`hf:ethz/food101`), or a path, as it is or
+            below `root`: a folder of class folders, one that `datasets` saved, a CSV with the columns path and label,
+            or a split file of CoOp. The name of a data set always means that data set; write `./photos` for a folder
+            of that name.
         root: the folder that contains the benchmark data sets, in CoOp's layout.
+        levels: two values that images with more than 8 bits per sample show as black and white; see
+            `gopro.data.image_file.decode`.
 
     Raises:
-        InputError: nothing has that name, a benchmark is missing from `root`, or its files are invalid.
+        InputError: nothing has that name, a benchmark is missing from `root`, its files are invalid, or the levels are.
 
     Example:
         >>> import gopro
@@ -38,27 +46,55 @@ def load_dataset(name: str, root: Path | None = None) -> Dataset:
         >>> len(animals.classnames), animals.classnames[0]
         (158, 'T-Rex')
     """
+    return with_levels(_load(name, root), levels)
+
+
+def _load(name: str, root: Path | None) -> Dataset:
     if name.startswith("emoji-"):
         return emoji_dataset(name)
     if name == PHOTOS:
         if (folder := _existing_folder(name, root)) is not None:
             warnings.warn(
                 f"{name} means the photographs that come with gopro; for the folder {folder} write {_as_path(folder)}",
-                stacklevel=2,
+                stacklevel=3,
             )
         return photos_dataset()
     if name in BENCHMARKS:
         if root is None:
             raise InputError(f"{name}: give --root FOLDER, the folder that contains {BENCHMARKS[name].folder}/")
         return BENCHMARKS[name].load(root)
-    if folder := find_folder(name, root):
-        return folder_dataset(folder)
+    if name.startswith(PREFIX):
+        return hf_dataset(name)
+    if own := find_folder(name, root):
+        return load_own(own)
+    if name.lower().endswith(LABEL_SUFFIXES):
+        raise InputError(f"{name}: there is no such file; check the path")
     close = difflib.get_close_matches(name, (PHOTOS, *SETS, *BENCHMARKS), n=1)
     hint = f"did you mean {close[0]}?" if close else "give the path of a folder, or a name that gopro data list shows"
     raise InputError(f"{name}: no such data set or folder; {hint}")
 
 
-def load_target(name: str, root: Path | None = None) -> Dataset:
+def load_own(path: Path, on_error: OnError | None = None) -> Dataset:
+    """Load the user's own folder or file of labels, which `find_folder` found.
+
+    Args:
+        on_error: takes the errors of images and class folders, which are left out; and no split is written. By default,
+            the first is raised.
+
+    Raises:
+        InputError: see `on_error`; and what makes all of it unusable.
+    """
+    save = on_error is None
+    if path.is_file():
+        return label_file_dataset(path, save=save)
+    if is_saved(path):
+        return saved_dataset(path)
+    if file := find_label_file(path):
+        return label_file_dataset(file, save=save)
+    return folder_dataset(path, on_error=on_error)
+
+
+def load_target(name: str, root: Path | None = None, *, levels: Levels | None = None) -> Dataset:
     """Load a data set for a model that is trained on another one: with test images only.
 
     They are the data set's own test images where it comes with a split, so that figures compare with those of others,
@@ -66,16 +102,29 @@ def load_target(name: str, root: Path | None = None) -> Dataset:
 
     The arguments and errors are those of `load_dataset`.
     """
+    return with_levels(_load_target(name, root), levels)
+
+
+def _load_target(name: str, root: Path | None) -> Dataset:
     if name in BENCHMARKS and root is not None:
         return BENCHMARKS[name].load_target(root)
-    if folder := find_folder(name, root):
-        return folder_target(folder)
-    return replace(load_dataset(name, root), train=(), val=())
+    if name.startswith(PREFIX):
+        return hf_dataset(name, as_target=True)
+    if own := find_folder(name, root):
+        if own.is_dir() and is_saved(own):
+            return saved_dataset(own, as_target=True)
+        file = own if own.is_file() else find_label_file(own)
+        return folder_target(own) if file is None else label_file_target(file)
+    return replace(_load(name, root), train=(), val=())
 
 
 def find_folder(name: str, root: Path | None = None) -> Path | None:
-    """Find the user's folder that `load_dataset` would load; None if the name means something else or nothing."""
-    return None if not name or is_packaged(name) or name in BENCHMARKS else _existing_folder(name, root)
+    """Find the user's folder or file of labels that `load_dataset` would load; None if the name means another thing."""
+    if not name or is_packaged(name) or name in BENCHMARKS or name.startswith(PREFIX):
+        return None
+    return _existing_folder(name, root) or next(
+        (path for path in _candidates(name, root) if _is_label_file(path)), None
+    )
 
 
 def is_packaged(name: str) -> bool:
@@ -84,9 +133,16 @@ def is_packaged(name: str) -> bool:
 
 
 def _existing_folder(name: str, root: Path | None) -> Path | None:
+    return next((folder for folder in _candidates(name, root) if folder.is_dir()), None)
+
+
+def _candidates(name: str, root: Path | None) -> list[Path]:
     path = Path(os.path.expanduser(name))
-    candidates = [path] if root is None else [path, root.expanduser() / path]
-    return next((folder for folder in candidates if folder.is_dir()), None)
+    return [path] if root is None else [path, root.expanduser() / path]
+
+
+def _is_label_file(path: Path) -> bool:
+    return path.name.lower().endswith(LABEL_SUFFIXES) and path.is_file()
 
 
 def _as_path(folder: Path) -> str:

@@ -20,6 +20,7 @@ from gopro.clip.backbone import Backbone
 from gopro.data.class_names import clean_names
 from gopro.data.dataset import Dataset, ImageSource
 from gopro.data.inputs import ImageLike, Images, as_images
+from gopro.data.levels import Levels
 from gopro.data.prefetch import decode_ahead
 from gopro.data.transforms import make_view
 from gopro.errors import InputError
@@ -110,6 +111,11 @@ class Classifier:
     def head(self) -> Head:
         """`exact`, or `first-order` if text features are approximated instead of encoded for each image."""
         return "first-order" if isinstance(self.method, TaylorHead) else "exact"
+
+    @property
+    def levels(self) -> Levels | None:
+        """Return the levels that the run was trained with, at which images are opened too; None: the default ones."""
+        return None if self.run is None else self.run.config.levels
 
     @property
     def classes_(self) -> np.ndarray:
@@ -203,7 +209,7 @@ class Classifier:
             >>> first.probability > second.probability
             True
         """
-        sources, single = as_images(images)
+        sources, single = as_images(images, self.levels)
         results = []
         for answer in self._answers(sources, 1 if top_k is None else _at_least_1("top_k", top_k), batch):
             if answer.error is not None:
@@ -295,7 +301,9 @@ class Classifier:
         """
         if workers is not None:
             _at_least_1("workers", workers)
-        return self._answers(as_images(images)[0], _at_least_1("top_k", top_k), _at_least_1("batch", batch), workers)
+        return self._answers(
+            as_images(images, self.levels)[0], _at_least_1("top_k", top_k), _at_least_1("batch", batch), workers
+        )
 
     def evaluate(
         self,
@@ -350,7 +358,7 @@ class Classifier:
 
     def _rows(self, images: Images, compute: Callable[[Any], Tensor], batch: int) -> np.ndarray:
         """Compute a row for each image from its encoding; return the row itself for a single image."""
-        sources, single = as_images(images)
+        sources, single = as_images(images, self.levels)
         parts = []
         for _, errors, encoded in self._encoded(sources, batch):
             for error in errors:

@@ -17,6 +17,7 @@ from pydantic import Strict
 
 from gopro.clip.embedded import default_backbone
 from gopro.data.dataset import ClassHalf
+from gopro.data.levels import check_levels
 from gopro.files import slug
 from gopro.methods.recipe import Conditions, Recipe, Task
 from gopro.settings import (
@@ -27,6 +28,7 @@ from gopro.settings import (
     PositiveFloat,
     PositiveInt,
     Texts,
+    TwoFloats,
     settings,
 )
 
@@ -63,6 +65,10 @@ class TrainSettings:
     crop: Annotated[float, Gt(0), Le(1)] | None = None
     """Smallest part of an image's area (0 to 1) that a random crop shows. Default: the data set's own if it has one,
     else the recipe's."""
+    levels: TwoFloats | None = None
+    """Two values that images with more than 8 bits per sample show as black and white, such as 0 4095 for 12 bits in
+    16-bit files, which are nearly black otherwise. The run keeps them for all images that it is used on. Default: 0
+    65535."""
     bank: NonNegativeInt = 0
     """Random views per training image to encode once and cache for all epochs and runs; 0 draws new views in every
     epoch."""
@@ -112,14 +118,17 @@ class TrainSettings:
             changes["warmup"] = min(authors.warmup, epochs - 1 if by_epoch else epochs / 10)
         return replace(authors, **changes)
 
+    def __post_init__(self) -> None:
+        check_levels(self.levels)
+
 
 @settings
 class _MainSettings:
     """The settings of a training run that most users give. As the last base of `TrainConfig` it leads in --help."""
 
     data: str
-    """Folder with one subfolder of images per class, or a data set that gopro data list names. Required, unless a run
-    is resumed."""
+    """Folder with one subfolder of images per class, a CSV with the columns path and label, a data set that gopro data
+    list names, or hf:NAME of the Hugging Face Hub. Required, unless a run is resumed."""
     output: AnyPath = OUTPUT
     """New folder for the run, counted up if there is one: runs/my-images-gopro, runs/my-images-gopro-2, ..."""
     method: str = "gopro"
@@ -154,6 +163,7 @@ class TrainConfig(TrainSettings, _MainSettings):
 
     def __post_init__(self) -> None:
         """Fill in backbone and output, so that a run records which ones it has, whatever the defaults are later."""
+        super().__post_init__()
         if self.backbone is None:
             object.__setattr__(self, "backbone", default_backbone(self.data))
         if self.output == OUTPUT:

@@ -11,6 +11,7 @@ from typing import Literal
 from gopro.data.dataset import ClassHalf, Dataset
 from gopro.data.find_images import first_few
 from gopro.data.folder import recorded_split
+from gopro.data.levels import with_levels
 from gopro.data.load_dataset import find_folder, load_dataset, load_target
 from gopro.data.match_classes import match_classes
 from gopro.errors import InputError
@@ -68,10 +69,11 @@ def evaluation_data(
     root = root or run.config.root
     if data is None:
         return EvaluationData(run.dataset(root).half(classes), is_own=True, other_data=False)
-    folder, target = find_folder(data, root), load_target(data, root)
+    folder, target = find_folder(data, root), load_target(data, root, levels=run.config.levels)
     is_own = target.name == run.data if folder is None else _is_own(run, folder)
     if is_own:
-        return EvaluationData(load_dataset(data, root).half(classes), is_own=True, other_data=False)
+        own = load_dataset(data, root, levels=run.config.levels)
+        return EvaluationData(own.half(classes), is_own=True, other_data=False)
     if folder is None or names == "data":
         if len(target.classnames) < 2:
             raise InputError(f"{data}: only one class ({', '.join(target.classnames)}), so every answer would be right")
@@ -102,6 +104,7 @@ def _is_own(run: Run, folder: Path) -> bool:
     split, trained = recorded_split(folder), read_training_images(run.folder)
     if split is None or not trained or not set(run.method.classnames) <= set(split.classnames):
         return False
+    split = with_levels(split, run.config.levels)
     given = set[str]()
     for sample in (*split.train, *split.val):
         with suppress(InputError):  # an image that was removed

@@ -42,7 +42,7 @@ def recorded(folder: Path) -> Record | None:
 
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """Say what the first difference between two records is; None if they are equal.
+    """Say what the first difference between two records is; None if they make the same result.
 
     Example:
         >>> difference({"recipe": {"epochs": 5}}, {"recipe": {"epochs": 10}})
@@ -52,6 +52,8 @@ def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     """
     for name in {**now, **before}:
         if name not in before:
+            if now[name] is None:  # a setting that changes nothing unless it is given
+                continue
             return f"was made by an earlier version of gopro, which did not record {name}"
         if name not in now:
             return f"was made with {name} {before[name]}, which this version of gopro does not have"

@@ -89,7 +89,7 @@ class Run:
             raise InputError(
                 f"{self.hub} comes from the Hub: the data that it names, {data!r}, are not looked for on this machine"
             )
-        return load_dataset(data, root or self.config.root)
+        return load_dataset(data, root or self.config.root, levels=self.config.levels)
 
 
 def write_config(run: Run, **more: Any) -> None:

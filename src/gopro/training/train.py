@@ -230,7 +230,7 @@ def _prepare(plan: _Plan, backbone: Backbone | None, runtime: Runtime) -> tuple[
     """Build the untrained method and load its training and validation images, before anything is written."""
     config = plan.config
     load = load_dataset if plan.spec.kind.trained_by else load_target  # without images, no split has to be drawn
-    dataset = load(config.data, config.root).half(config.classes)
+    dataset = load(config.data, config.root, levels=config.levels).half(config.classes)
     dataset = replace(dataset, test=())  # out of reach of training
     if plan.spec.kind.trained_by:
         if runtime.ranks.is_first:
@@ -306,7 +306,7 @@ def _validation_images(run: Run, dataset: Dataset) -> tuple[Sample, ...]:
     if run.method.trained_by:
         return dataset.val
     try:
-        whole = load_dataset(run.config.data, run.config.root).half(run.config.classes)
+        whole = run.dataset().half(run.config.classes)
     except InputError:
         return ()  # a data set that can only be tested on
     shots = run.config.shots or 4  # 0 in a benchmark

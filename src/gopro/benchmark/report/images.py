@@ -149,7 +149,10 @@ def _dataset(
     key = predictions.data, is_target
     if key not in loaded:
         try:
-            loaded[key] = (load_target if is_target else load_dataset)(predictions.data, experiment.data_root(row))
+            black_white = (row.get("made_with") or {}).get("levels")
+            levels = None if black_white is None else (black_white[0], black_white[1])
+            load = load_target if is_target else load_dataset
+            loaded[key] = load(predictions.data, experiment.data_root(row), levels=levels)
         except InputError as error:
             loaded[key] = None
             experiment.notes.append(f"No images of {row['data']} are shown: {error}")

@@ -47,7 +47,7 @@ def comparison_images(run: Run, path: Path | None) -> tuple[str, Sequence[ImageS
     if path is not None:
         if not path.expanduser().exists():
             raise InputError(f"{path}: there is no such image or folder of images; check --images")
-        return str(path), evenly_spaced([*as_images(path.expanduser())[0]], MAX_IMAGES)
+        return str(path), evenly_spaced([*as_images(path.expanduser(), run.config.levels)[0]], MAX_IMAGES)
     advice = "give --images, a folder of images to compare the file with torch on"
     try:
         dataset = run.dataset().half(run.config.classes)

@@ -54,7 +54,7 @@ def sample_images(run: Run, data: str | None = None, root: Path | None = None) -
     """
     if data is None:
         return _choose(_known(_packaged_data(run), run.method.classnames))
-    if chosen := _choose(_named(load_dataset(data, root))):
+    if chosen := _choose(_named(load_dataset(data, root, levels=run.config.levels))):
         return chosen
     raise InputError(f"{data} has no test images to show as samples")
 

@@ -138,7 +138,7 @@ class Service:
         needs_view = not self.run.method.frozen_images and any(key.head != "zeroshot" for key in job.heads)
         if job.row is None or needs_view:
             try:
-                job.view = self._view(decode(io.BytesIO(content), job.name, self.limits.pixels))
+                job.view = self._view(decode(io.BytesIO(content), job.name, self.limits.pixels, self.run.config.levels))
             except InputError as error:
                 job.error = error
             except MemoryError:
