@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from PIL import Image
 
-from gopro.benchmark.report.palette import LIGHT
+from gopro.benchmark.report.palette import LIGHT, marks
 from gopro.clip.backbone import load_backbone
 from gopro.clip.packed_prompts import PackedPrompts
 from gopro.data.load_dataset import load_dataset
@@ -36,7 +36,8 @@ IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 DATA = "emoji-activities"
 PHOTOS = "photos"
 INK, SOFT, LINE = LIGHT["ink"], LIGHT["soft"], LIGHT["line"]
-STYLE, CONTENT, TEXT, ZEROSHOT = LIGHT["m1"], LIGHT["m2"], LIGHT["m3"], LIGHT["m0"]
+STYLE, CONTENT, TEXT = LIGHT["m1"], LIGHT["m2"], LIGHT["m3"]
+ZEROSHOT, GOPRO = (marks(["zeroshot", "gopro"])[name].hex for name in ("zeroshot", "gopro"))
 
 
 def main(names: list[str]) -> None:
@@ -63,7 +64,9 @@ def example() -> Figure:
             TrainConfig(data=PHOTOS, method="gopro", shots=4, seed=1, classes="base", output=Path(folder) / "run")
         ).method
     zeroshot = build_method("zeroshot", trained.backbone, trained.classnames, dataset.template)
-    figure = plt.figure(figsize=(10.4, 5.9), layout="constrained")
+    figure = plt.figure(figsize=(10.4, 6.2), layout="constrained")
+    backbone = f"Backbone: {trained.backbone.name}, the small CLIP for photographs that comes with the package"
+    figure.suptitle(backbone, x=0.01, ha="left", fontsize=9, color=SOFT)
     for half, rows in zip(("base", "new"), figure.subfigures(2, 1), strict=True):
         part = dataset.half(half)
         methods = {
@@ -90,7 +93,7 @@ def answers(axes: Axes, image: Image.Image, right: str, methods: dict[str, Metho
     axes.text(50, -0.35, right, ha="center", va="center", fontweight="bold")
     view = make_view("eval", next(iter(methods.values())).backbone.preprocess)(image)
     at = -1.4
-    for (name, method), colour in zip(methods.items(), (ZEROSHOT, TEXT), strict=True):
+    for (name, method), colour in zip(methods.items(), (ZEROSHOT, GOPRO), strict=True):
         axes.text(3, at, name, fontsize=7.5, color=colour, va="center", fontweight="bold")
         with torch.no_grad():
             probabilities = method.logits(method.encode(view[None])).softmax(dim=-1)[0]
