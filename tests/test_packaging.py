@@ -51,7 +51,7 @@ def undeclared(folder: Path, *requirements: str) -> dict[str, list[str]]:
 
 def test_every_import_is_declared() -> None:
     extras = PROJECT["optional-dependencies"]
-    used = ("ray", "serve", "export", "tensorboard", "wandb", "mlflow")
+    used = ("ray", "serve", "export", "parquet", "datasets", "heif", "tensorboard", "wandb", "mlflow")
     runs = PROJECT["dependencies"] + [requirement for name in used for requirement in extras[name]]
     assert undeclared(ROOT / "src", *runs) == {}
     assert undeclared(ROOT / "benchmarks", *PROJECT["dependencies"], *extras["export"], *extras["dev"]) == {}
