@@ -169,6 +169,7 @@ def test_a_split_file_over_class_folders_is_read_as_before(tmp_path: Path):
     before = load_dataset(str(root))
     assert find_label_file(root) is None
     assert Counter(sample.label for sample in before.train) == {0: 2, 1: 2}
+    (root / "split_gopro.json").unlink()
     (root / "split_zhou_a.json").write_text("{}")
     (root / "split_zhou_b.json").write_text("{}")
     with pytest.raises(InputError, match=r"holds split_zhou_a.json, split_zhou_b.json; give one of them as --data"):
