@@ -90,8 +90,8 @@ class GOPro(ConditionalPrompts):
     five epochs with a cosine stepped with every batch, where the released code has SGD at 2e-3, batches of 4, 50 epochs
     and Dassl's schedule.
 
-    Results on the embedded benchmark (docs/benchmark.md: 4 shots, 4 seeds): base/new/HM 73.0/43.8/54.8, compared with
-    66.5/39.5/49.5 of PromptSRC, 57.9/40.3/47.5 of CoOp, 86.7/44.4/58.7 of Tip-Adapter and 50.1/44.4/47.0 of zero-shot
+    Results on the embedded benchmark (docs/benchmark.md: 4 shots, 5 seeds): base/new/HM 72.9/43.9/54.8, compared with
+    66.6/39.2/49.3 of PromptSRC, 57.8/39.9/47.2 of CoOp, 86.8/44.4/58.7 of Tip-Adapter and 50.1/44.4/47.0 of zero-shot
     CLIP; on other data sets 34.9 (31.1, 32.2, 34.8, 34.8), in other styles 50.2 (49.7, 48.5, 43.5, 50.4). A run
     of 43 to 109 classes takes 25 to 102 s on one shared core with cached views.
     """
