@@ -225,6 +225,7 @@ OTHER_VALUES: dict[str, Any] = {
     "accumulate": 2,
     "lr": 0.5,
     "optimizer": "adamw",
+    "weight_decay": 0.1,
     "select": "val",
     "precision": "bf16",
     "crop": 0.3,
@@ -235,6 +236,7 @@ OTHER_VALUES: dict[str, Any] = {
     "deterministic": True,
     "device": "cpu",
     "workers": 1,
+    "logger": "csv",
 }
 """Another value for each setting than the sweep's."""
 

@@ -411,7 +411,8 @@ def test_nothing_is_written_into_the_hubs_cache(
     loaded = load_run("alice/activities")
     before = set(loaded.folder.rglob("*"))
     cli.main(["eval", "alice/activities", "--classes", "base", "--workers", "0"])
-    assert [path.name for path in Path().iterdir()] == ["eval-emoji-activities_twemoji-base.json"]
+    evaluation = "eval-emoji-activities_twemoji-base"
+    assert {path.name for path in Path().iterdir()} == {f"{evaluation}.json", f"{evaluation}-wrong.csv"}
     head = build_head(loaded, NAMES)
     assert head_path(loaded, NAMES).is_relative_to(cache)
     assert torch.equal(load_head(loaded, NAMES).expansion.weights, head.expansion.weights)
