@@ -154,7 +154,8 @@ def test_evaluation_of_images_equals_evaluation_of_encoded_images(tiny: Backbone
     assert done == [32, 32, 11]
     [views] = eval_batches(data.test[:75], tiny.preprocess, 75)
     at_once = evaluate(method, EncodedSamples(views.views[0], views.labels, 0.0))
-    assert replace(whole, seconds=0, probabilities=0) == replace(at_once, seconds=0, probabilities=0)
+    tensors = {"labels": None, "logits": None, "probabilities": None}
+    assert replace(whole, seconds=0, **tensors) == replace(at_once, seconds=0, **tensors)
     torch.testing.assert_close(whole.probabilities, at_once.probabilities)
     with pytest.raises(InputError, match="no images"):
         evaluate_images(method, [])
@@ -207,7 +208,8 @@ def test_a_benchmark_mixes_methods_with_and_without_frozen_images(
     outcome = benchmark("base-to-new", config)
     assert not outcome.failures and len(outcome.rows) == 4 * 2
     halves = [row["n"] for row in outcome.rows[:2]]
-    assert encoded == halves and opened == halves * 2
+    validation = 43  # one image per trained class, for the temperatures
+    assert encoded == [validation, *halves] and opened == [validation, *halves] * 2
     for row in outcome.rows:
         data = row["data"].replace(":", "_")
         saved = Predictions.load(tmp_path / "runs" / row["run"] / f"test-{data}-{row['classes']}.safetensors")

@@ -120,7 +120,7 @@ def connect(url: str) -> socket.socket:
     return socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=30)
 
 
-def raw_request(*images: bytes, **fields: str) -> bytes:
+def raw_request(*images: bytes, **fields: str | Sequence[str]) -> bytes:
     """Return the bytes of a prediction request."""
     files = [("images", ("a.png", image)) for image in images]
     form = requests.Request("POST", "http://x", files=files, data=fields).prepare()

@@ -13,6 +13,8 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH as DEFAULT_CONTEXT_LENGTH
+from open_clip.tokenizer import HFTokenizer as HFTokenizer
 from open_clip.transformer import QuickGELU as QuickGELU
 from open_clip.transformer import ResidualAttentionBlock as ResidualAttentionBlock
 from open_clip.transformer import VisionTransformer as VisionTransformer

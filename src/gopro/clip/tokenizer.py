@@ -8,8 +8,8 @@ from typing import Any
 
 import open_clip
 from huggingface_hub import snapshot_download
-from open_clip.tokenizer import HFTokenizer
 
+from gopro.clip.open_clip_internals import DEFAULT_CONTEXT_LENGTH, HFTokenizer
 from gopro.errors import InputError, one_line
 from gopro.network import hub_cache_alone_if_offline
 
@@ -48,7 +48,7 @@ def load_tokenizer(architecture: str, beside: Path | None = None) -> Any:
     try:
         return HFTokenizer(
             folder,
-            context_length=text.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH),
+            context_length=text.get("context_length", DEFAULT_CONTEXT_LENGTH),
             tokenizer_mode=text.get("tokenizer_mode"),
             local_files_only=True,
             trust_remote_code=False,

@@ -301,13 +301,16 @@ def _calibrate(run: Run, dataset: Dataset) -> Calibration:
 def _validation_images(run: Run, dataset: Dataset) -> tuple[Sample, ...]:
     """Return the validation images of the few-shot draw.
 
-    A method that is not trained gets its data set without them, as it needs no images at all.
+    A method that is not trained gets its data set without them, as it needs no images at all. In a benchmark, where its
+    shots are 0, it gets none: all images of a target domain are test images.
     """
     if run.method.trained_by:
         return dataset.val
+    if run.config.shots == 0:
+        return ()
     try:
         whole = run.dataset().half(run.config.classes)
     except InputError:
         return ()  # a data set that can only be tested on
-    shots = run.config.shots or 4  # 0 in a benchmark
+    shots = run.config.shots
     return draw_per_class(whole, "val", shots if shots == "all" else min(shots, 4), run.config.seed)

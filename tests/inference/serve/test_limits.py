@@ -266,13 +266,15 @@ def test_a_head_that_cannot_be_built_is_an_error_beside_the_other_heads(
         assert "up to 3" in results["first-order"]["error"] and len(results["exact"]["predictions"]) == 4
         assert "up to 3" in check_error(server.predict(png(0), classes=many, heads=["first-order"]), 422, "no_head")
         building = DelayedBuilds(server, monkeypatch)
-        patient = clients.submit(server.predict, png(0), classes=["a"], heads=both)
+        patient = clients.submit(server.predict, png(0), classes=["a", "b"], heads=both)
         wait_until(lambda: building.started)
-        results = heads(server.predict(png(0), classes=["b"], heads=both))
+        results = heads(server.predict(png(0), classes=["b", "c"], heads=both))
         assert "already being built" in results["first-order"]["error"] and results["exact"]["predictions"]
         monkeypatch.setattr(server.service.builder, "_seconds", 0.1)
-        assert "still being built" in heads(server.predict(png(0), classes=["a"], heads=both))["first-order"]["error"]
-        response = server.predict(png(0), classes=["a"], heads=["first-order"])
+        assert (
+            "still being built" in heads(server.predict(png(0), classes=["a", "b"], heads=both))["first-order"]["error"]
+        )
+        response = server.predict(png(0), classes=["a", "b"], heads=["first-order"])
         assert "still being built" in check_error(response, 503, "busy") and response.headers["retry-after"]
         building.go.set()
         assert all("predictions" in result for result in heads(patient.result()).values())
@@ -281,17 +283,17 @@ def test_a_head_that_cannot_be_built_is_an_error_beside_the_other_heads(
 def test_a_queued_head_that_nobody_waits_for_is_not_built(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve_in_thread(run, head_builds=3, head_seconds=60) as server, ThreadPoolExecutor(8) as clients:
         building = DelayedBuilds(server, monkeypatch)
-        first = clients.submit(server.predict, png(0), classes=["a"], heads=["first-order"])
+        first = clients.submit(server.predict, png(0), classes=["a", "b"], heads=["first-order"])
         wait_until(lambda: building.started)
         with connect(server.url) as client:
-            client.sendall(raw_request(png(0), classes="b", heads="first-order"))
+            client.sendall(raw_request(png(0), classes=["b", "c"], heads="first-order"))
             wait_until(lambda: len(server.service.builder._pending) == 2)
         wait_until(lambda: len(server.service.builder._pending) == 1)
-        last = clients.submit(server.predict, png(0), classes=["c"], heads=["first-order"])
+        last = clients.submit(server.predict, png(0), classes=["c", "d"], heads=["first-order"])
         wait_until(lambda: len(server.service.builder._pending) == 2)
         building.go.set()
         assert first.result().status_code == last.result().status_code == 200
-        assert building.started == [("a",), ("c",)]
+        assert building.started == [("a", "b"), ("c", "d")]
 
 
 def test_without_training_images_first_order_is_not_available(tiny: Backbone, tmp_path: Path) -> None:

@@ -328,6 +328,8 @@ def test_the_trained_model_can_be_compared(page: Page, trained_run: Run) -> None
     zeroshot = build_method(
         "zeroshot", trained_run.method.backbone, trained_run.method.classnames, trained_run.template
     )
+    assert trained_run.calibration is not None
+    zeroshot.temperature = trained_run.calibration.zeroshot_temperature
     plain = Classifier(zeroshot.eval())
     shares = plain.predict_proba(image(1))
     for name, share in zip(plain.classes_, shares, strict=True):
@@ -415,7 +417,7 @@ def test_everything_works_by_keyboard(page: Page) -> None:
     for _ in range(2):
         page.keyboard.press("Backspace")
     assert names(page) == []
-    expect(page.locator("#best")).to_have_text("Add a class name.")
+    expect(page.locator("#best")).to_have_text("Add two class names.")
     expect(page.locator("#bars")).to_be_hidden()
     page.keyboard.type("kite")
     page.keyboard.press("Enter")

@@ -79,7 +79,7 @@ def test_every_kind_of_method_is_served(spec: str, tiny: Backbone, tmp_path: Pat
             np.testing.assert_allclose(result, expected(run, images, NAMES[:3]), atol=2e-6)
         if spec == "linear-probe":
             assert "a linear probe reads no names" in check_error(
-                server.predict(images[0], classes=["x"]), 422, "bad_class_names"
+                server.predict(images[0], classes=["x", "y"]), 422, "bad_class_names"
             )
             [result] = server.predict(images[0], classes=["x", "y"], heads=["exact", "zeroshot"]).json()["results"]
             assert "a linear probe reads no names" in result["heads"]["exact"]["error"]
