@@ -1,5 +1,7 @@
 """`gopro features`: image features in a file."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,20 @@ def test_features_are_those_of_python_in_the_order_of_the_files(
     with np.load(tmp_path / "f.npz") as file:
         assert file["paths"].tolist() == [str(images / f"{i}.png") for i in range(3)]
         np.testing.assert_allclose(file["features"], package.load(coop_run, "cpu").features(images), atol=1e-5)
+
+
+def test_images_are_opened_at_the_levels_of_the_run(coop_run: Path, tmp_path: Path, gopro) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(coop_run, run)
+    content = json.loads((run / "config.json").read_text())
+    content["config"]["levels"] = [0, 4095]
+    (run / "config.json").write_text(json.dumps(content))
+    eight_bits = np.random.default_rng(1).integers(0, 256, (40, 40))
+    Image.fromarray(eight_bits.astype(np.uint8)).save(tmp_path / "8.png")
+    Image.fromarray((eight_bits * 4095 / 255).round().astype(np.uint16)).save(tmp_path / "12.png")
+    assert gopro("features", run, tmp_path / "8.png", tmp_path / "12.png", "--output", tmp_path / "f.npz")[0] == 0
+    with np.load(tmp_path / "f.npz") as file:
+        np.testing.assert_allclose(*file["features"], atol=1e-5)
 
 
 def test_parquet_has_the_same_rows(coop_run: Path, images: Path, tmp_path: Path, gopro) -> None:

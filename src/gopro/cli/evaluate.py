@@ -36,8 +36,8 @@ def eval_command(
     Test images that the run was trained on are left out. Another folder than the run's own is tested whole, over the
     classes of the run; nothing is written into it.
 
-    Prints precision, recall and F1 of each class, the most frequent confusions, and how far probabilities are to be
-    believed. All figures, the confusion matrix and the list of wrong images are written into the run's folder.
+    Prints precision, recall and F1 of each class, the most frequent confusions, and how well calibrated the
+    probabilities are. All figures, the confusion matrix and the list of wrong images are written into the run's folder.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What `gopro eval` prints of an evaluation, in 80 columns."""
+"""Print an evaluation for `gopro eval`, within 80 columns."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_CONFUSIONS = 5
 
 
 def print_classes(matrix: ConfusionMatrix) -> None:
-    """Print precision, recall and F1 of each class; of many classes, those with the lowest F1."""
+    """Print precision, recall and F1 of each class, or of the `MAX_CLASSES` with the lowest F1."""
     tested = [metrics for metrics in matrix.classes() if metrics.f1 is not None]
     shown = sorted(tested, key=lambda metrics: metrics.f1 or 0.0)[:MAX_CLASSES]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
@@ -58,7 +58,7 @@ def print_confusions(matrix: ConfusionMatrix) -> None:
 
 
 def print_calibration(evaluation: Evaluation, fitted: Calibration | None) -> None:
-    """Print how far the probabilities are to be believed.
+    """Print how well calibrated the probabilities are.
 
     Args:
         fitted: the calibration of the run, None if it has none.

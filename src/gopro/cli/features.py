@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from gopro.cli.console import bar, err, out
 from gopro.cli.image_paths import ImagePaths
-from gopro.cli.parameters import ConfigFile, Device, RunName
+from gopro.cli.parameters import ConfigFile, Device, RunBackbone, RunName
 from gopro.errors import InputError
 
 
@@ -22,6 +22,7 @@ def features_command(
     batch: int = 64,
     workers: int | None = None,
     device: Device = "auto",
+    backbone: RunBackbone = None,
     config_file: ConfigFile = None,
 ) -> None:
     """Write the image features of a run to a file, one row per image.
@@ -48,10 +49,10 @@ def features_command(
             raise InputError(f"{setting} is {value}: give at least 1")
     check_feature_file(output)
     paths = ImagePaths(images, ignored=None)
-    method = load(run, device).method
+    classifier = load(run, device, backbone=backbone)
     with bar("images", paths.count) as advance:
         features = encode_files(
-            method, paths, batch=batch, workers=workers, on_progress=advance, on_error=paths.add_error
+            classifier, paths, batch=batch, workers=workers, on_progress=advance, on_error=paths.add_error
         )
     if features.paths:
         write_features(output, features)

@@ -294,7 +294,7 @@ def _check_activation(architecture: str, file: Path) -> None:
     )
     raise InputError(
         f"{file}: its config.json says that the model has {'QuickGELU' if recorded else 'GELU'}, which {architecture} "
-        f"has not: {advice}"
+        f"lacks: {advice}"
     )
 
 
@@ -314,7 +314,7 @@ def from_openai(state: dict[str, Tensor], name: str = "openai", device: torch.de
 
 @dataclass(frozen=True)
 class Conventions:
-    """What a backbone's name decides besides its weights.
+    """Properties that a backbone's name fixes besides its weights.
 
     Attributes:
         quick_gelu: whether the activation is QuickGELU, with which OpenAI's weights were trained.
@@ -326,7 +326,7 @@ class Conventions:
 
 
 def conventions(name: str) -> Conventions:
-    """Return what a backbone's name decides besides its weights.
+    """Return the properties that a backbone's name fixes besides its weights.
 
     With weights from a file, images are prepared as for the architecture's first pretrained tag.
 

@@ -1,4 +1,4 @@
-"""A data set loaded to be checked: what is wrong with it is collected, where loading it to train stops at the first."""
+"""Load a data set to check it: all problems are collected, where loading it to train stops at the first."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def perceptual_hash(image: Image.Image) -> int:
 
 
 def same_images(images: Iterable[ListedImage]) -> list[str]:
-    """Say of each image whose content the data set has before, in another part or class, where that is."""
+    """Name each image whose content appears earlier in another part or class, and where."""
     first_of: dict[str, ListedImage] = {}
     found: list[str] = []
     for image in images:
@@ -48,7 +48,7 @@ def same_images(images: Iterable[ListedImage]) -> list[str]:
 
 
 def similar_images(images: Sequence[ListedImage]) -> list[str]:
-    """Say of each image that looks like one before, in another part or class, which that is; copies are left out."""
+    """Name each image that looks like an earlier one of another part or class; exact copies are left out."""
     found: dict[str, str] = {}
     for a, b in _close_pairs([image.phash for image in images]):
         first, image = images[a], images[b]

@@ -18,8 +18,11 @@ Folder = str | os.PathLike[str]
 
 def is_run_folder(folder: Folder) -> bool:
     """Tell whether a folder is that of a run or of a benchmark."""
-    there = lambda name: os.path.exists(os.path.join(folder, name))  # noqa: E731
-    return there(_BENCHMARK) or (there(_RUN) and any(map(there, _BESIDE)))
+
+    def holds(name: str) -> bool:
+        return os.path.exists(os.path.join(folder, name))
+
+    return holds(_BENCHMARK) or (holds(_RUN) and any(map(holds, _BESIDE)))
 
 
 def holds_runs(folder: Folder, suffixes: tuple[str, ...]) -> bool:

@@ -55,7 +55,7 @@ class Verification:
 
 @dataclass
 class _Opened:
-    """What was found out about an image."""
+    """Findings about one image."""
 
     digest: str | None = None
     phash: int | None = None

@@ -342,7 +342,7 @@ class Classifier:
     ) -> Generator[Answer, None, None]:
         names = self.method.classnames
         # A generator closed in Python 3.12.3 keeps what it iterates over, and so its decoding threads: close it here.
-        with closing(self._encoded(sources, batch, workers)) as batches:
+        with closing(self.encode_batches(sources, batch, workers)) as batches:
             for images, errors, encoded in batches:
                 predictions: Iterator[list[Prediction]] = iter(())
                 if encoded is not None:
@@ -360,7 +360,7 @@ class Classifier:
         """Compute a row for each image from its encoding; return the row itself for a single image."""
         sources, single = as_images(images, self.levels)
         parts = []
-        for _, errors, encoded in self._encoded(sources, batch):
+        for _, errors, encoded in self.encode_batches(sources, batch):
             for error in errors:
                 if error is not None:
                     raise error
@@ -371,7 +371,7 @@ class Classifier:
         rows = torch.cat(parts).numpy()
         return rows[0] if single else rows
 
-    def _encoded(
+    def encode_batches(
         self, sources: Iterator[ImageSource], batch: int, workers: int | None = None
     ) -> Generator[tuple[list[ImageSource], list[InputError | None], Any], None, None]:
         """Yield batches: the images, for each of them the error if it cannot be read, and the encoding of the others,

@@ -1,4 +1,4 @@
-"""Which classes are taken for which: the confusion matrix, and precision, recall and F1 of each class."""
+"""The confusion matrix, and precision, recall and F1 of each class."""
 
 from __future__ import annotations
 

@@ -16,11 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gopro.data.image_file import ImageFile
-from gopro.data.prefetch import decode_ahead
-from gopro.data.transforms import make_view
 from gopro.errors import InputError
 from gopro.files import write_atomically
-from gopro.methods.base import Method
+from gopro.inference.classifier import Classifier
 
 SUFFIXES = (".npz", ".parquet")
 
@@ -54,7 +52,7 @@ def check_feature_file(path: Path) -> None:
 
 
 def encode_files(
-    method: Method,
+    classifier: Classifier,
     paths: Iterable[str],
     *,
     batch: int = 64,
@@ -62,7 +60,7 @@ def encode_files(
     on_progress: Callable[[int], None] = lambda done: None,
     on_error: Callable[[InputError], None],
 ) -> FileFeatures:
-    """Compute the features of image files, in their order.
+    """Compute the features of image files, in their order, opened at the levels of the classifier's run.
 
     Args:
         batch: images to encode at once.
@@ -72,21 +70,19 @@ def encode_files(
     """
     names: list[str] = []
     rows: list[Tensor] = []
-    images = (ImageFile(Path(path), path) for path in paths)
-    view = make_view("eval", method.backbone.preprocess)
-    with closing(decode_ahead(images, view, batch=batch, workers=workers)) as parts:
-        for part in parts:
-            readable = [(source.name, image) for source, image in part if isinstance(image, Tensor)]
-            for _, image in part:
-                if isinstance(image, InputError):
-                    on_error(image)
-            if readable:
-                names += [name for name, _ in readable]
-                views = torch.stack([image for _, image in readable]).to(method.backbone.device)
+    images = (ImageFile(Path(path), path, classifier.levels) for path in paths)
+    with closing(classifier.encode_batches(images, batch, workers)) as batches:
+        for sources, errors, encoded in batches:
+            for source, error in zip(sources, errors, strict=True):
+                if error is None:
+                    names.append(source.name)
+                else:
+                    on_error(error)
+            if encoded is not None:
                 with torch.no_grad():
-                    rows.append(method.image_features(method.encode(views)).float().cpu())
-            on_progress(len(part))
-    width = method.backbone.embed_dim
+                    rows.append(classifier.method.image_features(encoded).float().cpu())
+            on_progress(len(sources))
+    width = classifier.method.backbone.embed_dim
     return FileFeatures(names, torch.cat(rows).numpy() if rows else np.zeros((0, width), np.float32))
 
 

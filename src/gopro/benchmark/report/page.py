@@ -41,7 +41,7 @@ from gopro.benchmark.report.ranked import ranked
 from gopro.benchmark.report.summary import Headline, headlines
 from gopro.benchmark.report.table import AVERAGE
 from gopro.benchmark.report.tables import tables
-from gopro.benchmark.report.tested_data import TestedData, tested_data
+from gopro.benchmark.report.tested_data import DataSize, tested_data
 from gopro.benchmark.report.training_curves import training_plots
 from gopro.benchmark.report.write import write_tables
 from gopro.files import write_atomically
@@ -57,7 +57,7 @@ class TableSummary:
 
     title: str
     headlines: Sequence[Headline]
-    data: Sequence[TestedData]
+    data: Sequence[DataSize]
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,13 @@ from gopro.runs.results import ResultRow
 
 
 @dataclass(frozen=True)
-class TestedData:
+class DataSize:
     """A data set that a table's methods were tested on.
 
     Attributes:
         classes, images: number of classes and test images of each half of the classes, `all`, `base` or `new`; None if
             no result records it, as in those of earlier versions.
     """
-
-    __test__ = False  # not a test of pytest
 
     name: str
     classes: Mapping[str, int | None]
@@ -46,19 +44,19 @@ def _count(number: int, one: str, many: str) -> str:
     return f"{number:,} {one if number == 1 else many}"
 
 
-def tested_data(experiment: Experiment, table: Table) -> list[TestedData]:
+def tested_data(experiment: Experiment, table: Table) -> list[DataSize]:
     """Return the data sets of a table in its order."""
     names = table.columns if table.protocol in TRANSFER else [block.title for block in table.blocks]
     rows = [row for row in experiment.rows if row["protocol"] == table.protocol]
     return [_tested(experiment, name, rows) for name in names if name != AVERAGE]
 
 
-def _tested(experiment: Experiment, data: str, rows: Iterable[ResultRow]) -> TestedData:
+def _tested(experiment: Experiment, data: str, rows: Iterable[ResultRow]) -> DataSize:
     own = [row for row in rows if row["data"] == data]
     halves = dict.fromkeys(row["classes"] for row in own)
     classes = {half: _first(experiment.class_count(row) for row in own if row["classes"] == half) for half in halves}
     images = {half: _first(row.get("n") for row in own if row["classes"] == half) for half in halves}
-    return TestedData(data, classes, images)
+    return DataSize(data, classes, images)
 
 
 def _first(values: Iterable[int | None]) -> int | None:
