@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
-from typing import Annotated, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -14,6 +14,14 @@ from gopro.cli.head import agreement_in_words
 from gopro.cli.parameters import ConfigFile, Device, ReaderProcesses, Root, RunBackbone, RunName, Temperature
 from gopro.data.dataset import ClassHalf
 from gopro.errors import InputError
+
+if TYPE_CHECKING:
+    from gopro.data.dataset import Dataset
+    from gopro.inference.evaluate import Evaluation
+    from gopro.inference.taylor_head import Agreement
+    from gopro.methods.base import Method
+    from gopro.runs.evaluation_data import EvaluationData
+    from gopro.runs.run import Run
 
 
 def eval_command(
@@ -54,105 +62,39 @@ def eval_command(
         With first-order, also evaluate the first-order head and compare it with the exact one. It is built first if
         the run has none for these classes.
     """
-    from gopro.benchmark.worker import evaluation_figures
-    from gopro.data.find_images import first_few
     from gopro.files import slug
-    from gopro.inference.chance import zeroshot_warning
-    from gopro.inference.evaluate import encode_samples, evaluate, evaluate_images
-    from gopro.inference.evaluation_record import evaluation_record, write_record
-    from gopro.inference.taylor_head import Agreement, constant_head
-    from gopro.inference.taylor_head_file import load_or_build_head
+    from gopro.inference.evaluation_record import write_record
     from gopro.inference.wrong_images import write_wrong_images, wrong_images
     from gopro.runs.calibration import check_temperature
     from gopro.runs.evaluation_data import evaluation_data
     from gopro.runs.load_run import load_run
-    from gopro.runs.training_images import leave_out_training_images, read_training_images
 
     trained = load_run(run, device, backbone)
     if temperature is not None:
         trained.method.temperature = check_temperature(temperature)
     print_backbone(trained.method.backbone.name)
+
     tested = evaluation_data(trained, data, root, classes=classes, names=names)
-    dataset, test = tested.dataset, tested.dataset.test
-    digests = read_training_images(trained.folder) if trained.method.trained_by else []
-    if digests is not None:
-        dataset = replace(dataset, test=leave_out_training_images(test, digests))
-        if not dataset.test:
-            raise InputError(f"{run} was trained on all {len(test)} test images of {dataset.name}: give other --data")
-    left_out = len(test) - len(dataset.test)
-    with bar("images", len(dataset.test)) as advance:
-        method = trained.method.for_classes(dataset.classnames, dataset.template, other_data=tested.other_data)
-        if method.frozen_images:
-            samples = encode_samples(method, dataset.test, workers=workers, on_progress=advance)
-            result = evaluate(method, samples)
-            warning = zeroshot_warning(method, samples, dataset.name, TRAIN_AGAIN)
-        else:
-            result = evaluate_images(method, dataset.test, workers=workers, on_progress=advance)
-            warning = None
-    row = {
-        "data": dataset.name,
-        "classes": classes,
-        "method": trained.config.method,
-        **evaluation_figures(result),
-        "trained_on": None if digests is None else left_out,
-        "unknown_classes": dict(tested.unknown),
-        **evaluation_record(result),
-    }
-    head_line = None
-    if head == "first-order":
-        if method.text_depends_on_image:
-            with bar("classes", len(dataset.classnames)) as advance:
-                first_order = load_or_build_head(
-                    trained, dataset.classnames, dataset.template, workers=workers, on_progress=advance
-                )
-        else:
-            first_order = constant_head(method, dataset.classnames)
-        with bar("images", len(dataset.test)) as advance:
-            approximate = evaluate_images(first_order, dataset.test, workers=workers, on_progress=advance)
-        agreement = Agreement.between(result.probabilities, approximate.probabilities)
-        terms = len(first_order.expansion)
-        row["first_order"] = {**evaluation_figures(approximate), "terms": terms, "agreement": asdict(agreement)}
-        head_line = (
-            f"first-order head with {terms} terms: accuracy {approximate.accuracy:.2f} %, per-class mean "
-            f"{approximate.macro_accuracy:.2f} %, {approximate.seconds:.1f} s; {agreement_in_words(agreement)}"
-        )
+    dataset, trained_on = _without_training_images(trained, tested.dataset, run)
+    method = trained.method.for_classes(dataset.classnames, dataset.template, other_data=tested.other_data)
+    result, warning = _test(method, dataset, workers)
+    first_order = _test_first_order(trained, method, dataset, result, workers) if head == "first-order" else None
+
     path = trained.export_folder / f"eval-{slug(dataset.name)}-{classes}.json"
     wrong, wrong_path = wrong_images(result, dataset.test), path.with_name(f"{path.stem}-wrong.csv")
     write_wrong_images(wrong_path, wrong)
-    write_record(path, row)
-    out.print_line(
-        f"{dataset.name}, {classes} classes: accuracy {result.accuracy:.2f} %, per-class mean "
-        f"{result.macro_accuracy:.2f} %\n  on {result.n} images of {len(dataset.classnames)} classes in "
-        f"{result.seconds:.1f} s"
-    )
+    write_record(path, _record(trained, tested, result, classes, trained_on, first_order))
+
+    _print_accuracy(dataset, classes, result)
     print_classes(result.confusion)
     print_confusions(result.confusion)
     print_calibration(result, trained.calibration)
     if warning is not None:
         err.print_line(f"warning: {warning}")
-    if left_out:
-        line = f"{left_out} of {len(test)} test images of {dataset.name} were trained on; they are left out."
-        if not tested.is_own:
-            kept = set(dataset.test)
-            trained_on = evaluate_images(method, [sample for sample in test if sample not in kept], workers=workers)
-            both = (result.accuracy * result.n + trained_on.accuracy * trained_on.n) / len(test)
-            line += f" With them, accuracy is {both:.2f} % on {len(test)} images."
-        out.print_line(line)
-    elif digests is None and tested.is_own:
-        out.print_line(
-            "The run does not record its training images: if the split was drawn again since, some of them may be "
-            "among these test images."
-        )
-    if tested.unknown:
-        unknown = first_few([f"{name} ({count})" for name, count in tested.unknown.items()])
-        out.print_line(
-            f"{sum(tested.unknown.values())} images of classes that the run does not know are left out: {unknown}. "
-            "To test over the classes of the folder: --names data."
-        )
-    if tested.absent:
-        out.print_line(f"There are no images of {first_few(list(tested.absent))}, among which the run can choose too.")
-    if head_line is not None:
-        out.print_line(head_line)
+    _print_training_images(method, tested, dataset, result, trained_on, workers)
+    _print_other_classes(tested)
+    if first_order is not None:
+        out.print_line(first_order.in_words())
     out.print_line(f"Figures and confusion matrix: {path}")
     out.print_line(f"Wrong images ({len(wrong)}): {wrong_path}")
     if not report:
@@ -163,3 +105,139 @@ def eval_command(
     page = path.with_name("report.html") if tested.is_own and classes == "all" else path.with_suffix(".html")
     part = dataset.name if classes == "all" else f"{dataset.name}, {classes} classes"
     out.print_line(f"Report: {write_run_page(page, trained, result, part, wrong, [path, wrong_path])}")
+
+
+def _without_training_images(trained: Run, dataset: Dataset, run: str) -> tuple[Dataset, int | None]:
+    """Leave out test images that the run was trained on, and count them: None if the run does not record them."""
+    from gopro.runs.training_images import leave_out_training_images, read_training_images
+
+    digests = read_training_images(trained.folder) if trained.method.trained_by else []
+    if digests is None:
+        return dataset, None
+    rest = leave_out_training_images(dataset.test, digests)
+    if not rest:
+        raise InputError(
+            f"{run} was trained on all {len(dataset.test)} test images of {dataset.name}: give other --data"
+        )
+    return replace(dataset, test=rest), len(dataset.test) - len(rest)
+
+
+def _test(method: Method, dataset: Dataset, workers: int) -> tuple[Evaluation, str | None]:
+    """Evaluate a method on the test images. The warning is that zero-shot accuracy is near chance."""
+    from gopro.inference.chance import zeroshot_warning
+    from gopro.inference.evaluate import encode_samples, evaluate, evaluate_images
+
+    with bar("images", len(dataset.test)) as advance:
+        if not method.frozen_images:
+            return evaluate_images(method, dataset.test, workers=workers, on_progress=advance), None
+        samples = encode_samples(method, dataset.test, workers=workers, on_progress=advance)
+        return evaluate(method, samples), zeroshot_warning(method, samples, dataset.name, TRAIN_AGAIN)
+
+
+@dataclass(frozen=True)
+class _FirstOrder:
+    """Evaluation of the first-order head, and its agreement with the exact one."""
+
+    result: Evaluation
+    terms: int
+    agreement: Agreement
+
+    def record(self) -> dict[str, Any]:
+        from gopro.benchmark.worker import evaluation_figures
+
+        return {**evaluation_figures(self.result), "terms": self.terms, "agreement": asdict(self.agreement)}
+
+    def in_words(self) -> str:
+        return (
+            f"first-order head with {self.terms} terms: accuracy {self.result.accuracy:.2f} %, per-class mean "
+            f"{self.result.macro_accuracy:.2f} %, {self.result.seconds:.1f} s; {agreement_in_words(self.agreement)}"
+        )
+
+
+def _test_first_order(trained: Run, method: Method, dataset: Dataset, exact: Evaluation, workers: int) -> _FirstOrder:
+    """Evaluate the first-order head on the test images; build it if the run has none for these classes."""
+    from gopro.inference.evaluate import evaluate_images
+    from gopro.inference.taylor_head import Agreement, constant_head
+    from gopro.inference.taylor_head_file import load_or_build_head
+
+    if method.text_depends_on_image:
+        names, template = dataset.classnames, dataset.template
+        with bar("classes", len(names)) as advance:
+            head = load_or_build_head(trained, names, template, workers=workers, on_progress=advance)
+    else:
+        head = constant_head(method, dataset.classnames)
+    with bar("images", len(dataset.test)) as advance:
+        result = evaluate_images(head, dataset.test, workers=workers, on_progress=advance)
+    return _FirstOrder(result, len(head.expansion), Agreement.between(exact.probabilities, result.probabilities))
+
+
+def _record(
+    trained: Run,
+    tested: EvaluationData,
+    result: Evaluation,
+    classes: ClassHalf,
+    trained_on: int | None,
+    first_order: _FirstOrder | None,
+) -> dict[str, Any]:
+    """Return what is written into the run's folder."""
+    from gopro.benchmark.worker import evaluation_figures
+    from gopro.inference.evaluation_record import evaluation_record
+
+    return {
+        "data": tested.dataset.name,
+        "classes": classes,
+        "method": trained.config.method,
+        **evaluation_figures(result),
+        "trained_on": trained_on,
+        "unknown_classes": dict(tested.unknown),
+        **evaluation_record(result),
+        **({} if first_order is None else {"first_order": first_order.record()}),
+    }
+
+
+def _print_accuracy(dataset: Dataset, classes: ClassHalf, result: Evaluation) -> None:
+    out.print_line(
+        f"{dataset.name}, {classes} classes: accuracy {result.accuracy:.2f} %, per-class mean "
+        f"{result.macro_accuracy:.2f} %\n  on {result.n} images of {len(dataset.classnames)} classes in "
+        f"{result.seconds:.1f} s"
+    )
+
+
+def _print_training_images(
+    method: Method, tested: EvaluationData, dataset: Dataset, result: Evaluation, trained_on: int | None, workers: int
+) -> None:
+    """Say how many test images are left out because the run was trained on them.
+
+    For another folder than the run's own, say also how accurate the run is with them.
+    """
+    from gopro.inference.evaluate import evaluate_images
+
+    test = tested.dataset.test
+    if trained_on is None and tested.is_own:
+        out.print_line(
+            "The run does not record its training images: if the split was drawn again since, some of them may be "
+            "among these test images."
+        )
+    if not trained_on:
+        return
+    line = f"{trained_on} of {len(test)} test images of {dataset.name} were trained on; they are left out."
+    if not tested.is_own:
+        kept = set(dataset.test)
+        left_out = evaluate_images(method, [sample for sample in test if sample not in kept], workers=workers)
+        both = (result.accuracy * result.n + left_out.accuracy * left_out.n) / len(test)
+        line += f" With them, accuracy is {both:.2f} % on {len(test)} images."
+    out.print_line(line)
+
+
+def _print_other_classes(tested: EvaluationData) -> None:
+    """Name the classes of the folder that the run does not know, and those of the run that the folder lacks."""
+    from gopro.data.find_images import first_few
+
+    if tested.unknown:
+        unknown = first_few([f"{name} ({count})" for name, count in tested.unknown.items()])
+        out.print_line(
+            f"{sum(tested.unknown.values())} images of classes that the run does not know are left out: {unknown}. "
+            "To test over the classes of the folder: --names data."
+        )
+    if tested.absent:
+        out.print_line(f"There are no images of {first_few(list(tested.absent))}, among which the run can choose too.")
