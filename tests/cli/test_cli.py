@@ -23,6 +23,7 @@ def bad_inputs(tmp_path: Path, run: Path) -> dict[str, tuple[str, str]]:
     (tmp_path / "text.jpg").write_text("not an image")
     (tmp_path / "bad.yaml").write_text("a: [")
     (tmp_path / "list.yaml").write_text("- a")
+    (tmp_path / "many.yaml").write_text("shots: many")
     (tmp_path / "key.yaml").write_text("shotz: 4")
     (tmp_path / "no-names.txt").write_text("\n \n")
     (tmp_path / "weights.safetensors").write_bytes(b"nothing")
@@ -60,7 +61,20 @@ def bad_inputs(tmp_path: Path, run: Path) -> dict[str, tuple[str, str]]:
         "empty class folder": (f"train --data {taken} {new}", str(taken / "b")),
         "one class": (f"train --data {one} {new}", "one"),
         "one class in a half": (f"benchmark base-to-new --data {one} {new}", "one"),
-        "not a number": (f"train --data emoji-food --shots many {new}", "many"),
+        "no number of shots": (
+            f"train --data emoji-food --shots many {new}",
+            """--shots is a whole number or "all", not 'many'""",
+        ),
+        "one number of shots": (
+            f"benchmark few-shot --shots 1 x {new}",
+            """--shots is a whole number or "all", not 'x'""",
+        ),
+        "no whole number": (f"train --data emoji-food --epochs ten {new}", "--epochs is a whole number, not 'ten'"),
+        "no number": (f"train --data emoji-food --lr high {new}", "--lr is a number, not 'high'"),
+        "no number in a file": (
+            f"train --data emoji-food --config {tmp_path / 'many.yaml'} {new}",
+            f"""{tmp_path / "many.yaml"}: shots is a whole number or "all", not 'many'""",
+        ),
         "no shots": (f"train --data emoji-food --shots 0 {new}", "shots is 0: give at least 1 image per class, or all"),
         "not a choice": (f"train --data emoji-food --classes old {new}", "old"),
         "no cuda": (f"train --data emoji-food --device cuda {new}", "cuda"),

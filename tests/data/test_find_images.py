@@ -1,4 +1,4 @@
-"""What lies beside images: notes and labels, folders of runs, HEIC."""
+"""What lies beside images: notes and labels, folders of runs and of sorted images, HEIC."""
 
 import warnings
 from pathlib import Path
@@ -8,6 +8,7 @@ from PIL import Image
 
 from gopro.data import find_images
 from gopro.data.find_images import class_folders, files_below, images_by_class
+from gopro.data.sorted_folders import MARK, create_sorted_folder
 from gopro.errors import InputError
 from tests.support.folders import make_folders
 
@@ -57,6 +58,18 @@ def test_a_class_may_be_called_runs_and_hold_a_config(root: Path):
 def test_the_folder_itself_may_be_a_run(tmp_path: Path):
     write_run(tmp_path / "mine")
     assert tmp_path / "mine" / "report.png" in list(files_below(tmp_path / "mine"))
+
+
+@pytest.mark.parametrize("place", ["sorted", "cat/sorted"])
+def test_a_folder_that_images_were_sorted_into_is_no_class(root: Path, place: str):
+    create_sorted_folder(root / place)
+    make_folders(root / place, ("cat", "dog"))
+    with pytest.warns(UserWarning, match="sorted: holds images that gopro predict sorted") as caught:
+        assert images_by_class(root) == IMAGES
+    assert f"remove {root / place / MARK}" in str(caught[0].message)
+    assert list(images_by_class(root / place)) == ["cat", "dog"]  # a person may train on the folder itself
+    (root / place / MARK).unlink()
+    assert images_by_class(root) != IMAGES
 
 
 def test_all_errors_are_reported_at_once(root: Path):

@@ -9,14 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gopro.data.sorted_folders import MARK
 from gopro.errors import InputError
 from gopro.inference import sort_images
 from gopro.inference.sort_images import UNSURE, Sorter, folder_names
 
 
 def tree(root: Path) -> dict[str, bytes]:
-    """Return the content of every file below a folder, hidden ones too."""
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    """Return the content of every file below a folder, hidden ones too, but for the mark."""
+    files = (path for path in root.rglob("*") if path.is_file() and path.name != MARK)
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
 
 
 def write(path: Path, content: str) -> Path:
@@ -45,6 +47,20 @@ def sort(root: Path, sources: list[Path], **settings) -> Sorter:
 
 
 EXPECTED = {"cat/1.jpg": b"one", "cat/1 (2).jpg": b"two", "cat/1 (3).jpg": b"two", "cat/2.jpg": b"three"}
+
+
+def test_a_folder_that_held_nothing_is_marked(tmp_path: Path, sources: list[Path]) -> None:
+    (tmp_path / "empty").mkdir()
+    for root in (tmp_path / "new" / "sorted", tmp_path / "empty"):
+        sort(root, sources)
+        sort(root, sources)
+        assert "Remove this file" in (root / MARK).read_text()
+
+
+def test_a_folder_of_images_that_are_sorted_by_hand_is_not_marked(tmp_path: Path, sources: list[Path]) -> None:
+    write(tmp_path / "mine" / "cat" / "0.jpg", "zero")
+    sort(tmp_path / "mine", sources)
+    assert not (tmp_path / "mine" / MARK).exists()
 
 
 @pytest.mark.parametrize("link", [None, "hard", "symbolic"])

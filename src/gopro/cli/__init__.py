@@ -10,6 +10,7 @@ import os
 import sys
 import warnings
 from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import cyclopts
 import pydantic
@@ -18,7 +19,7 @@ from gopro.cli.config_file import read_config_file
 from gopro.cli.console import err, printable
 from gopro.cli.parameters import DEFAULTS
 from gopro.errors import InputError, OtherRankFailed
-from gopro.settings import explain
+from gopro.settings import describe_type, explain
 
 app = cyclopts.App(
     name="gopro",
@@ -94,7 +95,20 @@ def _describe(error: Exception) -> str:
         places, missing = _required_places(error), name.lstrip("-").upper()
         first = f"; the {places[0].lower()} comes first" if missing != places[0] else ""
         return f"{missing} is missing: type {command} {' '.join(places)}{first} (see {command} --help)"
+    if isinstance(error, cyclopts.CoercionError) and error.token and (kinds := _kinds(error.target_type)):
+        name = (error.token.keyword or (error.argument.name if error.argument else "")).strip("[]")
+        place = f"{error.token.source}: " if error.token.source not in ("", "cli") else ""
+        return f"{place}{name} is {kinds}, not {error.token.value!r}"
     return " ".join(line.strip() for line in str(error).splitlines())
+
+
+def _kinds(hint: Any) -> str | None:
+    """Say what a number may be, such as `a whole number or "all"`; None for a type without numbers."""
+    options = get_args(hint) or (hint,)
+    plain = [get_args(option)[0] if get_origin(option) is Annotated else option for option in options]
+    numbers = [describe_type(option) for option in plain if option in (int, float)]
+    words = [f'"{word}"' for option in plain if get_origin(option) is Literal for word in get_args(option)]
+    return " or ".join(numbers + words) if numbers else None
 
 
 def _required_places(error: cyclopts.MissingArgumentError) -> list[str]:

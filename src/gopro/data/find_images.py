@@ -11,6 +11,7 @@ from gopro.data.class_names import class_key
 from gopro.data.heif import HEIF_SUFFIXES, INSTALL_HEIF, reads_heif
 from gopro.data.image_file import SUFFIXES
 from gopro.data.run_folders import holds_runs, is_run_folder
+from gopro.data.sorted_folders import MARK, is_sorted_folder
 from gopro.errors import InputError
 
 SIDE_SUFFIXES = (".txt", ".json", ".jsonl", ".xml", ".csv", ".tsv", ".yaml", ".yml", ".md", ".html")
@@ -59,7 +60,7 @@ def is_side_file(path: Path) -> bool:
 def class_folders(root: Path, on_error: OnError | None = None) -> Iterable[str]:
     """List the names of the folders in `root`, sorted, without hidden ones and those left behind by operating systems.
 
-    Folders that hold runs are passed over with a warning.
+    Folders that hold runs, and those that gopro predict sorted images into, are passed over with a warning.
 
     Args:
         on_error: takes the error of an image outside any class folder. By default, it is raised.
@@ -79,6 +80,8 @@ def class_folders(root: Path, on_error: OnError | None = None) -> Iterable[str]:
     for entry in filter(_is_folder, entries):
         if holds_runs(entry.path, SUFFIXES):
             _warn_of_runs(entry.path)
+        elif is_sorted_folder(entry.path):
+            _warn_of_sorted(entry.path)
         else:
             yield entry.name
 
@@ -120,7 +123,7 @@ def images_by_class(root: Path, ignored: Collection[str] = (), on_error: OnError
 def files_below(folder: Path, *, ignored: Path | None = None, on_error: OnError | None = None) -> Iterator[Path]:
     """List all files in a folder and its subfolders, folder by folder, each sorted; links are followed.
 
-    Folders of runs are passed over with a warning, unless `folder` itself is one.
+    Folders of runs and of sorted images are passed over with a warning, unless `folder` itself is one.
 
     Args:
         ignored: a folder to leave out.
@@ -144,6 +147,9 @@ def _files_below(folder: Path, ignored: str, on_error: OnError, parents: tuple[s
         return
     if parents and is_run_folder(folder):
         _warn_of_runs(folder)
+        return
+    if parents and is_sorted_folder(folder):
+        _warn_of_sorted(folder)
         return
     try:
         if real in parents:
@@ -173,6 +179,14 @@ def raise_error(error: InputError) -> None:
 
 def _warn_of_runs(folder: str | Path) -> None:
     warnings.warn(f"{folder}: holds runs rather than images of a class; passed over", stacklevel=1)
+
+
+def _warn_of_sorted(folder: str | Path) -> None:
+    warnings.warn(
+        f"{folder}: holds images that gopro predict sorted, whose classes nobody has checked; passed over. If you have "
+        f"checked them, remove {os.path.join(folder, MARK)}",
+        stacklevel=1,
+    )
 
 
 def _images_below(root: Path, folder: str, on_error: OnError | None) -> list[str]:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
+from gopro.data.sorted_folders import create_sorted_folder
 from gopro.errors import InputError
 
 Link = Literal["hard", "symbolic"]
@@ -49,7 +50,8 @@ class Sorter:
     def __init__(self, root: Path, classnames: Sequence[str], *, link: Link | None = None, min_confidence: float = 0.0):
         """
         Args:
-            root: the folder of the class folders; created with the first image.
+            root: the folder of the class folders; created with the first image, and marked, so that it does not pass
+                for a class where it lies among folders of images.
             link: make links instead of copies; symbolic links contain the absolute path of the image.
             min_confidence: images with a lower probability go to `UNSURE`.
         """
@@ -86,7 +88,8 @@ class Sorter:
             (self.root / _PARTIAL).rmdir()
 
     def _place(self, source: Path, folder: str) -> Path:
-        (self.root / folder).mkdir(parents=True, exist_ok=True)
+        create_sorted_folder(self.root)
+        (self.root / folder).mkdir(exist_ok=True)
         numbers = self._numbers.setdefault((folder, source.name.casefold()), _Numbers())
         for number in numbers:
             target = self.root / folder / _numbered(source, number)

@@ -46,6 +46,18 @@ def test_a_page_of_an_allowed_origin_may_ask(open_server: RunningServer) -> None
         assert error.status_code in (401, 415) and error.headers[ALLOW] == PAGE  # so that the page can say why
 
 
+def test_a_page_may_read_that_the_server_failed(
+    tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = untrained_run("zeroshot", tiny, ["cat", "dog"], tmp_path)
+    monkeypatch.setattr(type(run.method), "logits", lambda method, encoded: 1 // 0)
+    monkeypatch.setattr(type(run.method), "class_vectors", lambda method: 1 // 0)
+    with serve_in_thread(run, origins=[PAGE]) as server:
+        failed = server.predict(png(0), headers={"Origin": PAGE})
+    assert failed.status_code == 500 and failed.json()["error"]["code"] == "internal"
+    assert failed.headers[ALLOW] == PAGE and "Content-Security-Policy" in failed.headers
+
+
 def test_a_page_of_another_origin_may_not(open_server: RunningServer) -> None:
     refused = preflight(open_server, OTHER)
     assert refused.status_code == 400 and ALLOW not in refused.headers

@@ -17,7 +17,12 @@ from fastapi.staticfiles import StaticFiles
 from gopro.inference.serve import schemas
 from gopro.inference.serve.auth import ApiKeyMiddleware
 from gopro.inference.serve.cors import check_origins, cors_settings
-from gopro.inference.serve.errors import CLIENT_CLOSED_REQUEST, RequestError, add_error_handlers
+from gopro.inference.serve.errors import (
+    CLIENT_CLOSED_REQUEST,
+    InternalErrorMiddleware,
+    RequestError,
+    add_error_handlers,
+)
 from gopro.inference.serve.limits import Limits
 from gopro.inference.serve.metrics import Metrics
 from gopro.inference.serve.middleware import MetricsMiddleware
@@ -70,6 +75,7 @@ def make_app(
     )
     app.state.service = service
     add_error_handlers(app)
+    app.add_middleware(InternalErrorMiddleware)  # added first, so that its answer gets the headers of all others
     if key is not None:
         app.add_middleware(ApiKeyMiddleware, key=key)
     if allowed:  # around the key: a preflight carries none, and a page must be able to read that a key is needed

@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 CLIENT_CLOSED_REQUEST = 499
 """nginx's status for a client that closed the connection before it was answered; only the metrics see it."""
@@ -59,6 +60,29 @@ def add_error_handlers(app: FastAPI) -> None:
     async def _(request: Request, error: ClientDisconnect) -> Response:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
 
-    @app.exception_handler(Exception)  # uvicorn logs the traceback
-    async def _(request: Request, error: Exception) -> Response:
-        return RequestError(500, "internal", "internal error: the server's log has the traceback").response()
+
+class InternalErrorMiddleware:
+    """Middleware that answers an unforeseen error, which it passes on so that uvicorn logs the traceback.
+
+    FastAPI would call a handler of `Exception` outside all other middleware: the answer would have neither the headers
+    that let a page of another origin read it nor those for security.
+    """
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answered = False
+
+        async def send_first(message: Message) -> None:
+            nonlocal answered
+            answered = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_first)
+        except Exception:
+            if scope["type"] == "http" and not answered:
+                error = RequestError(500, "internal", "internal error: the server's log has the traceback")
+                await error.response()(scope, receive, send)
+            raise
