@@ -230,6 +230,7 @@ OTHER_VALUES: dict[str, Any] = {
     "precision": "bf16",
     "crop": 0.3,
     "levels": (0, 4095),
+    "unlabeled": "emoji-food",
     "bank": 4,
     "root": Path("elsewhere"),
     "non_finite": "skip",
@@ -254,8 +255,11 @@ def kept(request: pytest.FixtureRequest, swept: tuple[BenchmarkConfig, SweepResu
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(TrainSettings)])
-def test_only_settings_that_cannot_change_results_may_differ(name: str, kept: BenchmarkConfig) -> None:
+def test_only_settings_that_cannot_change_results_may_differ(
+    name: str, kept: BenchmarkConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The fields declare whether they can change results."""
+    monkeypatch.setattr(CoOp, "uses_unlabeled", True)  # other methods ignore `unlabeled`
     changed, kept = replace(kept, **{name: OTHER_VALUES[name]}), replace(kept, methods=("coop",))
     changed = replace(changed, methods=("coop",))
     if name in settings_that_change_results():
@@ -282,7 +286,8 @@ def test_a_recipe_that_has_changed_since_is_another_run(
     name: str, swept: tuple[BenchmarkConfig, SweepResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A later version may train differently under the same settings."""
-    value = {"optimizer": "adamw", "schedule": "step", "drop_last": False, "crop": 0.3}.get(name, 0.25)
+    values = {"optimizer": "adamw", "schedule": "step", "drop_last": False, "crop": 0.3, "unlabeled_shots": 8}
+    value = values.get(name, 0.25)
     monkeypatch.setattr(CoOp, "recipe", replace(CoOp.recipe, **{name: value}))
     changed = "warmup" if name == "schedule" else name  # a schedule by steps also warms up within its one epoch
     with pytest.raises(InputError, match=rf"was made with {changed} .*, not .*: choose another --output"):

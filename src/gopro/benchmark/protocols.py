@@ -273,7 +273,7 @@ class _Planner:
             seed=seed,
             classes=half,
             task=training.task if shots else None,
-            **self.config.shared(),
+            **{**self.config.shared(), "unlabeled": self._unlabeled(method)},
         )
         if self._configs.setdefault(name, train) != train:
             raise InputError(f"{method} and {self._configs[name].method} would share {output}: leave one out")
@@ -301,6 +301,11 @@ class _Planner:
         trained_with = TrainedWith.of(train, spec, authors, dataset)
         work = self._training_work(train, trained_with, dataset) + test_images
         self.runs.append(PlannedRun(train, tuple(planned), made_with(train, trained_with), work))
+
+    def _unlabeled(self, method: str) -> str | None:
+        """Return where a method finds images without labels; None if it learns nothing from them."""
+        source = self.config.unlabeled
+        return None if source is None or not self.methods[method].uses_unlabeled else self._path(source)
 
     def _training_work(self, train: TrainConfig, trained_with: TrainedWith, dataset: Dataset) -> float:
         """Estimate the cost of training in images through the image tower, and check that there are enough images.

@@ -83,7 +83,9 @@ def eval_command(
     path = trained.export_folder / f"eval-{slug(dataset.name)}-{classes}.json"
     wrong, wrong_path = wrong_images(result, dataset.test), path.with_name(f"{path.stem}-wrong.csv")
     write_wrong_images(wrong_path, wrong)
-    write_record(path, _record(trained, tested, result, classes, trained_on, first_order))
+    without_labels = _count_unlabeled(trained, dataset)
+    record = _record(trained, tested, result, classes, trained_on, first_order)
+    write_record(path, {**record, "used_unlabeled": without_labels})
 
     _print_accuracy(dataset, classes, result)
     print_classes(result.confusion)
@@ -92,6 +94,11 @@ def eval_command(
     if warning is not None:
         err.print_line(f"warning: {warning}")
     _print_training_images(method, tested, dataset, result, trained_on, workers)
+    if without_labels:
+        out.print_line(
+            f"{without_labels} of these {result.n} images were used without labels in training; accuracy on images "
+            "that are new to the run may be lower."
+        )
     _print_other_classes(tested)
     if first_order is not None:
         out.print_line(first_order.in_words())
@@ -120,6 +127,14 @@ def _without_training_images(trained: Run, dataset: Dataset, run: str) -> tuple[
             f"{run} was trained on all {len(dataset.test)} test images of {dataset.name}: give other --data"
         )
     return replace(dataset, test=rest), len(dataset.test) - len(rest)
+
+
+def _count_unlabeled(trained: Run, dataset: Dataset) -> int:
+    """Count the test images that the run learned from without their labels."""
+    from gopro.runs.training_images import read_unlabeled_images
+
+    unlabeled = frozenset(read_unlabeled_images(trained.folder))
+    return sum(sample.image.digest() in unlabeled for sample in dataset.test) if unlabeled else 0
 
 
 def _test(method: Method, dataset: Dataset, workers: int) -> tuple[Evaluation, str | None]:

@@ -46,6 +46,7 @@ def train_command(
         one per process.
     """
     from gopro.runs.run import CONFIG, read_config, read_cost
+    from gopro.runs.training_images import read_unlabeled_images
     from gopro.training.devices import find_process
     from gopro.training.train import resume, train
 
@@ -69,6 +70,8 @@ def train_command(
     classes = f"{len(run.method.classnames)} classes of {run.data}"
     if run.method.trained_by:
         out.print_line(f"Trained {run.config.method} on {classes}{_recipe_in_words(run)}.")
+        if unlabeled := read_unlabeled_images(run.folder):
+            out.print_line(f"It also learned from {len(unlabeled)} images without labels.")
     else:
         out.print_line(f"{run.config.method} needs no training; it is ready for {classes}.")
     if skipped := read_cost(run.folder).skipped_steps:

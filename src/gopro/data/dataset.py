@@ -53,6 +53,7 @@ class Dataset:
 
     Labels run from 0 to len(classnames) - 1. `template` is the zero-shot prompt, with `{}` where the class name goes;
     `crop` is the smallest share of an image's area that a random view shows in training; None: the recipe's.
+    `unlabeled` are images without labels that a run learns from too; see `gopro.data.unlabeled`.
 
     Example:
         >>> from gopro import load_dataset
@@ -69,6 +70,7 @@ class Dataset:
     test: tuple[Sample, ...]
     template: str = "a photo of a {}."
     crop: float | None = None
+    unlabeled: tuple[ImageSource, ...] = ()
 
     def split(self, which: SplitName) -> tuple[Sample, ...]:
         """Return the samples of one split."""

@@ -70,6 +70,7 @@ class Method(nn.Module):
         views: the views of an image that a training step needs, the plain one first.
         frozen_images: whether the image tower is the frozen CLIP's, so that its output can be cached. A method that
             learns inside the tower sets it to False; its `encode` then returns the images themselves.
+        uses_unlabeled: whether it learns from images without labels too, by `unlabeled_losses`.
         needs_vit: whether it puts learned tokens into the image tower, which only open_clip's own ViT takes.
         text_depends_on_image: whether each image has text features of its own, from `image_contexts`. If not, they
             are computed once for all images.
@@ -87,6 +88,7 @@ class Method(nn.Module):
     repository: ClassVar[Repository | None] = None
     views: tuple[ViewName, ...] = ("base",)
     frozen_images: bool = True
+    uses_unlabeled: ClassVar[bool] = False
     needs_vit: ClassVar[bool] = False
     text_depends_on_image: bool = False
     temperature: float = 1.0
@@ -242,6 +244,15 @@ class Method(nn.Module):
         """
         return {"ce": F.cross_entropy(self.logits(encoded[0]), labels)}
 
+    def unlabeled_losses(self, encoded: Any) -> dict[str, Tensor]:
+        """Return the loss terms of images without labels, as `losses` does; they are added to those of the labelled.
+
+        Args:
+            encoded: the output of `encode` for the views of as many images as there are labelled ones in the step,
+                [views, batch], in the order of `views`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} learns nothing from images without labels")
+
     def solve(
         self,
         draws: Callable[[int], Iterable[Any]],
@@ -261,6 +272,12 @@ class Method(nn.Module):
     def end_epoch(self, epoch: int, epochs: int) -> None:
         """Do what follows each of `epochs` epochs, counted from 0, before the state is saved or validated."""
 
-    def forward(self, encoded: Any, labels: Int[Tensor, " batch"]) -> dict[str, Tensor]:
-        """Return `losses`; modules wrapped for several devices synchronise gradients only when called."""
-        return self.losses(encoded, labels)
+    def forward(self, encoded: Any, labels: Int[Tensor, " batch"], unlabeled: Any = None) -> dict[str, Tensor]:
+        """Return `losses` and, of images without labels, `unlabeled_losses`, whose names get `unlabeled_` in front.
+
+        Modules wrapped for several devices synchronise gradients only when called.
+        """
+        terms = self.losses(encoded, labels)
+        if unlabeled is not None:
+            terms |= {f"unlabeled_{name}": term for name, term in self.unlabeled_losses(unlabeled).items()}
+        return terms

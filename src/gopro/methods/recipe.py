@@ -12,7 +12,7 @@ from annotated_types import Gt, Le
 
 from gopro.data.dataset import CROP
 from gopro.data.few_shot import Shots
-from gopro.settings import NonNegativeFloat, PositiveFloat, PositiveInt, settings
+from gopro.settings import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, settings
 
 Task = Literal["base-to-new", "transfer", "few-shot"]
 """The later use that a model is trained for: other classes of the same data set; other data sets and styles (the
@@ -63,6 +63,10 @@ class Recipe:
     """Leave out an incomplete last batch, unless it is the only one."""
     crop: Annotated[float, Gt(0), Le(1)] = CROP
     """Smallest share of an image's area that a random view shows."""
+    unlabeled_shots: NonNegativeInt | None = None
+    """Images per class to learn from without their labels: training images that are not among the labelled ones, of all
+    classes of the data set; or of the one that the run's setting `unlabeled` names, where the default is all of them.
+    For methods with `uses_unlabeled`."""
 
     def in_words(self) -> str:
         """Return the figures that people compare.

@@ -142,6 +142,8 @@ def _check_recipe_settings(name: str, kind: type[Method], settings: Mapping[str,
     used = RECIPE_FIELDS if Training.STEPS in kind.trained_by else ("crop",) if kind.trained_by else ()
     if idle := [key for key in settings if key not in used]:
         raise ValueError(f"{name} is not trained in steps: leave {' and '.join(idle)} out")
+    if "unlabeled_shots" in settings and not kind.uses_unlabeled:
+        raise ValueError(f"{name} learns nothing from images without labels: leave unlabeled_shots out")
 
 
 def check_backbone(methods: Iterable[str], backbone: str) -> None:

@@ -69,6 +69,10 @@ class TrainSettings:
     """Two values that images with more than 8 bits per sample show as black and white, such as 0 4095 for 12 bits in
     16-bit files, which are nearly black otherwise. The run keeps them for all images that it is used on. Default: 0
     65535."""
+    unlabeled: str | None = None
+    """Images without labels to learn from too, of these or other classes, such as those to sort later: a folder,
+    searched with its subfolders, or a data set, whose training images are used without their labels. Methods that learn
+    nothing from them: see gopro methods METHOD."""
     bank: NonNegativeInt = 0
     """Random views per training image to encode once and cache for all epochs and runs; 0 draws new views in every
     epoch."""

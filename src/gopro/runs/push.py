@@ -78,6 +78,7 @@ def without_paths(content: dict[str, Any]) -> dict[str, Any]:
             "root": None,
             "output": Path(config["output"]).name,
             "data": Path(config["data"]).name,
+            "unlabeled": Path(unlabeled).name if (unlabeled := config.get("unlabeled")) else None,
             "backbone": backbone,
         },
         "backbone": {**content["backbone"], "name": backbone},

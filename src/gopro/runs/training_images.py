@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from gopro.data.dataset import Dataset, Sample
+from gopro.data.dataset import Dataset, ImageSource, Sample
 from gopro.errors import InputError, one_line
 from gopro.files import write_json
 from gopro.methods.recipe import Training
@@ -28,13 +28,19 @@ def given_images(dataset: Dataset, trained_by: Training, select: str) -> tuple[S
     return (*dataset.train, *dataset.val) if with_val else dataset.train
 
 
-def write_training_images(folder: Path, samples: Sequence[Sample]) -> None:
+def write_training_images(folder: Path, samples: Sequence[Sample], unlabeled: Sequence[ImageSource] = ()) -> None:
     """Write the digests of a run's training images into its folder, in the order of the samples.
+
+    Args:
+        unlabeled: the images that it learns from without labels.
 
     Raises:
         InputError: an image cannot be read, or the file cannot be written.
     """
-    write_json(folder / TRAINING_IMAGES, {"digests": [sample.image.digest() for sample in samples]})
+    content = {"digests": [sample.image.digest() for sample in samples]}
+    if unlabeled:
+        content["unlabeled"] = [image.digest() for image in unlabeled]
+    write_json(folder / TRAINING_IMAGES, content)
 
 
 def read_training_images(folder: Path) -> list[str] | None:
@@ -43,11 +49,23 @@ def read_training_images(folder: Path) -> list[str] | None:
     Raises:
         InputError: the file cannot be read or holds something else.
     """
+    return _read_digests(folder, "digests") if (folder / TRAINING_IMAGES).exists() else None
+
+
+def read_unlabeled_images(folder: Path) -> list[str]:
+    """Return the digests of the images that a run learned from without labels.
+
+    Raises:
+        InputError: the file cannot be read or holds something else.
+    """
+    return _read_digests(folder, "unlabeled") if (folder / TRAINING_IMAGES).exists() else []
+
+
+def _read_digests(folder: Path, key: str) -> list[str]:
     path = folder / TRAINING_IMAGES
-    if not path.exists():
-        return None
     try:
-        digests = json.loads(path.read_text(encoding="utf-8"))["digests"]
+        content = json.loads(path.read_text(encoding="utf-8"))
+        digests = content.get(key, []) if key == "unlabeled" else content[key]
         if not isinstance(digests, list) or not all(isinstance(digest, str) for digest in digests):
             raise TypeError("digests must be a list of text")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +22,7 @@ from gopro.training.lr_schedule import learning_rate
 from gopro.training.non_finite import NonFiniteGuard
 from gopro.training.progress import NO_PROGRESS, Epoch, Progress, Step
 from gopro.training.resume_state import LOG, RESUME, BestEpoch, EpochLog, ResumeState
+from gopro.training.unlabeled_batches import unlabeled_batches
 
 
 class FitResult(NamedTuple):
@@ -49,7 +51,7 @@ def fit(
     images, the latest of equal ones.
 
     Args:
-        dataset: its training images are trained on, all of them.
+        dataset: its training images are trained on, all of them, and those without labels beside them.
         recipe: epochs, batch size and optimiser.
         config: output folder, seed, view bank, and what to do about steps that are not finite.
 
@@ -60,16 +62,21 @@ def fit(
     val = dataset.val if config.select == "val" else ()
     parameters = [parameter for parameter in method.parameters() if parameter.requires_grad]
     module, optimizer = runtime.fabric.setup(method, make_optimizer(parameters, recipe))
-    state = ResumeState.open(config.output, method, optimizer, [*dataset.train, *val], ranks)  # empty for a new run
+    images = [*(sample.image for sample in (*dataset.train, *val)), *dataset.unlabeled]
+    state = ResumeState.open(config.output, method, optimizer, images, ranks)  # empty for a new run
     started -= state.seconds
     batches = training_batches(method, dataset, recipe, config, runtime, progress.fill)
+    unlabeled_images = None
+    if dataset.unlabeled:
+        unlabeled_images = unlabeled_batches(method, dataset, recipe, config, runtime, batches, progress.fill)
     validation = Validation(method, val, config.workers) if val and ranks.is_first else None
     guard = NonFiniteGuard(parameters, config.non_finite, config.output / RESUME, state.skipped)
     total = recipe.epochs * len(batches)
     for epoch in range(state.epochs, recipe.epochs):
         log, lr = EpochLog(epoch), 0.0
         module.train()
-        for i, (encoded, labels) in enumerate(batches.epoch(epoch)):
+        others = repeat(None) if unlabeled_images is None else unlabeled_images.epoch(epoch)
+        for i, ((encoded, labels), unlabeled) in enumerate(zip(batches.epoch(epoch), others, strict=False)):
             position = i % config.accumulate  # of the batch within its optimiser step
             step_size = min(config.accumulate, len(batches) - i + position)  # the last step of an epoch may be smaller
             number = epoch * len(batches) + i + 1
@@ -79,7 +86,7 @@ def fit(
                     group["lr"] = lr
                 optimizer.zero_grad()
             with ranks.batch(batches.size(i)) as weight:
-                losses = backward(module, encoded, labels, runtime.fabric, weight, step_size)
+                losses = backward(module, (encoded, labels, unlabeled), runtime.fabric, weight, step_size)
             losses = ranks.mean(losses, weight)
             if position == step_size - 1:
                 ranks.average_gradients(parameters)
@@ -111,18 +118,19 @@ def make_optimizer(parameters: Sequence[nn.Parameter], recipe: Recipe) -> torch.
 
 
 def backward(
-    module: nn.Module, encoded: Any, labels: Tensor, fabric: Fabric, weight: float, step_size: int
+    module: nn.Module, batch: tuple[Any, Tensor, Any], fabric: Fabric, weight: float, step_size: int
 ) -> dict[str, Tensor]:
     """Add a batch's gradients to those of its optimiser step.
 
     Args:
+        batch: encoded images, their labels, and encoded images without labels or None; see `Method.forward`.
         weight: of this process's losses, see `gopro.distributed.Ranks.batch`.
         step_size: batches whose gradients are averaged.
 
     Returns:
         This process's losses by name and their sum as `total`, without the weight.
     """
-    terms = module(encoded, labels)
+    terms = module(*batch)
     total = torch.stack(list(terms.values())).sum()
     fabric.backward(total * weight / step_size)
     return {"total": total.detach(), **{name: term.detach() for name, term in terms.items()}}

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from gopro.data.dataset import Sample
+from gopro.data.dataset import ImageSource
 from gopro.distributed import Ranks
 from gopro.errors import InputError
 from gopro.files import append, save_tensors
@@ -44,11 +44,11 @@ class ImageDigests(NamedTuple):
     digests: Tensor
 
     @staticmethod
-    def of(samples: Sequence[Sample]) -> ImageDigests:
+    def of(images: Sequence[ImageSource]) -> ImageDigests:
         """Read the images and compute their digests. Raises InputError naming an image that cannot be read."""
-        digests = b"".join(bytes.fromhex(sample.image.digest()) for sample in samples)
-        names = tuple(sample.image.name for sample in samples)
-        return ImageDigests(names, torch.frombuffer(bytearray(digests), dtype=torch.uint8).view(len(samples), -1))
+        digests = b"".join(bytes.fromhex(image.digest()) for image in images)
+        names = tuple(image.name for image in images)
+        return ImageDigests(names, torch.frombuffer(bytearray(digests), dtype=torch.uint8).view(len(images), -1))
 
     def check(self, earlier: Tensor, path: Path) -> None:
         """Check that the run began with the same images.
@@ -131,19 +131,19 @@ class ResumeState:
 
     @staticmethod
     def open(
-        folder: Path, method: Method, optimizer: torch.optim.Optimizer, samples: Sequence[Sample], ranks: Ranks
+        folder: Path, method: Method, optimizer: torch.optim.Optimizer, images: Sequence[ImageSource], ranks: Ranks
     ) -> ResumeState:
         """Restore the last saved state into the method and its optimiser; for a new run, return an empty state.
 
         The log is cut to its length when the state was saved.
 
         Args:
-            samples: the images that the run depends on.
+            images: those that the run depends on.
 
         Raises:
             InputError: the state cannot be read or is another run's; an image has changed; the log was edited.
         """
-        state = ResumeState(folder, ImageDigests.of(samples) if ranks.is_first else None)
+        state = ResumeState(folder, ImageDigests.of(images) if ranks.is_first else None)
         path, log_bytes, log_digest = folder / RESUME, 0, _digest(b"")
         if path.exists():
             try:

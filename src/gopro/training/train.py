@@ -12,14 +12,16 @@ from pathlib import Path
 import torch
 
 from gopro.clip.backbone import Backbone, load_backbone
-from gopro.data.dataset import CROP, Dataset, Sample
+from gopro.data.dataset import CROP, Dataset, ImageSource, Sample
 from gopro.data.few_shot import draw_per_class, warn_of_short_classes
 from gopro.data.load_dataset import load_dataset, load_target
+from gopro.data.loader import EpochBatches
 from gopro.data.transforms import stable_seed
+from gopro.data.unlabeled import draw_images, unlabeled_images
 from gopro.errors import InputError
 from gopro.inference.calibrate import calibrate
 from gopro.methods.recipe import Recipe, Training
-from gopro.methods.registry import MethodSpec, check_backbone, parse_method
+from gopro.methods.registry import METHODS, MethodSpec, check_backbone, parse_method
 from gopro.runs.calibration import CALIBRATION, Calibration, write_calibration
 from gopro.runs.config import TrainConfig
 from gopro.runs.environment import PeakMemory
@@ -123,6 +125,12 @@ class _Plan:
 def _plan(config: TrainConfig) -> _Plan:
     spec, recipe = parse_method(config.method).for_training(config.conditions)
     plan = _Plan(config, spec, config.recipe(recipe, chosen=spec.recipe_settings))
+    if config.unlabeled is not None and not spec.kind.uses_unlabeled:
+        users = ", ".join(name for name, kind in METHODS.items() if kind.uses_unlabeled)
+        raise InputError(
+            f"--unlabeled {config.unlabeled}: {spec.name} learns nothing from images without labels; leave it out, or "
+            f"use --method {users}"
+        )
     if config.profile and not plan.in_steps:
         raise InputError(f"--profile: {config.method} is not trained in steps, so there is nothing to trace")
     return plan
@@ -230,14 +238,15 @@ def _prepare(plan: _Plan, backbone: Backbone | None, runtime: Runtime) -> tuple[
     """Build the untrained method and load its training and validation images, before anything is written."""
     config = plan.config
     load = load_dataset if plan.spec.kind.trained_by else load_target  # without images, no split has to be drawn
-    dataset = load(config.data, config.root, levels=config.levels).half(config.classes)
-    dataset = replace(dataset, test=())  # out of reach of training
+    whole = load(config.data, config.root, levels=config.levels)
+    dataset = replace(whole.half(config.classes), test=())  # out of reach of training
     if plan.spec.kind.trained_by:
         if runtime.ranks.is_first:
             warn_of_short_classes(dataset, config.shots)
         dataset = dataset.few_shot(config.shots, config.seed)
         if config.select == "val" and not dataset.val:
             raise InputError(f"{dataset.name} has no validation images to choose an epoch by: use --select last")
+        dataset = replace(dataset, unlabeled=_unlabeled_images(plan, whole, dataset))
     if len(dataset.classnames) < 2:
         only = " ".join(map(repr, dataset.classnames))
         raise InputError(f"{dataset.name} has only one class to train on, {only}: give at least two")
@@ -254,12 +263,34 @@ def _prepare(plan: _Plan, backbone: Backbone | None, runtime: Runtime) -> tuple[
     return run, dataset
 
 
+def _unlabeled_images(plan: _Plan, whole: Dataset, few: Dataset) -> tuple[ImageSource, ...]:
+    """Return the images without labels that the steps of a run reach, each as often as any other.
+
+    Raises:
+        InputError: see `gopro.data.unlabeled.unlabeled_images`; or there are fewer than a batch of them.
+    """
+    config, recipe = plan.config, plan.recipe
+    found = unlabeled_images(
+        config.unlabeled, recipe.unlabeled_shots, whole, few, config.seed, config.root, config.levels
+    )
+    if not found:
+        return ()
+    if len(found) < recipe.batch:
+        raise InputError(
+            f"{config.unlabeled or whole.name}: {len(found)} images without labels are fewer than a batch of "
+            f"{recipe.batch}; add images, or use --batch {len(found)} or fewer"
+        )
+    steps = recipe.epochs * len(EpochBatches(len(few.train), recipe.batch, config.seed, drop_last=recipe.drop_last))
+    return draw_images(found, steps * recipe.batch, config.seed)
+
+
 def _train(plan: _Plan, run: Run, dataset: Dataset, runtime: Runtime, progress: Progress) -> Run:
     """Solve the method, train it in steps, or both, and save what it has learned."""
     method, config, is_first = run.method, run.config, runtime.ranks.is_first
     recipe = config.recipe(plan.recipe, dataset.crop, plan.spec.recipe_settings)
     if is_first and method.trained_by:
-        write_training_images(run.folder, given_images(dataset, method.trained_by, config.select))
+        given = given_images(dataset, method.trained_by, config.select)
+        write_training_images(run.folder, given, dataset.unlabeled)
     memory, seconds, fitted = PeakMemory(runtime.device), 0.0, FitResult(0.0, 0)
     with deterministic(config.deterministic):
         if Training.CLOSED_FORM in method.trained_by:
