@@ -187,6 +187,19 @@ def test_eval_says_if_a_run_does_not_record_its_training_images(coop_run: Path, 
     assert code == 0 and "The run does not record its training images" in out
 
 
+def test_eval_counts_test_images_that_were_used_without_labels(coop_run: Path, tmp_path: Path, gopro) -> None:
+    shutil.copytree(coop_run, tmp_path / "run")
+    test = load_dataset("emoji-activities").half("new").test
+    used = [sample.image.digest() for sample in (*test[:3], load_dataset("emoji-food").test[0])]
+    images = json.loads((tmp_path / "run" / "training_images.json").read_text())
+    (tmp_path / "run" / "training_images.json").write_text(json.dumps({**images, "unlabeled": used}))
+    code, out, _ = gopro("eval", tmp_path / "run", "--classes", "new", "--workers", 0)
+    assert code == 0 and f"3 of these {len(test)} images were used without labels in training" in out
+    row = json.loads((tmp_path / "run" / "eval-emoji-activities_twemoji-new.json").read_text())
+    assert (row["used_unlabeled"], row["n"]) == (3, len(test))
+    assert f"{len(images['digests'])} images, 4 more without labels" in gopro("info", tmp_path / "run")[1]
+
+
 def test_eval_compares_with_the_prompt_of_the_tested_data_set(
     zeroshot_run: Path, gopro, monkeypatch: pytest.MonkeyPatch
 ) -> None:
