@@ -6,7 +6,9 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
+from typing import NamedTuple, get_args
 
+from gopro.benchmark.held_out import HeldOut
 from gopro.benchmark.missing_data import check_present
 from gopro.benchmark.suites import SUITES, Suite
 from gopro.clip.embedded import default_backbone
@@ -16,6 +18,7 @@ from gopro.data.few_shot import Shots, check_shots, warn_of_short_classes
 from gopro.data.find_images import first_few
 from gopro.data.load_dataset import BENCHMARKS, find_folder, load_dataset, load_target
 from gopro.data.match_classes import match_classes
+from gopro.data.restyle import Style
 from gopro.errors import InputError
 from gopro.files import slug
 from gopro.methods.recipe import Task, Training
@@ -40,6 +43,7 @@ class PlannedTest:
         template: the prompt of that data set.
         images: digest of the list of its test images.
         classnames: those of the source, if a folder is tested over them; None for the data set's own.
+        held_out: the images to test on when settings are chosen; None for the test images.
     """
 
     key: RunKey
@@ -47,6 +51,7 @@ class PlannedTest:
     template: str
     images: str
     classnames: tuple[str, ...] | None = None
+    held_out: HeldOut | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,9 @@ def base_to_new(config: BenchmarkConfig) -> list[PlannedRun]:
     check_present(config.root, "data", names)
     for backbone, data in planner.sources(names):
         planner.add(
-            _Training("base-to-new", backbone, data, "base"), [(data, "base"), (data, "new")], (planner.suite.shots,)
+            _Training("base-to-new", backbone, data, "base"),
+            [_Test(data, "base"), _Test(data, "new")],
+            (planner.suite.shots,),
         )
     return planner.runs
 
@@ -87,7 +94,7 @@ def few_shot(config: BenchmarkConfig) -> list[PlannedRun]:
     names = config.data or planner.suite.few_shot
     check_present(config.root, "data", names)
     for backbone, data in planner.sources(names):
-        planner.add(_Training("few-shot", backbone, data, "all"), [(data, "all")], planner.suite.few_shot_shots)
+        planner.add(_Training("few-shot", backbone, data, "all"), [_Test(data, "all")], planner.suite.few_shot_shots)
     return planner.runs
 
 
@@ -108,6 +115,21 @@ def domain_generalization(config: TransferConfig) -> list[PlannedRun]:
     source, targets = _source_and_targets(config, *planner.suite.domain_generalization)
     planner.compare_domains(source, targets)
     planner.add_transfer(source, targets)
+    return planner.runs
+
+
+def tuning(config: BenchmarkConfig) -> list[PlannedRun]:
+    """Train on the base classes as `base_to_new` does, and test on held-out images in place of test images.
+
+    The tests of each run are those on base classes, on new classes, then on base classes in each other style.
+    """
+    planner = _Planner("tuning", config, named=config.data is not None)
+    names = config.data or planner.suite.tuning
+    check_present(config.root, "data", names)
+    for backbone, data in planner.sources(names):
+        styles = [_Test(data, "base", style) for style in get_args(Style) if style != "original"]
+        tests = [_Test(data, "base", "original"), _Test(data, "new", "original"), *styles]
+        planner.add(_Training("base-to-new", backbone, data, "base"), tests, (planner.suite.shots,))
     return planner.runs
 
 
@@ -133,6 +155,14 @@ def _source_and_targets(config: TransferConfig, source: str, targets: tuple[str,
         )
     check_present(config.root, "targets", others, source)
     return source, others
+
+
+class _Test(NamedTuple):
+    """A data set and the half of its classes to test on: its test images, or held-out images in a style."""
+
+    data: str
+    classes: ClassHalf
+    style: Style | None = None
 
 
 @dataclass(frozen=True)
@@ -167,7 +197,7 @@ class _Planner:
         self.runs: list[PlannedRun] = []
         self._configs: dict[str, TrainConfig] = {}
         self._datasets: dict[str, Dataset] = {}
-        self._tested: dict[tuple[str, ClassHalf], tuple[str, int]] = {}
+        self._tested: dict[tuple[str, ClassHalf, HeldOut | None], tuple[str, int]] = {}
         self._matched: set[str] = set()
         for name in ("methods", "seeds", "backbones", "shots"):
             values = getattr(config, name)
@@ -187,7 +217,7 @@ class _Planner:
             check_backbone(self.methods, backbone)
         return sources
 
-    def add(self, training: _Training, tests: Sequence[tuple[str, ClassHalf]], shots: Sequence[Shots]) -> None:
+    def add(self, training: _Training, tests: Sequence[_Test], shots: Sequence[Shots]) -> None:
         """Plan all methods on one source, with `shots` unless the config has its own.
 
         A method that learns from no images is run once per tested data set, with that data set's own prompt.
@@ -198,13 +228,13 @@ class _Planner:
                     for seed in self.seeds:
                         self._add_run(training, training.source, method, (count, seed), tests)
             else:
-                for data in dict.fromkeys(data for data, _ in tests):
-                    self._add_run(training, data, method, (0, 0), [test for test in tests if test[0] == data])
+                for data in dict.fromkeys(test.data for test in tests):
+                    self._add_run(training, data, method, (0, 0), [test for test in tests if test.data == data])
 
     def add_transfer(self, source: str, targets: Sequence[str]) -> None:
         """Plan all methods on all classes of one data set, tested on it and on others."""
         for backbone, data in self.sources([source]):
-            tests: list[tuple[str, ClassHalf]] = [(name, "all") for name in (data, *targets)]
+            tests = [_Test(name, "all") for name in (data, *targets)]
             self.add(_Training("transfer", backbone, data, "all"), tests, (self.suite.shots,))
 
     def compare_domains(self, source: str, targets: Sequence[str]) -> None:
@@ -256,7 +286,7 @@ class _Planner:
         data: str,
         method: str,
         shots_and_seed: tuple[Shots, int],
-        tests: Sequence[tuple[str, ClassHalf]],
+        tests: Sequence[_Test],
     ) -> None:
         backbone, half, (shots, seed) = training.backbone, training.half, shots_and_seed
         # The protocols few-shot and cross-dataset both train on all classes, but with different recipes.
@@ -278,24 +308,25 @@ class _Planner:
         if self._configs.setdefault(name, train) != train:
             raise InputError(f"{method} and {self._configs[name].method} would share {output}: leave one out")
         planned, test_images = [], 0
-        for tested, classes in tests:
+        for tested, classes, style in tests:
             target = self._load(tested, training.source)
+            held_out = None if style is None else HeldOut(shots, seed, style)
             key = RunKey(
                 protocol=self.protocol,
                 source=self._load(training.source, training.source).name,
-                data=target.name,
+                data=target.name if style is None else f"{target.name} ({style})",
                 method=method,
                 backbone=backbone,
                 shots=shots,
                 seed=seed,
                 classes=classes,
             )
-            if (tested, classes) not in self._tested:
-                part = target.half(classes)
-                self._tested[tested, classes] = digest_test_list(part), len(part.test)
-            images, count = self._tested[tested, classes]
+            if (tested, classes, held_out) not in self._tested:
+                part = (target if held_out is None else held_out.of(target)).half(classes)
+                self._tested[tested, classes, held_out] = digest_test_list(part), len(part.test)
+            images, count = self._tested[tested, classes, held_out]
             names = target.classnames if tested in self._matched else None
-            planned.append(PlannedTest(key, self._path(tested), target.template, images, names))
+            planned.append(PlannedTest(key, self._path(tested), target.template, images, names, held_out))
             test_images += count
         spec, authors = parse_method(method).for_training(train.conditions)
         trained_with = TrainedWith.of(train, spec, authors, dataset)

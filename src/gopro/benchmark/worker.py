@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from gopro.benchmark.held_out import HeldOut
 from gopro.benchmark.predictions import Predictions
 from gopro.benchmark.protocols import PlannedRun, PlannedTest
 from gopro.clip.backbone import Backbone, load_backbone
@@ -58,15 +59,11 @@ Message = ResultRow | RunStarted | RunFinished | RunFailed
 
 
 class Worker:
-    """Does runs one after the other, and keeps the backbone and the data sets that they share.
+    """Does runs one after the other, and keeps the backbone and the data sets that they share."""
 
-    Args:
-        backbone: a backbone for the runs that have one of its name, in place of loading it.
-    """
-
-    def __init__(self, backbone: Backbone | None = None) -> None:
-        self._backbone = backbone
-        self._datasets: dict[tuple[str, Path | None, bool], Dataset] = {}
+    def __init__(self) -> None:
+        self._backbone: Backbone | None = None
+        self._datasets: dict[tuple[str, Path | None, bool, HeldOut | None], Dataset] = {}
 
     def work(
         self,
@@ -110,12 +107,15 @@ class Worker:
     def _evaluate(self, run: PlannedRun, trained: Run, test: PlannedTest) -> ResultRow:
         """Test the run on one data set, write its predictions and return its row of results."""
         classes: ClassHalf = test.key.classes  # pyright: ignore[reportAssignmentType]
-        is_target = test.key.data != test.key.source
-        source = test.data, run.train.root, is_target
+        held_out, is_target = test.held_out, test.key.data != test.key.source
+        if held_out is not None:
+            is_target = held_out.style != "original"
+        source = test.data, run.train.root, is_target, held_out
         if source not in self._datasets:
+            load = load_target if is_target and held_out is None else load_dataset
+            dataset = load(test.data, run.train.root, levels=run.train.levels)
             # Keep the test images alone: the list of ImageNet's 1.3 million training images takes 0.8 GB.
-            dataset = (load_target if is_target else load_dataset)(test.data, run.train.root, levels=run.train.levels)
-            self._datasets[source] = replace(dataset, train=(), val=())
+            self._datasets[source] = held_out.of(dataset) if held_out else replace(dataset, train=(), val=())
         part = self._datasets[source].half(classes)
         if test.classnames is not None:
             part = match_classes(part, test.classnames).dataset

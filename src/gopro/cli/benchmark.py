@@ -93,7 +93,7 @@ def run_protocol(
             config,
             command="gopro " + shlex.join(sys.argv[1:]),
             # A run on a cluster is reported when it has finished: clusters do not tell when a run starts.
-            on_event=partial(_print_event, "started" if config.ray is None else "finished"),
+            on_event=partial(print_event, "started" if config.ray is None else "finished"),
             on_step=on_step,
             on_fill=on_fill,
         )
@@ -110,7 +110,7 @@ def run_protocol(
         out.print_line(f"Next: gopro report {config.output}")
 
 
-def _print_event(reported: str, event: SweepEvent) -> None:
+def print_event(reported: str, event: SweepEvent) -> None:
     """Print a line for an event of a sweep; of runs that succeed, when they have `started` or `finished`."""
     runs = "run" if event.total == 1 else "runs"
     if event.run is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from gopro.clip.backbone import Backbone
 from gopro.clip.similarity import similarity
 from gopro.data.transforms import ViewName
 from gopro.errors import InputError
-from gopro.methods.recipe import Recipe, Repository, Training, Variant
+from gopro.methods.recipe import Grid, Recipe, Repository, Training, Variant
 from gopro.methods.template import DEFAULT_TEMPLATE
 
 
@@ -67,6 +67,8 @@ class Method(nn.Module):
         variants: what the authors change for other tasks, data sets or shots.
         repository: the authors' repository, where the recipes come from; None if there are no steps or the recipe is
             ours.
+        grid: values of up to three of its settings or its recipe's, such as the learning rate and its main weight;
+            `gopro tune` tries combinations of them.
         views: the views of an image that a training step needs, the plain one first.
         frozen_images: whether the image tower is the frozen CLIP's, so that its output can be cached. A method that
             learns inside the tower sets it to False; its `encode` then returns the images themselves.
@@ -86,6 +88,7 @@ class Method(nn.Module):
     recipe: ClassVar[Recipe] = Recipe()
     variants: ClassVar[tuple[Variant, ...]] = ()
     repository: ClassVar[Repository | None] = None
+    grid: ClassVar[Mapping[str, Sequence[Any]]] = Grid({})
     views: tuple[ViewName, ...] = ("base",)
     frozen_images: bool = True
     uses_unlabeled: ClassVar[bool] = False

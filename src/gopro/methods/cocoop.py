@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gopro.clip.backbone import Backbone, Encoded
 from gopro.methods.conditional_prompts import ConditionalPrompts
-from gopro.methods.recipe import Recipe, Repository
+from gopro.methods.recipe import Grid, Recipe, Repository
 from gopro.methods.template import DEFAULT_TEMPLATE, split_context_template
 from gopro.settings import settings
 
@@ -45,6 +45,7 @@ class CoCoOp(ConditionalPrompts):
             "transfer": "scripts/cocoop/xd_train.sh",
         },
     )
+    grid = Grid({"lr": (5e-4, 2e-3, 5e-3, 2e-2), "epochs": (5, 10, 20)})
     config: CoCoOpConfig = CoCoOpConfig()
 
     def __init__(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gopro.clip.backbone import Backbone
 from gopro.clip.encode_text import make_prompts
 from gopro.methods.base import Method
-from gopro.methods.recipe import Recipe, Repository, Variant
+from gopro.methods.recipe import Grid, Recipe, Repository, Variant
 from gopro.methods.template import DEFAULT_TEMPLATE, split_context_template, split_template
 from gopro.settings import PositiveInt, settings
 
@@ -65,6 +65,7 @@ class CoOp(Method):
             "few-shot": "configs/trainers/CoOp/vit_b16.yaml",
         },
     )
+    grid = Grid({"lr": (5e-4, 2e-3, 1e-2, 5e-2), "epochs": (50, 100, 200)})
     config: CoOpConfig = CoOpConfig()
 
     def __init__(

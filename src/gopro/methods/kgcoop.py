@@ -12,7 +12,7 @@ from gopro.clip.backbone import Backbone, Encoded
 from gopro.clip.encode_text import make_prompts
 from gopro.clip.similarity import similarity
 from gopro.methods.base import Method
-from gopro.methods.recipe import Recipe, Repository, Variant
+from gopro.methods.recipe import Grid, Recipe, Repository, Variant
 from gopro.methods.template import DEFAULT_TEMPLATE, split_context_template
 from gopro.methods.zero_shot_text import zero_shot_text_features
 from gopro.settings import settings
@@ -60,6 +60,7 @@ class KgCoOp(Method):
             "few-shot": "KgCoOp/scripts/xd_train.sh",
         },
     )
+    grid = Grid({"lr": (2e-3, 1e-2, 5e-2), "epochs": (50, 100), "weight": (2.0, 8.0)})
     config: KgCoOpConfig = KgCoOpConfig()
 
     def __init__(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gopro.clip.backbone import Backbone
 from gopro.methods.deep_prompts import DeepPrompts
-from gopro.methods.recipe import Recipe, Repository, Variant
+from gopro.methods.recipe import Grid, Recipe, Repository, Variant
 from gopro.methods.template import DEFAULT_TEMPLATE
 from gopro.settings import PositiveInt, settings
 
@@ -60,6 +60,7 @@ class MaPLe(DeepPrompts):
             "transfer": "configs/trainers/MaPLe/vit_b16_c2_ep5_batch4_2ctx_cross_datasets.yaml",
         },
     )
+    grid = Grid({"lr": (1e-3, 3.5e-3, 1e-2), "epochs": (5, 10), "depth": (3, 9)})
     config: MaPLeConfig = MaPLeConfig()
 
     def __init__(

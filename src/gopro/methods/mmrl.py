@@ -15,7 +15,7 @@ from gopro.clip.encode_text import make_prompts
 from gopro.clip.prompted_image_tower import PromptedImageTower
 from gopro.clip.similarity import similarity
 from gopro.methods.base import Method
-from gopro.methods.recipe import Recipe, Repository, Variant
+from gopro.methods.recipe import Grid, Recipe, Repository, Variant
 from gopro.methods.template import DEFAULT_TEMPLATE, split_template
 from gopro.methods.zero_shot_text import zero_shot_text_features
 from gopro.settings import PositiveInt, settings
@@ -118,6 +118,7 @@ class MMRL(Method):
             "few-shot": "configs/trainers/MMRL/vit_b16_few_shot.yaml",
         },
     )
+    grid = Grid({"lr": (3e-4, 1e-3, 3e-3), "epochs": (5, 10), "reg": (1.0, 5.0)})
     config: MMRLConfig = MMRLConfig()
 
     def __init__(

@@ -16,7 +16,7 @@ from gopro.clip.encode_text import encode_texts
 from gopro.clip.similarity import similarity
 from gopro.clip.text_tower import TextTower
 from gopro.methods.deep_prompts import STD, DeepPrompts
-from gopro.methods.recipe import Recipe, Repository, Variant
+from gopro.methods.recipe import Grid, Recipe, Repository, Variant
 from gopro.methods.template import DEFAULT_TEMPLATE
 from gopro.settings import PositiveFloat, PositiveInt, settings
 
@@ -88,6 +88,8 @@ class PromptSRC(DeepPrompts):
             "few-shot": "configs/trainers/PromptSRC/vit_b16_c2_ep50_batch4_4+4ctx_few_shot.yaml",
         },
     )
+    # Not epochs, as the average over the epochs is centred on one of them.
+    grid = Grid({"lr": (1e-3, 2.5e-3, 1e-2), "text_weight": (5.0, 25.0), "image_weight": (2.0, 10.0)})
     config: PromptSRCConfig = PromptSRCConfig()
 
     def __init__(
@@ -111,7 +113,7 @@ class PromptSRC(DeepPrompts):
             tower = _UnnormalisedTextTower(self.backbone.model, self.backbone.text.tokenizer)
             with torch.autocast(tower.device.type, enabled=False):
                 features = [encode_texts(tower, [template(name) for name in self.classnames]) for template in TEMPLATES]
-            self._frozen_text = self.backbone.text.to_features(torch.stack(features).mean(dim=0))
+            self._frozen_text = F.normalize(torch.stack(features).mean(dim=0), dim=-1)
         return self._frozen_text
 
     def losses(

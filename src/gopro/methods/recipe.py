@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Flag
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
@@ -17,6 +18,9 @@ from gopro.settings import NonNegativeFloat, NonNegativeInt, PositiveFloat, Posi
 Task = Literal["base-to-new", "transfer", "few-shot"]
 """The later use that a model is trained for: other classes of the same data set; other data sets and styles (the
 protocols cross-dataset and domain generalization share their models); or the classes that it is trained on."""
+
+Grid = MappingProxyType[str, tuple[Any, ...]]
+"""Values to try of settings of a method or its recipe, by setting; see `Method.grid`."""
 
 
 class Training(Flag):

@@ -13,7 +13,7 @@ from gopro.clip.similarity import similarity
 from gopro.distributed import gather
 from gopro.methods.base import Method
 from gopro.methods.losses import nt_xent
-from gopro.methods.recipe import Recipe
+from gopro.methods.recipe import Grid, Recipe
 from gopro.methods.template import DEFAULT_TEMPLATE
 from gopro.methods.zero_shot_text import zero_shot_text_features
 from gopro.settings import PositiveFloat, PositiveInt, settings
@@ -50,6 +50,7 @@ class SLIP(Method):
 
     views = ("base", "moco", "augmix")
     recipe = Recipe(optimizer="adamw", lr=1e-3, epochs=10, batch=32, schedule="step", drop_last=False)
+    grid = Grid({"lr": (3e-4, 1e-3, 3e-3), "epochs": (10, 30), "ssl": (0.1, 1.0)})
     config: SLIPConfig = SLIPConfig()
 
     def __init__(

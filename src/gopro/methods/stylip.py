@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gopro.clip.backbone import Backbone, Encoded
 from gopro.methods.conditional_prompts import ConditionalPrompts
-from gopro.methods.recipe import Recipe
+from gopro.methods.recipe import Grid, Recipe
 from gopro.methods.template import DEFAULT_TEMPLATE, split_context_template
 from gopro.settings import PositiveInt, settings
 
@@ -46,6 +46,7 @@ class StyLIP(ConditionalPrompts):
     """
 
     recipe = Recipe(optimizer="adamw", lr=1e-3, epochs=10, batch=32, schedule="step", drop_last=False)
+    grid = Grid({"lr": (1e-4, 3e-4, 1e-3, 3e-3), "epochs": (5, 10, 20)})
     config: StyLIPConfig = StyLIPConfig()
     extra_tokens = 1  # the content token
 

@@ -14,7 +14,7 @@ from gopro.clip.backbone import Backbone, Encoded
 from gopro.clip.similarity import similarity
 from gopro.errors import InputError
 from gopro.methods.base import Method
-from gopro.methods.recipe import Recipe, Repository, Training, Variant
+from gopro.methods.recipe import Grid, Recipe, Repository, Training, Variant
 from gopro.methods.template import DEFAULT_TEMPLATE
 from gopro.methods.zero_shot_text import Ensemble, zero_shot_text_features
 from gopro.settings import NonNegativeInt, PositiveFloat, settings
@@ -93,6 +93,8 @@ class TipAdapter(Method):
         commit="d0e2d6f8c5feb8b6ce937b757810761f7155d4d5",
         files={"few-shot": "main.py"},
     )
+    # The recipe chooses alpha and beta on the validation images of each data set; these are the same on all.
+    grid = Grid({"alpha": (1.0, 4.0, 16.0), "beta": (1.0, 5.5, 12.0, 30.0), "search": (False,)})
     config: TipAdapterConfig = TipAdapterConfig()
     keys: Float[Tensor, "n embed"]
     labels: Int[Tensor, " n"]
@@ -211,6 +213,7 @@ class TipAdapterF(TipAdapter):
         drop_last=False,
         crop=0.5,
     )
+    grid = Grid({"lr": (3e-4, 1e-3, 3e-3), "alpha": (2.0, 8.0), "beta": (5.5, 12.0), "search": (False,)})
 
     def end_epoch(self, epoch: int, epochs: int) -> None:
         if epoch + 1 == epochs:

@@ -243,6 +243,19 @@ class BenchmarkConfig(SweepConfig, _DataSets):
 
 
 @settings
+class _Budget:
+    """The size of a choice of settings. As the last base of `TuneConfig` it leads in --help."""
+
+    budget: PositiveInt = 12
+    """Settings to try for each method: the authors' recipe and this many less one from the grid of its class."""
+
+
+@settings
+class TuneConfig(BenchmarkConfig, _Budget):
+    """Settings of a choice of settings: each method is trained with several and measured on held-out images."""
+
+
+@settings
 class _SourceAndTargets:
     """The data sets of a benchmark across data sets."""
 

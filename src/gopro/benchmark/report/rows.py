@@ -64,7 +64,8 @@ def _score(number: int, row: Mapping[str, Any]) -> Score:
             raise InputError(f"{result}: {name} is {row[name]!r}; it must be {expected}")
     protocol, accuracy = row["protocol"], row["accuracy"]
     if protocol not in PROTOCOL_TITLES:
-        raise InputError(f"{result}: protocol is {protocol!r}; it must be one of {', '.join(PROTOCOL_TITLES)}")
+        hint = " (what gopro tune found is in tuned.json)" if protocol == "tuning" else ""
+        raise InputError(f"{result}: protocol is {protocol!r}{hint}; it must be one of {', '.join(PROTOCOL_TITLES)}")
     halves = ("base", "new") if protocol == "base-to-new" else ("all",)
     if row["classes"] not in halves:
         raise InputError(f"{result}: classes is {row['classes']!r}; in {protocol} it must be {' or '.join(halves)}")
