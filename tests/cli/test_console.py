@@ -11,7 +11,7 @@ from gopro.cli import console
 from gopro.cli.console import Screen, print_epoch, steps
 from gopro.training.progress import Epoch, Step
 
-LOSSES = ("ce", "sem", "ce_views", "con", "anchor_image", "anchor_text")
+LOSSES = ("ce", "sem", "con", "kg", "image", "anchor")
 
 
 def step(number: int, total: int) -> Step:
@@ -30,9 +30,7 @@ def lines(written: io.StringIO) -> Iterator[str]:
     yield from filter(str.strip, re.split(r"[\r\n]", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written.getvalue())))
 
 
-@pytest.mark.parametrize(
-    ("width", "shown"), [(80, ["epoch 12"]), (200, ["epoch 12", "anchor_text 0.720", "lr 1.0e-03"])]
-)
+@pytest.mark.parametrize(("width", "shown"), [(80, ["epoch 12"]), (200, ["epoch 12", "anchor 0.720", "lr 1.0e-03"])])
 def test_a_bar_shows_count_time_left_and_total_loss_whole(
     width: int, shown: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

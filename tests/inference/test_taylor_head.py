@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -258,8 +259,9 @@ def test_a_head_is_used_for_its_own_template_only(run: Run, tmp_path: Path, tiny
     build_head(run, NAMES)
     with pytest.raises(InputError, match="no first-order head"):
         load_head(run, NAMES, other)
-    run.method.familiarity.count.fill_(1.0)  # means of length 0: the gate leaves all images to frozen CLIP
-    run.method.familiarity.total.zero_()
+    run.method.training_means.unit.fill_(1e-9)  # all images are far: the gate leaves them to frozen CLIP
+    run.method.training_means.means.add_(1.0)
+    run.method.config = replace(run.method.config, hubness=0.0)
     head, images = build_head(run, NAMES, other), encoded(tiny, 5)
     zeroshot = build_method("zeroshot", tiny, NAMES, other).logits(images)
     torch.testing.assert_close(head.logits(images), zeroshot, atol=1e-3, rtol=1e-3)
@@ -306,7 +308,7 @@ def test_invalid_settings_are_refused_before_anything_is_written(
 
 def test_hundreds_of_classes_are_expanded_in_chunks(tiny: Backbone) -> None:
     names = [f"{a} {b}" for a in ("red", "small", "very old", "sad") for b in range(150)]
-    method = perturbed(build_method("gopro[anchor_text=0]", tiny, NAMES, TEMPLATE), 0.03)
+    method = perturbed(build_method("gopro", tiny, NAMES, TEMPLATE), 0.03)
     assert isinstance(method, GOPro)
     chunks: list[int] = []
     images, held_out = encoded(tiny, 12), encoded(tiny, 12, seed=4)

@@ -20,7 +20,8 @@ from gopro.data.load_dataset import load_dataset
 from gopro.data.loader import ViewSettings
 from gopro.errors import InputError
 from gopro.inference.evaluate import encode_samples
-from gopro.methods.linear_probe import DEFAULT_C, LinearProbe, logistic_regression
+from gopro.methods.linear_probe import DEFAULT_C, LinearProbe
+from gopro.methods.logistic_regression import logistic_regression
 from gopro.methods.recipe import Training
 from gopro.methods.registry import build_method
 from gopro.methods.tip_adapter import TipAdapter

@@ -61,10 +61,10 @@ def trained(spec: str, tiny: Backbone) -> Method:
 
 def test_logits_are_a_mixture_of_learned_and_frozen_weighted_by_the_gate(tiny: Backbone) -> None:
     images = encoded(tiny, 6, seed=5)[0]
-    learned = build_method("gopro[fade=0]", tiny, NAMES, TEMPLATE)
+    learned = build_method("gopro-kernel[fade=0]", tiny, NAMES, TEMPLATE)
     frozen = build_method("zeroshot", tiny, NAMES, TEMPLATE).logits(images)
     for fade in (0.5, 2.0):
-        method = trained(f"gopro[fade={fade}]", tiny)
+        method = trained(f"gopro-kernel[fade={fade}]", tiny)
         state = {k: t for k, t in method.state_dict().items() if not k.startswith("familiarity")}
         learned.load_state_dict(state)
         gate = method.familiarity(images.embedding)[:, None] ** fade
@@ -76,12 +76,12 @@ def test_logits_are_a_mixture_of_learned_and_frozen_weighted_by_the_gate(tiny: B
 
 
 def test_only_training_adds_images_to_the_gate_and_the_state_holds_them(tiny: Backbone) -> None:
-    method = trained("gopro", tiny)
+    method = trained("gopro-kernel", tiny)
     before = method.familiarity.count.clone()
     assert before.tolist() == [2, 2, 2, 2]
     method.losses(encoded(tiny, 4, 9), torch.arange(4))
     assert torch.equal(method.familiarity.count, before)
-    other = build_method("gopro", tiny, ["a", "b"], TEMPLATE)
+    other = build_method("gopro-kernel", tiny, ["a", "b"], TEMPLATE)
     other.load_state_dict(method.state_dict())
     images = encoded(tiny, 6, seed=5)[0]
     same = other.for_classes(NAMES).eval()
@@ -89,7 +89,7 @@ def test_only_training_adds_images_to_the_gate_and_the_state_holds_them(tiny: Ba
 
 
 def test_the_first_order_head_applies_the_gate(tiny: Backbone) -> None:
-    method = trained("gopro", tiny)
+    method = trained("gopro-kernel", tiny)
     with torch.no_grad():
         for maps in method.maps.values():  # small shifts of the context, which the head follows closely
             for parameter in maps.parameters():

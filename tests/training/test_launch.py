@@ -110,10 +110,10 @@ def test_a_single_process_gathers_nothing() -> None:
 
 STEPPED = [name for name, kind in METHODS.items() if Training.STEPS in kind.trained_by]
 SETTINGS = [
-    "gopro[con_form=supervised,sem_classes=7,fade=2]",
+    "gopro[con_form=supervised,sem_classes=7]",
     "gopro-release[con=1]",  # its batch norm needs the whole batch
     "gopro-release[con=0,sem=0]",  # leaves a projector without a gradient
-    "gopro[text_projector=linear,compare=augmix,rho=shared]",
+    "gopro[projectors=inside,compare=augmix,rho=shared]",
     "coop[csc=true,tokens=3]",
 ]
 

@@ -178,7 +178,8 @@ def _save(head: TaylorHead, path: Path, metadata: dict[str, object]) -> None:
 
 def _fingerprint(run: Run) -> str:
     """Hash the method, the frozen weights and the learned ones, but not where the run is on disk."""
-    names = [run.config.method, run.template, run.method.backbone.fingerprint()]
+    # Heads of older runs have the name that gopro-kernel had.
+    names = [run.config.method.replace("gopro-kernel", "gopro", 1), run.template, run.method.backbone.fingerprint()]
     digest = hashlib.sha256(json.dumps(names).encode())
     digest.update((run.folder / LEARNED).read_bytes())
     return digest.hexdigest()[:16]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gopro.clip.backbone import Backbone, Encoded
 from gopro.methods.base import Method
+from gopro.methods.logistic_regression import logistic_regression
 from gopro.methods.recipe import Training
 from gopro.methods.template import DEFAULT_TEMPLATE
 from gopro.settings import PositiveFloat, settings
@@ -80,32 +81,6 @@ class LinearProbe(Method):
         """Return weights and biases, divided by the scale that `logits` multiplies with."""
         learned = torch.cat([self.weight, self.bias[:, None]], dim=-1)
         return learned[None, self.rows] / self.backbone.logit_scale
-
-
-def logistic_regression(
-    features: Float[Tensor, "n dim"], labels: Int[Tensor, " n"], classes: int, c: float
-) -> tuple[Float[Tensor, "classes dim"], Float[Tensor, " classes"]]:
-    """Fit a multinomial logistic regression with an L2 penalty on the weights, in float64.
-
-    Args:
-        c: factor of the summed cross-entropy against half the squared weights, as in scikit-learn.
-
-    Returns: weights and biases.
-    """
-    features = features.double()
-    learned = features.new_zeros(classes, features.shape[1] + 1, requires_grad=True)
-    optimizer = torch.optim.LBFGS([learned], max_iter=1000, history_size=10, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        weight, bias = learned[:, :-1], learned[:, -1]
-        mean = F.cross_entropy(features @ weight.T + bias, labels) + weight.square().sum() / (2 * c * len(labels))
-        mean.backward()
-        return mean
-
-    with torch.enable_grad():
-        optimizer.step(loss)  # pyright: ignore[reportArgumentType]
-    return learned.detach()[:, :-1], learned.detach()[:, -1]
 
 
 def _search(

@@ -19,6 +19,7 @@ from gopro.methods.base import Method
 from gopro.methods.cocoop import CoCoOp
 from gopro.methods.coop import CoOp
 from gopro.methods.gopro import GOPro
+from gopro.methods.gopro_kernel import GOProKernel
 from gopro.methods.gopro_paper import GOProPaper
 from gopro.methods.gopro_release import GOProRelease
 from gopro.methods.kgcoop import KgCoOp
@@ -48,6 +49,7 @@ METHODS: dict[str, type[Method]] = {
     "gopro": GOPro,
     "gopro-paper": GOProPaper,
     "gopro-release": GOProRelease,
+    "gopro-kernel": GOProKernel,
 }
 
 

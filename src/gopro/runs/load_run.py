@@ -11,7 +11,7 @@ from gopro.clip.backbone import Backbone, conventions, load_backbone
 from gopro.clip.device import find_device
 from gopro.clip.embedded import EMBEDDED
 from gopro.errors import InputError
-from gopro.methods.gopro import GOPro
+from gopro.methods.gopro_kernel import GOProKernel
 from gopro.methods.registry import MethodSpec, parse_method
 from gopro.methods.template import DEFAULT_TEMPLATE
 from gopro.runs.calibration import CALIBRATION, read_calibration
@@ -135,8 +135,8 @@ def recorded_method(content: dict[str, Any]) -> MethodSpec:
     spec, trained_with = parse_method(content["config"].method), content["trained_with"]
     if trained_with is not None:
         return spec.with_settings(trained_with.settings)
-    if issubclass(spec.kind, GOPro) and spec.config.template is None:
-        # Versions that recorded no settings started gopro from "a photo of a {}." and kept it near that prompt on all
+    if issubclass(spec.kind, GOProKernel) and spec.config.template is None:
+        # Versions that recorded no settings started it from "a photo of a {}." and kept it near that prompt on all
         # data sets. As a setting, the template also holds for those that such a run is tested on.
         return replace(spec, config=replace(spec.config, template=DEFAULT_TEMPLATE))
     return spec

@@ -4,7 +4,7 @@ learned tensors."""
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -126,6 +126,9 @@ def read_config(folder: Path) -> dict[str, Any]:
         content["config"] = TrainConfig.from_json(content["config"])
         trained_with = content.get("trained_with")  # missing in runs of earlier versions
         content["trained_with"] = None if trained_with is None else TrainedWith.from_json(trained_with)
+        if _is_of_gopro_kernel(content["config"].method, content["trained_with"]):
+            method = content["config"].method.replace("gopro", "gopro-kernel", 1)
+            content["config"] = replace(content["config"], method=method)
         backbone, names = content["backbone"], content["classnames"]
         texts = [content["data"], content["template"], backbone["name"], backbone["fingerprint"]]
         if not isinstance(names, list) or not all(isinstance(text, str) for text in [*texts, *names]):
@@ -139,6 +142,11 @@ def read_config(folder: Path) -> dict[str, Any]:
             "again into another folder"
         ) from error
     return content
+
+
+def _is_of_gopro_kernel(method: str, trained_with: TrainedWith | None) -> bool:
+    """Return whether a run is of what `gopro` was before `gopro-kernel` got this name: it alone had a fade."""
+    return method.partition("[")[0] == "gopro" and (trained_with is None or "fade" in trained_with.settings)
 
 
 def write_learned(run: Run, cost: TrainingCost | None = None) -> None:

@@ -32,6 +32,7 @@ TERM_TITLES = {
     "sem": "Consistency of prompts",
     "anchor_image": _IMAGE_DISTANCE,
     "image": _IMAGE_DISTANCE,
+    "anchor": "Distance of features from CLIP's",
     "anchor_text": _TEXT_DISTANCE,
     "text": _TEXT_DISTANCE,
     "kg": _TEXT_DISTANCE,

@@ -1,0 +1,49 @@
+"""Multinomial logistic regression on features."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def logistic_regression(
+    features: Float[Tensor, "n dim"],
+    labels: Int[Tensor, " n"],
+    classes: int,
+    c: float,
+    *,
+    offset: Float[Tensor, "n classes"] | None = None,
+) -> tuple[Float[Tensor, "classes dim"], Float[Tensor, " classes"]]:
+    """Fit a multinomial logistic regression with an L2 penalty on the weights, in float64 (L-BFGS).
+
+    Args:
+        c: factor of the summed cross-entropy against half the squared weights, as in scikit-learn.
+        offset: logits of another classifier, to which those of the regression are added. The weights then learn what
+            that classifier gets wrong.
+
+    Returns:
+        Weights and biases.
+
+    Example:
+        >>> weight, bias = logistic_regression(torch.eye(2), torch.tensor([0, 1]), classes=2, c=1.0)
+        >>> (torch.eye(2).double() @ weight.T + bias).argmax(dim=1)
+        tensor([0, 1])
+    """
+    features = features.double()
+    start = 0.0 if offset is None else offset.double()
+    learned = features.new_zeros(classes, features.shape[1] + 1, requires_grad=True)
+    optimizer = torch.optim.LBFGS([learned], max_iter=1000, history_size=10, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        weight, bias = learned[:, :-1], learned[:, -1]
+        logits = start + features @ weight.T + bias
+        mean = F.cross_entropy(logits, labels) + weight.square().sum() / (2 * c * len(labels))
+        mean.backward()
+        return mean
+
+    with torch.enable_grad():
+        optimizer.step(loss)  # pyright: ignore[reportArgumentType]
+    return learned.detach()[:, :-1], learned.detach()[:, -1]
