@@ -166,8 +166,11 @@ def test_what_cannot_be_chosen_is_refused_before_anything_is_trained(config: Tun
         plan_tuning(replace(config, methods=("coop", "maple"), backbones=("photo",)))
 
 
-@pytest.mark.parametrize(("suite", "data"), [(None, "emoji-objects:noto"), ("photo", "photos")])
-def test_suites_choose_on_data_that_they_do_not_report(suite, data: str, tmp_path: Path) -> None:
-    plan = plan_tuning(TuneConfig(suite=suite, methods=("coop",), output=tmp_path))
+@pytest.mark.parametrize(
+    ("given", "data"),
+    [({}, "emoji-objects:noto"), ({"suite": "photo"}, "photos"), ({"data": ("photos",)}, "photos")],
+)
+def test_suites_choose_on_data_that_they_do_not_report(given: dict, data: str, tmp_path: Path) -> None:
+    plan = plan_tuning(TuneConfig(**given, methods=("coop",), output=tmp_path))
     assert plan.config.data == (data,) and plan.config.shots == (4,) and plan.config.seeds == (11,)
     assert len(plan.runs) == 12 and {run.train.task for run in plan.runs} == {"base-to-new"}

@@ -25,8 +25,8 @@ from gopro.runs.config import TrainSettings, TuneConfig
 from gopro.runs.results import KEY
 
 TUNED = "tuned.json"
-SEEDS = (11,)
-"""No seed of a suite, so that no draw that settings are chosen on is reported."""
+SHOTS, SEEDS = (4,), (11,)
+"""Where the config has none. 11 is no seed of a suite, so that no draw that settings are chosen on is reported."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,7 @@ def plan_tuning(config: TuneConfig) -> TuningPlan:
         check_backbone(methods, backbone)
     tried = {method: settings_to_try(method, config.budget) for method in methods}
     every = tuple(dict.fromkeys(itertools.chain.from_iterable(tried.values())))
-    shots = config.shots or (suite.shots,)
-    full = replace(config, data=data, methods=every, shots=shots, seeds=config.seeds or SEEDS)
+    full = replace(config, data=data, methods=every, shots=config.shots or SHOTS, seeds=config.seeds or SEEDS)
     return TuningPlan(full, tried, tuning(full))
 
 
