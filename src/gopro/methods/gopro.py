@@ -44,7 +44,7 @@ class GOProConfig(GOProPaperConfig):
     """Add a linear probe of the trained classes to the prompts' logits."""
     gate: bool = True
     """Leave images that are unlike the training images to frozen CLIP."""
-    hubness: NonNegativeFloat = 1.0
+    hubness: NonNegativeFloat = 2.0
     """What is subtracted from the logit of a new name for its closeness to the training images of all classes."""
 
 
