@@ -16,7 +16,7 @@ from gopro.methods.class_means import ClassMeans
 from gopro.methods.gopro_paper import GOProPaper, GOProPaperConfig
 from gopro.methods.logistic_regression import logistic_regression
 from gopro.methods.losses import prompt_consistency
-from gopro.methods.recipe import Recipe, Training
+from gopro.methods.recipe import Grid, Recipe, Training
 from gopro.methods.template import DEFAULT_TEMPLATE
 from gopro.settings import NonNegativeFloat, PositiveInt, settings
 
@@ -72,6 +72,7 @@ class GOPro(GOProPaper):
     trained_by = Training.CLOSED_FORM_THEN_STEPS
     recipe = Recipe(optimizer="adamw", lr=1e-3, epochs=5, batch=4, warmup=0.25, schedule="step", drop_last=False)
     repository = None
+    grid = Grid({"lr": (3e-4, 1e-3, 3e-3), "anchor": (16.0, 64.0), "hubness": (0.5, 1.0)})
     config: GOProConfig = GOProConfig()
 
     def __init__(

@@ -17,7 +17,7 @@ from gopro.methods.gopro_paper import GOProPaper, GOProPaperConfig
 from gopro.methods.kernel_residual import KernelResidual
 from gopro.methods.losses import prompt_consistency
 from gopro.methods.ood_gate import OODGate
-from gopro.methods.recipe import Recipe
+from gopro.methods.recipe import Grid, Recipe
 from gopro.methods.template import DEFAULT_TEMPLATE
 from gopro.settings import NonNegativeFloat, PositiveInt, settings
 
@@ -62,6 +62,7 @@ class GOProKernel(GOProPaper):
 
     recipe = Recipe(optimizer="adamw", lr=1e-3, epochs=5, batch=4, warmup=0.25, schedule="step", drop_last=False)
     repository = None
+    grid = Grid({"lr": (3e-4, 1e-3, 3e-3), "epochs": (5, 10), "fade": (1.0, 3.0)})
     config: GOProKernelConfig = GOProKernelConfig()
 
     def __init__(

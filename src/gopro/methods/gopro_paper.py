@@ -17,7 +17,7 @@ from gopro.clip.similarity import similarity
 from gopro.distributed import gather
 from gopro.methods.conditional_prompts import ConditionalPrompts
 from gopro.methods.losses import nt_xent, prompt_consistency
-from gopro.methods.recipe import Recipe, Repository
+from gopro.methods.recipe import Grid, Recipe, Repository
 from gopro.methods.template import DEFAULT_TEMPLATE, LearnedWords, split_learned_words
 from gopro.methods.zero_shot_text import zero_shot_text_features
 from gopro.settings import PositiveInt, settings
@@ -86,6 +86,7 @@ class GOProPaper(ConditionalPrompts):
         commit="e284586d2ca0e0f5c9b1f423edcfbe76abc49f67",
         files={"base-to-new": "configs/trainers/GOPro/vit_b16.yaml"},
     )
+    grid = Grid({"lr": (2e-4, 6e-4, 2e-3), "epochs": (20, 50), "sem": (1.0, 10.0)})
     config: GOProPaperConfig = GOProPaperConfig()
     views = ("base", "moco", "augmix")
 

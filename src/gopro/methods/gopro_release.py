@@ -15,7 +15,7 @@ from gopro.distributed import gather
 from gopro.errors import InputError
 from gopro.methods.conditional_prompts import ConditionalPrompts
 from gopro.methods.losses import nt_xent
-from gopro.methods.recipe import Recipe, Repository
+from gopro.methods.recipe import Grid, Recipe, Repository
 from gopro.methods.template import DEFAULT_TEMPLATE, split_context_template
 from gopro.settings import settings
 
@@ -53,6 +53,7 @@ class GOProRelease(ConditionalPrompts):
         commit="e284586d2ca0e0f5c9b1f423edcfbe76abc49f67",
         files={"base-to-new": "configs/trainers/GOPro/vit_b16.yaml"},
     )
+    grid = Grid({"lr": (5e-4, 2e-3, 5e-3), "epochs": (20, 50), "sem": (1.0, 10.0)})
     config: GOProReleaseConfig = GOProReleaseConfig()
     views = ("base", "moco", "augmix1")
 
