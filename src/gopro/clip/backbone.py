@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,6 @@ from typing import Any
 
 import open_clip
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -25,6 +24,7 @@ from gopro.clip.faster_convolutions import pad_symmetrically, use_onednn
 from gopro.clip.fuse_batch_norm import fuse_batch_norm, is_efficientnet
 from gopro.clip.open_clip_internals import build_openai_clip, fit_text_layout, image_layers
 from gopro.clip.quick_gelu import FusedQuickGELU, fuse_quick_gelu
+from gopro.clip.similarity import unit_length
 from gopro.clip.text_tower import TextTower
 from gopro.clip.tokenizer import load_tokenizer
 from gopro.clip.weights_file import read_weights, recorded_quick_gelu
@@ -93,6 +93,8 @@ class Backbone:
         preprocess: how an image becomes the tensor that the image tower takes.
         text: the text tower.
         logit_scale: exp of the model's learned temperature parameter; logits are cosines times this.
+        to_features: maps the image tower's output [..., D] to unit features; see `gopro.clip.cone` for another one than
+            `unit_length`.
         quick_gelu: whether the image tower computes with QuickGELU. Weights do not tell, nor does the fingerprint.
     """
 
@@ -113,6 +115,7 @@ class Backbone:
         self.preprocess = preprocess
         self.text = TextTower(model, tokenizer)
         self.logit_scale = float(model.logit_scale.exp())
+        self.to_features: Callable[[Tensor], Tensor] = unit_length
         self._layers = image_layers(model.visual)
         size = preprocess.size
         with self._layer_statistics() as statistics:
@@ -141,7 +144,7 @@ class Backbone:
         with self._layer_statistics() as statistics:
             embedding = self.model.visual(images.contiguous(memory_format=self._memory_format))
         means, stds = (torch.cat(t, dim=-1) for t in zip(*statistics, strict=True))
-        return Encoded(F.normalize(embedding.float(), dim=-1), means, stds)
+        return Encoded(self.to_features(embedding), means, stds)
 
     def _images_at_once(self, images: Float[Tensor, "batch 3 size size"]) -> int:
         """Return the number of images that the image tower takes at once: all of them, save on a CPU if it convolves.

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -32,6 +31,7 @@ class PromptedImageTower:
 
     def __init__(self, backbone: Backbone):
         self._visual: Any = backbone.model.visual
+        self._to_features = backbone.to_features
         if not isinstance(self._visual, VisionTransformer):
             raise InputError(
                 f"backbone {backbone.name!r}: its image tower {type(self._visual).__name__} takes no prompts; "
@@ -82,7 +82,7 @@ class PromptedImageTower:
         return x[:, :own], x[:, own:]
 
     def _embed(self, own: Float[Tensor, "batch own width"]) -> Float[Tensor, "batch embed"]:
-        return F.normalize(vit_embedding(self._visual, own).float(), dim=-1)
+        return self._to_features(vit_embedding(self._visual, own))
 
 
 def _append(x: Float[Tensor, "batch own width"], prompts: Float[Tensor, "prompts width"]) -> Tensor:

@@ -1,10 +1,16 @@
-"""Dot products of features, from which logits and contrastive losses are made."""
+"""Unit features and their dot products, from which logits and contrastive losses are made."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+
+
+def unit_length(embedding: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+    """Scale a tower's output to unit length, in fp32."""
+    return F.normalize(embedding.float(), dim=-1)
 
 
 def similarity(

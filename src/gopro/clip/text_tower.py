@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from gopro.clip.open_clip_internals import bound_cache, text_parts, token_ids
 from gopro.clip.quick_gelu import fuse_quick_gelu
+from gopro.clip.similarity import unit_length
 from gopro.errors import InputError
 
 
@@ -27,6 +28,7 @@ class TextTower:
         causal: true if a token attends only to those before it and the features are read at EOT.
         sos, eot, pad: ids of the tokens that the tokenizer puts before a text (None if it puts none), after it, and
             after EOT.
+        to_features: maps the projected output [..., D] to unit features, as that of a `Backbone` does.
 
     Raises:
         InputError: the tower cannot take learned context (see `text_parts`); the tokenizer surrounds a text with tokens
@@ -51,6 +53,7 @@ class TextTower:
         self.width: int = self.token_embedding.embedding_dim
         self.causal = self.mask is not None and self.pool in ("argmax", "eos")
         self.sos, self.eot, self.pad = self._special_tokens()
+        self.to_features: Callable[[Tensor], Tensor] = unit_length
 
     @property
     def device(self) -> torch.device:
@@ -84,4 +87,4 @@ class TextTower:
             hidden = self.projection(hidden)
         elif self.projection is not None:
             hidden = hidden @ self.projection
-        return F.normalize(hidden.float(), dim=-1)
+        return self.to_features(hidden)

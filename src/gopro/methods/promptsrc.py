@@ -113,7 +113,7 @@ class PromptSRC(DeepPrompts):
             tower = _UnnormalisedTextTower(self.backbone.model, self.backbone.text.tokenizer)
             with torch.autocast(tower.device.type, enabled=False):
                 features = [encode_texts(tower, [template(name) for name in self.classnames]) for template in TEMPLATES]
-            self._frozen_text = F.normalize(torch.stack(features).mean(dim=0), dim=-1)
+            self._frozen_text = self.backbone.text.to_features(torch.stack(features).mean(dim=0))
         return self._frozen_text
 
     def losses(
