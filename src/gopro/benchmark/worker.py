@@ -59,10 +59,14 @@ Message = ResultRow | RunStarted | RunFinished | RunFailed
 
 
 class Worker:
-    """Does runs one after the other, and keeps the backbone and the data sets that they share."""
+    """Does runs one after the other, and keeps the backbone and the data sets that they share.
 
-    def __init__(self) -> None:
-        self._backbone: Backbone | None = None
+    Args:
+        backbone: a backbone for the runs that have one of its name, in place of loading it.
+    """
+
+    def __init__(self, backbone: Backbone | None = None) -> None:
+        self._backbone = backbone
         self._datasets: dict[tuple[str, Path | None, bool, HeldOut | None], Dataset] = {}
 
     def work(
