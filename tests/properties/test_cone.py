@@ -70,6 +70,18 @@ def test_cross_entropy_through_prompts_has_the_same_gradient(tiny: Backbone, con
     torch.testing.assert_close(gradients[1], gradients[0], atol=1e-5, rtol=1e-3)
 
 
+@pytest.mark.parametrize("names", [NAMES, [*NAMES[:2], "a kite", "a green frog"]], ids=["trained", "new"])
+def test_probe_gate_and_hubness_of_gopro_are_the_same(names: list[str], tiny: Backbone, cone: Backbone) -> None:
+    logits = []
+    for backbone in (tiny, cone):
+        method = untrained("gopro", backbone)
+        images, labels = encode_noise(backbone, 20), torch.arange(20) % len(NAMES)
+        method.solve(lambda draws, images=images: [images], labels)
+        method.end_epoch(0, 1)
+        logits.append(method.for_classes(names).logits(encode_noise(backbone, 16, seed=4)))
+    torch.testing.assert_close(without_constant(logits[1]), without_constant(logits[0]), atol=1e-2, rtol=1e-2)
+
+
 def test_tip_adapter_in_the_cone_is_tip_adapter_with_another_beta(tiny: Backbone, cone: Backbone) -> None:
     """Its exp(-beta (1 - cos)) decays more slowly in a cone that halves 1 - cos between images, as with half the beta.
 
