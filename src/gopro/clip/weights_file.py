@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gopro.clip.safe_load import safe_load, state_dict
+from gopro.clip.sharded_weights import INDEX_SUFFIX, check_no_shard, read_shards
 from gopro.clip.transformers_layout import from_transformers
 from gopro.errors import InputError
 
@@ -20,13 +21,23 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     The file is safetensors or from torch.save; in the latter the state dict may lie under `state_dict`,
     `model_state_dict` or `model`, as training loops save it. The layouts are open_clip's, OpenAI's and that of
     `transformers`. The prefixes that `torch.compile` (`_orig_mod.`) and parallel training (`module.`) put before names
-    are removed.
+    are removed. For weights in several files, give the index that `transformers` writes beside them, such as
+    `model.safetensors.index.json`.
 
     Raises:
-        InputError: there is no such file, it is damaged, or it holds something else.
+        InputError: there is no such file, it is damaged, or it holds something else; see also `read_shards`.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such weights file")
+    if path.name.endswith(INDEX_SUFFIX):
+        state = read_shards(path, _read_file)
+    else:
+        check_no_shard(path)
+        state = _read_file(path)
+    return from_transformers({_without_prefixes(key): tensor for key, tensor in state.items()})
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         try:
             content = load_file(path)
@@ -36,8 +47,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             ) from error
     else:
         content = safe_load(path)
-    state = state_dict(path, content)
-    return from_transformers({_without_prefixes(key): tensor for key, tensor in state.items()})
+    return state_dict(path, content)
 
 
 def recorded_quick_gelu(path: Path) -> bool | None:
