@@ -75,19 +75,34 @@ class CalibrationError:
         )
 
 
-def fit_temperature(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> float:
-    """Return the temperature that maximises the likelihood of the labels.
+NO_ANSWER = 0.1
+"""Images counted in a fit whose label is any of the classes equally often."""
+SPREAD = 1.5
+"""Standard deviation of the logarithm of a temperature, before any image is seen."""
 
-    One more image is counted whose label is any of the classes equally often. It keeps the temperature away from 0
-    where all images are right, which a few dozen often are; Platt (1999) smooths his targets for the same reason. With
-    hundreds of images it does not matter.
+
+def fit_temperature(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> float:
+    """Return the temperature that fits the labels best, among those that are likely beforehand.
+
+    The likelihood of the labels alone would be highest at a temperature of 0 where all images are right, which a few
+    dozen often are. Two things keep it from that, and hardly matter with hundreds of images: its logarithm is taken to
+    be normally distributed around 0, with a standard deviation of 1.5; and a tenth of an image more is counted whose
+    label is any of the classes equally often, as some of the images to come are unlike all of these.
+
+    A whole image more, and no such distribution, made the probabilities worse where a classifier is good and images are
+    few. In draws of 4 (emoji: 2) images per class from `photos`, `pacs:photo` and `emoji-activities`, with zero-shot
+    CLIP, Tip-Adapter and a linear probe over 3 to 85 classes, the mean ECE on the other images is 6.7 % without a
+    temperature, 7.9 % with a whole image, 5.2 % with a tenth, 5.1 % with both. With 2 per class of 2 or 5 classes it
+    is 5.1, 12.8, 5.0 and 4.6 %, and with one 6.8, 18.9, 6.4 and 5.7 %. To keep the temperature of 1 unless
+    cross-validation prefers another gains at most 0.2 points more there, and loses likelihood where logits are drawn
+    three times too large (NLL 0.87 for 0.79).
 
     Example:
         >>> import torch
         >>> logits = torch.tensor([[10.0, 0.0], [10.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
         >>> temperature = fit_temperature(logits, torch.tensor([0, 0, 1, 1]))  # 3 of 4 are right
         >>> f"{(logits[0] / temperature).softmax(0)[0]:.2f}"
-        '0.70'
+        '0.85'
     """
     values = logits.double().numpy()
     values = values - values.max(axis=1, keepdims=True)
@@ -98,8 +113,8 @@ def fit_temperature(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"
         scale = math.exp(-log_temperature)
         normaliser = np.log(np.exp(scale * values).sum(axis=1))
         images = normaliser.sum() - scale * true
-        one_more = (normaliser - scale * uniform).mean()  # an image like the others, with no answer
-        return float(images + one_more)
+        no_answer = (normaliser - scale * uniform).mean()  # of an image like the others
+        return float(images + NO_ANSWER * no_answer + 0.5 * (log_temperature / SPREAD) ** 2)
 
     low, high = map(math.log, TEMPERATURES)
     found: Any = minimize_scalar(loss, bounds=(low, high), method="bounded")
