@@ -61,3 +61,17 @@ def test_without_a_terminal_there_is_a_line_for_each_epoch(monkeypatch: pytest.M
     written = screen(monkeypatch, 80, terminal=True)
     print_epoch(epochs[0])
     assert not written.getvalue()
+
+
+def test_lines_are_wrapped_between_words_in_a_terminal_alone() -> None:
+    text = "my-images: 2 classes, no problems\n  on 168 images of /a/path/that/is/longer/than/a/line, --shots 4"
+    assert Screen(file=io.StringIO(), width=24, force_terminal=False).wrapped(text) == text
+    written = io.StringIO()
+    Screen(file=written, width=24, force_terminal=True).print_line(text)
+    assert written.getvalue().splitlines() == [
+        "my-images: 2 classes, no",
+        "problems",
+        "  on 168 images of",
+        "  /a/path/that/is/longer/than/a/line,",
+        "  --shots 4",
+    ]

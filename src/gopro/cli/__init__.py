@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
     _sleep_rather_than_spin()
     warnings.filterwarnings("ignore", category=UserWarning, module=r"(?!gopro)")
     warnings.filterwarnings("ignore", message="Image size")  # Pillow's on large images; gopro.data has its own limit
-    warnings.formatwarning = lambda message, *_: f"warning: {printable(str(message))}\n"
+    warnings.formatwarning = lambda message, *_: err.wrapped(f"warning: {printable(str(message))}") + "\n"
     try:
         _use_config_file(tokens)
         if not tokens or tokens[0] in app.help_flags:

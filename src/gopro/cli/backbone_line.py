@@ -10,10 +10,9 @@ TRAIN_AGAIN = "train again with --backbone"
 
 
 def print_backbone(name: str, option: str = TRAIN_AGAIN, *, screen: Screen = out) -> None:
-    """Print a backbone, what it was trained on and how to get a stronger one; in a terminal wrapped between words.
+    """Print a backbone, what it was trained on and how to get a stronger one.
 
     Args:
         option: how the user of this command chooses another backbone.
     """
-    line = f"Backbone: {describe_backbone(name, option)}"
-    screen.print(line, markup=False, highlight=False, soft_wrap=not screen.is_terminal)
+    screen.print_line(f"Backbone: {describe_backbone(name, option)}")

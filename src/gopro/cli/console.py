@@ -6,6 +6,7 @@ import io
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -41,8 +42,21 @@ class Screen(Console):
             yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
     def print_line(self, text: str, style: str | None = None) -> None:
-        """Print `text` as it is: brackets are no markup, and long lines are left to the terminal to wrap."""
-        self.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+        """Print `text` as it is: brackets are no markup. In a terminal, long lines are wrapped between words."""
+        self.print(self.wrapped(text), style=style, markup=False, highlight=False, soft_wrap=True)
+
+    def wrapped(self, text: str) -> str:
+        """Wrap `text` between words if this is a terminal. A word that is too long, such as a path, stays whole."""
+        if not self.is_terminal:
+            return text
+        lines = []
+        for line in text.split("\n"):
+            indent = " " * (len(line) - len(line.lstrip(" ")))
+            wrapped = textwrap.wrap(
+                line, self.width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+            )
+            lines += wrapped or [""]
+        return "\n".join(lines)
 
 
 out, err = Screen(), Screen(stderr=True)
