@@ -18,7 +18,13 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.common import about, class_names, make_backbone, make_method, make_parser, make_views, print_report
 
 KINDS = {
-    "products with weights": ("aten::mm", "aten::addmm", "aten::mkldnn_convolution", "aten::_addmm_activation"),
+    "products with weights": (
+        "aten::mm",
+        "aten::addmm",
+        "aten::mkldnn_convolution",
+        "aten::_addmm_activation",
+        "mkldnn::_linear_pointwise",
+    ),
     "products of attention": ("aten::bmm", "aten::_scaled_dot_product_flash_attention_for_cpu"),
     "copies": ("aten::copy_", "aten::cat", "aten::index_select", "aten::index", "aten::_transform_bias_rescale_qkv"),
     "activation": ("aten::silu", "aten::silu_backward", "aten::mul", "aten::mul_"),

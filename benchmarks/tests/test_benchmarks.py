@@ -13,10 +13,17 @@ from benchmarks.common import class_names, make_method, make_views, openai_state
 from benchmarks.isolated import run_isolated
 from benchmarks.released import Released
 from benchmarks.train_step import Measured, fit_line, training_step
+from gopro.clip import onednn_products
 from gopro.clip.backbone import Backbone, from_openai
 from gopro.clip.packed_prompts import PackedPrompts
 
 NAMES = ["cat", "grand piano", "Cavalier King Charles spaniel", "red fox", "dog"]
+
+
+@pytest.fixture(autouse=True)
+def products_by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave all products to torch, whose counter of operations does not know oneDNN's."""
+    monkeypatch.setattr(onednn_products, "is_onednn_faster", lambda: False)
 
 
 def count_flops(function) -> int:

@@ -230,8 +230,8 @@ def test_encoded_fields_are_indexed_split_and_joined_alike() -> None:
 
 def test_an_image_tower_without_known_layers_is_refused() -> None:
     clip = copy.copy(model("vit"))
-    clip._modules = {**clip._modules, "visual": nn.Linear(2, 2)}
-    with pytest.raises(InputError, match="image tower Linear: it has no layers"):
+    clip._modules = {**clip._modules, "visual": nn.Identity()}
+    with pytest.raises(InputError, match="image tower Identity: it has no layers"):
         Backbone("flat", clip, open_clip.SimpleTokenizer(), Preprocess(32, (0, 0, 0), (1, 1, 1)))
 
 

@@ -22,6 +22,7 @@ from gopro.clip.embedded import DEFAULT, EMBEDDED
 from gopro.clip.embedded_weights import load_embedded
 from gopro.clip.faster_convolutions import pad_symmetrically, use_onednn
 from gopro.clip.fuse_batch_norm import fuse_batch_norm, is_efficientnet
+from gopro.clip.onednn_products import use_onednn_products
 from gopro.clip.open_clip_internals import build_openai_clip, fit_text_layout, image_layers
 from gopro.clip.quick_gelu import FusedQuickGELU, fuse_quick_gelu
 from gopro.clip.similarity import unit_length
@@ -103,6 +104,7 @@ class Backbone:
         fuse_quick_gelu(model.visual)
         self.quick_gelu = any(isinstance(module, FusedQuickGELU) for module in model.visual.modules())
         self.model = model.eval().requires_grad_(False)
+        use_onednn_products(model)
         self._fingerprint: str | None = None
         if is_efficientnet(model.visual):
             self.fingerprint()  # of the weights as they are published

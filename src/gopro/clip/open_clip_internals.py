@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import open_clip
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH as DEFAULT_CONTEXT_LENGTH
 from open_clip.tokenizer import HFTokenizer as HFTokenizer
@@ -20,6 +19,7 @@ from open_clip.transformer import ResidualAttentionBlock as ResidualAttentionBlo
 from open_clip.transformer import VisionTransformer as VisionTransformer
 from torch import Tensor, nn
 
+from gopro.clip.onednn_products import frozen_linear
 from gopro.errors import InputError
 
 TEXT_PARTS = ("text_projection", "positional_embedding", "token_embedding", "transformer", "ln_final")
@@ -182,7 +182,7 @@ def queries_keys_values(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the queries, keys and values of a block's attention, each [batch, heads, tokens, width/heads]."""
     attention = block.attn
-    qkv = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
+    qkv = frozen_linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
     q, k, v = qkv.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
     return q, k, v
 
