@@ -20,6 +20,7 @@ from typing import Any
 import open_clip
 import pytest
 import torch
+import torch.nn.functional as F
 from open_clip import factory, pretrained
 from open_clip.transformer import QuickGELU
 from safetensors.torch import load_file, save_file
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 
 from gopro.clip.backbone import Backbone, Encoded, from_openai, load_backbone, token_statistics
 from gopro.clip.encode_text import encode_texts, make_prompts
+from gopro.clip.faster_convolutions import PointwiseConv2d
 from gopro.clip.quick_gelu import FusedQuickGELU, fuse_quick_gelu
 from gopro.data.transforms import Preprocess
 from gopro.errors import InputError
@@ -158,6 +160,22 @@ def test_pointwise_convolutions_are_computed_by_onednn() -> None:
         torch.set_num_threads(threads)
     kernels = {event.key for event in profile.key_averages()}
     assert "aten::mkldnn_convolution" in kernels and "aten::_slow_conv2d_forward" not in kernels
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_single_image_is_convolved_by_rows_without_copies(stride: int) -> None:
+    convolution = PointwiseConv2d(6, 8, 1, stride).requires_grad_(False)
+    images = torch.randn(2, 6, 5, 7).contiguous(memory_format=torch.channels_last)
+    expected = F.conv2d(images, convolution.weight, convolution.bias, stride)
+    single = images[:1].contiguous(memory_format=torch.channels_last)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True) as profile:
+        result = convolution(single)
+    [convolved] = [event for event in profile.events() if event.name == "aten::conv2d"]
+    assert convolved.input_shapes[0] == ([5, 6, 1, 7] if stride == 1 else [1, 6, 5, 7])
+    assert "aten::copy_" not in {event.name for event in profile.events()}
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(result, expected[:1])
+    torch.testing.assert_close(convolution(images), expected)
 
 
 def test_a_convolutional_tower_in_half_precision() -> None:
