@@ -72,7 +72,7 @@ class GOPro(GOProPaper):
     trained_by = Training.CLOSED_FORM_THEN_STEPS
     recipe = Recipe(optimizer="adamw", lr=1e-3, epochs=5, batch=4, warmup=0.25, schedule="step", drop_last=False)
     repository = None
-    grid = Grid({"lr": (3e-4, 1e-3, 3e-3), "anchor": (16.0, 64.0), "hubness": (0.5, 1.0)})
+    grid = Grid({"lr": (3e-4, 1e-3, 3e-3), "anchor": (16.0, 64.0), "hubness": (1.0, 2.0)})
     config: GOProConfig = GOProConfig()
 
     def __init__(
