@@ -1,8 +1,11 @@
 """The means of the trained classes: distances in units of what images of a class have, and names that are hubs."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gopro.methods.class_means import ClassMeans
@@ -91,3 +94,28 @@ def test_the_state_brings_its_number_of_classes_along() -> None:
     means, other = fitted(4), ClassMeans(2, DIM)
     other.load_state_dict(means.state_dict())
     torch.testing.assert_close(other.distance(unit(4, seed=5)), means.distance(unit(4, seed=5)))
+
+
+def test_images_without_labels_are_no_longer_far(tmp_path: Path) -> None:
+    """They add the mean of each name that takes an image or more; the distance of trained classes stays."""
+    images, labels = around(unit(4, 1), 8, 0.03, seed=2)
+    known = labels < 2
+    means = ClassMeans(2, DIM)
+    means.fit(images[known], labels[known], unit(4, 1)[:2], 1.0)
+    before = means.distance(images)
+    probabilities = F.pad(F.one_hot(labels[~known] - 2) * 0.95, (1, 1), value=0.025)  # two names with 0.4 images each
+    means.add(images[~known], probabilities)
+    assert means.others.shape == (2, DIM)
+    torch.testing.assert_close(means.distance(images)[known], before[known])
+    assert before[~known].min() > 3 and means.distance(images)[~known].max() < 1.5
+    save_file(means.state_dict(), tmp_path / "state")
+    loaded = ClassMeans(2, DIM)
+    loaded.load_state_dict(load_file(tmp_path / "state"))
+    torch.testing.assert_close(loaded.distance(images), means.distance(images))
+
+
+def test_a_state_from_before_there_were_such_images_loads() -> None:
+    means = ClassMeans(2, DIM)
+    state = {name: tensor for name, tensor in means.state_dict().items() if name != "others"}
+    means.load_state_dict(state)
+    assert means.others.shape == (0, DIM)

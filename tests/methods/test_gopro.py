@@ -1,13 +1,24 @@
 """GOPro: its losses, its context, and what `gopro-release` does differently."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from gopro.clip.backbone import Backbone, load_backbone
 from gopro.clip.encode_text import encode_texts
+from gopro.data.load_dataset import load_dataset
+from gopro.errors import InputError
 from gopro.methods.base import Method
 from gopro.methods.gopro import GOPro
 from gopro.methods.registry import build_method
+from gopro.runs.config import TrainConfig
+from gopro.runs.load_run import load_run
+from gopro.runs.run import LEARNED
+from gopro.training.train import resume, train
+from tests.support.interrupt import Cut, cut_in
 from tests.support.live_bytes import LiveBytes
 from tests.support.methods import NAMES, TEMPLATE, encode_noise, perturb
 
@@ -210,3 +221,75 @@ def test_a_new_name_pays_for_its_closeness_to_the_training_images(tiny: Backbone
     torch.testing.assert_close(off - once, cost.expand(4, -1), atol=1e-4, rtol=1e-4)  # the same for every image
     torch.testing.assert_close(off - twice, 2 * (off - once), atol=1e-4, rtol=1e-4)
     assert torch.equal(methods[0].logits(images), methods[2].logits(images)), "trained classes do not pay"
+
+
+ALL = [*NAMES, "crab", "lamp"]
+
+
+def with_unlabeled(spec: str, tiny: Backbone) -> Method:
+    """Return GOPro for images without labels of trained and of two new classes."""
+    method = build_method(spec, tiny, NAMES, TEMPLATE)
+    method.unlabeled_names = tuple(ALL)
+    return perturb(method)
+
+
+@pytest.mark.parametrize("term", ["consistency", "sem", "con"])
+def test_each_loss_without_labels_changes_predictions_of_new_classes(term: str, tiny: Backbone) -> None:
+    method, views = with_unlabeled("gopro", tiny), encode_noise(tiny, 3, 4)
+    other = method.for_classes(["crab", "lamp", "very small boat"])
+    before, loss = other.logits(encode_noise(tiny, 4)).detach(), method.unlabeled_losses(views)[term]
+    loss.backward()
+    moved = [p for p in method.parameters() if p.grad is not None]
+    size = sum(p.grad.square().sum() for p in moved if p.grad is not None)
+    with torch.no_grad():
+        for p in moved:
+            p -= 1e-2 * loss / size * p.grad
+    method.end_epoch(0, 2)  # the rotation of sem_classes begins again
+    assert method.unlabeled_losses(views)[term].item() < loss.item()
+    assert (other.logits(encode_noise(tiny, 4)) - before).abs().max() > 1e-6
+
+
+@pytest.mark.parametrize("off", ["consistency", "sem", "con"])
+def test_a_weight_of_zero_turns_a_loss_without_labels_off(off: str, tiny: Backbone) -> None:
+    on, method = (with_unlabeled(spec, tiny) for spec in ("gopro", f"gopro[{off}=0]"))
+    views = encode_noise(tiny, 3, 4)
+    assert set(on.unlabeled_losses(views)) - set(method.unlabeled_losses(views)) == {off}
+
+
+def test_the_teacher_is_frozen_clip_over_all_names(tiny: Backbone) -> None:
+    """Cross-entropy of the other views' predictions, with the plain view's prompts, against twice CLIP's logits."""
+    method, views = with_unlabeled("gopro[consistency=3]", tiny), encode_noise(tiny, 3, 4)
+    assert isinstance(method, GOPro)
+    frozen = encode_texts(tiny.text, [TEMPLATE.format(name) for name in ALL])
+    teacher = (2 * tiny.logit_scale * views.embedding[0] @ frozen.T).softmax(dim=-1)
+    text = method.for_classes(ALL).text_features(method.view_contexts(views)[0])
+    image = method.image_features(views)
+    log_p = [(tiny.logit_scale * torch.einsum("bd,bcd->bc", view, text)).log_softmax(dim=-1) for view in image[1:]]
+    expected = 3 * torch.stack([-(teacher * row).sum(dim=-1).mean() for row in log_p]).mean()
+    torch.testing.assert_close(method.unlabeled_losses(views)["consistency"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_gopro_learns_from_a_folder_and_resumes_with_the_same_bits(tmp_path: Path, tiny: Backbone) -> None:
+    """Its images of unknown classes are no longer left to frozen CLIP."""
+    food = load_dataset("emoji-food")
+    (tmp_path / "images").mkdir()
+    for i, sample in enumerate(food.train[::64]):
+        sample.image.open().save(tmp_path / "images" / f"{i}.png")
+    names = food.classnames[::2]
+    config = TrainConfig(
+        data="emoji-activities", output=tmp_path / "run", shots=1, epochs=2, batch=16, classes="base", workers=0,
+        bank=1, unlabeled=str(tmp_path / "images"), unlabeled_classes=names,
+    )  # fmt: skip
+    run = train(config, backbone=tiny)
+    assert run.method.unlabeled_names[-len(names) :] == names
+    state = load_file(run.folder / LEARNED)
+    assert len(state["training_means.others"]) > 0
+    loaded = load_run(run.folder, backbone=tiny).method.state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
+    with pytest.raises(Cut):
+        train(replace(config, output=tmp_path / "cut"), backbone=tiny, on_step=cut_in(1))
+    resume(tmp_path / "cut", backbone=tiny)
+    resumed = load_file(tmp_path / "cut" / LEARNED)
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in state.items())
+    with pytest.raises(InputError, match="there are no images without labels; add --unlabeled FOLDER"):
+        train(replace(config, output=tmp_path / "none", unlabeled=None), backbone=tiny)

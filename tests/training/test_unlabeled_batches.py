@@ -143,7 +143,10 @@ def test_what_cannot_be_used_is_refused_before_a_folder_is_made(tmp_path: Path, 
     for i in range(3):
         load_dataset("emoji-food").train[i].image.open().save(tmp_path / "few" / f"{i}.png")
     for changes, message in (
-        ({"method": "coop", "unlabeled": str(tmp_path)}, "coop learns nothing from images without labels; .* settled"),
+        (
+            {"method": "coop", "unlabeled": str(tmp_path)},
+            "coop learns nothing .*; leave it out, .* --method .*settled",
+        ),
         (
             {"method": "coop[unlabeled_shots=2]"},
             "without labels: leave unlabeled_shots out",

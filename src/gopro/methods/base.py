@@ -73,6 +73,7 @@ class Method(nn.Module):
         frozen_images: whether the image tower is the frozen CLIP's, so that its output can be cached. A method that
             learns inside the tower sets it to False; its `encode` then returns the images themselves.
         uses_unlabeled: whether it learns from images without labels too, by `unlabeled_losses`.
+        unlabeled_names: the class names that such images may show, if they are others than the trained ones.
         needs_vit: whether it puts learned tokens into the image tower, which only open_clip's own ViT takes.
         text_depends_on_image: whether each image has text features of its own, from `image_contexts`. If not, they
             are computed once for all images.
@@ -92,6 +93,7 @@ class Method(nn.Module):
     views: tuple[ViewName, ...] = ("base",)
     frozen_images: bool = True
     uses_unlabeled: ClassVar[bool] = False
+    unlabeled_names: tuple[str, ...] = ()
     needs_vit: ClassVar[bool] = False
     text_depends_on_image: bool = False
     temperature: float = 1.0
@@ -255,6 +257,13 @@ class Method(nn.Module):
                 [views, batch], in the order of `views`.
         """
         raise NotImplementedError(f"{type(self).__name__} learns nothing from images without labels")
+
+    def solve_unlabeled(self, encoded: Any) -> None:
+        """Learn from all images without labels at once; called before `solve`, if that is called.
+
+        Args:
+            encoded: the encoded images in their evaluation view, [m].
+        """
 
     def solve(
         self,

@@ -1,8 +1,10 @@
-"""Mean features of the trained classes: how far an image is from them, and which names are near all of them."""
+"""Mean features of the trained classes: how far an image is from them, and which names are near all of them.
+
+Images without labels add means to the former: they are no longer unlike the training images.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -23,9 +25,11 @@ class ClassMeans(nn.Module):
     def __init__(self, classes: int, dim: int):
         super().__init__()
         self.means: Tensor
+        self.others: Tensor
         self.unit: Tensor
         self.usual: Tensor
         self.register_buffer("means", torch.zeros(classes, dim))
+        self.register_buffer("others", torch.zeros(0, dim))  # of images without labels
         self.register_buffer("unit", torch.tensor(0.0))  # of `distance`; 0 before `fit`
         self.register_buffer("usual", torch.tensor(0.0))  # closeness of a trained name to the means of other classes
 
@@ -61,14 +65,25 @@ class ClassMeans(nn.Module):
         similarities = scale * text.float() @ self.means.T
         self.usual = _log_mean_exp(similarities.fill_diagonal_(-torch.inf)).mean()
 
+    @torch.no_grad()
+    def add(self, images: Float[Tensor, "n dim"], probabilities: Float[Tensor, "n names"]) -> None:
+        """Add the means of images without labels, weighted by another classifier's probabilities.
+
+        A name that takes less than one image in all gets no mean.
+        """
+        mass = probabilities.float().sum(dim=0)
+        means = probabilities.float().T @ images.float() / mass[:, None]
+        self.others = means[mass >= 1]
+
     def distance(self, images: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
-        """Return the squared distance to the nearest mean; 1 is the mean of further images of the trained classes.
+        """Return the squared distance to the nearest of all means; 1 is the average of further images of the classes.
 
         It is 0 before `fit`.
         """
         with torch.autocast(images.device.type, enabled=False):
             x = images.float()
-            squares = x.square().sum(dim=-1, keepdim=True) - 2 * x @ self.means.T + self.means.square().sum(dim=-1)
+            means = torch.cat([self.means, self.others])
+            squares = x.square().sum(dim=-1, keepdim=True) - 2 * x @ means.T + means.square().sum(dim=-1)
             return torch.where(self.unit > 0, squares.amin(dim=-1).clamp(min=0) / self.unit, 0.0)
 
     def closeness(self, text: Float[Tensor, "names dim"], scale: float) -> Float[Tensor, " names"]:
@@ -80,10 +95,13 @@ class ClassMeans(nn.Module):
             closeness = _log_mean_exp(scale * text.float() @ self.means.T) - self.usual
             return torch.where(self.unit > 0, closeness, 0.0)
 
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Resize to the number of classes in the state."""
         if (saved := state_dict.get(f"{prefix}means")) is not None:
             self.means = self.means.new_empty(saved.shape)
+            # Runs of before there were means of images without labels have none.
+            others = state_dict.setdefault(f"{prefix}others", self.others.new_zeros(0, saved.shape[1]))
+            self.others = self.others.new_empty(others.shape)
         super()._load_from_state_dict(state_dict, prefix, *rest)  # pyright: ignore[reportArgumentType]
 
 

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from gopro.clip.backbone import Backbone, Encoded
 from gopro.clip.similarity import similarity
+from gopro.distributed import gather
 from gopro.methods.class_means import ClassMeans
 from gopro.methods.gopro_paper import GOProPaper, GOProPaperConfig
 from gopro.methods.logistic_regression import logistic_regression
-from gopro.methods.losses import prompt_consistency
+from gopro.methods.losses import nt_xent, prompt_consistency
 from gopro.methods.recipe import Grid, Recipe, Training
 from gopro.methods.template import DEFAULT_TEMPLATE
 from gopro.settings import NonNegativeFloat, PositiveInt, settings
@@ -24,6 +25,8 @@ C = 300.0
 """Inverse penalty of the probe for features whose images have variance 1 within a class; 100 and 1000 do the same."""
 SOFTNESS = 0.3
 """Of the scale of the logits, how sharply a name's closeness tells its nearest trained classes from the others."""
+SHARPENING = 2.0
+"""Factor of frozen CLIP's logits where it is the teacher; 1 gains half as much on new classes."""
 BATCH = 64
 """Training images whose logits are computed at once for the probe."""
 
@@ -44,6 +47,8 @@ class GOProConfig(GOProPaperConfig):
     """Add a linear probe of the trained classes to the prompts' logits."""
     gate: bool = True
     """Leave images that are unlike the training images to frozen CLIP."""
+    consistency: NonNegativeFloat = 1.0
+    """Weight of the cross-entropy between frozen CLIP's prediction of an image without label and those of its views."""
     hubness: NonNegativeFloat = 2.0
     """What is subtracted from the logit of a new name for its closeness to the training images of all classes."""
 
@@ -70,6 +75,7 @@ class GOPro(GOProPaper):
     """
 
     trained_by = Training.CLOSED_FORM_THEN_STEPS
+    uses_unlabeled = True
     recipe = Recipe(optimizer="adamw", lr=1e-3, epochs=5, batch=4, warmup=0.25, schedule="step", drop_last=False)
     repository = None
     grid = Grid({"lr": (3e-4, 1e-3, 3e-3), "anchor": (16.0, 64.0), "hubness": (1.0, 2.0)})
@@ -88,6 +94,39 @@ class GOPro(GOProPaper):
     def set_classes(self, classnames: Sequence[str]) -> None:
         super().set_classes(classnames)
         self.rows = self.trained_rows(classnames)
+        self._unlabeled: list[GOPro] | None = None
+
+    def unlabeled_losses(self, encoded: Encoded) -> dict[str, Tensor]:
+        """Return the losses that need no labels; the predictions are over `unlabeled_names`."""
+        config, scale, over = self.config, self.backbone.logit_scale, self._over_unlabeled_names()
+        image = self.image_features(encoded)
+        terms: dict[str, Tensor] = {}
+        if config.consistency or config.sem:
+            text, other_texts, classes = over.view_text_features(self.view_contexts(encoded))
+        if config.consistency:
+            teacher = over._teacher(encoded[0])
+            entropies = [F.cross_entropy(scale * similarity(view, text), teacher) for view in image[1:]]
+            terms["consistency"] = config.consistency * torch.stack(entropies).mean()
+        if config.sem:
+            distances = [prompt_consistency(text[:, classes], other) for other in other_texts]
+            terms["sem"] = config.sem * torch.stack(distances).sum()
+        if config.con:
+            terms["con"] = config.con * nt_xent(gather(image[0]), gather(image[1]))
+        return terms
+
+    def solve_unlabeled(self, encoded: Encoded) -> None:
+        self.training_means.add(encoded.embedding, self._over_unlabeled_names()._teacher(encoded))
+
+    def _teacher(self, encoded: Encoded) -> Float[Tensor, "batch classes"]:
+        """Return frozen CLIP's probabilities, sharpened."""
+        scale = SHARPENING * self.backbone.logit_scale
+        return (scale * similarity(encoded.embedding, self.frozen_text())).softmax(dim=-1)
+
+    def _over_unlabeled_names(self) -> GOPro:
+        if self._unlabeled is None:
+            # In a list, as an attribute of its own it would be a submodule, which shares all parameters.
+            self._unlabeled = [self.for_classes(self.unlabeled_names or self.trained_names)]
+        return self._unlabeled[0]
 
     def solve(
         self,
@@ -101,6 +140,8 @@ class GOPro(GOProPaper):
 
     def end_epoch(self, epoch: int, epochs: int) -> None:
         super().end_epoch(epoch, epochs)
+        if self._unlabeled is not None:
+            self._unlabeled[0]._next_class = 0
         if self.config.probe and epoch + 1 == epochs:
             self.fit_probe()
 

@@ -205,7 +205,7 @@ class GOProPaper(ConditionalPrompts):
     def losses(self, encoded: Encoded, labels: Int[Tensor, " batch"]) -> dict[str, Tensor]:
         config, scale = self.config, self.backbone.logit_scale
         image, contexts = self.image_features(encoded), self.view_contexts(encoded)
-        text, other_texts, classes = self._view_text_features(contexts)
+        text, other_texts, classes = self.view_text_features(contexts)
         terms = {"ce": F.cross_entropy(scale * similarity(image[0], text), labels)}
         if config.sem:
             distances = [prompt_consistency(text[:, classes], other) for other in other_texts]
@@ -230,7 +230,7 @@ class GOProPaper(ConditionalPrompts):
         """
         return {}
 
-    def _view_text_features(
+    def view_text_features(
         self, contexts: Float[Tensor, "views batch tokens width"]
     ) -> tuple[Tensor, Sequence[Tensor], list[int] | slice]:
         """Return the plain view's text features of all classes, the other views' of some, and which classes these are.

@@ -71,8 +71,8 @@ class TrainSettings:
     65535."""
     unlabeled: str | None = None
     """Images without labels to learn from too, of these or other classes, such as those to sort later: a folder,
-    searched with its subfolders, or a data set, whose training images are used without their labels. Methods that learn
-    nothing from them: see gopro methods METHOD."""
+    searched with its subfolders, or a data set, whose training images are used without their labels. Only gopro learns
+    from them."""
     bank: NonNegativeInt = 0
     """Random views per training image to encode once and cache for all epochs and runs; 0 draws new views in every
     epoch."""
@@ -162,6 +162,9 @@ class TrainConfig(TrainSettings, _MainSettings):
     """Task whose recipe is used, as the authors of most methods train differently for each: other classes of the same
     data set (base-to-new), other data sets or styles (transfer), or the trained classes (few-shot). Default:
     base-to-new for half of the classes, transfer for all classes of imagenet, else few-shot."""
+    unlabeled_classes: Texts | None = None
+    """Class names that the images of --unlabeled may show, besides those of the training images and of the data set
+    that they come from."""
     profile: Annotated[bool, SAME_RESULTS] = False
     """Profile steps 3 to 5 and write trace.json into the run's folder; open it at ui.perfetto.dev."""
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 
 from gopro.clip.backbone import Backbone, load_backbone
-from gopro.data.dataset import CROP, Dataset, ImageSource, Sample
+from gopro.data.dataset import CROP, Dataset, Sample
 from gopro.data.few_shot import draw_per_class, warn_of_short_classes
 from gopro.data.load_dataset import load_dataset, load_target
 from gopro.data.loader import EpochBatches
 from gopro.data.transforms import stable_seed
-from gopro.data.unlabeled import draw_images, unlabeled_images
+from gopro.data.unlabeled import UnlabeledImages, draw_images, find_unlabeled, join_names
 from gopro.errors import InputError
 from gopro.inference.calibrate import calibrate
 from gopro.methods.recipe import Recipe, Training
@@ -131,6 +131,11 @@ def _plan(config: TrainConfig) -> _Plan:
             f"--unlabeled {config.unlabeled}: {spec.name} learns nothing from images without labels; leave it out, or "
             f"use --method {users}"
         )
+    if config.unlabeled_classes and config.unlabeled is None and not plan.recipe.unlabeled_shots:
+        raise InputError(
+            f"--unlabeled-classes {' '.join(config.unlabeled_classes)}: there are no images without labels; add "
+            "--unlabeled FOLDER"
+        )
     if config.profile and not plan.in_steps:
         raise InputError(f"--profile: {config.method} is not trained in steps, so there is nothing to trace")
     return plan
@@ -240,13 +245,15 @@ def _prepare(plan: _Plan, backbone: Backbone | None, runtime: Runtime) -> tuple[
     load = load_dataset if plan.spec.kind.trained_by else load_target  # without images, no split has to be drawn
     whole = load(config.data, config.root, levels=config.levels)
     dataset = replace(whole.half(config.classes), test=())  # out of reach of training
+    unlabeled = UnlabeledImages()
     if plan.spec.kind.trained_by:
         if runtime.ranks.is_first:
             warn_of_short_classes(dataset, config.shots)
         dataset = dataset.few_shot(config.shots, config.seed)
         if config.select == "val" and not dataset.val:
             raise InputError(f"{dataset.name} has no validation images to choose an epoch by: use --select last")
-        dataset = replace(dataset, unlabeled=_unlabeled_images(plan, whole, dataset))
+        unlabeled = _unlabeled_images(plan, whole, dataset)
+        dataset = replace(dataset, unlabeled=unlabeled.images)
     if len(dataset.classnames) < 2:
         only = " ".join(map(repr, dataset.classnames))
         raise InputError(f"{dataset.name} has only one class to train on, {only}: give at least two")
@@ -258,30 +265,34 @@ def _prepare(plan: _Plan, backbone: Backbone | None, runtime: Runtime) -> tuple[
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(stable_seed(config.seed, "start"))
         method = plan.spec.build(backbone, dataset.classnames, dataset.template)
+    if dataset.unlabeled:
+        method.unlabeled_names = join_names(
+            dataset.classnames, (*unlabeled.classnames, *(config.unlabeled_classes or ()))
+        )
     trained_with = TrainedWith.of(config, plan.spec, plan.recipe, dataset)
     run = Run(plan.folder, config, dataset.name, dataset.template, method.to(runtime.device), trained_with=trained_with)
     return run, dataset
 
 
-def _unlabeled_images(plan: _Plan, whole: Dataset, few: Dataset) -> tuple[ImageSource, ...]:
-    """Return the images without labels that the steps of a run reach, each as often as any other.
+def _unlabeled_images(plan: _Plan, whole: Dataset, few: Dataset) -> UnlabeledImages:
+    """Find the images without labels that the steps of a run reach, each as often as any other.
 
     Raises:
-        InputError: see `gopro.data.unlabeled.unlabeled_images`; or there are fewer than a batch of them.
+        InputError: see `gopro.data.unlabeled.find_unlabeled`; or there are fewer than a batch of them.
     """
     config, recipe = plan.config, plan.recipe
-    found = unlabeled_images(
+    found = find_unlabeled(
         config.unlabeled, recipe.unlabeled_shots, whole, few, config.seed, config.root, config.levels
     )
-    if not found:
-        return ()
-    if len(found) < recipe.batch:
+    if not found.images:
+        return found
+    if (count := len(found.images)) < recipe.batch:
         raise InputError(
-            f"{config.unlabeled or whole.name}: {len(found)} images without labels are fewer than a batch of "
-            f"{recipe.batch}; add images, or use --batch {len(found)} or fewer"
+            f"{config.unlabeled or whole.name}: {count} images without labels are fewer than a batch of "
+            f"{recipe.batch}; add images, or use --batch {count} or fewer"
         )
     steps = recipe.epochs * len(EpochBatches(len(few.train), recipe.batch, config.seed, drop_last=recipe.drop_last))
-    return draw_images(found, steps * recipe.batch, config.seed)
+    return found._replace(images=draw_images(found.images, steps * recipe.batch, config.seed))
 
 
 def _train(plan: _Plan, run: Run, dataset: Dataset, runtime: Runtime, progress: Progress) -> Run:
