@@ -78,7 +78,7 @@ class GOPro(GOProPaper):
     uses_unlabeled = True
     recipe = Recipe(optimizer="adamw", lr=1e-3, epochs=5, batch=4, warmup=0.25, schedule="step", drop_last=False)
     repository = None
-    grid = Grid({"lr": (3e-4, 1e-3, 3e-3), "anchor": (16.0, 64.0), "hubness": (1.0, 2.0)})
+    grid = Grid({"lr": (3e-4, 1e-3, 3e-3), "anchor": (16.0, 64.0), "hubness": (0.5, 1.0)})
     config: GOProConfig = GOProConfig()
 
     def __init__(
