@@ -1,6 +1,8 @@
 """Batches of views: the same bits whatever the number of workers, in an order set by (seed, epoch) alone."""
 
+import os
 from pathlib import Path
+from threading import Barrier
 
 import open_clip
 import pytest
@@ -151,6 +153,22 @@ def test_images_in_memory_give_the_same_bits_within_the_budget():
         assert [s.image.name for s in loaded] == [s.image.name for s in samples]
         assert sum(isinstance(s.image, DecodedImage) for s in loaded) == count
         assert same(collect(train_batches(loaded, VIEWS, SETTINGS, EpochBatches(len(loaded), 5, 1))), expected)
+
+
+def test_images_are_decoded_in_several_threads(monkeypatch: pytest.MonkeyPatch):
+    both_open = Barrier(2)
+
+    class Slow(Blotches):
+        def open(self):
+            both_open.wait(timeout=60)  # raises unless another image is opened meanwhile
+            return super().open()
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    loaded = load_into_memory([Sample(Slow(i, (40, 30)), i) for i in range(4)], SMALL)
+    assert [sample.label for sample in loaded] == [0, 1, 2, 3]
+    assert [sample.image.open().tobytes() for sample in loaded] == [
+        Blotches(i, (40, 30)).open().tobytes() for i in range(4)
+    ]
 
 
 @pytest.mark.parametrize("workers", [0, 1])

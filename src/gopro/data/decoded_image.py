@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from PIL import Image
@@ -11,6 +13,9 @@ from PIL import Image
 from gopro.data.dataset import ImageSource, Sample
 from gopro.data.transforms import Preprocess, shrink_for_crops
 from gopro.errors import InputError
+
+BLOCK = 32
+"""Images decoded at a time, so that those beyond the budget take little memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +80,21 @@ def load_into_memory(samples: Sequence[Sample], preprocess: Preprocess, budget: 
     Raises:
         InputError: an image cannot be read.
     """
+
+    def open_for_crops(sample: Sample) -> Image.Image:
+        return shrink_for_crops(sample.image.open(), preprocess.size)
+
     loaded: list[Sample] = []
-    for sample in samples:
-        if budget > 0:
-            pixels = shrink_for_crops(sample.image.open(), preprocess.size)
-            budget -= 4 * pixels.width * pixels.height  # PIL stores an RGB pixel in four bytes
-            if budget >= 0:
-                loaded.append(replace(sample, image=DecodedImage(sample.image.name, pixels, sample.image)))
-                continue
-        loaded.append(replace(sample, image=VerifiedImage(sample.image, sample.image.digest())))
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # the decoders release Python's lock
+        for first in range(0, len(samples), BLOCK):
+            block = samples[first : first + BLOCK]
+            opened = pool.map(open_for_crops, block) if budget > 0 else [None] * len(block)
+            for sample, pixels in zip(block, opened, strict=True):
+                if pixels is not None:
+                    budget -= 4 * pixels.width * pixels.height  # PIL stores an RGB pixel in four bytes
+                if pixels is not None and budget >= 0:
+                    image = DecodedImage(sample.image.name, pixels, sample.image)
+                else:
+                    image = VerifiedImage(sample.image, sample.image.digest())
+                loaded.append(replace(sample, image=image))
     return tuple(loaded)
