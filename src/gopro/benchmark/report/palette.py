@@ -122,6 +122,7 @@ _MARKS = {
     "gopro": Mark(2, 2),
     "gopro-paper": Mark(2, 1),
     "gopro-release": Mark(2, 3),
+    "gopro-kernel": Mark(2, 5),
 }
 """The marks of the methods in this package. Related methods share a colour."""
 
