@@ -221,6 +221,8 @@ def test_a_new_name_pays_for_its_closeness_to_the_training_images(tiny: Backbone
     torch.testing.assert_close(off - once, cost.expand(4, -1), atol=1e-4, rtol=1e-4)  # the same for every image
     torch.testing.assert_close(off - twice, 2 * (off - once), atol=1e-4, rtol=1e-4)
     assert torch.equal(methods[0].logits(images), methods[2].logits(images)), "trained classes do not pay"
+    other = methods[2].for_classes(names, other_data=True)
+    assert torch.equal(other.logits(images), off), "nor do the names of other data"
 
 
 ALL = [*NAMES, "crab", "lamp"]

@@ -63,8 +63,9 @@ class GOPro(GOProPaper):
     none. Not learned: `gate`, σ(8 (1.5 - d)) with d the squared distance to the nearest mean of a trained class, where
     d = 1 is the mean of further images of that class; an image that is unlike the training images is left to zero-shot
     CLIP with the prompt of the tested data set. And `hubness`: from the logit of a new name its closeness to the
-    training images is subtracted, which show other classes (as querybank normalisation does, arXiv 2112.12777). All
-    three use differences of features, so that a vector common to all of them, as CLIP's have, changes nothing.
+    training images is subtracted, which show other classes (as querybank normalisation does, arXiv 2112.12777), unless
+    the images come from another data set. All three use differences of features, so that a vector common to all of
+    them, as CLIP's have, changes nothing.
 
     It is not the paper's method: `gopro-paper` is the abstract and the figure alone, as the paper's body was not
     available, and `gopro-release` the released code. Ours are also the words of the data set's own prompt as the
@@ -78,7 +79,7 @@ class GOPro(GOProPaper):
     uses_unlabeled = True
     recipe = Recipe(optimizer="adamw", lr=1e-3, epochs=5, batch=4, warmup=0.25, schedule="step", drop_last=False)
     repository = None
-    grid = Grid({"lr": (3e-4, 1e-3, 3e-3), "anchor": (16.0, 64.0), "hubness": (0.5, 1.0)})
+    grid = Grid({"lr": (3e-4, 1e-3, 3e-3), "anchor": (16.0, 64.0, 256.0), "hubness": (1.0, 2.0, 4.0)})
     config: GOProConfig = GOProConfig()
 
     def __init__(
@@ -193,7 +194,13 @@ class GOPro(GOProPaper):
         return F.pad(self.probe_weight, (0, 0, 0, 1))[rows], F.pad(self.probe_bias, (0, 1))[rows]
 
     def _name_bias(self) -> Float[Tensor, " classes"]:
-        """Return what is added to the logits of new names: the less, the closer a name is to all training images."""
+        """Return what is added to the logits of new names: the less, the closer a name is to all training images.
+
+        It is 0 for other data: which of its names are close to the training images does not tell which are close to its
+        own images.
+        """
+        if self.other_data:
+            return self.frozen_text().new_zeros(len(self.rows))
         closeness = self.training_means.closeness(self.frozen_text(), SOFTNESS * self.backbone.logit_scale)
         new = torch.tensor([row is None for row in self.rows], device=closeness.device)
         return torch.where(new, -self.config.hubness * closeness, 0.0)
