@@ -12,8 +12,10 @@ from gopro.runs.results import Results
 from tests.support.pages import ROOT
 from tools.benchmark_tables import EXAMPLE, PHOTOS, TABLES, full_table, with_table
 
+UNLABELED = ROOT / "docs" / "example-unlabeled"
 
-@pytest.mark.parametrize("example", [EXAMPLE, PHOTOS], ids=lambda folder: folder.name)
+
+@pytest.mark.parametrize("example", [EXAMPLE, PHOTOS, UNLABELED], ids=lambda folder: folder.name)
 def test_an_examples_tables_are_those_of_its_results(example: Path, tmp_path: Path) -> None:
     [markdown, _] = write_tables(tmp_path, Results(example / "results.jsonl").rows, "gopro")
     assert markdown.read_text(encoding="utf-8") == (example / "tables.md").read_text(encoding="utf-8")
