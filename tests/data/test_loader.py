@@ -185,6 +185,11 @@ def test_an_unreadable_image_is_one_line_from_any_process(tmp_path: Path, worker
         ImageViews(samples, ("base",), SETTINGS)[0, 3]
 
 
+def test_worker_processes_pass_views_on_with_8_bits():
+    views, _, _ = ImageViews(SAMPLES[:1], VIEWS, SETTINGS)[0, 0]
+    assert views.dtype == torch.uint8 and views.shape == (len(VIEWS), 3, SMALL.size, SMALL.size)
+
+
 def test_impossible_batches_are_refused():
     with pytest.raises(InputError, match="1 training images"):
         train_batches(SAMPLES[:1], VIEWS, SETTINGS, EpochBatches(len(SAMPLES[:1]), 4, 1))

@@ -10,9 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
+from torchvision.transforms import v2
 
 from gopro.data.image_file import ImageFile
-from gopro.data.transforms import Preprocess, ViewName, draw_view, make_view, shrink_for_crops, stable_seed
+from gopro.data.transforms import (
+    Preprocess,
+    ViewName,
+    draw_view,
+    make_pixel_view,
+    make_view,
+    normalize,
+    shrink_for_crops,
+    stable_seed,
+)
 from gopro.errors import InputError
 from tests.support.images import blotches
 
@@ -27,6 +37,16 @@ def draw_many(
 ) -> torch.Tensor:
     view = make_view(name, preprocess)
     return torch.stack([draw_view(view, image, first + i) for i in range(count)])
+
+
+def test_8_bit_views_are_normalised_together_to_the_same_bits():
+    image = blotches((50, 40))
+    pixels = torch.stack([draw_view(make_pixel_view("moco", NORMALISED), image, key) for key in range(6)])
+    steps = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(MEAN), list(STD))])
+    assert pixels.dtype == torch.uint8
+    together = normalize(pixels.unflatten(0, (2, 3)), NORMALISED)
+    assert torch.equal(together.flatten(0, 1), torch.stack([steps(view) for view in pixels]))
+    assert torch.equal(together[1, 2], draw_view(make_view("moco", NORMALISED), image, 5))
 
 
 @pytest.mark.parametrize("size", [(500, 333), (333, 500), (224, 224), (100, 80), (61, 400), (1000, 31)])

@@ -13,10 +13,11 @@ from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image, ImageFilter
 from torch import Tensor
 from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
 
 from gopro.data.augmix import AugMix
 from gopro.data.dataset import CROP
@@ -75,6 +76,18 @@ def make_view(name: ViewName, preprocess: Preprocess, crop: float = CROP) -> Vie
     Raises:
         InputError: no such view, or a `crop` outside (0, 1].
     """
+    pixels = make_pixel_view(name, preprocess, crop)
+    return v2.Compose([pixels, partial(normalize, preprocess=preprocess)])
+
+
+def make_pixel_view(name: ViewName, preprocess: Preprocess, crop: float = CROP) -> View:
+    """Make the view `name` before it is normalised: PIL image (mode RGB) to uint8 tensor [3, size, size].
+
+    `normalize` makes the result of `make_view` of it, bit by bit.
+
+    Raises:
+        InputError: as `make_view`.
+    """
     if name not in get_args(ViewName):
         raise InputError(f"view {name!r}: choose one of {', '.join(get_args(ViewName))}")
     if not 0 < crop <= 1:
@@ -101,15 +114,18 @@ def make_view(name: ViewName, preprocess: Preprocess, crop: float = CROP) -> Vie
         "augmix": [*cropped, flip, v2.AugMix(severity=3, mixture_width=3, chain_depth=-1, alpha=1.0, all_ops=False)],
         "augmix1": [*cropped, flip, AugMix(severity=1)],
     }
-    to_tensor = [
-        v2.PILToTensor(),
-        v2.ToDtype(torch.float32, scale=True),
-        v2.Normalize(list(preprocess.mean), list(preprocess.std)),
-    ]
-    return v2.Compose([*steps[name], *to_tensor])
+    return v2.Compose([*steps[name], v2.PILToTensor()])
 
 
-def draw_view(view: View, image: Image.Image, *key: int | str) -> Float[Tensor, "3 size size"]:
+def normalize(
+    pixels: UInt8[Tensor, "*batch 3 size size"], preprocess: Preprocess
+) -> Float[Tensor, "*batch 3 size size"]:
+    """Normalise 8-bit views for a backbone, in fp32."""
+    values = F.to_dtype(pixels, torch.float32, scale=True)
+    return F.normalize(values, list(preprocess.mean), list(preprocess.std), inplace=True)
+
+
+def draw_view(view: View, image: Image.Image, *key: int | str) -> Tensor:
     """Draw a random view that depends on the image and `key` alone; torch's global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed: it would seed the accelerators too, which fork_rng(devices=[]) does not restore.
