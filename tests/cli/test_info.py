@@ -19,6 +19,16 @@ def test_a_run_is_described_in_80_columns(coop_run: Path, zeroshot_run: Path, go
     assert "none: the method needs no training" in gopro("info", zeroshot_run)[1]
 
 
+def test_images_to_validate_on_are_not_taken_for_shots(coop_run: Path, tmp_path: Path, gopro) -> None:
+    assert "images with those to validate on" not in " ".join(gopro("info", coop_run)[1].split())
+    run = tmp_path / "run"
+    shutil.copytree(coop_run, run)
+    content = json.loads((run / "config.json").read_text())
+    content["config"]["select"] = "val"
+    (run / "config.json").write_text(json.dumps(content))
+    assert "images with those to validate on" in " ".join(gopro("info", run)[1].split())
+
+
 def unwrapped(text: str) -> str:
     """Remove all white space, as a long path is wrapped anywhere."""
     return "".join(text.split())

@@ -9,7 +9,7 @@ from gopro.methods.registry import parse_method
 from gopro.runs.calibration import read_calibration
 from gopro.runs.push import evaluations
 from gopro.runs.run import COST, HEADS, LEARNED, read_config, read_cost
-from gopro.runs.training_images import read_training_images, read_unlabeled_images
+from gopro.runs.training_images import chooses_by_validation, read_training_images, read_unlabeled_images
 
 LISTED_CLASSES = 10
 """Class names that are listed, at most."""
@@ -47,6 +47,8 @@ def describe_run(folder: Path) -> dict[str, str]:
     if trained:
         digests = read_training_images(folder)
         images = "" if digests is None else f", {len(digests)} images"
+        if digests and chooses_by_validation(parse_method(config.method).kind.trained_by, config.select):
+            images += " with those to validate on"
         if unlabeled := read_unlabeled_images(folder):
             images += f", {len(unlabeled)} more without labels"
         facts["training"] = f"{config.shots} shots, seed {config.seed}{images}"

@@ -24,8 +24,12 @@ def given_images(dataset: Dataset, trained_by: Training, select: str) -> tuple[S
     """
     if not trained_by:
         return ()
-    with_val = select == "val" or Training.CLOSED_FORM in trained_by
-    return (*dataset.train, *dataset.val) if with_val else dataset.train
+    return (*dataset.train, *dataset.val) if chooses_by_validation(trained_by, select) else dataset.train
+
+
+def chooses_by_validation(trained_by: Training, select: str) -> bool:
+    """Tell whether a run is given the validation images too; the arguments are those of `given_images`."""
+    return select == "val" or Training.CLOSED_FORM in trained_by
 
 
 def write_training_images(folder: Path, samples: Sequence[Sample], unlabeled: Sequence[ImageSource] = ()) -> None:
