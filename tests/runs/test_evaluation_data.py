@@ -1,6 +1,7 @@
 """The images that a run is tested on."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -81,6 +82,13 @@ def test_the_run_s_own_folder_is_tested_by_its_split_wherever_it_is(mine: Path, 
     assert tested.is_own and counts(tested.dataset) == counts(own.dataset)
     (moved / SPLIT_FILE).unlink()  # only the split tells
     assert not evaluation_data(run, str(moved)).is_own and not (moved / SPLIT_FILE).exists()
+
+
+def test_a_folder_called_like_a_data_set_is_another_one(mine: Path, tmp_path: Path) -> None:
+    run = replace(run_on(mine.rename(tmp_path / "photos")), data="photos")
+    tested = evaluation_data(run, "photos")
+    assert not tested.is_own and tested.other_data and len(tested.dataset.classnames) == 30
+    assert evaluation_data(run, str(tmp_path / "photos")).is_own
 
 
 def test_a_folder_that_the_run_cannot_be_tested_on_is_refused(mine: Path, tmp_path: Path) -> None:

@@ -120,11 +120,16 @@ def _load_target(name: str, root: Path | None) -> Dataset:
 
 def find_folder(name: str, root: Path | None = None) -> Path | None:
     """Find the user's folder or file of labels that `load_dataset` would load; None if the name means another thing."""
-    if not name or is_packaged(name) or name in BENCHMARKS or name.startswith(PREFIX):
+    if not name or has_own_name(name):
         return None
     return _existing_folder(name, root) or next(
         (path for path in _candidates(name, root) if _is_label_file(path)), None
     )
+
+
+def has_own_name(name: str) -> bool:
+    """Tell whether a name means a published data set or one in this package, whatever folders there are."""
+    return is_packaged(name) or name in BENCHMARKS or name.startswith(PREFIX)
 
 
 def is_packaged(name: str) -> bool:

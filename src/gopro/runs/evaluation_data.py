@@ -12,7 +12,7 @@ from gopro.data.dataset import ClassHalf, Dataset
 from gopro.data.find_images import first_few
 from gopro.data.folder import recorded_split
 from gopro.data.levels import with_levels
-from gopro.data.load_dataset import find_folder, load_dataset, load_target
+from gopro.data.load_dataset import find_folder, has_own_name, load_dataset, load_target
 from gopro.data.match_classes import match_classes
 from gopro.errors import InputError
 from gopro.runs.run import Run
@@ -70,7 +70,8 @@ def evaluation_data(
     if data is None:
         return EvaluationData(run.dataset(root).half(classes), is_own=True, other_data=False)
     folder, target = find_folder(data, root), load_target(data, root, levels=run.config.levels)
-    is_own = target.name == run.data if folder is None else _is_own(run, folder)
+    same_name = target.name == run.data and has_own_name(run.config.data)  # and not a folder that is called so
+    is_own = same_name if folder is None else _is_own(run, folder)
     if is_own:
         own = load_dataset(data, root, levels=run.config.levels)
         return EvaluationData(own.half(classes), is_own=True, other_data=False)
