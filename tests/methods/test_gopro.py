@@ -259,14 +259,22 @@ def test_a_weight_of_zero_turns_a_loss_without_labels_off(off: str, tiny: Backbo
 
 
 def test_the_teacher_is_frozen_clip_over_all_names(tiny: Backbone) -> None:
-    """Cross-entropy of the other views' predictions, with the plain view's prompts, against twice CLIP's logits."""
+    """Cross-entropy of the other views' predictions, with the plain view's prompts, against twice CLIP's logits.
+
+    Both are predictions as in use: the closeness of new names is subtracted.
+    """
     method, views = with_unlabeled("gopro[consistency=3]", tiny), encode_noise(tiny, 3, 4)
     assert isinstance(method, GOPro)
+    method.solve(lambda count: [encode_noise(tiny, 10, seed=7)], torch.arange(10) % 5)
     frozen = encode_texts(tiny.text, [TEMPLATE.format(name) for name in ALL])
-    teacher = (2 * tiny.logit_scale * views.embedding[0] @ frozen.T).softmax(dim=-1)
+    bias = -2 * method.training_means.closeness(frozen, 0.3 * tiny.logit_scale)
+    bias[: len(NAMES)] = 0
+    assert bias[len(NAMES) :].abs().min() > 1e-3
+    teacher = (2 * (tiny.logit_scale * views.embedding[0] @ frozen.T + bias)).softmax(dim=-1)
     text = method.for_classes(ALL).text_features(method.view_contexts(views)[0])
     image = method.image_features(views)
-    log_p = [(tiny.logit_scale * torch.einsum("bd,bcd->bc", view, text)).log_softmax(dim=-1) for view in image[1:]]
+    logits = [tiny.logit_scale * torch.einsum("bd,bcd->bc", view, text) + bias for view in image[1:]]
+    log_p = [row.log_softmax(dim=-1) for row in logits]
     expected = 3 * torch.stack([-(teacher * row).sum(dim=-1).mean() for row in log_p]).mean()
     torch.testing.assert_close(method.unlabeled_losses(views)["consistency"], expected, rtol=1e-4, atol=1e-5)
 

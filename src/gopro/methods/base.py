@@ -259,7 +259,7 @@ class Method(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} learns nothing from images without labels")
 
     def solve_unlabeled(self, encoded: Any) -> None:
-        """Learn from all images without labels at once; called before `solve`, if that is called.
+        """Learn from all images without labels at once; called after `solve`, if that is called.
 
         Args:
             encoded: the encoded images in their evaluation view, [m].

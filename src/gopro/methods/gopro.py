@@ -47,7 +47,7 @@ class GOProConfig(GOProPaperConfig):
     """Add a linear probe of the trained classes to the prompts' logits."""
     gate: bool = True
     """Leave images that are unlike the training images to frozen CLIP."""
-    consistency: NonNegativeFloat = 1.0
+    consistency: NonNegativeFloat = 4.0
     """Weight of the cross-entropy between frozen CLIP's prediction of an image without label and those of its views."""
     hubness: NonNegativeFloat = 2.0
     """What is subtracted from the logit of a new name for its closeness to the training images of all classes."""
@@ -106,7 +106,8 @@ class GOPro(GOProPaper):
             text, other_texts, classes = over.view_text_features(self.view_contexts(encoded))
         if config.consistency:
             teacher = over._teacher(encoded[0])
-            entropies = [F.cross_entropy(scale * similarity(view, text), teacher) for view in image[1:]]
+            bias = over._name_bias()
+            entropies = [F.cross_entropy(scale * similarity(view, text) + bias, teacher) for view in image[1:]]
             terms["consistency"] = config.consistency * torch.stack(entropies).mean()
         if config.sem:
             distances = [prompt_consistency(text[:, classes], other) for other in other_texts]
@@ -119,9 +120,9 @@ class GOPro(GOProPaper):
         self.training_means.add(encoded.embedding, self._over_unlabeled_names()._teacher(encoded))
 
     def _teacher(self, encoded: Encoded) -> Float[Tensor, "batch classes"]:
-        """Return frozen CLIP's probabilities, sharpened."""
-        scale = SHARPENING * self.backbone.logit_scale
-        return (scale * similarity(encoded.embedding, self.frozen_text())).softmax(dim=-1)
+        """Return frozen CLIP's probabilities, sharpened, after `hubness`."""
+        logits = self.backbone.logit_scale * similarity(encoded.embedding, self.frozen_text()) + self._name_bias()
+        return (SHARPENING * logits).softmax(dim=-1)
 
     def _over_unlabeled_names(self) -> GOPro:
         if self._unlabeled is None:

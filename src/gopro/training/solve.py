@@ -32,14 +32,14 @@ def solve(method: Method, dataset: Dataset, recipe: Recipe, config: TrainConfig,
         with runtime.fabric.autocast():
             samples = encode_samples(method, dataset.val, workers=config.workers)
         val = samples.encoded[:].to(runtime.device), samples.labels.to(runtime.device)
+    labels = torch.tensor([sample.label for sample in dataset.train], device=runtime.device)
+    views = view_settings(method, recipe, config, config.bank)
+    method.solve(lambda count: encode_draws(method, count, dataset.train, views, config.seed, runtime), labels, val)
     if dataset.unlabeled:
         unlabeled = [Sample(image, -1) for image in dataset.unlabeled]  # nothing reads the label
         with runtime.fabric.autocast():
             samples = encode_samples(method, unlabeled, workers=config.workers)
         method.solve_unlabeled(samples.encoded[:].to(runtime.device))
-    labels = torch.tensor([sample.label for sample in dataset.train], device=runtime.device)
-    views = view_settings(method, recipe, config, config.bank)
-    method.solve(lambda count: encode_draws(method, count, dataset.train, views, config.seed, runtime), labels, val)
     return time.perf_counter() - started
 
 
