@@ -94,7 +94,7 @@ class TipAdapter(Method):
         files={"few-shot": "main.py"},
     )
     # The recipe chooses alpha and beta on the validation images of each data set; these are the same on all.
-    grid = Grid({"alpha": (1.0, 4.0, 16.0), "beta": (1.0, 5.5, 12.0, 30.0), "search": (False,)})
+    grid = Grid({"alpha": (3.0, 10.0, 30.0, 100.0), "beta": (1.0, 3.0, 8.0), "search": (False,)})
     config: TipAdapterConfig = TipAdapterConfig()
     keys: Float[Tensor, "n embed"]
     labels: Int[Tensor, " n"]
@@ -213,7 +213,7 @@ class TipAdapterF(TipAdapter):
         drop_last=False,
         crop=0.5,
     )
-    grid = Grid({"lr": (3e-4, 1e-3, 3e-3), "alpha": (2.0, 8.0), "beta": (5.5, 12.0), "search": (False,)})
+    grid = Grid({"lr": (3e-4, 1e-3, 3e-3), "alpha": (10.0, 30.0), "beta": (1.0, 5.5), "search": (False,)})
 
     def end_epoch(self, epoch: int, epochs: int) -> None:
         if epoch + 1 == epochs:
