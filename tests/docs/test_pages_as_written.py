@@ -65,7 +65,7 @@ def test_use(tmp_path: Path, monkeypatch, capsys) -> None:
     answers = (tmp_path / "answers.csv").read_text().splitlines()
     images = len(list((tmp_path / "images").iterdir())) - 1
     assert answers[0] == "path,rank,name,probability" and len(answers) == 1 + 5 * images
-    assert sum(path.is_file() for path in (tmp_path / "sorted").rglob("*")) == images
+    assert len([path for path in (tmp_path / "sorted").rglob("[!.]*") if path.is_file()]) == images
     assert len(namespace["probabilities"]) == len(namespace["features"]) == images
     assert namespace["most_similar"].is_file()
 
