@@ -104,7 +104,8 @@ def test_training_uses_the_draws_of_the_bank(
     start = build_method(method, tiny, ["a", "b"], "a photo of a {}.").state_dict()["context"]
     moved = (learned[1]["context"] - start).abs().mean()
     for key, direct in learned[1].items():
-        assert (learned[0][key] - direct).abs().mean() < 1e-2 * moved, key
+        if direct.numel():
+            assert (learned[0][key] - direct).abs().mean() < 1e-2 * moved, key
 
 
 def test_each_image_is_opened_once_for_all_epochs_methods_and_benchmarks(

@@ -70,7 +70,7 @@ def test_accumulated_batches_equal_larger_batches(method: str, tmp_path: Path, t
         return load_file(train(settings, backbone=tiny).folder / LEARNED)
 
     a, b, apart = learned("a", batch=86), learned("b", batch=43, accumulate=2), learned("c", batch=43)
-    for key in a:
+    for key in filter(lambda key: a[key].numel(), a):
         moved = (a[key] - apart[key]).abs().max().item()
         torch.testing.assert_close(a[key], b[key], atol=max(1e-7, 1e-2 * moved), rtol=1e-5)
     assert any(not torch.allclose(a[key], apart[key], atol=1e-4, rtol=1e-3) for key in a)

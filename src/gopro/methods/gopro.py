@@ -21,8 +21,8 @@ from gopro.methods.recipe import Grid, Recipe, Training
 from gopro.methods.template import DEFAULT_TEMPLATE
 from gopro.settings import NonNegativeFloat, PositiveInt, settings
 
-C = 300.0
-"""Inverse penalty of the probe for features whose images have variance 1 within a class; 100 and 1000 do the same."""
+C = 100.0
+"""Inverse penalty of the probe for features whose images have variance 1 within a class; 30 and 300 do the same."""
 SOFTNESS = 0.3
 """Of the scale of the logits, how sharply a name's closeness tells its nearest trained classes from the others."""
 SHARPENING = 2.0
@@ -155,10 +155,14 @@ class GOPro(GOProPaper):
         batches = [images[i : i + BATCH] for i in range(0, len(labels), BATCH)]
         features = torch.cat([self.image_features(batch) for batch in batches])
         offset = torch.cat([self.backbone.logit_scale * self.similarities(batch) for batch in batches])
-        size = self.training_means.unit.sqrt()
-        weight, bias = logistic_regression(features / size, labels, len(self.trained_names), C, offset=offset)
-        self.probe_weight.copy_(weight / size)
-        self.probe_bias.copy_(bias)
+        # Without their mean, which CLIP's features have in common, L-BFGS converges to the same digits on all machines.
+        mean, size = features.mean(dim=0), self.training_means.unit.sqrt()
+        weight, bias = logistic_regression(
+            (features - mean) / size, labels, len(self.trained_names), C, offset=offset, tolerance=1e-13
+        )
+        weight = (weight / size).to(mean)
+        self.probe_weight.copy_(weight)
+        self.probe_bias.copy_(bias.to(mean) - weight @ mean)
         self._training_images = None
 
     def image_vectors(self, encoded: Encoded) -> Float[Tensor, "batch dim"]:

@@ -15,6 +15,7 @@ def logistic_regression(
     c: float,
     *,
     offset: Float[Tensor, "n classes"] | None = None,
+    tolerance: float = 1e-9,
 ) -> tuple[Float[Tensor, "classes dim"], Float[Tensor, " classes"]]:
     """Fit a multinomial logistic regression with an L2 penalty on the weights, in float64 (L-BFGS).
 
@@ -22,6 +23,7 @@ def logistic_regression(
         c: factor of the summed cross-entropy against half the squared weights, as in scikit-learn.
         offset: logits of another classifier, to which those of the regression are added. The weights then learn what
             that classifier gets wrong.
+        tolerance: L-BFGS ends when the mean loss changes by less.
 
     Returns:
         Weights and biases.
@@ -34,7 +36,14 @@ def logistic_regression(
     features = features.double()
     start = 0.0 if offset is None else offset.double()
     learned = features.new_zeros(classes, features.shape[1] + 1, requires_grad=True)
-    optimizer = torch.optim.LBFGS([learned], max_iter=1000, history_size=10, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(
+        [learned],
+        max_iter=1000,
+        tolerance_grad=100 * tolerance,
+        tolerance_change=tolerance,
+        history_size=10,
+        line_search_fn="strong_wolfe",
+    )
 
     def loss() -> Tensor:
         optimizer.zero_grad()
