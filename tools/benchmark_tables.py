@@ -53,7 +53,8 @@ def with_table(page: str, table: str) -> str:
 
 def _averages(rows: Sequence[dict[str, object]]) -> dict[str, list[tuple[Cell | None, Difference | None]]]:
     """Return the five averages of each method and their differences from gopro's."""
-    by_protocol = {table.protocol: table for table in tables(rows, AGAINST)}
+    shown = [row for row in rows if row["method"] in main_methods(rows)]  # the best of these is bold
+    by_protocol = {table.protocol: table for table in tables(shown, AGAINST)}
     columns = [("base-to-new", 3), ("cross-dataset", 1), ("domain-generalization", 1)]
     return {
         method: [pair for protocol, count in columns for pair in _cells(by_protocol[protocol], method, count)]
