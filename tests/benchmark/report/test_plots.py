@@ -91,7 +91,7 @@ def test_an_inline_plot_has_the_colours_of_the_page_and_tooltips() -> None:
 
 def test_methods_differ_in_colour_and_shape() -> None:
     methods = ["coop", "zeroshot", *METHODS, *(f"gopro[con={index}]" for index in range(49))]
-    methods += [f"own{index}" for index in range(35)]
+    methods += [f"own{index}" for index in range(34)]
     mark_of = marks(iter(methods))
     assert len(set(mark_of.values())) == len(mark_of) == len(set(methods))
     assert mark_of["zeroshot"].colour == 0

@@ -147,7 +147,9 @@ def test_probabilities_of_an_uploaded_image_equal_the_classifiers(page: Page, tr
     choose(page, png(1, "mine.png"))
     wait_for_answers(page)
     probabilities = expected(trained_run, image(1))
-    best = max(probabilities, key=lambda name: float(probabilities[name].rstrip(" %").lstrip("< ")))
+    shares = {name: float(share.rstrip(" %").lstrip("< ")) for name, share in probabilities.items()}
+    best = next(iter(first_column(page)))
+    assert shares[best] == max(shares.values())  # which others may share, as they are rounded
     expect(page.locator("#best")).to_have_text(f"{best} {probabilities[best]}")
     expect(page.get_by_role("status").first).to_have_text(f"{best} {probabilities[best]}")
     expect(page.locator("#caption")).to_have_text("mine.png")
