@@ -1,4 +1,4 @@
-"""Images in other styles, made by plain operations. Settings can be chosen by them and no style be used up for it."""
+"""Images in other styles, made by plain operations, so that settings can be chosen without a style that is tested."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from PIL import Image, ImageFilter, ImageOps
+from torchvision.transforms.functional import adjust_hue
 
 from gopro.data.dataset import ImageSource
 
@@ -38,7 +39,7 @@ class Restyled:
             case "grayscale":
                 return ImageOps.grayscale(image).convert("RGB")
             case "hue":
-                return _shift_hue(image)
+                return adjust_hue(image, 1 / 3)  # pyright: ignore  # its annotations know only tensors
             case "inverted":
                 return ImageOps.invert(image)
             case "edges":
@@ -47,9 +48,3 @@ class Restyled:
     def digest(self) -> str:
         """Hash the image's content and the style."""
         return hashlib.blake2b(f"{self.image.digest()}/{self.style}".encode(), digest_size=16).hexdigest()
-
-
-def _shift_hue(image: Image.Image) -> Image.Image:
-    hue, saturation, value = image.convert("HSV").split()
-    hue = hue.point([(i + 256 // 3) % 256 for i in range(256)])
-    return Image.merge("HSV", (hue, saturation, value)).convert("RGB")

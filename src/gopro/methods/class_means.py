@@ -99,7 +99,7 @@ class ClassMeans(nn.Module):
         """Resize to the number of classes in the state."""
         if (saved := state_dict.get(f"{prefix}means")) is not None:
             self.means = self.means.new_empty(saved.shape)
-            # Runs of before there were means of images without labels have none.
+            # Runs made before images without labels had means lack these.
             others = state_dict.setdefault(f"{prefix}others", self.others.new_zeros(0, saved.shape[1]))
             self.others = self.others.new_empty(others.shape)
         super()._load_from_state_dict(state_dict, prefix, *rest)  # pyright: ignore[reportArgumentType]

@@ -1,4 +1,4 @@
-"""GOPro: prompts generated from an image's style and content, beside a linear probe and zero-shot CLIP."""
+"""GOPro: prompts generated from an image's style and content, combined with a linear probe and zero-shot CLIP."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ from gopro.methods.template import DEFAULT_TEMPLATE
 from gopro.settings import NonNegativeFloat, PositiveInt, settings
 
 C = 100.0
-"""Inverse penalty of the probe for features whose images have variance 1 within a class; 30 and 300 do the same."""
+"""Inverse penalty of the probe for features with variance 1 within a class; 30 and 300 change one image at most."""
 SOFTNESS = 0.3
 """Of the scale of the logits, how sharply a name's closeness tells its nearest trained classes from the others."""
 SHARPENING = 2.0
-"""Factor of frozen CLIP's logits where it is the teacher; 1 gains half as much on new classes."""
+"""Factor of frozen CLIP's logits where it is the teacher."""
+GATE_MIDDLE, GATE_STEEPNESS = 1.5, 8.0
+"""Distance at which half of a prediction is frozen CLIP's, and how steeply its part grows there."""
 BATCH = 64
 """Training images whose logits are computed at once for the probe."""
 
@@ -50,12 +52,12 @@ class GOProConfig(GOProPaperConfig):
     consistency: NonNegativeFloat = 4.0
     """Weight of the cross-entropy between frozen CLIP's prediction of an image without label and those of its views."""
     hubness: NonNegativeFloat = 2.0
-    """What is subtracted from the logit of a new name for its closeness to the training images of all classes."""
+    """Weight of a new name's closeness to the training images of all classes, which is subtracted from its logit."""
 
 
 class GOPro(GOProPaper):
     """Generate and optimize prompts with self-supervision (Singha, Jha, Banerjee, BMVC 2023, arXiv 2308.11605;
-    repository mainaksingha01/GOPro), beside what a linear probe and CLIP itself know.
+    repository mainaksingha01/GOPro), combined with a linear probe and zero-shot CLIP.
 
     Trained in steps, as in `gopro-paper`: the context tokens, the maps of an image's style and content to their shift,
     and an image projector. Fitted afterwards: `probe`, a logistic regression on the image features of the trained
@@ -130,6 +132,7 @@ class GOPro(GOProPaper):
         return (SHARPENING * logits).softmax(dim=-1)
 
     def _over_unlabeled_names(self) -> GOPro:
+        """Return this method over the class names that images without labels may show."""
         if self._unlabeled is None:
             # In a list, as an attribute of its own it would be a submodule, which shares all parameters.
             self._unlabeled = [self.for_classes(self.unlabeled_names or self.trained_names)]
@@ -195,7 +198,7 @@ class GOPro(GOProPaper):
         distance = self.training_means.distance(encoded.embedding)[..., None]
         if not self.config.gate:
             return torch.ones_like(distance)
-        return torch.sigmoid(8 * (1.5 - distance))
+        return torch.sigmoid(GATE_STEEPNESS * (GATE_MIDDLE - distance))
 
     def _probe(self) -> tuple[Float[Tensor, "classes embed"], Float[Tensor, " classes"]]:
         """Return the probe's weights and biases for the present classes, 0 for those that were not trained on."""

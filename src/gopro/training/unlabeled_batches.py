@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import torch
+from lightning_fabric import Fabric
 
+from gopro.clip.features import Features
 from gopro.data.dataset import Dataset, Sample
 from gopro.data.decoded_image import load_into_memory
-from gopro.data.loader import EpochBatches, SampleKey, train_batches
+from gopro.data.loader import EpochBatches, ImageLoader, SampleKey, train_batches
 from gopro.data.transforms import stable_seed
 from gopro.methods.base import Method
 from gopro.methods.recipe import Recipe
@@ -44,11 +46,16 @@ def unlabeled_batches(
         InputError: an image cannot be read, now or in a later epoch.
     """
     order = UnlabeledOrder(len(dataset.unlabeled), recipe.batch, config.seed, labelled, runtime)
+    rounds = order.rounds(recipe.epochs)
+    settings = view_settings(method, recipe, config, min(config.bank, rounds))
     # The loader takes samples with a label, which nothing reads here.
     samples = [Sample(image, -1) for image in dataset.unlabeled]
     if config.bank and method.frozen_images:
-        return _CachedUnlabeled(method, samples, recipe, config, runtime, order, on_fill)
-    return _DrawnUnlabeled(method, samples, recipe, config, runtime, order)
+        features = encode_bank(method, method.views, samples, settings, runtime, on_fill)
+        return _CachedUnlabeled(features, len(method.views), settings.bank, order, runtime.fabric)
+    # An image that is opened only once is left on disk, for the workers to decode.
+    loaded = load_into_memory(samples, method.backbone.preprocess, budget=0 if rounds == 1 else 2**30)
+    return _DrawnUnlabeled(method, train_batches(loaded, method.views, settings, order), runtime.fabric)
 
 
 class UnlabeledOrder(EpochBatches):
@@ -88,22 +95,8 @@ class UnlabeledOrder(EpochBatches):
 class _DrawnUnlabeled:
     """Views that worker processes make and the image tower encodes, a batch at a time."""
 
-    def __init__(
-        self,
-        method: Method,
-        samples: list[Sample],
-        recipe: Recipe,
-        config: TrainConfig,
-        runtime: Runtime,
-        order: UnlabeledOrder,
-    ):
-        self.method, self.fabric = method, runtime.fabric
-        rounds = order.rounds(recipe.epochs)
-        # An image that is opened only once is left on disk, for the workers to decode.
-        loaded = load_into_memory(samples, method.backbone.preprocess, budget=0 if rounds == 1 else 2**30)
-        self.loader = train_batches(
-            loaded, method.views, view_settings(method, recipe, config, min(config.bank, rounds)), order
-        )
+    def __init__(self, method: Method, loader: ImageLoader, fabric: Fabric):
+        self.method, self.loader, self.fabric = method, loader, fabric
 
     def epoch(self, epoch: int) -> Iterator[Any]:
         self.loader.set_epoch(epoch)
@@ -116,20 +109,8 @@ class _DrawnUnlabeled:
 class _CachedUnlabeled:
     """Draws of the view bank, encoded in advance: round r takes draw r mod K."""
 
-    def __init__(
-        self,
-        method: Method,
-        samples: list[Sample],
-        recipe: Recipe,
-        config: TrainConfig,
-        runtime: Runtime,
-        order: UnlabeledOrder,
-        on_fill: Callable[[int, int], None],
-    ):
-        self.order, self.fabric, self.views = order, runtime.fabric, len(method.views)
-        self.draws = min(config.bank, order.rounds(recipe.epochs))
-        settings = view_settings(method, recipe, config, self.draws)
-        self.features = encode_bank(method, method.views, samples, settings, runtime, on_fill)
+    def __init__(self, features: Features, views: int, draws: int, order: UnlabeledOrder, fabric: Fabric):
+        self.features, self.views, self.draws, self.order, self.fabric = features, views, draws, order, fabric
 
     def epoch(self, epoch: int) -> Iterator[Any]:
         self.order.epoch = epoch
