@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from gopro.clip.backbone import Backbone, Encoded
 from gopro.clip.similarity import similarity
-from gopro.distributed import gather
 from gopro.methods.class_means import ClassMeans
 from gopro.methods.gopro_paper import GOProPaper, GOProPaperConfig
 from gopro.methods.logistic_regression import logistic_regression
-from gopro.methods.losses import nt_xent, prompt_consistency
+from gopro.methods.losses import prompt_consistency
 from gopro.methods.recipe import Grid, Recipe, Training
 from gopro.methods.template import DEFAULT_TEMPLATE
 from gopro.settings import NonNegativeFloat, PositiveInt, settings
@@ -117,10 +116,9 @@ class GOPro(GOProPaper):
             entropies = [F.cross_entropy(scale * similarity(view, text) + bias, teacher) for view in image[1:]]
             terms["consistency"] = config.consistency * torch.stack(entropies).mean()
         if config.sem:
-            distances = [prompt_consistency(text[:, classes], other) for other in other_texts]
-            terms["sem"] = config.sem * torch.stack(distances).sum()
+            terms["sem"] = self.prompt_consistency_loss(text[:, classes], other_texts)
         if config.con:
-            terms["con"] = config.con * nt_xent(gather(image[0]), gather(image[1]))
+            terms["con"] = self.contrastive_loss(image)
         return terms
 
     def solve_unlabeled(self, encoded: Encoded) -> None:

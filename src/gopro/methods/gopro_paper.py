@@ -208,12 +208,27 @@ class GOProPaper(ConditionalPrompts):
         text, other_texts, classes = self.view_text_features(contexts)
         terms = {"ce": F.cross_entropy(scale * similarity(image[0], text), labels)}
         if config.sem:
-            distances = [prompt_consistency(text[:, classes], other) for other in other_texts]
-            terms["sem"] = config.sem * torch.stack(distances).sum()
+            terms["sem"] = self.prompt_consistency_loss(text[:, classes], other_texts)
         if config.con:
             positives = gather(labels) if config.con_form == "supervised" else None
-            terms["con"] = config.con * nt_xent(gather(image[0]), gather(image[1]), labels=positives)
+            terms["con"] = self.contrastive_loss(image, positives)
         return terms | self.added_losses(encoded, labels, image, text)
+
+    def prompt_consistency_loss(
+        self, text: Float[Tensor, "batch classes embed"], others: Sequence[Float[Tensor, "batch classes embed"]]
+    ) -> Float[Tensor, ""]:
+        """Return the weighted distance of the plain view's text features from those of the other views."""
+        return self.config.sem * torch.stack([prompt_consistency(text, other) for other in others]).sum()
+
+    def contrastive_loss(
+        self, image: Float[Tensor, "views batch embed"], labels: Int[Tensor, " batch"] | None = None
+    ) -> Float[Tensor, ""]:
+        """Return the weighted contrastive loss between the plain view and the next, over the images of all devices.
+
+        Args:
+            labels: of the images of all devices, whose classes are then the positives.
+        """
+        return self.config.con * nt_xent(gather(image[0]), gather(image[1]), labels=labels)
 
     def added_losses(
         self,
