@@ -37,7 +37,7 @@ app = App(name="cone", help=__doc__, default_parameter=Parameter(consume_multipl
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is trained and tested, on the backbone as it is and in the cone.
+    """Data sets, methods and settings that are compared on the backbone as it is and in the cone.
 
     Attributes:
         data: data set of base-to-new, and source of the targets.

@@ -31,7 +31,7 @@ SHOTS, SEEDS = (4,), (11,)
 
 @dataclass(frozen=True)
 class Trial:
-    """What settings achieve on held-out images, in percent, averaged over data sets and seeds.
+    """Accuracy of a method with some settings on held-out images, in percent, averaged over data sets and seeds.
 
     Attributes:
         method: with the settings, as `parse_method` reads it.

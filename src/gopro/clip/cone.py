@@ -46,7 +46,7 @@ class Cosines(NamedTuple):
 
 
 CLIP_COSINES = Cosines(images=0.5, texts=0.85, pairs=0.27)
-"""What `with_cone` aims at: within what is known of OpenAI's CLIPs, see docs/benchmark.md."""
+"""Default target of `with_cone`, within the range known of OpenAI's CLIPs; see docs/benchmark.md."""
 
 
 def measure_cosines(images: Float[Tensor, "n dim"], texts: Float[Tensor, "n dim"]) -> Cosines:
@@ -89,7 +89,7 @@ def with_cone(backbone: Backbone, own: Cosines, wanted: Cosines = CLIP_COSINES) 
     if abs(cosine) > 1:
         reach = math.sqrt(image * text)
         raise InputError(
-            f"a cosine of {wanted.pairs:.2f} between an image and its text cannot be had: want one from "
+            f"a cosine of {wanted.pairs:.2f} between an image and its text is out of reach: want one from "
             f"{shrink * own.pairs - reach:.2f} to {shrink * own.pairs + reach:.2f}"
         )
     other = copy.copy(backbone)

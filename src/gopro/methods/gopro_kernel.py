@@ -48,7 +48,7 @@ class GOProKernelConfig(GOProPaperConfig):
 
 
 class GOProKernel(GOProPaper):
-    """What `gopro` was until November 2026 (Singha, Jha, Banerjee, BMVC 2023, arXiv 2308.11605, with additions).
+    """The former `gopro`, until November 2026 (Singha, Jha, Banerjee, BMVC 2023, arXiv 2308.11605, with additions).
 
     It is here so that runs of it load, and to compare with; use `gopro`. Unlike `gopro-paper` it has a
     text projector that corrects each trained class and decays away from it (`KernelResidual`), a gate that leaves
