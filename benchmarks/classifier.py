@@ -32,7 +32,7 @@ from benchmarks.common import about, make_parser, print_report
 from gopro.clip.embedded import EMBEDDED
 from gopro.clip.embedded_weights import load_embedded
 from gopro.data.dataset import Dataset
-from gopro.data.image_file import ImageFile
+from gopro.data.images.image_file import ImageFile
 from gopro.data.load_dataset import load_dataset
 
 EXPERT = "timm + logistic regression"

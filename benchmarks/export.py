@@ -18,8 +18,8 @@ import onnxruntime
 import torch
 from torch import Tensor
 
+from gopro.data.images.transforms import make_view
 from gopro.data.load_dataset import load_dataset
-from gopro.data.transforms import make_view
 from gopro.inference.classifier import load
 from gopro.inference.evaluate import logits_function
 from gopro.inference.taylor_head_file import evenly_spaced

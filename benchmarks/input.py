@@ -22,9 +22,9 @@ from PIL import Image
 
 from benchmarks.common import Stopwatch, about, make_backbone, make_parser, print_report
 from gopro.data.dataset import Sample
-from gopro.data.decoded_image import DecodedImage, load_into_memory
-from gopro.data.loader import EpochBatches, ImageLoader, ViewSettings, train_batches
-from gopro.data.transforms import Preprocess, ViewName
+from gopro.data.images.decoded_image import DecodedImage, load_into_memory
+from gopro.data.images.loader import EpochBatches, ImageLoader, ViewSettings, train_batches
+from gopro.data.images.transforms import Preprocess, ViewName
 
 VIEWS: tuple[ViewName, ...] = ("base", "moco", "augmix")
 

@@ -11,7 +11,7 @@ from hypothesis import settings
 from playwright.sync_api import Browser, sync_playwright
 
 from gopro.clip.backbone import Backbone
-from gopro.data.transforms import Preprocess
+from gopro.data.images.transforms import Preprocess
 
 settings.register_profile("gopro", deadline=None)  # no test depends on how busy the machine is
 settings.load_profile("gopro")

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from gopro.data.dataset import SplitName
-from gopro.data.image_file import decode
+from gopro.data.images.image_file import decode
 from gopro.data.splits import Entries, read_entries
 
 ASSETS = Path(__file__).parents[1] / "src" / "gopro" / "assets" / "photos"

@@ -25,8 +25,8 @@ from gopro.benchmark.worker import RunFailed, Worker
 from gopro.clip.backbone import Backbone, load_backbone
 from gopro.clip.cone import Cosines, measure_cosines, with_cone
 from gopro.clip.embedded import default_backbone
+from gopro.data.images.transforms import make_view
 from gopro.data.load_dataset import load_dataset
-from gopro.data.transforms import make_view
 from gopro.methods.zero_shot_text import zero_shot_text_features
 from gopro.runs.config import BenchmarkConfig, TransferConfig
 from gopro.runs.results import ResultRow, Results

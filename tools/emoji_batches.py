@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from gopro.data.emoji import SEEN_STYLES, SETS, Emoji, all_emoji, drawings
-from gopro.data.emoji_scenes import LUMA, SIZE, compose
+from gopro.data.embedded.emoji import SEEN_STYLES, SETS, Emoji, all_emoji, drawings
+from gopro.data.embedded.emoji_scenes import LUMA, SIZE, compose
 
 MAIN_TEMPLATE = "a photo of a {}."
 # Prompts may only use words of these templates and of the names; the embeddings of all other tokens are zero.

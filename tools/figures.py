@@ -24,8 +24,8 @@ from PIL import Image
 from gopro.benchmark.report.palette import LIGHT, marks
 from gopro.clip.backbone import load_backbone
 from gopro.clip.packed_prompts import PackedPrompts
+from gopro.data.images.transforms import draw_view, make_view
 from gopro.data.load_dataset import load_dataset
-from gopro.data.transforms import draw_view, make_view
 from gopro.inference.evaluate import evaluate_images
 from gopro.methods.base import Method
 from gopro.methods.registry import build_method

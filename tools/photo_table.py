@@ -15,8 +15,8 @@ from PIL import Image
 
 from gopro import load_backbone
 from gopro.clip.backbone import Backbone
+from gopro.data.images.transforms import make_view
 from gopro.data.load_dataset import load_dataset, load_target
-from gopro.data.transforms import make_view
 from gopro.errors import InputError
 from gopro.methods.zero_shot_text import zero_shot_text_features
 

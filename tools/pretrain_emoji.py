@@ -30,7 +30,7 @@ from open_clip.model import CLIP
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gopro.data.emoji import SEEN_STYLES, SETS, STYLES, all_emoji, emoji_dataset
+from gopro.data.embedded.emoji import SEEN_STYLES, SETS, STYLES, all_emoji, emoji_dataset
 from tools.emoji_batches import Batches, Vocabulary
 from tools.emoji_model import PREPROCESS, TEMPLATE, WEIGHTS, build, encode_text, normalise, read
 

@@ -1,6 +1,6 @@
 from .benchmark.runner import benchmark
 from .clip.backbone import load_backbone
-from .data.find_images import find_images, find_pictures
+from .data.folders.find_images import find_images, find_pictures
 from .data.load_dataset import load_dataset
 from .errors import InputError
 from .inference.classifier import Answer, Classifier, Prediction, load

@@ -14,6 +14,16 @@ class OtherRankFailed(InputError):
     """Another rank failed and has already printed the error; the command line exits with code 2 and prints nothing."""
 
 
+def first_few(names: list[str]) -> str:
+    """Join the first three names, and say how many more there are.
+
+    Example:
+        >>> first_few(["cat", "cow", "dog", "owl"])
+        'cat, cow, dog and 1 more'
+    """
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
 def one_line(error: BaseException, limit: int = 300) -> str:
     """Return the message of another library's exception on one line; a longer one ends after a whole word.
 

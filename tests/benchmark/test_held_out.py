@@ -8,8 +8,8 @@ import pytest
 
 from gopro.benchmark.held_out import IMAGES, HeldOut
 from gopro.data.dataset import Dataset, Sample
+from gopro.data.images.restyle import Style
 from gopro.data.load_dataset import load_dataset
-from gopro.data.restyle import Style
 from gopro.errors import InputError
 
 

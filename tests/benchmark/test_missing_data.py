@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gopro.benchmark.protocols import cross_dataset, domain_generalization, few_shot
-from gopro.data.pacs import CLASSES
+from gopro.data.published.pacs import CLASSES
 from gopro.errors import InputError
 from gopro.runs.config import BenchmarkConfig, TransferConfig
 from tests.support.folders import make_folders

@@ -9,7 +9,7 @@ from PIL import Image
 from gopro.benchmark.protocols import PlannedRun, base_to_new, cross_dataset, domain_generalization, few_shot
 from gopro.benchmark.runner import benchmark
 from gopro.benchmark.suites import SUITES
-from gopro.data.pacs import PACS
+from gopro.data.published.pacs import PACS
 from gopro.errors import InputError
 from gopro.runs.config import BenchmarkConfig, SweepConfig, TransferConfig
 

@@ -21,10 +21,10 @@ from filelock import FileLock
 from PIL import Image
 
 from gopro.cli.data import data_app
-from gopro.data import prepare
-from gopro.data.catalog import CATALOG, Benchmark
-from gopro.data.prepare import Preparation, mirror_file
-from gopro.data.sources import MIRROR, SOURCES, Source
+from gopro.data.published import prepare
+from gopro.data.published.catalog import CATALOG, Benchmark
+from gopro.data.published.prepare import Preparation, mirror_file
+from gopro.data.published.sources import MIRROR, SOURCES, Source
 from gopro.errors import InputError
 from tests.support.images import blotches
 from tests.support.web_server import Site, serving

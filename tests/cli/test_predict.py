@@ -19,7 +19,7 @@ from PIL import Image
 
 import gopro as package
 from gopro.cli import console
-from gopro.data.sorted_folders import MARK
+from gopro.data.folders.sorted_folders import MARK
 
 NAMES = "red fox,snowy owl,teapot"
 

@@ -31,7 +31,7 @@ from gopro.clip.backbone import Backbone, Encoded, from_openai, load_backbone, t
 from gopro.clip.encode_text import encode_texts, make_prompts
 from gopro.clip.faster_convolutions import PointwiseConv2d
 from gopro.clip.quick_gelu import FusedQuickGELU, fuse_quick_gelu
-from gopro.data.transforms import Preprocess
+from gopro.data.images.transforms import Preprocess
 from gopro.errors import InputError
 
 TEXT = {"context_length": 77, "width": 64, "heads": 1, "layers": 2}

@@ -8,8 +8,8 @@ from gopro.clip.backbone import Backbone, load_backbone
 from gopro.clip.cone import CLIP_COSINES, Cosines, measure_cosines, with_cone
 from gopro.clip.prompted_image_tower import PromptedImageTower
 from gopro.data.dataset import Dataset
+from gopro.data.images.transforms import make_view
 from gopro.data.load_dataset import load_dataset
-from gopro.data.transforms import make_view
 from gopro.errors import InputError
 from gopro.methods.zero_shot_text import zero_shot_text_features
 from tests.support.methods import NAMES, TEMPLATE, encode_noise

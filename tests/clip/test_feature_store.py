@@ -20,10 +20,10 @@ from safetensors.torch import load_file, save_file
 from gopro.clip.backbone import Backbone, Encoded, load_backbone
 from gopro.clip.feature_store import FORMAT, FeatureStore, cache_folder
 from gopro.clip.features import ViewRequest, encode_views
-from gopro.data.emoji import Scene
-from gopro.data.image_file import ImageFile
+from gopro.data.embedded.emoji import Scene
+from gopro.data.images.image_file import ImageFile
+from gopro.data.images.transforms import draw_view, make_view
 from gopro.data.load_dataset import load_dataset
-from gopro.data.transforms import draw_view, make_view
 from gopro.errors import InputError
 from gopro.runs.config import TrainConfig
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gopro.data.class_names import clean_name, clean_names, parse_names, read_names
-from gopro.data.folder import folder_dataset
+from gopro.data.folders.class_folders import folder_dataset
 from gopro.data.splits import split_in_three
 from gopro.errors import InputError
 from tests.support.folders import make_folders

@@ -11,7 +11,7 @@ from PIL import Image
 
 from gopro.data.dataset import Dataset
 from gopro.data.hf_datasets import hf_dataset
-from gopro.data.image_file import ImageFile
+from gopro.data.images.image_file import ImageFile
 from gopro.data.load_dataset import load_dataset, load_target
 from gopro.errors import InputError
 from tests.support.folders import make_folders

@@ -17,9 +17,9 @@ from PIL import ExifTags, Image
 
 import gopro
 from gopro.clip.backbone import Backbone
-from gopro.data.image_file import ImageFile
-from gopro.data.loader import eval_batches
-from gopro.data.prefetch import decode_ahead
+from gopro.data.images.image_file import ImageFile
+from gopro.data.images.loader import eval_batches
+from gopro.data.images.prefetch import decode_ahead
 from gopro.errors import InputError
 from gopro.inference import classifier as classifier_module
 from gopro.inference.classifier import Classifier

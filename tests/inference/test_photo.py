@@ -14,9 +14,9 @@ from gopro.clip.backbone import Backbone, load_backbone
 from gopro.clip.feature_store import FeatureStore
 from gopro.clip.features import ViewRequest, encode_views
 from gopro.data.dataset import Dataset
-from gopro.data.image_file import ImageFile
-from gopro.data.photos import FOLDER, photos_dataset
-from gopro.data.transforms import draw_view, make_view
+from gopro.data.embedded.photos import FOLDER, photos_dataset
+from gopro.data.images.image_file import ImageFile
+from gopro.data.images.transforms import draw_view, make_view
 from gopro.inference.evaluate import encode_samples, evaluate
 from gopro.inference.export import ExportSettings, export_run
 from gopro.inference.taylor_head import TaylorHead

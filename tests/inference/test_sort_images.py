@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gopro.data.sorted_folders import MARK
+from gopro.data.folders.sorted_folders import MARK
 from gopro.errors import InputError
 from gopro.inference import sort_images
 from gopro.inference.sort_images import UNSURE, Sorter, folder_names

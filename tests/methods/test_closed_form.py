@@ -16,8 +16,8 @@ from gopro import benchmark
 from gopro.clip.backbone import Backbone, Encoded
 from gopro.clip.encode_text import encode_texts
 from gopro.data.dataset import Dataset
+from gopro.data.images.loader import ViewSettings
 from gopro.data.load_dataset import load_dataset
-from gopro.data.loader import ViewSettings
 from gopro.errors import InputError
 from gopro.inference.evaluate import encode_samples
 from gopro.methods.linear_probe import DEFAULT_C, LinearProbe

@@ -11,8 +11,8 @@ from gopro import benchmark
 from gopro.benchmark.predictions import Predictions
 from gopro.clip import features
 from gopro.clip.backbone import Backbone
+from gopro.data.images.loader import eval_batches, view_batches
 from gopro.data.load_dataset import load_dataset
-from gopro.data.loader import eval_batches, view_batches
 from gopro.errors import InputError
 from gopro.inference import evaluate as evaluation
 from gopro.inference.classifier import Classifier

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from gopro.data.catalog import CATALOG
+from gopro.data.published.catalog import CATALOG
 from gopro.methods.describe_recipe import RecipeLine, dassl_in_words, describe_recipe
 from gopro.methods.recipe import Conditions, Recipe, Task, Training
 from gopro.methods.registry import METHODS, parse_method

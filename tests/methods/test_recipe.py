@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gopro.data.catalog import CATALOG
+from gopro.data.published.catalog import CATALOG
 from gopro.methods.recipe import Conditions, Recipe, Repository, Task, Training, Variant, vary
 from gopro.methods.registry import METHODS, parse_method
 from gopro.runs.config import TrainConfig

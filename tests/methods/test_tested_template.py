@@ -7,7 +7,7 @@ from torch import Tensor
 from gopro.clip.backbone import Backbone
 from gopro.clip.encode_text import encode_texts
 from gopro.clip.full_prompts import FullPrompts
-from gopro.data.catalog import CATALOG
+from gopro.data.published.catalog import CATALOG
 from gopro.errors import InputError
 from gopro.methods.class_means import ClassMeans
 from gopro.methods.gopro import GOPro

@@ -24,12 +24,12 @@ import gopro.training.batches as batches
 from gopro.clip.backbone import Backbone
 from gopro.clip.feature_store import FeatureStore
 from gopro.clip.features import ViewRequest, encode_views
-from gopro.data import image_file
 from gopro.data.dataset import Sample
-from gopro.data.decoded_image import load_into_memory
-from gopro.data.image_file import ImageFile
+from gopro.data.images import image_file
+from gopro.data.images.decoded_image import load_into_memory
+from gopro.data.images.image_file import ImageFile
+from gopro.data.images.loader import DrawnView, EpochBatches, ViewSettings, train_batches, view_batches
 from gopro.data.load_dataset import load_dataset
-from gopro.data.loader import DrawnView, EpochBatches, ViewSettings, train_batches, view_batches
 from gopro.errors import InputError
 from gopro.inference.classifier import Classifier, Prediction
 from gopro.methods.registry import build_method

@@ -21,7 +21,7 @@ import pytest
 import torch
 from scipy.io import savemat
 
-from gopro.data.unpack import unpack
+from gopro.data.published.unpack import unpack
 from gopro.errors import InputError
 from gopro.runs.load_run import load_run
 from tests.support import hostile_files

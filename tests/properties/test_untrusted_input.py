@@ -21,9 +21,9 @@ from gopro import cli
 from gopro.cli.console import Screen, printable
 from gopro.clip.backbone import Backbone
 from gopro.clip.safe_load import safe_load, state_dict
-from gopro.data.image_file import ImageFile
+from gopro.data.images.image_file import ImageFile
 from gopro.data.load_dataset import load_dataset
-from gopro.data.unpack import unpack
+from gopro.data.published.unpack import unpack
 from gopro.errors import InputError
 from gopro.methods.registry import build_method
 from tests.support import hostile_files

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from gopro.data.dataset import Dataset
-from gopro.data.folder import SPLIT_FILE, folder_dataset
+from gopro.data.folders.class_folders import SPLIT_FILE, folder_dataset
 from gopro.errors import InputError
 from gopro.runs.config import TrainConfig
 from gopro.runs.evaluation_data import evaluation_data

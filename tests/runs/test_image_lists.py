@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gopro.data.dataset import Dataset, Sample
-from gopro.data.image_file import ImageFile
+from gopro.data.images.image_file import ImageFile
 from gopro.runs.image_lists import digest_test_list, digest_training_images
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 import gopro
 from gopro.clip.feature_store import FeatureStore
 from gopro.clip.features import ViewRequest, encode_views
-from gopro.data.image_file import ImageFile
+from gopro.data.images.image_file import ImageFile
 from gopro.errors import InputError
 from gopro.runs.load_run import load_run
 

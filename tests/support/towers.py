@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gopro.clip.backbone import Backbone
-from gopro.data.transforms import Preprocess
+from gopro.data.images.transforms import Preprocess
 
 
 def images(*batch: int) -> Tensor:

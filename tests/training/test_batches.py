@@ -16,10 +16,10 @@ from gopro.clip.backbone import Backbone
 from gopro.clip.feature_store import FeatureStore
 from gopro.clip.features import ViewRequest, encode_views
 from gopro.data.dataset import Dataset, Sample
-from gopro.data.emoji import Scene
+from gopro.data.embedded.emoji import Scene
+from gopro.data.images.loader import EpochBatches, ViewSettings
+from gopro.data.images.transforms import draw_view, make_view
 from gopro.data.load_dataset import load_dataset
-from gopro.data.loader import EpochBatches, ViewSettings
-from gopro.data.transforms import draw_view, make_view
 from gopro.errors import InputError
 from gopro.methods.base import Method
 from gopro.methods.recipe import Recipe

@@ -10,8 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gopro.data.emoji import emoji_dataset
-from gopro.data.emoji_scenes import SIZE
+from gopro.data.embedded.emoji import emoji_dataset
+from gopro.data.embedded.emoji_scenes import SIZE
 from tools.emoji_batches import Batches, Vocabulary
 from tools.emoji_model import TEMPLATE, WEIGHTS, encode_text, normalise, read
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from gopro.data.embedded.photos import photos_dataset
 from gopro.data.load_dataset import load_dataset
-from gopro.data.photos import photos_dataset
 from gopro.data.splits import read_entries, save_entries
 from tools.build_photos import CLASSES, SPLIT_FILE
 from tools.untuned_caltech101 import UNTUNED, without_photos

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from gopro.data.dataset import Dataset, Sample
 from gopro.data.few_shot import Shots, draw_per_class
-from gopro.data.restyle import Restyled, Style
+from gopro.data.images.restyle import Restyled, Style
 from gopro.errors import InputError
 
 IMAGES = 8

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gopro.data.find_images import first_few
 from gopro.data.load_dataset import BENCHMARKS
-from gopro.errors import InputError
+from gopro.errors import InputError, first_few
 
 
 def check_present(root: Path | None, flag: str, names: Sequence[str], source: str | None = None) -> None:

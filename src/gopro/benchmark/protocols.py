@@ -13,13 +13,12 @@ from gopro.benchmark.missing_data import check_present
 from gopro.benchmark.suites import SUITES, Suite
 from gopro.clip.embedded import default_backbone
 from gopro.data.dataset import ClassHalf, Dataset
-from gopro.data.domains import compare_classes
 from gopro.data.few_shot import Shots, check_shots, warn_of_short_classes
-from gopro.data.find_images import first_few
+from gopro.data.folders.domains import compare_classes
+from gopro.data.images.restyle import Style
 from gopro.data.load_dataset import BENCHMARKS, find_folder, load_dataset, load_target
 from gopro.data.match_classes import match_classes
-from gopro.data.restyle import Style
-from gopro.errors import InputError
+from gopro.errors import InputError, first_few
 from gopro.files import slug
 from gopro.methods.recipe import Task, Training
 from gopro.methods.registry import check_backbone, parse_method

@@ -18,8 +18,8 @@ from gopro.cli.parameters import DEFAULTS, Root
 from gopro.errors import InputError
 
 if TYPE_CHECKING:
-    from gopro.data.catalog import Benchmark
-    from gopro.data.verify import Verification
+    from gopro.data.checks.verify import Verification
+    from gopro.data.published.catalog import Benchmark
 
 data_app = App(
     name="data",
@@ -40,10 +40,10 @@ def list_command(*, root: Root = None, sizes: Annotated[bool, Parameter(negative
     from rich.markup import escape
     from rich.table import Table
 
-    from gopro.data.emoji import DEFAULT_STYLE, SETS, STYLES, emoji_dataset
+    from gopro.data.embedded.emoji import DEFAULT_STYLE, SETS, STYLES, emoji_dataset
+    from gopro.data.embedded.photos import PHOTOS, photos_dataset
     from gopro.data.load_dataset import BENCHMARKS
-    from gopro.data.photos import PHOTOS, photos_dataset
-    from gopro.data.sources import PACS_SOURCE, SOURCES
+    from gopro.data.published.sources import PACS_SOURCE, SOURCES
 
     if sizes and root is None:
         raise InputError("--sizes needs --root FOLDER, the folder that contains the benchmark data sets")
@@ -132,9 +132,9 @@ def check_command(
     json_output:
         Print one JSON object instead of text, also if there is no such data set.
     """
-    from gopro.data.check_dataset import load_for_check
+    from gopro.data.checks.check_dataset import load_for_check
+    from gopro.data.checks.verify import Verification, distinct_images, verify_dataset
     from gopro.data.load_dataset import BENCHMARKS, is_packaged
-    from gopro.data.verify import Verification, distinct_images, verify_dataset
 
     try:
         if workers is not None and workers < 1:
@@ -185,8 +185,8 @@ def prepare_command(name: str, *, root: Path) -> None:
         Folder in which to put the data set's folder.
     """
     from gopro.data.load_dataset import BENCHMARKS, is_packaged
-    from gopro.data.prepare import Preparation
-    from gopro.data.sources import PACS_SOURCE, SOURCES
+    from gopro.data.published.prepare import Preparation
+    from gopro.data.published.sources import PACS_SOURCE, SOURCES
 
     if name not in BENCHMARKS:
         reason = "comes with the package" if is_packaged(name) else "is not a benchmark data set"
@@ -213,7 +213,7 @@ def sample_command(folder: Path) -> None:
     folder:
         New folder to write.
     """
-    from gopro.data.example_folder import CLASSES, write_example_folder
+    from gopro.data.embedded.example_folder import CLASSES, write_example_folder
 
     count = write_example_folder(folder)
     out.print_line(f"{count} images of {len(CLASSES)} classes in {folder}; from Caltech 101 (Li et al.), CC BY 4.0")

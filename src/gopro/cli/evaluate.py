@@ -246,7 +246,7 @@ def _print_training_images(
 
 def _print_other_classes(tested: EvaluationData) -> None:
     """Name the classes of the folder that the run does not know, and those of the run that the folder lacks."""
-    from gopro.data.find_images import first_few
+    from gopro.errors import first_few
 
     if tested.unknown:
         unknown = first_few([f"{name} ({count})" for name, count in tested.unknown.items()])

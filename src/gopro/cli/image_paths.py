@@ -40,8 +40,8 @@ class ImagePaths:
                 yield from self._files(path)
 
     def _files(self, path: str) -> Iterator[str]:
-        from gopro.data.find_images import files_below, is_image
-        from gopro.data.folder import SPLIT_FILE
+        from gopro.data.folders.class_folders import SPLIT_FILE
+        from gopro.data.folders.find_images import files_below, is_image
 
         if not os.path.isdir(path):
             yield path

@@ -29,7 +29,7 @@ from gopro.clip.similarity import unit_length
 from gopro.clip.text_tower import TextTower
 from gopro.clip.tokenizer import load_tokenizer
 from gopro.clip.weights_file import read_weights, recorded_quick_gelu
-from gopro.data.transforms import Preprocess
+from gopro.data.images.transforms import Preprocess
 from gopro.errors import InputError, one_line
 from gopro.network import hub_cache_alone_if_offline
 

@@ -22,8 +22,8 @@ from gopro.clip.backbone import Backbone, Encoded
 from gopro.clip.embedded import EMBEDDED
 from gopro.clip.feature_store import FeatureStore, RowLocations
 from gopro.data.dataset import ImageSource
-from gopro.data.loader import DrawnView, ViewSettings, view_batches
-from gopro.data.transforms import CROP, VIEW_VERSION, ViewName
+from gopro.data.images.loader import DrawnView, ViewSettings, view_batches
+from gopro.data.images.transforms import CROP, VIEW_VERSION, ViewName
 from gopro.errors import InputError
 
 FLUSH_ROWS, FLUSH_SECONDS = 4096, 60.0
@@ -74,7 +74,7 @@ def encode_views(
     run loses a minute of them at most.
 
     Args:
-        crop: the crop of random views, see `gopro.data.transforms.make_view`.
+        crop: the crop of random views, see `gopro.data.images.transforms.make_view`.
         on_progress: called with the number of views that have become ready, first with those from the store.
 
     Raises:

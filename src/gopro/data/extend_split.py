@@ -10,9 +10,8 @@ from typing import get_args
 
 from gopro.data.class_names import class_key
 from gopro.data.dataset import SplitName
-from gopro.data.find_images import first_few
 from gopro.data.splits import Entries, Entry, split_in_three
-from gopro.errors import InputError
+from gopro.errors import InputError, first_few
 
 _FILLING: tuple[SplitName, ...] = ("train", "test", "val")
 """The parts in the order in which a class of few images gets them."""

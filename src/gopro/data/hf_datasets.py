@@ -15,12 +15,11 @@ from PIL import Image
 
 from gopro.data.class_names import class_key, clean_name
 from gopro.data.dataset import Dataset, Sample, SplitName
-from gopro.data.find_images import first_few
-from gopro.data.image_file import content_hash, decode, digest_at_levels
-from gopro.data.levels import Levels
-from gopro.data.part_folders import part_of
+from gopro.data.folders.part_folders import part_of
+from gopro.data.images.image_file import content_hash, decode, digest_at_levels
+from gopro.data.images.levels import Levels
 from gopro.data.splits import split_in_three
-from gopro.errors import InputError
+from gopro.errors import InputError, first_few
 
 PREFIX = "hf:"
 """Begins the name of a data set on the Hugging Face Hub: `hf:ethz/food101`."""
@@ -45,7 +44,7 @@ class TableImage:
         return replace(self, levels=levels)
 
     def open(self) -> Image.Image:
-        """Decode the image; see `gopro.data.image_file.decode`."""
+        """Decode the image; see `gopro.data.images.image_file.decode`."""
         return decode(io.BytesIO(self._content()), self.name, levels=self.levels)
 
     def digest(self) -> str:

@@ -12,10 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from gopro.data.dataset import ImageSource
-from gopro.data.decoded_image import DecodedImage
-from gopro.data.find_images import find_images
-from gopro.data.image_file import ImageFile, as_shown
-from gopro.data.levels import Levels
+from gopro.data.folders.find_images import find_images
+from gopro.data.images.decoded_image import DecodedImage
+from gopro.data.images.image_file import ImageFile, as_shown
+from gopro.data.images.levels import Levels
 from gopro.errors import InputError
 
 ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor

@@ -8,16 +8,16 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
-from gopro.data.catalog import CATALOG, Benchmark
 from gopro.data.dataset import Dataset
-from gopro.data.emoji import SETS, emoji_dataset
-from gopro.data.find_images import OnError
-from gopro.data.folder import folder_dataset, folder_target
+from gopro.data.embedded.emoji import SETS, emoji_dataset
+from gopro.data.embedded.photos import PHOTOS, photos_dataset
+from gopro.data.folders.class_folders import folder_dataset, folder_target
+from gopro.data.folders.find_images import OnError
+from gopro.data.folders.label_files import LABEL_SUFFIXES, find_label_file, label_file_dataset, label_file_target
 from gopro.data.hf_datasets import PREFIX, hf_dataset, is_saved, saved_dataset
-from gopro.data.label_files import LABEL_SUFFIXES, find_label_file, label_file_dataset, label_file_target
-from gopro.data.levels import Levels, with_levels
-from gopro.data.pacs import PACS
-from gopro.data.photos import PHOTOS, photos_dataset
+from gopro.data.images.levels import Levels, with_levels
+from gopro.data.published.catalog import CATALOG, Benchmark
+from gopro.data.published.pacs import PACS
 from gopro.errors import InputError
 
 BENCHMARKS: dict[str, Benchmark] = {**CATALOG, **PACS}
@@ -35,7 +35,7 @@ def load_dataset(name: str, root: Path | None = None, *, levels: Levels | None =
             of that name.
         root: the folder that contains the benchmark data sets, in CoOp's layout.
         levels: two values that images with more than 8 bits per sample show as black and white; see
-            `gopro.data.image_file.decode`.
+            `gopro.data.images.image_file.decode`.
 
     Raises:
         InputError: nothing has that name, a benchmark is missing from `root`, its files are invalid, or the levels are.

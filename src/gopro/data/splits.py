@@ -17,7 +17,7 @@ from typing import Any, get_args
 
 from gopro.data.class_names import clean_name
 from gopro.data.dataset import Dataset, Sample, SplitName
-from gopro.data.image_file import ImageFile
+from gopro.data.images.image_file import ImageFile
 from gopro.errors import InputError
 from gopro.files import write_json
 

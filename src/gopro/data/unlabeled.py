@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from gopro.data.dataset import Dataset, ImageSource
 from gopro.data.few_shot import draw_per_class
-from gopro.data.find_images import find_images
+from gopro.data.folders.find_images import find_images
 from gopro.data.hf_datasets import is_saved
-from gopro.data.image_file import ImageFile
-from gopro.data.levels import Levels
+from gopro.data.images.image_file import ImageFile
+from gopro.data.images.levels import Levels
 from gopro.data.load_dataset import find_folder, load_dataset
 from gopro.errors import InputError
 

@@ -19,10 +19,10 @@ from torch import Tensor
 from gopro.clip.backbone import Backbone
 from gopro.data.class_names import clean_names
 from gopro.data.dataset import Dataset, ImageSource
+from gopro.data.images.levels import Levels
+from gopro.data.images.prefetch import decode_ahead
+from gopro.data.images.transforms import make_view
 from gopro.data.inputs import ImageLike, Images, as_images
-from gopro.data.levels import Levels
-from gopro.data.prefetch import decode_ahead
-from gopro.data.transforms import make_view
 from gopro.errors import InputError
 from gopro.inference.evaluate import Evaluation, evaluate_images, logits_function
 from gopro.inference.taylor_head import TaylorHead

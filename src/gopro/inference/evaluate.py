@@ -17,7 +17,7 @@ from gopro.clip.feature_store import FeatureStore
 from gopro.clip.features import Features, ViewRequest, encode_views
 from gopro.clip.similarity import similarity
 from gopro.data.dataset import Sample
-from gopro.data.loader import eval_batches
+from gopro.data.images.loader import eval_batches
 from gopro.errors import InputError
 from gopro.inference.calibration import CalibrationError
 from gopro.inference.confusion import ConfusionMatrix

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gopro.data.image_file import ImageFile
+from gopro.data.images.image_file import ImageFile
 from gopro.errors import InputError
 from gopro.files import write_atomically
 from gopro.inference.classifier import Classifier

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from gopro.data.sorted_folders import create_sorted_folder
+from gopro.data.folders.sorted_folders import create_sorted_folder
 from gopro.errors import InputError
 
 Link = Literal["hard", "symbolic"]

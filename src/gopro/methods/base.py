@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gopro.clip.backbone import Backbone
 from gopro.clip.similarity import similarity
-from gopro.data.transforms import ViewName
+from gopro.data.images.transforms import ViewName
 from gopro.errors import InputError
 from gopro.methods.recipe import Grid, Recipe, Repository, Training, Variant
 from gopro.methods.template import DEFAULT_TEMPLATE

@@ -44,7 +44,7 @@ class GOProRelease(ConditionalPrompts):
     Logits, losses, gradients and the recipe, with Dassl's schedule, a cosine stepped once an epoch, are those of the
     code (tests/golden); docs/method.md lists what the paper describes differently, and the faults of the authors'
     harness that are not reproduced. Like the code, it draws AugMix at severity 1, where the AugMix paper has 3; see
-    `gopro.data.augmix` for what differs.
+    `gopro.data.images.augmix` for what differs.
     """
 
     recipe = Recipe(optimizer="sgd", lr=2e-3, epochs=50, batch=4)

@@ -17,7 +17,7 @@ from pydantic import Strict
 
 from gopro.clip.embedded import default_backbone
 from gopro.data.dataset import ClassHalf
-from gopro.data.levels import check_levels
+from gopro.data.images.levels import check_levels
 from gopro.files import slug
 from gopro.methods.recipe import Conditions, Recipe, Task
 from gopro.settings import (

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 from gopro.data.dataset import ClassHalf, Dataset
-from gopro.data.find_images import first_few
-from gopro.data.folder import recorded_split
-from gopro.data.levels import with_levels
+from gopro.data.folders.class_folders import recorded_split
+from gopro.data.images.levels import with_levels
 from gopro.data.load_dataset import find_folder, has_own_name, load_dataset, load_target
 from gopro.data.match_classes import match_classes
-from gopro.errors import InputError
+from gopro.errors import InputError, first_few
 from gopro.runs.run import Run
 from gopro.runs.training_images import read_training_images
 

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gopro.data.dataset import Dataset, Sample
-from gopro.data.find_images import first_few
 from gopro.data.load_dataset import load_target
 from gopro.data.match_classes import match_classes
-from gopro.errors import InputError
+from gopro.errors import InputError, first_few
 from gopro.runs.evaluation_data import evaluation_data
 from gopro.runs.run import Run
 from gopro.runs.training_images import leave_out_training_images, read_training_images

@@ -13,9 +13,9 @@ from torch import Tensor
 from gopro.clip.feature_store import FeatureStore
 from gopro.clip.features import Features, ViewRequest, encode_views
 from gopro.data.dataset import Dataset, Sample
-from gopro.data.decoded_image import load_into_memory
-from gopro.data.loader import EpochBatches, ViewSettings, train_batches
-from gopro.data.transforms import ViewName
+from gopro.data.images.decoded_image import load_into_memory
+from gopro.data.images.loader import EpochBatches, ViewSettings, train_batches
+from gopro.data.images.transforms import ViewName
 from gopro.methods.base import Method
 from gopro.methods.recipe import Recipe
 from gopro.runs.config import TrainConfig

@@ -10,8 +10,8 @@ import torch
 
 from gopro.clip.backbone import Encoded
 from gopro.data.dataset import Dataset, Sample
-from gopro.data.decoded_image import load_into_memory
-from gopro.data.loader import EpochBatches, ViewSettings, train_batches
+from gopro.data.images.decoded_image import load_into_memory
+from gopro.data.images.loader import EpochBatches, ViewSettings, train_batches
 from gopro.inference.evaluate import encode_samples
 from gopro.methods.base import Method
 from gopro.methods.recipe import Recipe

@@ -14,9 +14,9 @@ import torch
 from gopro.clip.backbone import Backbone, load_backbone
 from gopro.data.dataset import CROP, Dataset, Sample
 from gopro.data.few_shot import draw_per_class, warn_of_short_classes
+from gopro.data.images.loader import EpochBatches
+from gopro.data.images.transforms import stable_seed
 from gopro.data.load_dataset import load_dataset, load_target
-from gopro.data.loader import EpochBatches
-from gopro.data.transforms import stable_seed
 from gopro.data.unlabeled import UnlabeledImages, draw_images, find_unlabeled, join_names
 from gopro.errors import InputError
 from gopro.inference.calibrate import calibrate

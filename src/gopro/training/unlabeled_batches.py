@@ -10,9 +10,9 @@ from lightning_fabric import Fabric
 
 from gopro.clip.features import Features
 from gopro.data.dataset import Dataset, Sample
-from gopro.data.decoded_image import load_into_memory
-from gopro.data.loader import EpochBatches, ImageLoader, SampleKey, train_batches
-from gopro.data.transforms import stable_seed
+from gopro.data.images.decoded_image import load_into_memory
+from gopro.data.images.loader import EpochBatches, ImageLoader, SampleKey, train_batches
+from gopro.data.images.transforms import stable_seed
 from gopro.methods.base import Method
 from gopro.methods.recipe import Recipe
 from gopro.runs.config import TrainConfig

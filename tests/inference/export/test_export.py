@@ -25,7 +25,7 @@ from gopro import cli
 from gopro.clip.backbone import Backbone
 from gopro.clip.encode_text import make_prompts
 from gopro.clip.packed_prompts import PackedPrompts
-from gopro.data.transforms import Preprocess
+from gopro.data.images.transforms import Preprocess
 from gopro.errors import InputError
 from gopro.inference.export import ExportSettings, export_run, model_file
 from gopro.inference.export import compare as comparison

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from gopro.clip.backbone import Backbone
+from gopro.data.embedded.photos import photos_dataset
 from gopro.data.load_dataset import load_dataset
-from gopro.data.photos import photos_dataset
 from gopro.errors import InputError
 from gopro.inference.serve.samples import MAX_SIDE, sample_images
 from tests.conftest import make_tiny

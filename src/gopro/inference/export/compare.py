@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from gopro.data.dataset import ImageSource
+from gopro.data.images.prefetch import decode_ahead
+from gopro.data.images.transforms import make_view
 from gopro.data.inputs import as_images
-from gopro.data.prefetch import decode_ahead
-from gopro.data.transforms import make_view
 from gopro.errors import InputError
 from gopro.inference.evaluate import logits_function
 from gopro.inference.export.formats import Runner

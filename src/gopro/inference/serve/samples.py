@@ -11,9 +11,9 @@ from pathlib import Path
 from PIL import Image
 
 from gopro.data.dataset import Dataset, ImageSource
-from gopro.data.emoji import SETS, emoji_dataset
+from gopro.data.embedded.emoji import SETS, emoji_dataset
+from gopro.data.embedded.photos import photos_dataset
 from gopro.data.load_dataset import is_packaged, load_dataset
-from gopro.data.photos import photos_dataset
 from gopro.errors import InputError
 from gopro.runs.run import Run
 

@@ -13,8 +13,8 @@ from typing import Any
 from starlette.datastructures import UploadFile
 from torch import Tensor
 
-from gopro.data.image_file import decode
-from gopro.data.transforms import make_view
+from gopro.data.images.image_file import decode
+from gopro.data.images.transforms import make_view
 from gopro.errors import InputError
 from gopro.inference.serve.batched_inference import BatchedInference, HeadResult, ImageJob
 from gopro.inference.serve.batcher import Batcher

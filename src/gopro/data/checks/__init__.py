@@ -1,0 +1,1 @@
+"""Checks of a data set before it is used: damaged images, wrong counts, and duplicates."""

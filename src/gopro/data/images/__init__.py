@@ -1,0 +1,1 @@
+"""Image files, the views made of them, and batches of views."""
