@@ -32,6 +32,7 @@ SECTIONS: dict[str, tuple[str, list[str]]] = {  # benchmark: heading, arguments
     "serve": ("Serving", []),
     "startup": ("Start-up", []),
     "classifier": ("From a folder of images to a classifier", []),
+    "cost": ("What each method costs", []),
 }
 
 

@@ -29,7 +29,7 @@ def main_methods(rows: Sequence[dict[str, object]]) -> list[str]:
 
 def full_table(rows: Sequence[dict[str, object]]) -> str:
     """Return averages ± standard deviation of all methods, and whether they differ from gopro's."""
-    figures = _averages(rows)
+    figures = averages(rows)
     lines = [
         f"| {method} | {' | '.join(_with_sign(cell, change) for cell, change in figures[method])} |"
         for method in main_methods(rows)
@@ -39,7 +39,7 @@ def full_table(rows: Sequence[dict[str, object]]) -> str:
 
 def short_table(rows: Sequence[dict[str, object]]) -> str:
     """Return the averages of the most important methods alone."""
-    figures = _averages(rows)
+    figures = averages(rows)
     methods = [method for method in SHORT if method in figures]
     lines = [f"| {method} | {' | '.join(_mean(cell) for cell, _ in figures[method])} |" for method in methods]
     return HEAD + "\n".join(lines) + "\n"
@@ -51,8 +51,8 @@ def with_table(page: str, table: str) -> str:
     return f"{before}{BEGIN}\n{table}\n{END}{rest.partition(END)[2]}"
 
 
-def _averages(rows: Sequence[dict[str, object]]) -> dict[str, list[tuple[Cell | None, Difference | None]]]:
-    """Return the five averages of each method and their differences from gopro's."""
+def averages(rows: Sequence[dict[str, object]]) -> dict[str, list[tuple[Cell | None, Difference | None]]]:
+    """Return the five averages of each method, in the order of `HEAD`, and their differences from gopro's."""
     shown = [row for row in rows if row["method"] in main_methods(rows)]  # the best of these is bold
     by_protocol = {table.protocol: table for table in tables(shown, AGAINST)}
     columns = [("base-to-new", 3), ("cross-dataset", 1), ("domain-generalization", 1)]
