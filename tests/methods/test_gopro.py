@@ -201,12 +201,22 @@ def test_the_probe_learns_what_the_prompts_get_wrong(tiny: Backbone) -> None:
 
 
 def test_images_unlike_the_training_images_are_left_to_zero_shot_clip(tiny: Backbone) -> None:
-    method = fitted("gopro", tiny)
-    frozen = build_method("zeroshot", tiny, NAMES, TEMPLATE)
+    without, default, method = (build_method(f"gopro[gate={gate}]", tiny, NAMES, TEMPLATE) for gate in (0, 0.9, 1))
+    state = fitted("gopro", tiny).state_dict()
+    for one in (without, default, method):
+        one.load_state_dict(state)
     far = encode_noise(tiny, 4, seed=9)
     far.embedding[:] = -method.training_means.means[:4]
-    torch.testing.assert_close(method.logits(far), frozen.logits(far), atol=1e-3, rtol=1e-3)
-    assert (fitted("gopro[gate=false]", tiny).logits(far) - frozen.logits(far)).abs().max() > 0.1
+    frozen, learned = build_method("zeroshot", tiny, NAMES, TEMPLATE).logits(far), without.logits(far)
+    torch.testing.assert_close(method.logits(far), frozen, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(default.logits(far), 0.9 * frozen + 0.1 * learned, atol=1e-3, rtol=1e-3)
+    assert (learned - frozen).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("gate", [-0.1, 1.1])
+def test_no_more_than_all_of_what_was_learned_can_be_taken_away(gate: float, tiny: Backbone) -> None:
+    with pytest.raises(InputError, match="gate"):
+        build_method(f"gopro[gate={gate}]", tiny, NAMES, TEMPLATE)
 
 
 def test_a_new_name_pays_for_its_closeness_to_the_training_images(tiny: Backbone) -> None:

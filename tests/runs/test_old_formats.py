@@ -76,6 +76,26 @@ def test_a_head_predicts_as_before(images: list[Image.Image], emoji: Backbone) -
     assert_probabilities(gopro.Classifier(head).predict_proba(images), expected["probabilities"])
 
 
+@pytest.mark.parametrize(("gate", "number"), [("true", 1), ("false", 0)])
+def test_the_gate_of_gopro_could_only_be_on_or_off(gate: str, number: int, tmp_path: Path, tiny: Backbone) -> None:
+    config = TrainConfig(
+        data="emoji-activities",
+        method=f"gopro[gate={number},con=0]",
+        shots=1,
+        epochs=1,
+        batch=64,
+        output=tmp_path / "run",
+    )
+    trained = gopro.train(config, backbone=tiny).method
+    path = tmp_path / "run" / "config.json"
+    content = json.loads(path.read_text())
+    content["config"]["method"] = f"gopro[gate={gate},con=0]"
+    content["trained_with"]["settings"]["gate"] = gate == "true"
+    path.write_text(json.dumps(content))
+    run = load_run(tmp_path / "run", backbone=tiny)
+    assert run.config.method == config.method and run.method.config == trained.config
+
+
 def test_features_are_found_and_not_encoded_again(
     tmp_path: Path, emoji: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ learned tensors."""
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -129,6 +130,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         if _is_of_gopro_kernel(content["config"].method, content["trained_with"]):
             method = content["config"].method.replace("gopro", "gopro-kernel", 1)
             content["config"] = replace(content["config"], method=method)
+        content["config"], content["trained_with"] = _with_number_for_gate(content["config"], content["trained_with"])
         backbone, names = content["backbone"], content["classnames"]
         texts = [content["data"], content["template"], backbone["name"], backbone["fingerprint"]]
         if not isinstance(names, list) or not all(isinstance(text, str) for text in [*texts, *names]):
@@ -147,6 +149,17 @@ def read_config(folder: Path) -> dict[str, Any]:
 def _is_of_gopro_kernel(method: str, trained_with: TrainedWith | None) -> bool:
     """Return whether a run is of what `gopro` was before `gopro-kernel` got this name: it alone had a fade."""
     return method.partition("[")[0] == "gopro" and (trained_with is None or "fade" in trained_with.settings)
+
+
+def _with_number_for_gate(
+    config: TrainConfig, trained_with: TrainedWith | None
+) -> tuple[TrainConfig, TrainedWith | None]:
+    """Return the settings of a run with 1 and 0 where `gate` of gopro was still true or false."""
+    if trained_with is None or not isinstance(gate := trained_with.settings.get("gate"), bool):
+        return config, trained_with
+    method = re.sub(r"\bgate=\w+", f"gate={int(gate)}", config.method)
+    settings = {**trained_with.settings, "gate": float(gate)}
+    return replace(config, method=method), replace(trained_with, settings=settings)
 
 
 def write_learned(run: Run, cost: TrainingCost | None = None) -> None:
