@@ -24,7 +24,7 @@ from benchmarks.common import Stopwatch, about, class_names, make_backbone, make
 from gopro.clip.backbone import Backbone, Encoded, load_backbone
 from gopro.clip.embedded import EMBEDDED
 from gopro.clip.image_tower_kind import other_than_vit
-from gopro.data.loader import EpochBatches
+from gopro.data.images.loader import EpochBatches
 from gopro.inference.evaluate import logits_function
 from gopro.methods.recipe import Conditions, Training
 from gopro.methods.registry import METHODS, parse_method
