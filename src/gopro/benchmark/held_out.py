@@ -47,4 +47,4 @@ class HeldOut:
         return held_out
 
     def _restyle(self, sample: Sample) -> Sample:
-        return sample if self.style == "original" else Sample(Restyled(sample.image, self.style), sample.label)
+        return sample if self.style == "original" else replace(sample, image=Restyled(sample.image, self.style))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gopro.data.load_dataset import BENCHMARKS
+from gopro.data.load_dataset import BENCHMARKS, joined_names
 from gopro.errors import InputError, first_few
 
 
@@ -20,7 +20,8 @@ def check_present(root: Path | None, flag: str, names: Sequence[str], source: st
     Raises:
         InputError: some are missing. The message says how to get them and how to run without them.
     """
-    wanted = {name: BENCHMARKS[name] for name in ((*names, source) if source else names) if name in BENCHMARKS}
+    joined = [each for name in ((*names, source) if source else names) for each in joined_names(name, root)]
+    wanted = {name: BENCHMARKS[name] for name in joined if name in BENCHMARKS}
     if root is None and wanted:
         folders = ", ".join(dict.fromkeys(f"{entry.folder}/" for entry in wanted.values()))
         raise InputError(
@@ -31,7 +32,8 @@ def check_present(root: Path | None, flag: str, names: Sequence[str], source: st
     if not missing:
         return
     listed = "; ".join(f"{name}: there is no {first_few(list(map(str, paths)))}" for name, paths in missing.items())
-    rest = [name for name in names if name not in missing]
-    without = f", or run without: --{flag} {' '.join(rest)}" if rest and source not in missing else ""
+    rest = [name for name in names if missing.keys().isdisjoint(joined_names(name, root))]
+    can_train = source is None or missing.keys().isdisjoint(joined_names(source, root))
+    without = f", or run without: --{flag} {' '.join(rest)}" if rest and can_train else ""
     name = next(iter(missing)) if len(missing) == 1 else "NAME"
     raise InputError(f"{listed}. Get it with gopro data prepare {name} --root {root}{without}")

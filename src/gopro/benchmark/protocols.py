@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
@@ -16,7 +17,7 @@ from gopro.data.dataset import ClassHalf, Dataset
 from gopro.data.few_shot import Shots, check_shots, warn_of_short_classes
 from gopro.data.folders.domains import compare_classes
 from gopro.data.images.restyle import Style
-from gopro.data.load_dataset import BENCHMARKS, find_folder, load_dataset, load_target
+from gopro.data.load_dataset import BENCHMARKS, absolute_name, has_own_name, joined_names, load_dataset, load_target
 from gopro.data.match_classes import match_classes
 from gopro.errors import InputError, first_few
 from gopro.files import slug
@@ -144,10 +145,19 @@ PROTOCOLS: dict[str, Callable[..., list[PlannedRun]]] = {
 def _source_and_targets(config: TransferConfig, source: str, targets: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     """Return the data sets of the config, or those given here where it names none.
 
-    The source is tested in any case; among the targets, where a shell puts it for `mine/*`, it is ignored.
+    The source is tested in any case; among the targets, where a shell puts it for `mine/*`, it is ignored. So are the
+    data sets that are joined in the source, with a warning, as a target is tested on all its images.
     """
     source, targets = config.source or source, config.targets or targets
-    others = tuple(target for target in targets if target.rstrip("/") != source.rstrip("/"))
+    paths = {target: absolute_name(target, config.root) for target in targets}
+    joined = [absolute_name(name, config.root) for name in joined_names(source, config.root)]
+    others = tuple(target for target in targets if paths[target] not in (absolute_name(source, config.root), *joined))
+    if len(joined) > 1 and (trained := [target for target in targets if paths[target] in joined]):
+        warnings.warn(
+            f"not among the targets, because methods are trained on them: {', '.join(trained)}; their test images are "
+            "among those of the source",
+            stacklevel=3,
+        )
     if not source or not others:
         raise InputError(
             f"source {source or 'none'}, targets {' '.join(targets) or 'none'}: name one source and other targets"
@@ -244,7 +254,7 @@ class _Planner:
         """
         classes = self._load(source, source).classnames
         domains = {name: self._load(name, source) for name in targets}
-        for name in [name for name in targets if find_folder(name, self.config.root)]:
+        for name in [name for name in targets if not has_own_name(name)]:
             self._match(name, domains.pop(name), classes, source)
         lacking = compare_classes(classes, {name: domain.classnames for name, domain in domains.items()})
         for name, names in lacking.items():
@@ -294,7 +304,7 @@ class _Planner:
         name = f"{slug(backbone)}-{slug(dataset.name)}-{part}-{slug(method)}-{shots}shots-seed{seed}"
         output = self.config.output / "runs" / name
         train = TrainConfig(
-            data=self._path(data),
+            data=absolute_name(data, self.config.root),
             output=output,
             method=method,
             backbone=backbone,
@@ -325,7 +335,9 @@ class _Planner:
                 self._tested[tested, classes, held_out] = digest_test_list(part), len(part.test)
             images, count = self._tested[tested, classes, held_out]
             names = target.classnames if tested in self._matched else None
-            planned.append(PlannedTest(key, self._path(tested), target.template, images, names, held_out))
+            planned.append(
+                PlannedTest(key, absolute_name(tested, self.config.root), target.template, images, names, held_out)
+            )
             test_images += count
         spec, authors = parse_method(method).for_training(train.conditions)
         trained_with = TrainedWith.of(train, spec, authors, dataset)
@@ -335,7 +347,9 @@ class _Planner:
     def _unlabeled(self, method: str) -> str | None:
         """Return where a method finds images without labels; None if it learns nothing from them."""
         source = self.config.unlabeled
-        return None if source is None or not self.methods[method].uses_unlabeled else self._path(source)
+        if source is None or not self.methods[method].uses_unlabeled:
+            return None
+        return absolute_name(source, self.config.root)
 
     def _training_work(self, train: TrainConfig, trained_with: TrainedWith, dataset: Dataset) -> float:
         """Estimate the cost of training in images through the image tower, and check that there are enough images.
@@ -346,7 +360,7 @@ class _Planner:
         if not kind.trained_by:
             return 0.0
         part = dataset.half(train.classes)
-        if find_folder(train.data, train.root) is None:
+        if has_own_name(train.data):
             check_shots(part, train.shots)  # figures on published data are compared with those of others
         else:
             warn_of_short_classes(part, train.shots)
@@ -363,12 +377,9 @@ class _Planner:
             for other, dataset in self._datasets.items():
                 if dataset.name == loaded.name:
                     raise InputError(f"{other} and {name} are both called {loaded.name} in results: rename one of them")
-            if name in BENCHMARKS and loaded.name != name:
-                images, everything = len(loaded.train + loaded.val + loaded.test), sum(BENCHMARKS[name].counts)
-                warnings.warn(
-                    f"only {images:,} of the {everything:,} images of {name} are there; results call it {loaded.name}",
-                    stacklevel=2,
-                )
+                if common := {dataset.name, *dataset.domains} & {loaded.name, *loaded.domains}:
+                    raise InputError(f"{other} and {name} both have the images of {min(common)}: leave one out")
+            self._warn_of_parts(name, loaded)
             if len(loaded.classnames) < 2 and self.protocol == "cross-dataset":
                 raise InputError(
                     f"{name}: only one class ({', '.join(loaded.classnames)}), so every answer would be right"
@@ -376,7 +387,14 @@ class _Planner:
             self._datasets[name] = loaded
         return self._datasets[name]
 
-    def _path(self, name: str) -> str:
-        """Return the name or path that loads the data set from any working folder."""
-        folder = find_folder(name, self.config.root)
-        return name if folder is None else str(folder.resolve())
+    def _warn_of_parts(self, name: str, loaded: Dataset) -> None:
+        """Warn of each benchmark, alone or joined with others, of which only a part of the images is there."""
+        images = Counter(sample.domain for sample in (*loaded.train, *loaded.val, *loaded.test))
+        for each, called in zip(joined_names(name, self.config.root), loaded.domains or (loaded.name,), strict=True):
+            if each in BENCHMARKS and called != each:
+                count = images[called if loaded.domains else ""]
+                warnings.warn(
+                    f"only {count:,} of the {sum(BENCHMARKS[each].counts):,} images of {each} are there; results call "
+                    f"it {called}",
+                    stacklevel=3,
+                )

@@ -134,7 +134,7 @@ def check_command(
     """
     from gopro.data.checks.check_dataset import load_for_check
     from gopro.data.checks.verify import Verification, distinct_images, verify_dataset
-    from gopro.data.load_dataset import BENCHMARKS, is_packaged
+    from gopro.data.load_dataset import BENCHMARKS, is_packaged, joined_names
 
     try:
         if workers is not None and workers < 1:
@@ -142,7 +142,7 @@ def check_command(
         loaded = load_for_check(name, root, levels)
         entry = BENCHMARKS.get(name)
         with bar("images", len(distinct_images(loaded.dataset))) as advance:
-            published = entry is not None or is_packaged(name)
+            published = all(each in BENCHMARKS or is_packaged(each) for each in joined_names(name, root))
             result = verify_dataset(loaded.dataset, entry, workers, advance, published=published)
     except InputError as error:
         if not json_output:

@@ -14,7 +14,7 @@ from cyclopts import Parameter
 from gopro.cli.backbone_line import print_backbone
 from gopro.cli.console import err, out, print_epoch, steps
 from gopro.cli.parameters import ConfigFile, Flat
-from gopro.clip.embedded import EMBEDDED
+from gopro.clip.embedded import EMBEDDED, default_backbone
 from gopro.errors import InputError
 from gopro.methods.recipe import Training
 from gopro.runs.config import TrainConfig
@@ -116,7 +116,7 @@ def _chance_warning(run: Run) -> str | None:
     from gopro.inference.evaluate import encode_samples
 
     config, method, fitted = run.config, run.method, run.calibration
-    if config.data.startswith("emoji-"):
+    if default_backbone(config.data) == "emoji":
         return None
     if fitted is not None and fitted.zeroshot_accuracy is not None:
         classes, images = len(method.classnames), f"{fitted.images} validation images of {run.data}"

@@ -43,7 +43,7 @@ def default_backbone(data: str) -> str:
     Args:
         data: the data set, as `gopro.load_dataset` takes it.
     """
-    return "emoji" if data.startswith("emoji-") else DEFAULT
+    return "emoji" if all(name.startswith("emoji-") for name in data.split("+")) else DEFAULT
 
 
 def describe_backbone(name: str, option: str = "--backbone") -> str:

@@ -41,10 +41,14 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One labelled image; `label` indexes the data set's `classnames`."""
+    """One labelled image; `label` indexes the data set's `classnames`.
+
+    `domain` is the name of the data set that the image comes from, where several are joined (`gopro.data.mixed`).
+    """
 
     image: ImageSource
     label: int
+    domain: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,11 @@ class Dataset:
     crop: float | None = None
     unlabeled: tuple[ImageSource, ...] = ()
 
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """The names of the data sets that are joined in this one, in order; none if it is a single one."""
+        return tuple(dict.fromkeys(s.domain for s in (*self.train, *self.val, *self.test) if s.domain))
+
     def split(self, which: SplitName) -> tuple[Sample, ...]:
         """Return the samples of one split."""
         return {"train": self.train, "val": self.val, "test": self.test}[which]
@@ -97,7 +106,7 @@ class Dataset:
             )
 
         def restrict(samples: Sequence[Sample]) -> tuple[Sample, ...]:
-            return tuple(Sample(s.image, s.label - labels.start) for s in samples if s.label in labels)
+            return tuple(Sample(s.image, s.label - labels.start, s.domain) for s in samples if s.label in labels)
 
         return replace(
             self,
@@ -110,7 +119,8 @@ class Dataset:
     def few_shot(self, shots: Shots, seed: int) -> Dataset:
         """Draw up to `shots` images per class from train and min(shots, 4) from val; test stays whole.
 
-        A class with fewer images gives all that it has, as in CoOp. With `"all"`, train and val stay whole too.
+        A class with fewer images gives all that it has, as in CoOp. With `"all"`, train and val stay whole too. Where
+        several data sets are joined, each gives that many images of each class.
 
         The draw of a class depends only on the seed and on the names of the data set and the class, so it is the same
         for either half, on every machine and in any order of calls.

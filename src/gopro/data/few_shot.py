@@ -52,29 +52,38 @@ def distinct_shots(shots: Iterable[Shots]) -> list[Shots]:
 
 
 def draw_per_class(dataset: Dataset, split: SplitName, count: Shots, seed: int) -> tuple[Sample, ...]:
-    """Draw up to `count` images of each class from a split, class by class.
+    """Draw up to `count` images of each class from a split, class by class; from each domain, if several are joined.
 
     Each class has a generator of its own, seeded by the names of the data set and the class, and draws from its images
     in the order of their names. So a class gets the same images whichever other classes there are (base, new or all),
-    on every machine, and in any order of calls.
+    on every machine, and in any order of calls; and those of a domain are the same as when it is not joined.
     """
-    by_class: list[list[Sample]] = [[] for _ in dataset.classnames]
+    by_class: list[dict[str, list[Sample]]] = [{} for _ in dataset.classnames]
     for sample in dataset.split(split):
-        by_class[sample.label].append(sample)
+        by_class[sample.label].setdefault(sample.domain, []).append(sample)
     drawn: list[Sample] = []
-    for name, pool in zip(dataset.classnames, by_class, strict=True):
-        pool = sorted(pool, key=lambda sample: sample.image.name)
-        rng = random.Random(f"{dataset.name}/{split}/{name}/{seed}")
-        drawn += rng.sample(pool, len(pool) if count == "all" else min(count, len(pool)))
+    for name, pools in zip(dataset.classnames, by_class, strict=True):
+        for domain, pool in pools.items():
+            pool = sorted(pool, key=lambda sample: sample.image.name)
+            rng = random.Random(f"{domain or dataset.name}/{split}/{name}/{seed}")
+            drawn += rng.sample(pool, len(pool) if count == "all" else min(count, len(pool)))
     return tuple(drawn)
 
 
 def short_classes(dataset: Dataset, shots: Shots) -> dict[str, int]:
-    """Map each class with fewer than `shots` training images to their number, the fewest first; none for all images."""
+    """Map each class with fewer than `shots` training images to their number, the fewest first; none for all images.
+
+    Where several data sets are joined, the classes of each count (`dog in sketch`), except those that it lacks.
+    """
     if shots == "all":
         return {}
-    counts = Counter(sample.label for sample in dataset.train)
-    short = {name: counts[label] for label, name in enumerate(dataset.classnames) if counts[label] < shots}
+    if dataset.domains:
+        pairs = Counter((sample.label, sample.domain) for sample in dataset.train)
+        counts = {f"{dataset.classnames[label]} in {domain}": count for (label, domain), count in pairs.items()}
+    else:
+        by_label = Counter(sample.label for sample in dataset.train)
+        counts = {name: by_label[label] for label, name in enumerate(dataset.classnames)}
+    short = {name: count for name, count in counts.items() if count < shots}
     return dict(sorted(short.items(), key=lambda item: item[1]))
 
 
@@ -93,7 +102,7 @@ def warn_of_short_classes(dataset: Dataset, shots: Shots) -> None:
         listed = [f"{name} ({count})" for name, count in short.items()]
         more = f" and {len(listed) - _NAMED} more" if len(listed) > _NAMED else ""
         warnings.warn(
-            f"{dataset.name}: {len(listed)} of {len(dataset.classnames)} classes have fewer than {shots} training "
-            f"images, and all of them are used: {', '.join(listed[:_NAMED])}{more}",
+            f"{dataset.name}: {len(listed)} of {len(dataset.classnames) * (len(dataset.domains) or 1)} classes have "
+            f"fewer than {shots} training images, and all of them are used: {', '.join(listed[:_NAMED])}{more}",
             stacklevel=1,  # from one line, so that Python shows it once for all methods of a benchmark
         )

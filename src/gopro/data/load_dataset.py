@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from gopro.data.folders.find_images import OnError
 from gopro.data.folders.label_files import LABEL_SUFFIXES, find_label_file, label_file_dataset, label_file_target
 from gopro.data.hf_datasets import PREFIX, hf_dataset, is_saved, saved_dataset
 from gopro.data.images.levels import Levels, with_levels
+from gopro.data.mixed import JOIN, mix, pieces, split_at_paths
 from gopro.data.published.catalog import CATALOG, Benchmark
 from gopro.data.published.pacs import PACS
 from gopro.errors import InputError
@@ -32,7 +34,8 @@ def load_dataset(name: str, root: Path | None = None, *, levels: Levels | None =
             (`caltech101`, `pacs:photo`), a data set of the Hugging Face Hub (`hf:ethz/food101`), or a path, as it is or
             below `root`: a folder of class folders, one that `datasets` saved, a CSV with the columns path and label,
             or a split file of CoOp. The name of a data set always means that data set; write `./photos` for a folder
-            of that name.
+            of that name. Or several of these with `+` between them, which have the same classes in different styles:
+            `pacs:photo+pacs:cartoon` (see `gopro.data.mixed.mix`). A path that exists is not divided at a `+`.
         root: the folder that contains the benchmark data sets, in CoOp's layout.
         levels: two values that images with more than 8 bits per sample show as black and white; see
             `gopro.data.images.image_file.decode`.
@@ -46,7 +49,13 @@ def load_dataset(name: str, root: Path | None = None, *, levels: Levels | None =
         >>> len(animals.classnames), animals.classnames[0]
         (158, 'T-Rex')
     """
-    return with_levels(_load(name, root), levels)
+    return with_levels(_join(_load, name, root), levels)
+
+
+def _join(load: Callable[[str, Path | None], Dataset], name: str, root: Path | None) -> Dataset:
+    """Load each of the data sets that a name joins, and join them if there are several."""
+    datasets = [load(each, root) for each in joined_names(name, root)]
+    return datasets[0] if len(datasets) == 1 else mix(datasets)
 
 
 def _load(name: str, root: Path | None) -> Dataset:
@@ -56,7 +65,7 @@ def _load(name: str, root: Path | None) -> Dataset:
         if (folder := _existing_folder(name, root)) is not None:
             warnings.warn(
                 f"{name} means the photographs that come with gopro; for the folder {folder} write {_as_path(folder)}",
-                stacklevel=3,
+                stacklevel=4,
             )
         return photos_dataset()
     if name in BENCHMARKS:
@@ -102,7 +111,7 @@ def load_target(name: str, root: Path | None = None, *, levels: Levels | None = 
 
     The arguments and errors are those of `load_dataset`.
     """
-    return with_levels(_load_target(name, root), levels)
+    return with_levels(_join(_load_target, name, root), levels)
 
 
 def _load_target(name: str, root: Path | None) -> Dataset:
@@ -118,27 +127,64 @@ def _load_target(name: str, root: Path | None) -> Dataset:
     return replace(_load(name, root), train=(), val=())
 
 
+def joined_names(name: str, root: Path | None = None) -> list[str]:
+    """Return the names of the data sets that a name joins with `+`; the name alone if it joins none.
+
+    A text with a `+` of which nothing is known or exists is a single name, so that the error quotes all of it.
+
+    Raises:
+        InputError: there is nothing before or after a `+`.
+    """
+    if len(pieces(name)) == 1 or has_own_name(name):
+        return pieces(name)
+
+    def is_path(text: str) -> bool:
+        return bool(text) and _existing_path(text, root) is not None
+
+    names = split_at_paths(name, is_path)
+    if not any(has_own_name(each) or is_path(each) for each in names):
+        return [name]
+    if not all(names):
+        raise InputError(f"{name}: give a data set before and after each +")
+    return names
+
+
+def absolute_name(name: str, root: Path | None = None) -> str:
+    """Return a name that loads the same data set from any working folder: its paths are absolute, and links resolved.
+
+    Args:
+        root: as in `load_dataset`; benchmarks are still looked for there.
+    """
+    folders = [(each, find_folder(each, root)) for each in joined_names(name, root)]
+    return JOIN.join(each if folder is None else str(folder.resolve()) for each, folder in folders)
+
+
 def find_folder(name: str, root: Path | None = None) -> Path | None:
     """Find the user's folder or file of labels that `load_dataset` would load; None if the name means another thing."""
     if not name or has_own_name(name):
         return None
-    return _existing_folder(name, root) or next(
-        (path for path in _candidates(name, root) if _is_label_file(path)), None
-    )
+    return _existing_path(name, root)
 
 
 def has_own_name(name: str) -> bool:
-    """Tell whether a name means a published data set or one in this package, whatever folders there are."""
-    return is_packaged(name) or name in BENCHMARKS or name.startswith(PREFIX)
+    """Tell whether a name means published data sets or some in this package, whatever folders there are."""
+    return all(is_packaged(each) or each in BENCHMARKS or each.startswith(PREFIX) for each in pieces(name))
 
 
 def is_packaged(name: str) -> bool:
-    """Tell whether a name means a data set that comes with this package, so that its images are nobody's secret."""
-    return name == PHOTOS or name.startswith("emoji-")
+    """Tell whether a name means data sets that come with this package, so that their images are nobody's secret."""
+    return all(each == PHOTOS or each.startswith("emoji-") for each in pieces(name))
 
 
 def _existing_folder(name: str, root: Path | None) -> Path | None:
     return next((folder for folder in _candidates(name, root) if folder.is_dir()), None)
+
+
+def _existing_path(name: str, root: Path | None) -> Path | None:
+    """Find a folder of that name, else a file of labels."""
+    return _existing_folder(name, root) or next(
+        (path for path in _candidates(name, root) if _is_label_file(path)), None
+    )
 
 
 def _candidates(name: str, root: Path | None) -> list[Path]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gopro.data.class_names import class_key
-from gopro.data.dataset import Dataset, Sample
+from gopro.data.dataset import Dataset
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def match_classes(dataset: Dataset, classnames: Sequence[str]) -> Matched:
         if label is None:
             unknown[dataset.classnames[sample.label]] += 1
         else:
-            known.append(Sample(sample.image, label))
+            known.append(replace(sample, label=label))
     known.sort(key=lambda sample: sample.label)
     present = {sample.label for sample in known}
     absent = tuple(name for label, name in enumerate(classnames) if label not in present)

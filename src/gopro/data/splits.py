@@ -125,7 +125,7 @@ def save_entries(file: Path, entries: Entries) -> None:
     except InputError as error:
         warnings.warn(
             f"{error}; the split will be drawn again each time, and stays the same only while the images do",
-            stacklevel=5,  # the caller of load_dataset
+            stacklevel=6,  # the caller of load_dataset
         )
 
 

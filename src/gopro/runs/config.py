@@ -132,7 +132,8 @@ class _MainSettings:
 
     data: str
     """Folder with one subfolder of images per class, a CSV with the columns path and label, a data set that gopro data
-    list names, or hf:NAME of the Hugging Face Hub. Required, unless a run is resumed."""
+    list names, or hf:NAME of the Hugging Face Hub. Or several with the same classes in different styles, joined by +:
+    photo+drawing. Required, unless a run is resumed."""
     output: AnyPath = OUTPUT
     """New folder for the run, counted up if there is one: runs/my-images-gopro, runs/my-images-gopro-2, ..."""
     method: str = "gopro"
@@ -141,7 +142,8 @@ class _MainSettings:
     """CLIP model: photo, emoji, ARCHITECTURE:TAG, ARCHITECTURE:FILE or openai:FILE. Default: emoji for the emoji data
     sets, photo for all other data."""
     shots: NonNegativeInt | Literal["all"] = 16  # 0 in the benchmark runs of methods that learn from no images
-    """Training images per class, or all. A class with fewer gives all that it has, with a warning."""
+    """Training images per class, or all. A class with fewer gives all that it has, with a warning. Each of several
+    joined data sets gives that many."""
     seed: int = 1
     """Seed of the training images, their order, their views and the initial weights."""
     classes: ClassHalf = "all"
@@ -263,7 +265,7 @@ class _SourceAndTargets:
     """The data sets of a benchmark across data sets."""
 
     source: str | None = None
-    """Data set to train on, with all its classes."""
+    """Data set to train on, with all its classes. Several domains are joined by +: photo+drawing."""
     targets: Texts | None = None
     """Data sets to test on."""
 
@@ -304,8 +306,10 @@ def new_folder(parent: Path, name: str) -> Path:
 
 
 def _name(data: str) -> str:
-    """Return the name of a data set for a folder: that of its own folder or file."""
+    """Return the name of a data set for a folder: that of its own folder or file, or those of several joined ones."""
     path = Path(data).expanduser()
     if path.is_file():
         return path.stem
-    return path.resolve().name if path.is_dir() else data
+    if path.is_dir():
+        return path.resolve().name
+    return data if "+" not in data else "+".join(map(_name, data.split("+")))

@@ -11,7 +11,7 @@ from typing import Literal
 from gopro.data.dataset import ClassHalf, Dataset
 from gopro.data.folders.class_folders import recorded_split
 from gopro.data.images.levels import with_levels
-from gopro.data.load_dataset import find_folder, has_own_name, load_dataset, load_target
+from gopro.data.load_dataset import absolute_name, find_folder, has_own_name, load_dataset, load_target
 from gopro.data.match_classes import match_classes
 from gopro.errors import InputError, first_few
 from gopro.runs.run import Run
@@ -68,13 +68,12 @@ def evaluation_data(
     root = root or run.config.root
     if data is None:
         return EvaluationData(run.dataset(root).half(classes), is_own=True, other_data=False)
-    folder, target = find_folder(data, root), load_target(data, root, levels=run.config.levels)
+    target, has_name = load_target(data, root, levels=run.config.levels), has_own_name(data)
     same_name = target.name == run.data and has_own_name(run.config.data)  # and not a folder that is called so
-    is_own = same_name if folder is None else _is_own(run, folder)
-    if is_own:
+    if same_name if has_name else _is_own(run, data, root):
         own = load_dataset(data, root, levels=run.config.levels)
         return EvaluationData(own.half(classes), is_own=True, other_data=False)
-    if folder is None or names == "data":
+    if has_name or names == "data":
         if len(target.classnames) < 2:
             raise InputError(f"{data}: only one class ({', '.join(target.classnames)}), so every answer would be right")
         return EvaluationData(target.half(classes), is_own=False, other_data=True)
@@ -95,12 +94,13 @@ def evaluation_data(
     return EvaluationData(dataset, False, False, matched.unknown, absent)
 
 
-def _is_own(run: Run, folder: Path) -> bool:
-    """Tell whether a folder is the one that a run was trained on, or a copy of it with its split."""
-    if run.hub is None:
-        own = find_folder(run.config.data, run.config.root)
-        if own is not None and own.resolve() == folder.resolve():
-            return True
+def _is_own(run: Run, data: str, root: Path | None) -> bool:
+    """Tell whether folders are those that a run was trained on, or one is a copy of it with its split."""
+    if run.hub is None and absolute_name(data, root) == absolute_name(run.config.data, run.config.root):
+        return True
+    folder = find_folder(data, root)
+    if folder is None:
+        return False
     split, trained = recorded_split(folder), read_training_images(run.folder)
     if split is None or not trained or not set(run.method.classnames) <= set(split.classnames):
         return False

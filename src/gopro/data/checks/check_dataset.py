@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from gopro.data.dataset import Dataset, Sample
 from gopro.data.folders.find_images import SIDE_SUFFIXES, files_below, is_image
 from gopro.data.images.image_file import ImageFile
 from gopro.data.images.levels import Levels, with_levels
-from gopro.data.load_dataset import find_folder, load_dataset, load_own
+from gopro.data.load_dataset import find_folder, joined_names, load_dataset, load_own
+from gopro.data.mixed import mix
 from gopro.errors import InputError
 
 
@@ -37,8 +39,22 @@ def load_for_check(name: str, root: Path | None = None, levels: Levels | None = 
         name, root, levels: as for `load_dataset`.
 
     Raises:
-        InputError: there is no such data set, or a named one cannot be loaded.
+        InputError: there is no such data set, a named one cannot be loaded, or several cannot be joined.
     """
+    names = joined_names(name, root)
+    if len(names) == 1:
+        return _load_one(name, root, levels)
+    loaded = [_load_one(each, root, levels) for each in names]
+    datasets = [each.dataset for each in loaded]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        dataset = mix(datasets) if all(each.classnames for each in datasets) else _without_classes(name, datasets)
+    problems = tuple(problem for each in loaded for problem in each.problems)
+    notes = (*(note for each in loaded for note in each.notes), *(str(warning.message) for warning in caught))
+    return LoadedForCheck(dataset, problems, notes)
+
+
+def _load_one(name: str, root: Path | None, levels: Levels | None) -> LoadedForCheck:
     own = find_folder(name, root)
     problems: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
@@ -56,6 +72,12 @@ def load_for_check(name: str, root: Path | None = None, levels: Levels | None = 
         if own is not None and own.is_dir():
             notes += _side_files(own)
     return LoadedForCheck(dataset, tuple(dict.fromkeys(problems)), tuple(notes))
+
+
+def _without_classes(name: str, datasets: Sequence[Dataset]) -> Dataset:
+    """Return all images of data sets of which one could not be loaded."""
+    samples = (sample for each in datasets for sample in (*each.train, *each.val, *each.test))
+    return Dataset(name, (), (), (), tuple(Sample(sample.image, 0) for sample in samples))
 
 
 def _all_images(path: Path) -> Dataset:
