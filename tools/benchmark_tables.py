@@ -1,4 +1,4 @@
-"""Write the tables of results in the documents from the results of the examples, docs/example and docs/example-photos.
+"""Write the tables of results in the documents from the results of the examples, docs/example and its neighbours.
 
 python -m tools.benchmark_tables
 """
@@ -13,12 +13,18 @@ from gopro.benchmark.report.tables import tables
 from gopro.runs.results import Results
 
 ROOT = Path(__file__).resolve().parents[1]
-EXAMPLE, PHOTOS = ROOT / "docs" / "example", ROOT / "docs" / "example-photos"
+EXAMPLE, PHOTOS, PARTS = (ROOT / "docs" / name for name in ("example", "example-photos", "example-parts"))
 BEGIN, END = "<!-- python -m tools.benchmark_tables writes this table -->\n", "<!-- end of the table -->\n"
 AGAINST = "gopro"
 HEAD = "| | Base | New | HM | Cross-dataset | Domain generalization |\n|---|--:|--:|--:|--:|--:|\n"
 SHORT = ("zeroshot", "tip-adapter", "coop", "cocoop", "kgcoop", "maple", "promptsrc", "mmrl", "gopro-paper", AGAINST)
 """The methods of the table in README.md."""
+PART_COLUMNS = (
+    ("base-to-new", "photo", ("Caltech101: base", "new", "HM")),
+    ("domain-generalization", "photo", ("PACS",)),
+    ("base-to-new", "emoji", ("emoji-activities: base", "new", "HM")),
+)
+"""Protocols and backbones of the table of GOPro's parts, and the titles of its columns."""
 
 
 def main_methods(rows: Sequence[dict[str, object]]) -> list[str]:
@@ -45,10 +51,36 @@ def short_table(rows: Sequence[dict[str, object]]) -> str:
     return HEAD + "\n".join(lines) + "\n"
 
 
-def with_table(page: str, table: str) -> str:
-    """Return the page with another table between the marks."""
-    before, rest = page.split(BEGIN)
-    return f"{before}{BEGIN}\n{table}\n{END}{rest.partition(END)[2]}"
+def few_shot_table(rows: Sequence[dict[str, object]]) -> str:
+    """Return the accuracy ± standard deviation by number of shots, of methods on one data set."""
+    [table] = [table for table in tables(rows, AGAINST) if table.protocol == "few-shot"]
+    [block] = table.blocks
+    lines = [f"| {line.label} | {' | '.join(map(_with_best, line.cells))} |" for line in block.lines]
+    return f"| | {' | '.join(table.columns)} |\n|---|{'--:|' * len(table.columns)}\n" + "\n".join(lines) + "\n"
+
+
+def parts_table(rows: Sequence[dict[str, object]]) -> str:
+    """Return what each variant of gopro has more or less than gopro, and the interval of the paired difference."""
+    compared = tables(rows, AGAINST)
+    columns = [
+        [changes for table in compared if (changes := table.differences) and _is(table, protocol, backbone)]
+        for protocol, backbone, _ in PART_COLUMNS
+    ]
+    lines = ["| | " + " | ".join(title for _, _, titles in PART_COLUMNS for title in titles) + " |"]
+    lines.append("|---|" + "--:|" * sum(len(titles) for _, _, titles in PART_COLUMNS))
+    for method in dict.fromkeys(str(row["method"]) for row in rows if str(row["method"]).startswith(f"{AGAINST}[")):
+        cells: list[Difference | None] = []
+        for found, (_, _, titles) in zip(columns, PART_COLUMNS, strict=True):
+            cells += (found[0].lines.get(method) if found else None) or (None,) * len(titles)
+        lines.append(f"| `{method}` | {' | '.join(map(_with_interval, cells))} |")
+    return "\n".join(lines) + "\n"
+
+
+def with_tables(page: str, written: Sequence[str]) -> str:
+    """Return the page with other tables between the marks, in their order."""
+    first, *rest = page.split(BEGIN)
+    parts = [f"{BEGIN}\n{table}\n{END}{old.partition(END)[2]}" for old, table in zip(rest, written, strict=True)]
+    return "".join([first, *parts])
 
 
 def averages(rows: Sequence[dict[str, object]]) -> dict[str, list[tuple[Cell | None, Difference | None]]]:
@@ -71,6 +103,30 @@ def _cells(table: Table, method: str, count: int) -> list[tuple[Cell | None, Dif
     return list(zip(cells, ((None,) * count if changes is None else changes[-count:]), strict=True))
 
 
+def _is(table: Table, protocol: str, backbone: str) -> bool:
+    return table.protocol == protocol and table.setting.startswith(f"{backbone},")
+
+
+def _with_interval(change: Difference | None) -> str:
+    if change is None:
+        return ""
+    mean = _signed(change.mean)
+    if change.interval is None:
+        return mean
+    text = f"{mean} ({' to '.join(map(_signed, change.interval))})"
+    return f"**{text}**" if change.excludes_zero else text
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.1f}".replace("-", "−").replace("−0.0", "0.0").replace("+0.0", "0.0")
+
+
+def _with_best(cell: Cell) -> str:
+    if not cell.measured.count:
+        return ""
+    return f"**{cell.measured}**" if cell.best else str(cell.measured)
+
+
 def _mean(cell: Cell | None) -> str:
     return "" if cell is None or not cell.measured.count else f"{cell.measured.mean:.2f}"
 
@@ -78,22 +134,29 @@ def _mean(cell: Cell | None) -> str:
 def _with_sign(cell: Cell | None, change: Difference | None) -> str:
     if cell is None or not cell.measured.count:
         return ""
-    text = f"**{cell.measured}**" if cell.best else str(cell.measured)
+    text = _with_best(cell)
     return f"{text} {'+' if change.mean > 0 else '−'}" if change is not None and change.excludes_zero else text
 
 
-TABLES: tuple[tuple[Path, Path, Callable[[Sequence[dict[str, object]]], str]], ...] = (
-    (EXAMPLE, ROOT / "docs" / "benchmark.md", full_table),
-    (EXAMPLE, ROOT / "README.md", short_table),
-    (PHOTOS, ROOT / "docs" / "photo.md", full_table),
+Write = Callable[[Sequence[dict[str, object]]], str]
+TABLES: tuple[tuple[Path, Path, tuple[Write, ...]], ...] = (
+    (EXAMPLE, ROOT / "docs" / "benchmark.md", (full_table,)),
+    (EXAMPLE, ROOT / "README.md", (short_table,)),
+    (PHOTOS, ROOT / "docs" / "photo.md", (full_table, few_shot_table)),
+    (PARTS, ROOT / "docs" / "method.md", (parts_table,)),
 )
-"""An example, a page, and the table of the one that stands on the other."""
+"""An example, a page, and the tables of the one that stand on the other."""
+
+
+def current(example: Path, page: Path, written: tuple[Write, ...]) -> str:
+    """Return the page with the tables of the example's results."""
+    rows = Results(example / "results.jsonl").rows
+    return with_tables(page.read_text(encoding="utf-8"), [write(rows) for write in written])
 
 
 def main() -> None:
-    for example, page, table in TABLES:
-        rows = Results(example / "results.jsonl").rows
-        page.write_text(with_table(page.read_text(encoding="utf-8"), table(rows)), encoding="utf-8")
+    for example, page, written in TABLES:
+        page.write_text(current(example, page, written), encoding="utf-8")
 
 
 if __name__ == "__main__":

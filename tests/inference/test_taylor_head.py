@@ -261,7 +261,7 @@ def test_a_head_is_used_for_its_own_template_only(run: Run, tmp_path: Path, tiny
         load_head(run, NAMES, other)
     run.method.training_means.unit.fill_(1e-9)  # all images are far: the gate leaves them to frozen CLIP
     run.method.training_means.means.add_(1.0)
-    run.method.config = replace(run.method.config, hubness=0.0, gate=1.0)
+    run.method.config = replace(run.method.config, hubness=0.0)
     head, images = build_head(run, NAMES, other), encoded(tiny, 5)
     zeroshot = build_method("zeroshot", tiny, NAMES, other).logits(images)
     torch.testing.assert_close(head.logits(images), zeroshot, atol=1e-3, rtol=1e-3)

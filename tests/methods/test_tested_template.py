@@ -48,7 +48,7 @@ def test_gopro_starts_as_the_zero_shot_row_of_its_data_set(template: str, tiny: 
 def test_gopro_leaves_images_to_the_zero_shot_row_of_the_tested_data_set(
     trained: str, template: str, tiny: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    method = perturb(build_method("gopro[gate=1]", tiny, NAMES, trained))
+    method = perturb(build_method("gopro", tiny, NAMES, trained))
     with monkeypatch.context() as patch:
         patch.setattr(ClassMeans, "distance", lambda self, x: torch.full(x.shape[:-1], torch.inf))
         logits = method.for_classes(OTHER_NAMES, template).logits(encode_noise(tiny, 6))

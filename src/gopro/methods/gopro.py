@@ -47,7 +47,7 @@ class GOProConfig(GOProPaperConfig):
     """Weight of 1 - cos between the features and frozen CLIP's, of images and of texts."""
     probe: bool = True
     """Add a linear probe of the trained classes to the prompts' logits."""
-    gate: Annotated[float, Ge(0), Le(1)] = 0.9
+    gate: Annotated[float, Ge(0), Le(1)] = 1.0
     """Share of what was learned that is taken from the predictions of images unlike the training images, which frozen
     CLIP's replace: with 1 all of it, with 0 none."""
     consistency: NonNegativeFloat = 4.0
@@ -63,12 +63,12 @@ class GOPro(GOProPaper):
     Trained in steps, as in `gopro-paper`: the context tokens, the maps of an image's style and content to their shift,
     and an image projector. Fitted afterwards: `probe`, a logistic regression on the image features of the trained
     classes, with the prompts' logits as its offset, so that it learns only what the prompts get wrong; a new class has
-    none. Not learned: `gate`, 1 - 0.9 σ(8 (d - 1.5)), where d is the squared distance to the nearest mean of a trained
-    class and 1 the average of further images of that class; of the prediction of an image unlike the training images,
-    nine tenths are zero-shot CLIP's, with the prompt of the tested data set. And `hubness`: from the logit of a new
-    name its closeness to the training images is subtracted, which show other classes (as querybank normalisation does,
-    arXiv 2112.12777), unless the images come from another data set. All three use differences of features, so that a
-    vector common to all of them, as CLIP's have, changes nothing.
+    none. Not learned: `gate`, σ(8 (1.5 - d)) with d the squared distance to the nearest mean of a trained class, where
+    d = 1 is the mean of further images of that class; an image that is unlike the training images is left to zero-shot
+    CLIP with the prompt of the tested data set. And `hubness`: from the logit of a new name its closeness to the
+    training images is subtracted, which show other classes (as querybank normalisation does, arXiv 2112.12777), unless
+    the images come from another data set. All three use differences of features, so that a vector common to all of
+    them, as CLIP's have, changes nothing.
 
     It is not the paper's method: `gopro-paper` is the abstract and the figure alone, as the paper's body was not
     available, and `gopro-release` the released code. Ours are also the words of the data set's own prompt as the
