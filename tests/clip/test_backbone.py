@@ -162,20 +162,18 @@ def test_pointwise_convolutions_are_computed_by_onednn() -> None:
     assert "aten::mkldnn_convolution" in kernels and "aten::_slow_conv2d_forward" not in kernels
 
 
-def test_a_single_image_is_convolved_by_rows_without_copies() -> None:
+def test_the_pixels_of_a_single_image_are_multiplied_without_copies() -> None:
     convolution = PointwiseConv2d(6, 8, 1).requires_grad_(False).to(memory_format=torch.channels_last)
     images = torch.randn(2, 6, 5, 7).contiguous(memory_format=torch.channels_last)
     expected = F.conv2d(images, convolution.weight, convolution.bias)
     single = images[:1].contiguous(memory_format=torch.channels_last)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True) as profile:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         result = convolution(single)
-    [convolved] = [event for event in profile.events() if event.name == "aten::conv2d"]
-    assert convolved.input_shapes[0] == [5, 6, 1, 7]
-    assert "aten::copy_" not in {event.name for event in profile.events()}
+    assert not {"aten::conv2d", "aten::clone", "aten::contiguous"} & {event.name for event in profile.events()}
     assert result.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(result, expected[:1])
     torch.testing.assert_close(convolution(images), expected)
-    convolution.stride = (2, 2)  # leaves out every other row, so rows are not given one by one
+    convolution.stride = (2, 2)  # leaves pixels out
     torch.testing.assert_close(convolution(single), expected[:1, :, ::2, ::2])
 
 
