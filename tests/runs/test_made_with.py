@@ -1,7 +1,7 @@
 """The record of all that can change a result."""
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,10 @@ def test_a_recorded_recipe_has_a_value_for_every_field(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [field.name for field in fields(Recipe)])
 def test_each_field_of_the_recipe_makes_a_difference(name: str) -> None:
     record = planned(config())
-    changed = {**record, "recipe": {**record["recipe"], name: other_value(record["recipe"][name])}}
+    if name in record:  # `bank`, which was recorded before recipes had it
+        changed = {**record, name: other_value(record[name])}
+    else:
+        changed = {**record, "recipe": {**record["recipe"], name: other_value(record["recipe"][name])}}
     assert name in (difference(record, changed) or "")
 
 
@@ -70,6 +73,25 @@ def test_each_setting_of_each_method_makes_a_difference(method: str) -> None:
     for name, value in record["settings"].items():
         changed = {**record, "settings": {**record["settings"], name: other_value(value)}}
         assert (difference(record, changed) or "").startswith(f"was made with {name} ")
+
+
+@pytest.mark.parametrize(("method", "bank"), [("coop", 8), ("coop", None), ("gopro", 8), ("tip-adapter", 8)])
+def test_the_bank_of_rows_that_recorded_it_as_a_setting_still_counts(method: str, bank: int | None) -> None:
+    before = planned(config(method=method, bank=bank))
+    assert before["bank"] == (bank or 0)
+    assert "bank" not in before["recipe"], "earlier versions had it beside the recipe"
+    assert difference(before, planned(config(method=method, bank=1))) == f"was made with bank {bank or 0}, not 1"
+
+
+def test_the_bank_of_a_run_that_recorded_it_as_a_setting_still_counts(tmp_path: Path, tiny: Backbone) -> None:
+    settings = config(output=tmp_path / "run", epochs=1, batch=64, workers=0, device="cpu", bank=2)
+    train(settings, backbone=tiny)
+    content = json.loads((tmp_path / "run" / CONFIG).read_text())
+    del content["trained_with"]["recipe"]["bank"]
+    (tmp_path / "run" / CONFIG).write_text(json.dumps(content))
+    before = recorded(tmp_path / "run")
+    assert before is not None and difference(before, planned(settings)) is None
+    assert difference(before, planned(replace(settings, bank=3))) == "was made with bank 2, not 3"
 
 
 def test_zero_shot_depends_on_its_prompts_and_precision_but_on_no_recipe() -> None:

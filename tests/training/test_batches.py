@@ -200,6 +200,20 @@ def test_filling_the_bank_reports_progress(tmp_path: Path, tiny: Backbone) -> No
     assert calls[0] == (total, 3 * 43) and calls[-1] == (3 * 43, 3 * 43), "one draw for each of the three epochs"
 
 
+def test_the_recipe_of_gopro_has_a_bank_that_a_setting_overrides(tmp_path: Path, tiny: Backbone) -> None:
+    def encoded(name: str, **changes: Any) -> list[int]:
+        totals: list[int] = []
+        config = replace(CONFIG, output=tmp_path / name, epochs=3, **changes)
+        train(config, backbone=tiny, on_fill=lambda done, total: totals.append(total))
+        return totals
+
+    views = 3 * 43
+    assert set(encoded("a", method="gopro", bank=None)) == {2 * views}
+    assert set(encoded("b", method="gopro", bank=1)) == {views}
+    assert not encoded("c", method="gopro", bank=0)
+    assert not encoded("d", method="coop", bank=None), "its authors draw new views in each epoch"
+
+
 def test_bank_sizes_are_checked_and_distinguish_runs(tmp_path: Path, tiny: Backbone) -> None:
     with pytest.raises(InputError, match="bank is -1: give at least 0"):
         replace(CONFIG, bank=-1)

@@ -367,8 +367,9 @@ class _Planner:
         few = part.few_shot(train.shots, train.seed)
         if trained_with.recipe is None or Training.STEPS not in kind.trained_by:
             return 0.0
-        images = trained_with.recipe.epochs * len(few.train)
-        return images * (len(kind.views) + len(part.classnames) / CLASSES_PER_IMAGE)
+        epochs, bank = trained_with.recipe.epochs, trained_with.recipe.bank
+        draws = min(epochs, bank) if bank and kind.frozen_images else epochs
+        return len(few.train) * (draws * len(kind.views) + epochs * len(part.classnames) / CLASSES_PER_IMAGE)
 
     def _load(self, name: str, source: str) -> Dataset:
         """Load a data set to train on if it is the source, else to test on."""

@@ -152,6 +152,8 @@ def field_in_words(name: str, value: Any) -> str:
             return f"cosine per {value}"
         case "drop_last":
             return "incomplete batches left out" if value else "incomplete batches kept"
+        case "bank":
+            return f"{value} draw{'s' if value > 1 else ''} of views for all epochs" if value else "new views per epoch"
         case "unlabeled_shots":
             return f"{value} images per class without labels"
         case "crop":

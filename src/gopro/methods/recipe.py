@@ -67,6 +67,9 @@ class Recipe:
     """Leave out an incomplete last batch, unless it is the only one."""
     crop: Annotated[float, Gt(0), Le(1)] = CROP
     """Smallest share of an image's area that a random view shows."""
+    bank: NonNegativeInt = 0
+    """Random draws of an image's views that are encoded once: epoch e trains on draw e mod `bank`. 0: new ones in each
+    epoch."""
     unlabeled_shots: NonNegativeInt | None = None
     """Images per class to learn from without their labels: training images that are not among the labelled ones, of all
     classes of the data set; or of the one that the run's setting `unlabeled` names, where the default is all of them.

@@ -49,7 +49,7 @@ class TrainSettings:
     """Settings shared by training runs and benchmarks.
 
     The method's recipe, which for most methods is that of its authors, holds where epochs, batch, lr, optimizer,
-    weight_decay or crop are not given.
+    weight_decay, crop or bank are not given.
     """
 
     epochs: PositiveInt | None = None
@@ -73,9 +73,9 @@ class TrainSettings:
     """Images without labels to learn from too, of these or other classes, such as those to sort later: a folder,
     searched with its subfolders, or a data set, whose training images are used without their labels. Only gopro learns
     from them."""
-    bank: NonNegativeInt = 0
+    bank: NonNegativeInt | None = None
     """Random views per training image to encode once and cache for all epochs and runs; 0 draws new views in every
-    epoch."""
+    epoch. Default: the recipe's."""
     accumulate: PositiveInt = 1
     """Batches per optimiser step: their gradients are averaged, which has the effect of a larger batch without its
     memory. Losses that compare images, such as gopro's con, compare those of one batch."""
@@ -114,7 +114,7 @@ class TrainSettings:
             0.5
         """
         changes: dict[str, Any] = {} if dataset_crop is None else {"crop": dataset_crop}
-        names = ("epochs", "batch", "lr", "optimizer", "weight_decay", "crop")
+        names = ("epochs", "batch", "lr", "optimizer", "weight_decay", "crop", "bank")
         changes |= {name: value for name in names if (value := getattr(self, name)) is not None}
         changes |= chosen
         if (epochs := changes.get("epochs")) is not None and "warmup" not in chosen:

@@ -23,7 +23,7 @@ def made_with(config: TrainConfig, trained_with: TrainedWith) -> Record:
     Settings with the mark `SAME_RESULTS` are left out, and so is everything in a `RunKey`.
     """
     others = {name: getattr(config, name) for name in _settings_beside_the_recipe()}
-    return json.loads(json.dumps({**trained_with.to_json(), **others}))
+    return _with_bank(json.loads(json.dumps({**trained_with.to_json(), **others})), config.bank)
 
 
 def recorded(folder: Path) -> Record | None:
@@ -38,7 +38,8 @@ def recorded(folder: Path) -> Record | None:
     trained_with, config = content.get("trained_with"), content["config"]
     if trained_with is None:
         return None
-    return {**trained_with, **{name: config[name] for name in _settings_beside_the_recipe() if name in config}}
+    others = {name: config[name] for name in _settings_beside_the_recipe() if name in config}
+    return _with_bank({**trained_with, **others}, config.get("bank"))
 
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
@@ -64,6 +65,17 @@ def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
         elif old != new:
             return f"was made with {name} {old}, not {new}"
     return None
+
+
+def _with_bank(record: Record, given: int | None) -> Record:
+    """Put the view bank beside the recipe, where the rows of versions have it whose recipes had no bank.
+
+    Args:
+        given: the setting `bank`, which holds if the record's recipe has none.
+    """
+    recipe = dict(record["recipe"] or {})
+    bank = recipe.pop("bank", given or 0)
+    return {**record, "recipe": recipe if record["recipe"] else None, "bank": bank}
 
 
 def _settings_beside_the_recipe() -> list[str]:

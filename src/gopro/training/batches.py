@@ -56,7 +56,7 @@ def training_batches(
 ) -> TrainingBatches:
     """Return the batches of a run.
 
-    `config.bank` is the number of draws K in the view bank, which depend only on the images' content; epoch e uses draw
+    `recipe.bank` is the number of draws K in the view bank, which depend only on the images' content; epoch e uses draw
     e mod K. A frozen image tower encodes them now, as far as the feature store lacks them, and no image is opened
     afterwards. A method that learns inside the image tower receives the same draws as images, made when they are
     needed. With K = 0 each epoch draws new views.
@@ -67,7 +67,7 @@ def training_batches(
     Raises:
         InputError: there are fewer images than a batch needs; an image cannot be read, now or in a later epoch.
     """
-    if config.bank and method.frozen_images:
+    if recipe.bank and method.frozen_images:
         return CachedBatches(method, dataset, recipe, config, runtime, on_fill)
     return DrawnBatches(method, dataset, recipe, config, runtime)
 
@@ -78,7 +78,7 @@ class DrawnBatches:
     def __init__(self, method: Method, dataset: Dataset, recipe: Recipe, config: TrainConfig, runtime: Runtime):
         self.method, self.fabric = method, runtime.fabric
         samples = load_into_memory(dataset.train, method.backbone.preprocess)
-        views = view_settings(method, recipe, config, min(config.bank, recipe.epochs))
+        views = view_settings(method, recipe, config, min(recipe.bank, recipe.epochs))
         self.loader = train_batches(samples, method.views, views, _epoch_batches(dataset, recipe, config, runtime))
 
     def __len__(self) -> int:
@@ -110,7 +110,7 @@ class CachedBatches:
         self.batches = _epoch_batches(dataset, recipe, config, runtime)
         self.fabric, self.views = runtime.fabric, len(method.views)
         self.labels = torch.tensor([sample.label for sample in dataset.train])
-        self.draws = min(config.bank, recipe.epochs)
+        self.draws = min(recipe.bank, recipe.epochs)
         settings = view_settings(method, recipe, config, self.draws)
         self.features = encode_bank(method, method.views, dataset.train, settings, runtime, on_fill)
 

@@ -52,8 +52,8 @@ def fit(
 
     Args:
         dataset: its training images are trained on, all of them, and those without labels beside them.
-        recipe: epochs, batch size and optimiser.
-        config: output folder, seed, view bank, and what to do about steps that are not finite.
+        recipe: epochs, batch size, optimiser and view bank.
+        config: output folder, seed, and what to do about steps that are not finite.
 
     Raises:
         InputError: a loss or gradient is not finite; an image cannot be read; the folder cannot be written.

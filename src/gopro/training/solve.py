@@ -24,7 +24,7 @@ def solve(method: Method, dataset: Dataset, recipe: Recipe, config: TrainConfig,
     """Call `Method.solve` with the training and validation images. Return the seconds it took.
 
     Args:
-        recipe: only its crop counts here.
+        recipe: only its crop and its view bank count here.
     """
     started = time.perf_counter()
     val = None
@@ -33,7 +33,7 @@ def solve(method: Method, dataset: Dataset, recipe: Recipe, config: TrainConfig,
             samples = encode_samples(method, dataset.val, workers=config.workers)
         val = samples.encoded[:].to(runtime.device), samples.labels.to(runtime.device)
     labels = torch.tensor([sample.label for sample in dataset.train], device=runtime.device)
-    views = view_settings(method, recipe, config, config.bank)
+    views = view_settings(method, recipe, config, recipe.bank)
     method.solve(lambda count: encode_draws(method, count, dataset.train, views, config.seed, runtime), labels, val)
     if dataset.unlabeled:
         unlabeled = [Sample(image, -1) for image in dataset.unlabeled]  # nothing reads the label

@@ -149,7 +149,7 @@ def _recorded_plan(folder: Path) -> _Plan:
     if trained_with is not None:
         return _Plan(config, spec, trained_with.recipe or spec.kind.recipe)
     # Earlier versions recorded nothing. They had one recipe for each method, with a cosine stepped with every batch.
-    recipe = replace(spec.kind.recipe, schedule="step", drop_last=False, crop=CROP, eps=Recipe().eps)
+    recipe = replace(spec.kind.recipe, schedule="step", drop_last=False, crop=CROP, eps=Recipe().eps, bank=0)
     if spec.name == "coop":
         recipe = replace(recipe, epochs=50)
     return _Plan(config, spec, config.recipe(recipe, chosen=spec.recipe_settings))

@@ -47,10 +47,10 @@ def unlabeled_batches(
     """
     order = UnlabeledOrder(len(dataset.unlabeled), recipe.batch, config.seed, labelled, runtime)
     rounds = order.rounds(recipe.epochs)
-    settings = view_settings(method, recipe, config, min(config.bank, rounds))
+    settings = view_settings(method, recipe, config, min(recipe.bank, rounds))
     # The loader takes samples with a label, which nothing reads here.
     samples = [Sample(image, -1) for image in dataset.unlabeled]
-    if config.bank and method.frozen_images:
+    if recipe.bank and method.frozen_images:
         features = encode_bank(method, method.views, samples, settings, runtime, on_fill)
         return _CachedUnlabeled(features, len(method.views), settings.bank, order, runtime.fabric)
     # An image that is opened only once is left on disk, for the workers to decode.
