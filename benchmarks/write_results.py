@@ -33,6 +33,7 @@ SECTIONS: dict[str, tuple[str, list[str]]] = {  # benchmark: heading, arguments
     "startup": ("Start-up", []),
     "classifier": ("From a folder of images to a classifier", []),
     "cost": ("What each method costs", []),
+    "predict": ("Predicting", []),
 }
 
 

@@ -31,7 +31,7 @@ from gopro.clip.backbone import Backbone, Encoded, from_openai, load_backbone, t
 from gopro.clip.encode_text import encode_texts, make_prompts
 from gopro.clip.faster_convolutions import PointwiseConv2d
 from gopro.clip.quick_gelu import FusedQuickGELU, fuse_quick_gelu
-from gopro.data.images.transforms import Preprocess
+from gopro.data.images.transforms import Preprocess, normalize
 from gopro.errors import InputError
 
 TEXT = {"context_length": 77, "width": 64, "heads": 1, "layers": 2}
@@ -175,6 +175,15 @@ def test_the_pixels_of_a_single_image_are_multiplied_without_copies() -> None:
     torch.testing.assert_close(convolution(images), expected)
     convolution.stride = (2, 2)  # leaves pixels out
     torch.testing.assert_close(convolution(single), expected[:1, :, ::2, ::2])
+
+
+@pytest.mark.parametrize("tower", ["vit", "timm-efficientnet-lite"])
+def test_8_bit_views_are_normalised(tower: str) -> None:
+    loaded, size = backbone(tower), TOWERS[tower]["image_size"]
+    generator = torch.Generator().manual_seed(1)
+    views = torch.randint(256, (2, 3, 3, size, size), dtype=torch.uint8, generator=generator)
+    encoded, expected = loaded.encode(views), loaded.encode(normalize(views, loaded.preprocess))
+    assert torch.equal(encoded.rows(), expected.rows())
 
 
 def test_a_convolutional_tower_in_half_precision() -> None:

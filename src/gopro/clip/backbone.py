@@ -14,7 +14,7 @@ from typing import Any
 
 import open_clip
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from gopro.clip.device import find_device
@@ -29,7 +29,7 @@ from gopro.clip.similarity import unit_length
 from gopro.clip.text_tower import TextTower
 from gopro.clip.tokenizer import load_tokenizer
 from gopro.clip.weights_file import read_weights, recorded_quick_gelu
-from gopro.data.images.transforms import Preprocess
+from gopro.data.images.transforms import Preprocess, normalize
 from gopro.errors import InputError, one_line
 from gopro.network import hub_cache_alone_if_offline
 
@@ -131,8 +131,12 @@ class Backbone:
         return self.text.device
 
     @torch.no_grad()
-    def encode(self, images: Float[Tensor, "*batch 3 size size"]) -> Encoded:
-        """Encode preprocessed images of any leading shape: batch, views and batch, or none."""
+    def encode(self, images: Shaped[Tensor, "*batch 3 size size"]) -> Encoded:
+        """Encode images of any leading shape: batch, views and batch, or none.
+
+        Args:
+            images: preprocessed, or 8-bit views; see `normalized`.
+        """
         batch = images.shape[:-3]
         images = images.reshape(-1, *images.shape[-3:])
         if torch.compiler.is_exporting():  # a graph cannot hold a loop whose length depends on the number of images
@@ -142,13 +146,18 @@ class Backbone:
             encoded = Encoded.cat(parts) if len(parts) > 1 else parts[0]
         return encoded.unflatten(*batch) if batch else encoded[0]
 
-    def _encode(self, images: Float[Tensor, "batch 3 size size"]) -> Encoded:
+    def normalized(self, images: Shaped[Tensor, "*batch 3 size size"]) -> Float[Tensor, "*batch 3 size size"]:
+        """Normalise 8-bit views of `make_pixel_view` for this backbone; return other images as they are."""
+        return normalize(images, self.preprocess) if images.dtype == torch.uint8 else images
+
+    def _encode(self, images: Shaped[Tensor, "batch 3 size size"]) -> Encoded:
+        images = self.normalized(images)  # a few at a time: in fp32 they are four times as large
         with self._layer_statistics() as statistics:
             embedding = self.model.visual(images.contiguous(memory_format=self._memory_format))
         means, stds = (torch.cat(t, dim=-1) for t in zip(*statistics, strict=True))
         return Encoded(self.to_features(embedding), means, stds)
 
-    def _images_at_once(self, images: Float[Tensor, "batch 3 size size"]) -> int:
+    def _images_at_once(self, images: Shaped[Tensor, "batch 3 size size"]) -> int:
         """Return the number of images that the image tower takes at once: all of them, save on a CPU if it convolves.
 
         Layers of EfficientNet-Lite put out 6.5 MB for an image of 260 pixels. glibc takes tensors above 32 MB from the

@@ -21,7 +21,7 @@ from gopro.data.class_names import clean_names
 from gopro.data.dataset import Dataset, ImageSource
 from gopro.data.images.levels import Levels
 from gopro.data.images.prefetch import decode_ahead
-from gopro.data.images.transforms import make_view
+from gopro.data.images.transforms import make_pixel_view
 from gopro.data.inputs import ImageLike, Images, as_images
 from gopro.errors import InputError
 from gopro.inference.evaluate import Evaluation, evaluate_images, logits_function
@@ -91,7 +91,7 @@ class Classifier:
 
     def __init__(self, method: Method, run: Run | None = None):
         self.method, self.run = method.eval(), run
-        self._view = make_view("eval", method.backbone.preprocess)
+        self._view = make_pixel_view("eval", method.backbone.preprocess)
 
     def __repr__(self) -> str:
         """Return a line such as `<gopro.Classifier: gopro on photo, trained on my-images, 9 classes: ant, ...>`."""

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from gopro.clip.backbone import Encoded
@@ -128,7 +128,7 @@ class TaylorHead(Method):
         """
         raise InputError("a first-order head only knows the class names it was built for: build one for the others")
 
-    def encode(self, images: Float[Tensor, "*batch 3 size size"]) -> Any:
+    def encode(self, images: Shaped[Tensor, "*batch 3 size size"]) -> Any:
         return self.exact.encode(images)
 
     def image_vectors(self, encoded: Any) -> Float[Tensor, "batch dim"]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from gopro.clip.backbone import Backbone
@@ -184,9 +184,13 @@ class Method(nn.Module):
             rows.append(row)
         return rows
 
-    def encode(self, images: Float[Tensor, "*batch 3 size size"]) -> Any:
-        """Compute what no learned parameter touches: `Encoded` [*batch], or the images if the tower is not frozen."""
-        return self.backbone.encode(images) if self.frozen_images else images
+    def encode(self, images: Shaped[Tensor, "*batch 3 size size"]) -> Any:
+        """Compute what no learned parameter touches: `Encoded` [*batch], or the images if the tower is not frozen.
+
+        Args:
+            images: preprocessed, or 8-bit views, which are normalised here.
+        """
+        return self.backbone.encode(images) if self.frozen_images else self.backbone.normalized(images)
 
     def image_features(self, encoded: Any) -> Float[Tensor, "*batch embed"]:
         """Return the unit image features; the embeddings, unless the method changes them.
