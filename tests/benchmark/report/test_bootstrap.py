@@ -318,6 +318,24 @@ def test_transfer_averages_over_the_targets_and_has_a_column_for_each_source() -
     assert [table.differences for table in tables(rows("a", a=40), "gopro")] == [None]
 
 
+def test_domains_left_out_one_at_a_time_have_an_average() -> None:
+    """It is that of one source with all of them as its targets, interval included."""
+
+    def rows(method: str, source: str, target: str, *accuracies: float) -> list[Row]:
+        return [
+            result(method, target, seed, accuracy, protocol="domain-generalization", source=source)
+            for seed, accuracy in enumerate(accuracies, start=1)
+        ]
+
+    figures = {"a": (10.0, 20.0, 25.0), "b": (60.0, 65.0, 40.0)}
+    ours = [row for target, drawn in figures.items() for row in rows("coop", f"all but {target}", target, *drawn)]
+    theirs = [row for target in figures for row in rows("gopro", f"all but {target}", target, 15, 30, 45)]
+    left_out = compared([*ours, *theirs])
+    assert left_out.columns == ("from all but a", "from all but b", AVERAGE)
+    one = compared([{**row, "source": "c"} for row in (*ours, *theirs)])
+    assert left_out.lines["coop"][-1] == one.lines["coop"][0] and interval(left_out.lines["coop"][-1])[0] < -10
+
+
 def test_few_shot_has_a_column_for_each_number_of_shots() -> None:
     rows = [row for shots, lead in ((16, 4), (1, 1)) for row in grid("coop", {"a": [50, 50 + lead]}, shots=shots)]
     rows += [row for shots in (1, 16) for row in grid("gopro", {"a": [50, 50]}, shots=shots)]

@@ -101,7 +101,13 @@ def _columns(scores: Sequence[Score]) -> dict[tuple[str, ...], list[Score]]:
     targets = {score.data for own in by_source.values() for score in own}
     if len(by_source) == 1:
         return {(AVERAGE if len(targets) > 1 else targets.pop(),): own for own in by_source.values()}
-    return {(f"from {source}",): own for source, own in by_source.items()}
+    columns = {(f"from {source}",): own for source, own in by_source.items()}
+    if len(targets) == len(by_source) > 1 and all(
+        len({score.data for score in own}) == 1 for own in by_source.values()
+    ):
+        # Each source has one target of its own, as where each domain is left out once.
+        columns[AVERAGE,] = [score for own in by_source.values() for score in own]
+    return columns
 
 
 def _cells(scores: Iterable[Score]) -> dict[str, _Cells]:
