@@ -11,10 +11,10 @@ from gopro.runs.results import Results
 from tests.support.pages import ROOT
 from tools.benchmark_tables import EXAMPLE, PARTS, PHOTOS, TABLES, Write, current, full_table, parts_table
 
-UNLABELED = ROOT / "docs" / "example-unlabeled"
+MIXED, UNLABELED = (ROOT / "docs" / name for name in ("example-mixed", "example-unlabeled"))
 
 
-@pytest.mark.parametrize("example", [EXAMPLE, PHOTOS, UNLABELED], ids=lambda folder: folder.name)
+@pytest.mark.parametrize("example", [EXAMPLE, PHOTOS, MIXED, UNLABELED], ids=lambda folder: folder.name)
 def test_an_examples_tables_are_those_of_its_results(example: Path, tmp_path: Path) -> None:
     [markdown, _] = write_tables(tmp_path, Results(example / "results.jsonl").rows, "gopro")
     assert markdown.read_text(encoding="utf-8") == (example / "tables.md").read_text(encoding="utf-8")
