@@ -21,6 +21,7 @@ from gopro.clip.device import find_device
 from gopro.clip.embedded import DEFAULT, EMBEDDED
 from gopro.clip.embedded_weights import load_embedded
 from gopro.clip.faster_convolutions import pad_symmetrically, use_onednn
+from gopro.clip.frozen_block import freeze_blocks
 from gopro.clip.fuse_batch_norm import fuse_batch_norm, is_efficientnet
 from gopro.clip.onednn_products import use_onednn_products
 from gopro.clip.open_clip_internals import build_openai_clip, fit_text_layout, image_layers
@@ -105,6 +106,7 @@ class Backbone:
         self.quick_gelu = any(isinstance(module, FusedQuickGELU) for module in model.visual.modules())
         self.model = model.eval().requires_grad_(False)
         use_onednn_products(model)
+        freeze_blocks(model.visual)
         self._fingerprint: str | None = None
         if is_efficientnet(model.visual):
             self.fingerprint()  # of the weights as they are published
@@ -219,7 +221,7 @@ def token_statistics(tokens: Float[Tensor, "batch tokens width"]) -> tuple[Tenso
     The 2.3e-8 under the root comes from the released GOPro code (its AdaIN statistics).
     """
     mean = tokens.mean(dim=1)
-    squares = (tokens - mean[:, None]).square().sum(dim=1)
+    squares = (tokens - mean[:, None]).square_().sum(dim=1)
     return mean, ((squares + 2.3e-8) / tokens.shape[1]).sqrt()
 
 

@@ -1,8 +1,8 @@
 """Everything that relies on open_clip's private or version-dependent parts.
 
 open_clip documents how to create and run a model, not what a model is made of. The rest of the package reaches its
-towers, blocks and tokenizers through this file alone, so this is the file to check against a new open_clip. It is
-written for open_clip_torch 3.x.
+towers and tokenizers through this file, and the inside of a block through `frozen_block`, so these are the files to
+check against a new open_clip. They are written for open_clip_torch 3.x.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from open_clip.transformer import ResidualAttentionBlock as ResidualAttentionBlo
 from open_clip.transformer import VisionTransformer as VisionTransformer
 from torch import Tensor, nn
 
-from gopro.clip.onednn_products import frozen_linear
 from gopro.errors import InputError
 
 TEXT_PARTS = ("text_projection", "positional_embedding", "token_embedding", "transformer", "ln_final")
@@ -175,32 +174,3 @@ def vit_embedding(visual: Any, tokens: Float[Tensor, "batch tokens width"]) -> F
     """Return a ViT's image embedding from the output of its last block."""
     pooled, _ = visual._pool(tokens)
     return pooled @ visual.proj
-
-
-def queries_keys_values(
-    block: ResidualAttentionBlock, x: Float[Tensor, "batch tokens width"]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the queries, keys and values of a block's attention, each [batch, heads, tokens, width/heads]."""
-    attention = block.attn
-    qkv = frozen_linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
-    q, k, v = qkv.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
-    return q, k, v
-
-
-def add_attention(block: ResidualAttentionBlock, x: Tensor, attended: Tensor) -> Tensor:
-    """Add the output of a block's attention to its residual stream `x`."""
-    return x + block.ls_1(block.attn.out_proj(attended))
-
-
-def mlp_hidden(block: ResidualAttentionBlock, x: Tensor) -> Tensor:
-    """Return the activations of the hidden layer of a block's MLP, 4 · width wide."""
-    *hidden_layers, _ = block.mlp
-    x = block.ln_2(x)
-    for layer in hidden_layers:
-        x = layer(x)
-    return x
-
-
-def add_mlp(block: ResidualAttentionBlock, x: Tensor, hidden: Tensor) -> Tensor:
-    """Add the output of a block's MLP to its residual stream `x`; autograd keeps nothing, as the weights are frozen."""
-    return x + block.ls_2(block.mlp[-1](hidden))

@@ -11,15 +11,17 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from gopro.clip.open_clip_internals import ResidualAttentionBlock, queries_keys_values
+from gopro.clip.frozen_block import attention_inputs
+from gopro.clip.open_clip_internals import ResidualAttentionBlock
 from gopro.clip.packed_layout import LengthGroup
 
 KeysValues = tuple[Tensor, Tensor]
 """A layer's keys and values, each [B, H, P, d/H]."""
 
 
-def append_keys_values(prefix: KeysValues | None, keys: Tensor, values: Tensor) -> KeysValues:
-    """Append keys and values [B, H, n, d/H] to those of a prefix [B or 1, H, P, d/H]."""
+def append_keys_values(prefix: KeysValues | None, qkv: Tensor) -> KeysValues:
+    """Append the keys and values of n tokens [B, n, 3, H, d/H] to those of a prefix [B or 1, H, P, d/H]."""
+    _, keys, values = qkv.permute(2, 0, 3, 1, 4)
     if prefix is None:
         return keys, values
 
@@ -30,57 +32,52 @@ def append_keys_values(prefix: KeysValues | None, keys: Tensor, values: Tensor) 
 
 
 def attend_in_block(
-    block: ResidualAttentionBlock,
-    groups: Sequence[LengthGroup],
-    queries: Tensor | None,
-    x: Tensor,
-    *prefix: Tensor,
+    block: ResidualAttentionBlock, groups: Sequence[LengthGroup], eot_only: bool, x: Tensor, *prefix: Tensor
 ) -> Tensor:
-    """Return the attention of a block's input x [B or 1, T, d] at the tokens `queries`, or at all: [B, queries, d]."""
-    q, k, v = queries_keys_values(block, x)
-    return attend(q if queries is None else q[:, :, queries], k, v, *prefix, groups=groups)
+    """Return the attention of a block's input x [B or 1, T, d], as `attend` does."""
+    return attend(attention_inputs(block, x), *prefix, groups=groups, eot_only=eot_only)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, *prefix: Tensor, groups: Sequence[LengthGroup]) -> Tensor:
-    """Return causal attention within each class, and from each class to the prefix: [B, queries, d].
+def attend(qkv: Tensor, *prefix: Tensor, groups: Sequence[LengthGroup], eot_only: bool = False) -> Tensor:
+    """Return causal attention within each class, and from each class to the prefix: [B, T or C, d].
 
     Args:
-        q: [B or 1, H, queries, d/H]: a query for every token, or one per class, its last.
-        k, v: [B or 1, H, T, d/H].
+        qkv: queries, keys and values [B or 1, T, 3, H, d/H].
         prefix: keys and values, each [B or 1, H, P, d/H], or nothing.
+        eot_only: attend from the last token of each class alone.
 
-    The products with the prefix are computed for all groups at once, as they do not depend on where a class begins.
+    A group is copied once, into the order in which its products read it, and its gradients are joined once.
     """
-    q = q * q.shape[-1] ** -0.5
-    eot_only = q.shape[2] != k.shape[2]
-    batch = max(q.shape[0], prefix[0].shape[0] if prefix else 1)
-    prefix_length = prefix[0].shape[2] if prefix else 0
-    tokens = [group.count * group.length for group in groups]
-    queries = [group.count for group in groups] if eot_only else tokens
-    prefix_scores = None if not prefix else (q @ prefix[0].transpose(-1, -2)).split(queries, dim=2)  # [B, H, q, P]
-    outputs, prefix_weights = [], []
-    split = zip(groups, q.split(queries, dim=2), k.split(tokens, dim=2), v.split(tokens, dim=2), strict=True)
-    for i, (group, query, key, value) in enumerate(split):
-        rows = 1 if eot_only else group.length
-        key, value = (t.unflatten(2, (group.count, group.length)) for t in (key, value))
-        scores = query.unflatten(2, (group.count, rows)) @ key.transpose(-1, -2)  # [B, H, C, rows, length]
-        if rows > 1:
-            scores = scores.masked_fill(_causal_mask(rows, q.device), float("-inf"))
-        if prefix_scores is not None:
-            to_prefix = prefix_scores[i].unflatten(2, (group.count, rows))
+    scale = qkv.shape[-1] ** -0.5
+    if prefix:
+        keys, values = prefix[0].mT * scale, prefix[1]
+    outputs = []
+    for group, tokens in zip(groups, qkv.split([group.count * group.length for group in groups], dim=1), strict=True):
+        classes = tokens.unflatten(1, (group.count, group.length))
+        q, k, v = classes.permute(3, 0, 4, 1, 2, 5).contiguous()  # [B, H, C, length, d/H]
+        if eot_only:
+            q = q[..., -1:, :]
+        scores = q @ k.mT
+        scores = (
+            scores * scale
+            if eot_only
+            else torch.add(_causal_mask(group.length, scores.device, scores.dtype), scores, alpha=scale)
+        )
+        rows = q.flatten(2, 3)
+        if prefix:
+            to_prefix = (rows @ keys).unflatten(2, q.shape[2:4])
+            batch = to_prefix.shape[0]
             scores = torch.cat([to_prefix, scores.expand(batch, -1, -1, -1, -1)], dim=-1)
         weights = scores.softmax(dim=-1, dtype=torch.float32).to(v.dtype)
-        weights_prefix, weights_own = weights.split([prefix_length, group.length], dim=-1)
-        outputs.append((weights_own @ value).flatten(2, 3))
-        prefix_weights.append(weights_prefix.flatten(2, 3))
-    attended = torch.cat(outputs, dim=2)
-    if prefix:
-        attended = attended + torch.cat(prefix_weights, dim=2) @ prefix[1]
-    return attended.transpose(1, 2).flatten(2)
+        attended = (weights[..., -group.length :] @ v).flatten(2, 3)
+        if prefix:
+            attended = attended + weights[..., : -group.length].flatten(2, 3) @ values
+        outputs.append(attended.transpose(1, 2))
+    return torch.cat(outputs, dim=1).flatten(2)
 
 
 @cache
 @torch.inference_mode(False)  # shared with training, which cannot use inference tensors
-def _causal_mask(length: int, device: torch.device) -> Tensor:
-    """Return [length, length], true where a key stands after a query."""
-    return torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
+def _causal_mask(length: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return [length, length], -inf where a key stands after a query, else 0."""
+    return torch.full((length, length), float("-inf"), device=device, dtype=dtype).triu(1)

@@ -24,14 +24,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gopro.clip.frozen_block import add_attention, add_mlp, attention_inputs, mlp_hidden
 from gopro.clip.memory_plan import Keep
-from gopro.clip.open_clip_internals import (
-    ResidualAttentionBlock,
-    add_attention,
-    add_mlp,
-    mlp_hidden,
-    queries_keys_values,
-)
+from gopro.clip.open_clip_internals import ResidualAttentionBlock
 from gopro.clip.packed_attention import KeysValues, append_keys_values, attend, attend_in_block
 from gopro.clip.packed_layout import Chunk, LengthGroup, lay_out, split_by_tokens
 from gopro.clip.prompts import ClassValues, Contexts, Prompts
@@ -114,11 +109,11 @@ class PackedPrompts(Prompts):
         for layer, block in enumerate(tower.blocks):
             if 0 < layer <= len(deep):
                 x = deep[layer - 1].to(x.dtype)
-            q, k, v = queries_keys_values(block, x)
+            qkv = attention_inputs(block, x)
             earlier = None if after is None else after[layer]
-            layers.append(append_keys_values(earlier, k, v))
+            layers.append(append_keys_values(earlier, qkv))
             if layer + 1 < len(tower.blocks):
-                attended = attend(q, k, v, *(earlier or ()), groups=(LengthGroup(1, length),))
+                attended = attend(qkv, *(earlier or ()), groups=(LengthGroup(1, length),))
                 x = _finish_block(block, x, attended)
         return layers
 
@@ -130,8 +125,7 @@ class PackedPrompts(Prompts):
         first = len(self.sos) - len(upper)
         layers = list(self.sos[:first])
         for sos, block, tokens in zip(self.sos[first:], self.tower.blocks[first:], upper, strict=True):
-            _, k, v = queries_keys_values(block, tokens[None])
-            layers.append(append_keys_values(sos, k, v))
+            layers.append(append_keys_values(sos, attention_inputs(block, tokens[None])))
         return layers
 
     def _encode_chunk(
@@ -153,10 +147,10 @@ class PackedPrompts(Prompts):
         for layer, block in enumerate(tower.blocks):
             if 0 < layer <= len(contexts.deep):
                 x = _insert_context(x, chunk.before_at, contexts.deep[layer - 1], chunk)
-            queries = chunk.eot if layer + 1 == len(tower.blocks) else None
-            attention = partial(attend_in_block, block, chunk.groups, queries)
+            last = layer + 1 == len(tower.blocks)
+            attention = partial(attend_in_block, block, chunk.groups, last)
             attended = recompute(attention, x, *prefix[layer]) if inner else attention(x, *prefix[layer])
-            x = _finish_block(block, x if queries is None else x[:, queries], attended, inner)
+            x = _finish_block(block, x[:, chunk.eot] if last else x, attended, inner)
         return tower.project(x)
 
     def _chunks(self, limit: int, class_specific: bool) -> tuple[Chunk, ...]:

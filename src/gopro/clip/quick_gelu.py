@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from gopro.clip.open_clip_internals import QuickGELU
 
+SLOPE = 1.702
+
 
 class FusedQuickGELU(nn.Module):
     """x · sigmoid(1.702 x) as one SiLU: silu(1.702 x) / 1.702.
@@ -16,7 +18,7 @@ class FusedQuickGELU(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.silu(1.702 * x, inplace=not torch.is_grad_enabled()).mul_(1 / 1.702)
+        return F.silu(SLOPE * x, inplace=not torch.is_grad_enabled()).mul_(1 / SLOPE)
 
 
 def fuse_quick_gelu(model: nn.Module) -> None:
