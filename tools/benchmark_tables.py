@@ -25,6 +25,19 @@ PART_COLUMNS = (
     ("base-to-new", "emoji", ("emoji-activities: base", "new", "HM")),
 )
 """Protocols and backbones of the table of GOPro's parts, and the titles of its columns."""
+PART_NAMES = {
+    "statistics=none": ("style and content of the image", "paper"),
+    "con=0": ("contrastive loss", "paper"),
+    "sem=0": ("prompt consistency", "paper"),
+    "con=0,sem=0": ("both losses", "paper"),
+    "lr=1e-9": ("training of prompts and projector", "paper"),
+    "anchor=0": ("anchor", "ours"),
+    "probe=false": ("probe", "ours"),
+    "gate=0": ("gate", "ours"),
+    "gate=0.9": ("a tenth of the gate", "ours"),
+    "hubness=0": ("hubness", "ours"),
+}
+"""What each variant leaves out, and whose it is."""
 
 
 def main_methods(rows: Sequence[dict[str, object]]) -> list[str]:
@@ -60,19 +73,19 @@ def few_shot_table(rows: Sequence[dict[str, object]]) -> str:
 
 
 def parts_table(rows: Sequence[dict[str, object]]) -> str:
-    """Return what each variant of gopro has more or less than gopro, and the interval of the paired difference."""
+    """Return what leaving out each of gopro's parts changes, and the interval of the paired difference."""
     compared = tables(rows, AGAINST)
     columns = [
         [changes for table in compared if (changes := table.differences) and _is(table, protocol, backbone)]
         for protocol, backbone, _ in PART_COLUMNS
     ]
-    lines = ["| | " + " | ".join(title for _, _, titles in PART_COLUMNS for title in titles) + " |"]
-    lines.append("|---|" + "--:|" * sum(len(titles) for _, _, titles in PART_COLUMNS))
-    for method in dict.fromkeys(str(row["method"]) for row in rows if str(row["method"]).startswith(f"{AGAINST}[")):
+    titles = [title for _, _, titles in PART_COLUMNS for title in titles]
+    lines = [f"| left out | setting | whose | {' | '.join(titles)} |", f"|---|---|---|{'--:|' * len(titles)}"]
+    for setting, (name, whose) in PART_NAMES.items():
         cells: list[Difference | None] = []
-        for found, (_, _, titles) in zip(columns, PART_COLUMNS, strict=True):
-            cells += (found[0].lines.get(method) if found else None) or (None,) * len(titles)
-        lines.append(f"| `{method}` | {' | '.join(map(_with_interval, cells))} |")
+        for found, (_, _, own) in zip(columns, PART_COLUMNS, strict=True):
+            cells += (found[0].lines.get(f"{AGAINST}[{setting}]") if found else None) or (None,) * len(own)
+        lines.append(f"| {name} | `{setting}` | {whose} | {' | '.join(map(_with_interval, cells))} |")
     return "\n".join(lines) + "\n"
 
 
@@ -113,8 +126,7 @@ def _with_interval(change: Difference | None) -> str:
     mean = _signed(change.mean)
     if change.interval is None:
         return mean
-    text = f"{mean} ({' to '.join(map(_signed, change.interval))})"
-    return f"**{text}**" if change.excludes_zero else text
+    return f"{mean} ({' to '.join(map(_signed, change.interval))})"
 
 
 def _signed(value: float) -> str:

@@ -36,7 +36,7 @@ def test_the_parts_are_compared_seed_by_seed() -> None:
 
     whole, without = averages("gopro"), averages("gopro[probe=false]")
     mean = sum(without[seed] - whole[seed] for seed in without) / len(without)
-    [line] = [line for line in parts_table(rows).splitlines() if "gopro[probe=false]" in line]
+    [line] = [line for line in parts_table(rows).splitlines() if "`probe=false`" in line]
     assert f"{mean:+.1f}".replace("-", "−") in line
 
 
