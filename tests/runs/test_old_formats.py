@@ -96,6 +96,17 @@ def test_the_gate_of_gopro_could_only_be_on_or_off(gate: str, number: int, tmp_p
     assert run.config.method == config.method and run.method.config == trained.config
 
 
+def test_the_view_bank_was_recorded_beside_the_recipe(tmp_path: Path, tiny: Backbone) -> None:
+    config = TrainConfig(data="emoji-activities", method="coop", shots=1, epochs=1, bank=2, output=tmp_path / "run")
+    gopro.train(config, backbone=tiny)
+    path = tmp_path / "run" / "config.json"
+    content = json.loads(path.read_text())
+    del content["trained_with"]["recipe"]["bank"]
+    path.write_text(json.dumps(content))
+    trained_with = load_run(tmp_path / "run", backbone=tiny).trained_with
+    assert trained_with is not None and trained_with.recipe is not None and trained_with.recipe.bank == 2
+
+
 def test_features_are_found_and_not_encoded_again(
     tmp_path: Path, emoji: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -124,13 +124,13 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder} is not the folder of a run: it has no {CONFIG}; give the --output of gopro train")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        _update(content)
         content["config"] = TrainConfig.from_json(content["config"])
         trained_with = content.get("trained_with")  # missing in runs of earlier versions
         content["trained_with"] = None if trained_with is None else TrainedWith.from_json(trained_with)
         if _is_of_gopro_kernel(content["config"].method, content["trained_with"]):
             method = content["config"].method.replace("gopro", "gopro-kernel", 1)
             content["config"] = replace(content["config"], method=method)
-        content["config"], content["trained_with"] = _with_number_for_gate(content["config"], content["trained_with"])
         backbone, names = content["backbone"], content["classnames"]
         texts = [content["data"], content["template"], backbone["name"], backbone["fingerprint"]]
         if not isinstance(names, list) or not all(isinstance(text, str) for text in [*texts, *names]):
@@ -151,15 +151,17 @@ def _is_of_gopro_kernel(method: str, trained_with: TrainedWith | None) -> bool:
     return method.partition("[")[0] == "gopro" and (trained_with is None or "fade" in trained_with.settings)
 
 
-def _with_number_for_gate(
-    config: TrainConfig, trained_with: TrainedWith | None
-) -> tuple[TrainConfig, TrainedWith | None]:
-    """Return the settings of a run with 1 and 0 where `gate` of gopro was still true or false."""
-    if trained_with is None or not isinstance(gate := trained_with.settings.get("gate"), bool):
-        return config, trained_with
-    method = re.sub(r"\bgate=\w+", f"gate={int(gate)}", config.method)
-    settings = {**trained_with.settings, "gate": float(gate)}
-    return replace(config, method=method), replace(trained_with, settings=settings)
+def _update(content: dict[str, Any]) -> None:
+    """Write what was recorded in other ways as it is recorded now, in place."""
+    config, trained_with = content["config"], content.get("trained_with")
+    if trained_with is None:
+        return
+    settings, recipe = trained_with["settings"], trained_with["recipe"]
+    if isinstance(gate := settings.get("gate"), bool):  # of gopro, which was either on or off
+        settings["gate"] = float(gate)
+        config["method"] = re.sub(r"\bgate=\w+", f"gate={int(gate)}", config["method"])
+    if recipe is not None:
+        recipe.setdefault("bank", config["bank"])  # recipes had none
 
 
 def write_learned(run: Run, cost: TrainingCost | None = None) -> None:
