@@ -13,7 +13,7 @@ from gopro.benchmark.report.tables import tables
 from gopro.runs.results import Results
 
 ROOT = Path(__file__).resolve().parents[1]
-EXAMPLE, PHOTOS, PARTS = (ROOT / "docs" / name for name in ("example", "example-photos", "example-parts"))
+EXAMPLE, PHOTOS, PARTS, TUNED = (ROOT / "docs" / f"example{name}" for name in ("", "-photos", "-parts", "-tuned"))
 BEGIN, END = "<!-- python -m tools.benchmark_tables writes this table -->\n", "<!-- end of the table -->\n"
 AGAINST = "gopro"
 HEAD = "| | Base | New | HM | Cross-dataset | Domain generalization |\n|---|--:|--:|--:|--:|--:|\n"
@@ -89,6 +89,22 @@ def parts_table(rows: Sequence[dict[str, object]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def tuned_table(rows: Sequence[dict[str, object]]) -> str:
+    """Return the averages of methods with their recipes and with chosen settings, and whether they differ from gopro's."""
+    by_protocol = {table.protocol: table for table in tables(rows, AGAINST)}
+    lines = ["| | settings | Base | New | HM | Domain generalization |", "|---|---|--:|--:|--:|--:|"]
+    for method in dict.fromkeys(str(row["method"]) for row in rows):
+        name, _, chosen = method.partition("[")
+        pairs = [
+            pair
+            for protocol, count in (("base-to-new", 3), ("domain-generalization", 1))
+            for pair in _cells(by_protocol[protocol], method, count)
+        ]
+        settings = f"`{chosen.rstrip(']')}`" if chosen else ""
+        lines.append(f"| {name} | {settings} | {' | '.join(_with_sign(cell, change) for cell, change in pairs)} |")
+    return "\n".join(lines) + "\n"
+
+
 def with_tables(page: str, written: Sequence[str]) -> str:
     """Return the page with other tables between the marks, in their order."""
     first, *rest = page.split(BEGIN)
@@ -156,6 +172,7 @@ TABLES: tuple[tuple[Path, Path, tuple[Write, ...]], ...] = (
     (EXAMPLE, ROOT / "README.md", (short_table,)),
     (PHOTOS, ROOT / "docs" / "photo.md", (full_table, few_shot_table)),
     (PARTS, ROOT / "docs" / "method.md", (parts_table,)),
+    (TUNED, ROOT / "docs" / "tuning.md", (tuned_table,)),
 )
 """An example, a page, and the tables of the one that stand on the other."""
 

@@ -286,7 +286,14 @@ def test_a_recipe_that_has_changed_since_is_another_run(
     name: str, swept: tuple[BenchmarkConfig, SweepResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A later version may train differently under the same settings."""
-    values = {"optimizer": "adamw", "schedule": "step", "drop_last": False, "crop": 0.3, "unlabeled_shots": 8}
+    values = {
+        "optimizer": "adamw",
+        "schedule": "step",
+        "drop_last": False,
+        "crop": 0.3,
+        "bank": 2,
+        "unlabeled_shots": 8,
+    }
     value = values.get(name, 0.25)
     monkeypatch.setattr(CoOp, "recipe", replace(CoOp.recipe, **{name: value}))
     changed = "warmup" if name == "schedule" else name  # a schedule by steps also warms up within its one epoch

@@ -37,7 +37,7 @@ def scaled_down(command: str) -> list[str]:
     """
     words = shlex.split(re.sub(r"\.{3}", "x", command), comments=True)[1:]
     words = [{"MY_IMAGES": "my-images", "IMAGES": "images", "SORTED": "sorted"}.get(w, w) for w in words]
-    words = [re.sub(r"^MY_DOMAINS\b", "my-domains", word) for word in words]
+    words = [re.sub(r"\bMY_DOMAINS\b", "my-domains", word) for word in words]
     words = ["emoji" if re.match(r"(ViT|RN)[\w-]*:", word) else word for word in words]
     head, flags = options(words)
     if head[0] == "train":

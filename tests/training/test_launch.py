@@ -112,7 +112,7 @@ def test_a_single_process_gathers_nothing() -> None:
 
 STEPPED = [name for name, kind in METHODS.items() if Training.STEPS in kind.trained_by]
 SETTINGS = [
-    "gopro[con_form=supervised,sem_classes=7]",
+    "gopro[con_form=supervised,sem_classes=7,bank=0]",  # the same views again amplify rounding: losses by 1.9e-5
     "gopro-release[con=1]",  # its batch norm needs the whole batch
     "gopro-release[con=0,sem=0]",  # leaves a projector without a gradient
     "gopro[projectors=inside,compare=augmix,rho=shared]",
