@@ -90,10 +90,12 @@ def parts_table(rows: Sequence[dict[str, object]]) -> str:
 
 
 def tuned_table(rows: Sequence[dict[str, object]]) -> str:
-    """Return the averages of methods with their recipes and with chosen settings, and whether they differ from gopro's."""
+    """Return the averages of methods with their recipes and with chosen settings, compared with gopro's."""
     by_protocol = {table.protocol: table for table in tables(rows, AGAINST)}
     lines = ["| | settings | Base | New | HM | Domain generalization |", "|---|---|--:|--:|--:|--:|"]
-    for method in dict.fromkeys(str(row["method"]) for row in rows):
+    methods = list(dict.fromkeys(str(row["method"]) for row in rows))
+    names = [method.partition("[")[0] for method in methods]
+    for method in sorted(methods, key=lambda method: (names.index(method.partition("[")[0]), "[" in method)):
         name, _, chosen = method.partition("[")
         pairs = [
             pair
