@@ -6,9 +6,9 @@ Each method is trained by its recipe for base-to-new, without a view bank. A tra
 steps are timed, image tower included, and their median is multiplied by their number; what is solved in closed form is
 timed once, on features, and the image tower's time for the images that it asks for is added. Making views is not timed.
 Classifying an image is timed in batches, and `beside the tower` is the part that is not the image tower's; text that
-does not depend on the image is encoded before. ViT-B-16 has random weights, which change no time. The methods take
-turns, so that other work on the machine slows all alike. Seconds are CPU seconds of all threads. HM is the average of
-base-to-new in docs/example-photos and docs/example.
+does not depend on the image is encoded before, and methods that learn inside the tower have no such part. ViT-B-16 has
+random weights, which change no time. The methods take turns, so that other work on the machine slows all alike. Seconds
+are CPU seconds of all threads. HM is the average of base-to-new in docs/example-photos and docs/example.
 """
 
 from __future__ import annotations
@@ -176,9 +176,10 @@ def table(report: dict[str, Any]) -> str:
         for c in costs:
             if c.backbone == backbone:
                 step = f"{1000 * c.step:,.0f}" if c.steps else ""
+                head = f"{1000 * c.head:.2f}" if parse_method(c.method).kind.frozen_images else ""
                 lines.append(
                     f"| {c.method} | {accuracy.get(c.method, '')} | {c.parameters:,} | {c.steps or ''} | {step} | "
-                    f"{c.training:,.1f} | {1000 * c.image:.1f} | {1000 * c.head:.2f} |"
+                    f"{c.training:,.1f} | {1000 * c.image:.1f} | {head} |"
                 )
     return "\n".join(lines)
 
