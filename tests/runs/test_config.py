@@ -8,6 +8,14 @@ from gopro.methods.recipe import Recipe
 from gopro.runs.config import TrainConfig, TrainSettings
 
 
+def test_the_folder_of_joined_data_sets_has_the_names_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("photo", "art"):
+        (tmp_path / "c++" / name).mkdir(parents=True)
+    config = TrainConfig(data="c++/photo+c++/art+emoji-food", method="coop")
+    assert config.output == Path("runs/photo_art_emoji-food-coop")
+
+
 def test_a_run_gets_a_new_folder_named_after_data_and_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my-images" / "cat").mkdir(parents=True)

@@ -21,8 +21,7 @@ class PointwiseConv2d(nn.Conv2d):
 
     For a single image oneDNN's convolution has slow kernels at some sizes. A 1 x 1 convolution of a channels-last image
     is a matrix product of its pixels, for which `frozen_linear` takes the library that is faster on this processor. An
-    image by itself takes 39.5 ms of CPU time so, and 55.6 as a convolution (Lite2, one core of a busy Intel Xeon with
-    AVX-512).
+    image by itself then takes 39.5 ms of CPU time, instead of 55.6 (Lite2, one core of a busy Intel Xeon with AVX-512).
     """
 
     def forward(self, input: Tensor) -> Tensor:

@@ -48,8 +48,8 @@ class GOProConfig(GOProPaperConfig):
     probe: bool = True
     """Add a linear probe of the trained classes to the prompts' logits."""
     gate: Annotated[float, Ge(0), Le(1)] = 1.0
-    """Share of what was learned that is taken from the predictions of images unlike the training images, which frozen
-    CLIP's replace: with 1 all of it, with 0 none."""
+    """How much of the learned prediction frozen CLIP's replaces for images unlike the training images: 1 for all of it,
+    0 for nothing, which turns the gate off."""
     consistency: NonNegativeFloat = 4.0
     """Weight of the cross-entropy between frozen CLIP's prediction of an image without label and those of its views."""
     hubness: NonNegativeFloat = 2.0

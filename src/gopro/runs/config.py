@@ -307,9 +307,13 @@ def new_folder(parent: Path, name: str) -> Path:
 
 def _name(data: str) -> str:
     """Return the name of a data set for a folder: that of its own folder or file, or those of several joined ones."""
+    from gopro.data.load_dataset import joined_names  # not above: the command line shows its help without NumPy
+    from gopro.data.mixed import JOIN
+
     path = Path(data).expanduser()
     if path.is_file():
         return path.stem
     if path.is_dir():
         return path.resolve().name
-    return data if "+" not in data else "+".join(map(_name, data.split("+")))
+    names = joined_names(data)
+    return data if len(names) == 1 else JOIN.join(map(_name, names))
