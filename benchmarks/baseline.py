@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from gopro.clip.backbone import Encoded
-from gopro.clip.full_prompts import FullPrompts
 from gopro.clip.similarity import similarity
+from gopro.clip.text.full_prompts import FullPrompts
 from gopro.methods.gopro_release import GOProRelease
 from gopro.methods.template import split_context_template
 

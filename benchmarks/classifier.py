@@ -29,8 +29,8 @@ import open_clip
 import torch
 
 from benchmarks.common import about, make_parser, print_report
-from gopro.clip.embedded import EMBEDDED
-from gopro.clip.embedded_weights import load_embedded
+from gopro.clip.weights.embedded import EMBEDDED
+from gopro.clip.weights.load_embedded import load_embedded
 from gopro.data.dataset import Dataset
 from gopro.data.images.image_file import ImageFile
 from gopro.data.load_dataset import load_dataset

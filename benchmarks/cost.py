@@ -22,8 +22,8 @@ from torch import Tensor
 
 from benchmarks.common import Stopwatch, about, class_names, make_backbone, make_parser, make_views, print_report
 from gopro.clip.backbone import Backbone, Encoded, load_backbone
-from gopro.clip.embedded import EMBEDDED
 from gopro.clip.image_tower_kind import other_than_vit
+from gopro.clip.weights.embedded import EMBEDDED
 from gopro.data.images.loader import EpochBatches
 from gopro.inference.evaluate import logits_function
 from gopro.methods.recipe import Conditions, Training

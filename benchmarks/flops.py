@@ -16,8 +16,8 @@ from typing import Any
 
 from benchmarks.common import about, class_names, make_backbone, make_method, make_parser, print_report
 from gopro.clip.backbone import Backbone
-from gopro.clip.memory_plan import KEPT_UNITS, KEPT_UNITS_INNER
-from gopro.clip.packed_prompts import PackedPrompts
+from gopro.clip.text.memory_plan import KEPT_UNITS, KEPT_UNITS_INNER
+from gopro.clip.text.packed_prompts import PackedPrompts
 
 
 @dataclass(frozen=True)

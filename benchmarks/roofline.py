@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from benchmarks.common import about, make_parser, print_report
-from gopro.clip.onednn_products import frozen_linear
+from gopro.clip.faster_layers.onednn_products import frozen_linear
 
 SHAPES = {  # rows, inputs, outputs
     "large": (2048, 2048, 2048),

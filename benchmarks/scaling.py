@@ -31,7 +31,7 @@ from benchmarks.common import (
 )
 from benchmarks.train_step import training_step
 from gopro.clip.backbone import Backbone
-from gopro.clip.packed_prompts import PackedPrompts
+from gopro.clip.text.packed_prompts import PackedPrompts
 
 FEW = 100  # up to so many classes, a measurement is the median of three
 

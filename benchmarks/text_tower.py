@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import Stopwatch, about, class_names, make_parser, print_report
-from gopro.clip.full_prompts import FullPrompts
-from gopro.clip.packed_prompts import PackedPrompts
-from gopro.clip.prompts import Prompts
-from gopro.clip.text_tower import TextTower
+from gopro.clip.text.full_prompts import FullPrompts
+from gopro.clip.text.packed_prompts import PackedPrompts
+from gopro.clip.text.prompts import Prompts
+from gopro.clip.text.tower import TextTower
 from tests.support.live_bytes import LiveBytes
 
 GROUP = 10  # classes that full-length encoding takes at once

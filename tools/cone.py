@@ -24,7 +24,7 @@ from gopro.benchmark.protocols import PlannedRun, base_to_new, cross_dataset, do
 from gopro.benchmark.worker import RunFailed, Worker
 from gopro.clip.backbone import Backbone, load_backbone
 from gopro.clip.cone import Cosines, measure_cosines, with_cone
-from gopro.clip.embedded import default_backbone
+from gopro.clip.weights.embedded import default_backbone
 from gopro.data.images.transforms import make_view
 from gopro.data.load_dataset import load_dataset
 from gopro.methods.zero_shot_text import zero_shot_text_features

@@ -23,7 +23,7 @@ from PIL import Image
 
 from gopro.benchmark.report.palette import LIGHT, marks
 from gopro.clip.backbone import load_backbone
-from gopro.clip.packed_prompts import PackedPrompts
+from gopro.clip.text.packed_prompts import PackedPrompts
 from gopro.data.images.transforms import draw_view, make_view
 from gopro.data.load_dataset import load_dataset
 from gopro.inference.evaluate import evaluate_images

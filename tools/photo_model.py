@@ -9,7 +9,7 @@ import torch
 from open_clip import CLIP
 from torch import Tensor, nn
 
-from gopro.clip.embedded import EMBEDDED
+from gopro.clip.weights.embedded import EMBEDDED
 from tools.emoji_model import encode_text
 from tools.photo_sources import SIZES
 

@@ -13,9 +13,9 @@ from benchmarks.common import class_names, make_method, make_views, openai_state
 from benchmarks.isolated import run_isolated
 from benchmarks.released import Released
 from benchmarks.train_step import Measured, fit_line, training_step
-from gopro.clip import onednn_products
 from gopro.clip.backbone import Backbone, from_openai
-from gopro.clip.packed_prompts import PackedPrompts
+from gopro.clip.faster_layers import onednn_products
+from gopro.clip.text.packed_prompts import PackedPrompts
 
 NAMES = ["cat", "grand piano", "Cavalier King Charles spaniel", "red fox", "dog"]
 

@@ -28,9 +28,9 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
 from gopro.clip.backbone import Backbone, Encoded, from_openai, load_backbone, token_statistics
-from gopro.clip.encode_text import encode_texts, make_prompts
-from gopro.clip.faster_convolutions import PointwiseConv2d
-from gopro.clip.quick_gelu import FusedQuickGELU, fuse_quick_gelu
+from gopro.clip.faster_layers.convolutions import PointwiseConv2d
+from gopro.clip.faster_layers.quick_gelu import FusedQuickGELU, fuse_quick_gelu
+from gopro.clip.text.encode import encode_texts, make_prompts
 from gopro.data.images.transforms import Preprocess, normalize
 from gopro.errors import InputError
 

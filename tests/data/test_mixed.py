@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gopro.clip.embedded import default_backbone
+from gopro.clip.weights.embedded import default_backbone
 from gopro.data.checks.check_dataset import load_for_check
 from gopro.data.checks.verify import verify_dataset
 from gopro.data.dataset import Dataset, Sample

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 import gopro
 from gopro.clip.backbone import Backbone, load_backbone
-from gopro.clip.feature_store import FeatureStore
-from gopro.clip.features import ViewRequest, encode_views
+from gopro.clip.features.encode_views import ViewRequest, encode_views
+from gopro.clip.features.store import FeatureStore
 from gopro.data.dataset import Dataset
 from gopro.data.embedded.photos import FOLDER, photos_dataset
 from gopro.data.images.image_file import ImageFile

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gopro import benchmark
 from gopro.clip.backbone import Backbone, Encoded
-from gopro.clip.encode_text import encode_texts
+from gopro.clip.text.encode import encode_texts
 from gopro.data.dataset import Dataset
 from gopro.data.images.loader import ViewSettings
 from gopro.data.load_dataset import load_dataset

@@ -9,8 +9,8 @@ from PIL import Image
 
 from gopro import benchmark
 from gopro.benchmark.predictions import Predictions
-from gopro.clip import features
 from gopro.clip.backbone import Backbone
+from gopro.clip.features import encode_views
 from gopro.data.images.loader import eval_batches, view_batches
 from gopro.data.load_dataset import load_dataset
 from gopro.errors import InputError
@@ -189,7 +189,7 @@ def test_a_benchmark_mixes_methods_with_and_without_frozen_images(
     """Encoded test images are shared between coop and zeroshot alone; the deep method is tested on images."""
     encoded, opened = [], []
     monkeypatch.setattr(
-        features, "view_batches", lambda views, *a: encoded.append(len(views)) or view_batches(views, *a)
+        encode_views, "view_batches", lambda views, *a: encoded.append(len(views)) or view_batches(views, *a)
     )
     monkeypatch.setattr(
         evaluation, "eval_batches", lambda samples, *a: opened.append(len(samples)) or eval_batches(samples, *a)

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from gopro.clip.backbone import Backbone, load_backbone
-from gopro.clip.encode_text import encode_texts
+from gopro.clip.text.encode import encode_texts
 from gopro.data.load_dataset import load_dataset
 from gopro.errors import InputError
 from gopro.methods.base import Method

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from gopro.clip.backbone import Backbone
-from gopro.clip.encode_text import encode_texts
+from gopro.clip.text.encode import encode_texts
 from gopro.methods.gopro_kernel import GOProKernel
 from gopro.methods.kernel_residual import KernelResidual
 from gopro.methods.registry import build_method

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from gopro.clip.backbone import Backbone
-from gopro.clip.encode_text import encode_texts
-from gopro.clip.full_prompts import FullPrompts
+from gopro.clip.text.encode import encode_texts
+from gopro.clip.text.full_prompts import FullPrompts
 from gopro.data.published.catalog import CATALOG
 from gopro.errors import InputError
 from gopro.methods.class_means import ClassMeans

@@ -22,8 +22,8 @@ from safetensors.torch import load_file, save_file
 
 import gopro.training.batches as batches
 from gopro.clip.backbone import Backbone
-from gopro.clip.feature_store import FeatureStore
-from gopro.clip.features import ViewRequest, encode_views
+from gopro.clip.features.encode_views import ViewRequest, encode_views
+from gopro.clip.features.store import FeatureStore
 from gopro.data.dataset import Sample
 from gopro.data.images import image_file
 from gopro.data.images.decoded_image import load_into_memory

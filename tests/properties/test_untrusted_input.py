@@ -20,7 +20,7 @@ from PIL import Image
 from gopro import cli
 from gopro.cli.console import Screen, printable
 from gopro.clip.backbone import Backbone
-from gopro.clip.safe_load import safe_load, state_dict
+from gopro.clip.weights.safe_load import safe_load, state_dict
 from gopro.data.images.image_file import ImageFile
 from gopro.data.load_dataset import load_dataset
 from gopro.data.published.unpack import unpack

@@ -13,8 +13,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import gopro
-from gopro.clip.feature_store import FeatureStore
-from gopro.clip.features import ViewRequest, encode_views
+from gopro.clip.features.encode_views import ViewRequest, encode_views
+from gopro.clip.features.store import FeatureStore
 from gopro.data.images.image_file import ImageFile
 from gopro.errors import InputError
 from gopro.runs.load_run import load_run

@@ -15,8 +15,8 @@ import gopro
 from gopro import cli
 from gopro.benchmark.report.experiment import Experiment
 from gopro.clip.backbone import Backbone, load_backbone
-from gopro.clip.feature_store import FeatureStore
-from gopro.clip.features import ViewRequest, encode_views
+from gopro.clip.features.encode_views import ViewRequest, encode_views
+from gopro.clip.features.store import FeatureStore
 from gopro.data.load_dataset import load_dataset
 from gopro.inference.taylor_head_file import load_head
 from gopro.runs.config import BenchmarkConfig, TrainConfig

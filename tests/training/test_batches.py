@@ -13,8 +13,8 @@ from torch import Tensor
 
 from gopro import benchmark
 from gopro.clip.backbone import Backbone
-from gopro.clip.feature_store import FeatureStore
-from gopro.clip.features import ViewRequest, encode_views
+from gopro.clip.features.encode_views import ViewRequest, encode_views
+from gopro.clip.features.store import FeatureStore
 from gopro.data.dataset import Dataset, Sample
 from gopro.data.embedded.emoji import Scene
 from gopro.data.images.loader import EpochBatches, ViewSettings

@@ -12,7 +12,7 @@ from typing import NamedTuple, get_args
 from gopro.benchmark.held_out import HeldOut
 from gopro.benchmark.missing_data import check_present
 from gopro.benchmark.suites import SUITES, Suite
-from gopro.clip.embedded import default_backbone
+from gopro.clip.weights.embedded import default_backbone
 from gopro.data.dataset import ClassHalf, Dataset
 from gopro.data.few_shot import Shots, check_shots, warn_of_short_classes
 from gopro.data.folders.domains import compare_classes

@@ -16,7 +16,7 @@ from gopro.benchmark.protocols import PlannedRun, tuning
 from gopro.benchmark.report.mean_std import harmonic_mean
 from gopro.benchmark.runner import SweepResult, sweep
 from gopro.benchmark.suites import SUITES, Suite
-from gopro.clip.embedded import default_backbone
+from gopro.clip.weights.embedded import default_backbone
 from gopro.errors import InputError
 from gopro.files import write_json
 from gopro.methods.recipe import Conditions

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gopro.cli.console import Screen, out
-from gopro.clip.embedded import describe_backbone
+from gopro.clip.weights.embedded import describe_backbone
 
 TRAIN_AGAIN = "train again with --backbone"
 """The way to another backbone for a run that is trained."""

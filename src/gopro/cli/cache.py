@@ -21,8 +21,8 @@ def show_command() -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from gopro.clip.feature_store import CACHE_VARIABLE
-    from gopro.clip.prune_feature_store import cached_backbones
+    from gopro.clip.features.prune import cached_backbones
+    from gopro.clip.features.store import CACHE_VARIABLE
 
     folder = _folder()
     table = Table(box=None, pad_edge=False)
@@ -62,7 +62,7 @@ def prune_command(
     everything:
         Delete all features, or with --backbone all features of that backbone.
     """
-    from gopro.clip.prune_feature_store import prune
+    from gopro.clip.features.prune import prune
 
     folder = _folder()
     files, size = prune(folder, backbone=backbone, older_than=older_than, keep_gb=keep_gb, everything=everything)
@@ -70,7 +70,7 @@ def prune_command(
 
 
 def _folder() -> Path:
-    from gopro.clip.feature_store import CACHE_VARIABLE, cache_folder
+    from gopro.clip.features.store import CACHE_VARIABLE, cache_folder
 
     folder = cache_folder()
     if folder is None:

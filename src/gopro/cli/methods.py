@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin,
 from cyclopts import Parameter
 
 from gopro.cli.console import bar, out
-from gopro.clip.embedded import STRONGER
+from gopro.clip.weights.embedded import STRONGER
 from gopro.methods.recipe import Task, Training
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from cyclopts import Parameter
 from gopro.cli.backbone_line import print_backbone
 from gopro.cli.console import err, out, print_epoch, steps
 from gopro.cli.parameters import ConfigFile, Flat
-from gopro.clip.embedded import EMBEDDED, default_backbone
+from gopro.clip.weights.embedded import EMBEDDED, default_backbone
 from gopro.errors import InputError
 from gopro.methods.recipe import Training
 from gopro.runs.config import TrainConfig

@@ -18,18 +18,18 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from gopro.clip.device import find_device
-from gopro.clip.embedded import DEFAULT, EMBEDDED
-from gopro.clip.embedded_weights import load_embedded
-from gopro.clip.faster_convolutions import pad_symmetrically, use_onednn
-from gopro.clip.frozen_block import freeze_blocks
-from gopro.clip.fuse_batch_norm import fuse_batch_norm, is_efficientnet
-from gopro.clip.onednn_products import use_onednn_products
+from gopro.clip.faster_layers.convolutions import pad_symmetrically, use_onednn
+from gopro.clip.faster_layers.frozen_block import freeze_blocks
+from gopro.clip.faster_layers.fuse_batch_norm import fuse_batch_norm, is_efficientnet
+from gopro.clip.faster_layers.onednn_products import use_onednn_products
+from gopro.clip.faster_layers.quick_gelu import FusedQuickGELU, fuse_quick_gelu
 from gopro.clip.open_clip_internals import build_openai_clip, fit_text_layout, image_layers
-from gopro.clip.quick_gelu import FusedQuickGELU, fuse_quick_gelu
 from gopro.clip.similarity import unit_length
-from gopro.clip.text_tower import TextTower
-from gopro.clip.tokenizer import load_tokenizer
-from gopro.clip.weights_file import read_weights, recorded_quick_gelu
+from gopro.clip.text.tokenizer import load_tokenizer
+from gopro.clip.text.tower import TextTower
+from gopro.clip.weights.embedded import DEFAULT, EMBEDDED
+from gopro.clip.weights.load_embedded import load_embedded
+from gopro.clip.weights.read_weights import read_weights, recorded_quick_gelu
 from gopro.data.images.transforms import Preprocess, normalize
 from gopro.errors import InputError, one_line
 from gopro.network import hub_cache_alone_if_offline
@@ -235,7 +235,7 @@ def load_backbone(
             `photo`, `emoji`: the small CLIPs that come with this package, for photographs and for emoji drawings;
             `ARCHITECTURE:TAG`: an open_clip model and pretrained tag, such as `ViT-B-16:openai` (downloaded once);
             `ARCHITECTURE:FILE`: an open_clip architecture with weights from a local file; see
-            `gopro.clip.weights_file.read_weights` for the layouts. Images are prepared as for the architecture's first
+            `gopro.clip.weights.read_weights` for the layouts. Images are prepared as for the architecture's first
             tag. Weights trained with QuickGELU (OpenAI's, DFN's, MetaCLIP's) need `ARCHITECTURE-quickgelu`. A tokenizer
             that open_clip does not contain, as SigLIP's, may lie beside the file;
             `openai:FILE`: a CLIP of OpenAI's kind, whose sizes are read off its tensors (QuickGELU);

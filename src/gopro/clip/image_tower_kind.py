@@ -6,8 +6,8 @@ from typing import Any
 
 import open_clip
 
-from gopro.clip.embedded import EMBEDDED
-from gopro.clip.embedded_weights import read_metadata
+from gopro.clip.weights.embedded import EMBEDDED
+from gopro.clip.weights.load_embedded import read_metadata
 
 
 def other_than_vit(name: str) -> str | None:

@@ -1,8 +1,8 @@
 """Everything that relies on open_clip's private or version-dependent parts.
 
 open_clip documents how to create and run a model, not what a model is made of. The rest of the package reaches its
-towers and tokenizers through this file, and the inside of a block through `frozen_block`, so these are the files to
-check against a new open_clip. They are written for open_clip_torch 3.x.
+towers and tokenizers through this file, and the inside of a block through `faster_layers.frozen_block`, so these are
+the files to check against a new open_clip. They are written for open_clip_torch 3.x.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from scipy.special import bdtrc
 
-from gopro.clip.embedded import describe_backbone
+from gopro.clip.weights.embedded import describe_backbone
 from gopro.inference.evaluate import EncodedSamples, evaluate
 from gopro.methods.base import Method
 from gopro.methods.registry import build_method

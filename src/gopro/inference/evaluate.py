@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gopro.clip.backbone import Encoded
-from gopro.clip.feature_store import FeatureStore
-from gopro.clip.features import Features, ViewRequest, encode_views
+from gopro.clip.features.encode_views import Features, ViewRequest, encode_views
+from gopro.clip.features.store import FeatureStore
 from gopro.clip.similarity import similarity
 from gopro.data.dataset import Sample
 from gopro.data.images.loader import eval_batches

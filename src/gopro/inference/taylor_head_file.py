@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from safetensors import SafetensorError, safe_open
 
-from gopro.clip.feature_store import cache_folder
+from gopro.clip.features.store import cache_folder
 from gopro.data.dataset import Sample
 from gopro.errors import InputError
 from gopro.files import save_tensors

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gopro.clip.backbone import Encoded
-from gopro.clip.encode_text import make_prompts
-from gopro.clip.prompts import Prompts
+from gopro.clip.text.encode import make_prompts
+from gopro.clip.text.prompts import Prompts
 from gopro.methods.base import Method
 from gopro.methods.template import split_context_template
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gopro.clip.backbone import Backbone
-from gopro.clip.encode_text import make_prompts
+from gopro.clip.text.encode import make_prompts
 from gopro.methods.base import Method
 from gopro.methods.recipe import Grid, Recipe, Repository, Variant
 from gopro.methods.template import DEFAULT_TEMPLATE, split_context_template, split_template

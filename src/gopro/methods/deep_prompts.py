@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gopro.clip.backbone import Backbone
-from gopro.clip.encode_text import make_prompts
 from gopro.clip.prompted_image_tower import PromptedImageTower
+from gopro.clip.text.encode import make_prompts
 from gopro.errors import InputError
 from gopro.methods.base import Method
 from gopro.methods.template import DEFAULT_TEMPLATE, split_context_tokens

@@ -11,9 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gopro.clip.backbone import Backbone, Encoded
-from gopro.clip.encode_text import make_prompts
-from gopro.clip.prompts import Prompts
 from gopro.clip.similarity import similarity
+from gopro.clip.text.encode import make_prompts
+from gopro.clip.text.prompts import Prompts
 from gopro.distributed import gather
 from gopro.methods.conditional_prompts import ConditionalPrompts
 from gopro.methods.losses import nt_xent, prompt_consistency

@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gopro.clip.backbone import Backbone, Encoded
-from gopro.clip.encode_text import make_prompts
 from gopro.clip.similarity import similarity
+from gopro.clip.text.encode import make_prompts
 from gopro.methods.base import Method
 from gopro.methods.recipe import Grid, Recipe, Repository, Variant
 from gopro.methods.template import DEFAULT_TEMPLATE, split_context_template

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
 from gopro.clip.backbone import Backbone
-from gopro.clip.encode_text import encode_texts
 from gopro.clip.similarity import similarity
-from gopro.clip.text_tower import TextTower
+from gopro.clip.text.encode import encode_texts
+from gopro.clip.text.tower import TextTower
 from gopro.methods.deep_prompts import STD, DeepPrompts
 from gopro.methods.recipe import Grid, Recipe, Repository, Variant
 from gopro.methods.template import DEFAULT_TEMPLATE

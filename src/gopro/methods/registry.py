@@ -12,8 +12,8 @@ from typing import Any, get_type_hints
 import yaml
 
 from gopro.clip.backbone import Backbone
-from gopro.clip.embedded import STRONGER
 from gopro.clip.image_tower_kind import other_than_vit
+from gopro.clip.weights.embedded import STRONGER
 from gopro.errors import InputError
 from gopro.methods.base import Method
 from gopro.methods.cocoop import CoCoOp

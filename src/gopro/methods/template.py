@@ -5,7 +5,7 @@ from __future__ import annotations
 import string
 from typing import NamedTuple
 
-from gopro.clip.text_tower import TextTower
+from gopro.clip.text.tower import TextTower
 from gopro.errors import InputError
 
 DEFAULT_TEMPLATE = "a photo of a {}."

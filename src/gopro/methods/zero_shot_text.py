@@ -11,8 +11,8 @@ from jaxtyping import Float
 from open_clip import OPENAI_IMAGENET_TEMPLATES, SIMPLE_IMAGENET_TEMPLATES
 from torch import Tensor
 
-from gopro.clip.encode_text import encode_texts
-from gopro.clip.text_tower import TextTower
+from gopro.clip.text.encode import encode_texts
+from gopro.clip.text.tower import TextTower
 from gopro.methods.template import split_template
 
 Ensemble = Literal["none", 7, 80]

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from annotated_types import Gt, Le
 from pydantic import Strict
 
-from gopro.clip.embedded import default_backbone
+from gopro.clip.weights.embedded import default_backbone
 from gopro.data.dataset import ClassHalf
 from gopro.data.images.levels import check_levels
 from gopro.files import slug

@@ -17,8 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gopro.clip.backbone import Backbone
-from gopro.clip.safe_load import safe_load, state_dict
-from gopro.clip.text_tower import TextTower
+from gopro.clip.text.tower import TextTower
+from gopro.clip.weights.safe_load import safe_load, state_dict
 from gopro.errors import InputError
 
 CODE = {"coop": "CoOp", "cocoop": "CoCoOp", "gopro-release": "the released GOPro"}

@@ -9,7 +9,7 @@ from typing import Any
 
 from gopro.clip.backbone import Backbone, conventions, load_backbone
 from gopro.clip.device import find_device
-from gopro.clip.embedded import EMBEDDED
+from gopro.clip.weights.embedded import EMBEDDED
 from gopro.errors import InputError
 from gopro.methods.gopro_kernel import GOProKernel
 from gopro.methods.registry import MethodSpec, parse_method

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from gopro.clip.feature_store import FeatureStore
-from gopro.clip.features import Features, ViewRequest, encode_views
+from gopro.clip.features.encode_views import Features, ViewRequest, encode_views
+from gopro.clip.features.store import FeatureStore
 from gopro.data.dataset import Dataset, Sample
 from gopro.data.images.decoded_image import load_into_memory
 from gopro.data.images.loader import EpochBatches, ViewSettings, train_batches

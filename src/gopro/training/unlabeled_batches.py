@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from lightning_fabric import Fabric
 
-from gopro.clip.features import Features
+from gopro.clip.features.encode_views import Features
 from gopro.data.dataset import Dataset, Sample
 from gopro.data.images.decoded_image import load_into_memory
 from gopro.data.images.loader import EpochBatches, ImageLoader, SampleKey, train_batches

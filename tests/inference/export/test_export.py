@@ -23,8 +23,8 @@ from torch import Tensor, nn
 import gopro
 from gopro import cli
 from gopro.clip.backbone import Backbone
-from gopro.clip.encode_text import make_prompts
-from gopro.clip.packed_prompts import PackedPrompts
+from gopro.clip.text.encode import make_prompts
+from gopro.clip.text.packed_prompts import PackedPrompts
 from gopro.data.images.transforms import Preprocess
 from gopro.errors import InputError
 from gopro.inference.export import ExportSettings, export_run, model_file

@@ -18,7 +18,7 @@ import requests
 
 from gopro import cli
 from gopro.cli import serve
-from gopro.clip.embedded import describe_backbone
+from gopro.clip.weights.embedded import describe_backbone
 from tests.support.serve import connect, png, raw_request, wait_until
 
 BACKBONE = f"Backbone: {describe_backbone('emoji', 'train again with --backbone')}"

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from gopro.clip.packed_prompts import PackedPrompts
+from gopro.clip.text.packed_prompts import PackedPrompts
 from gopro.errors import InputError
 from gopro.inference.taylor_head import TaylorHead
 from gopro.methods.base import Method

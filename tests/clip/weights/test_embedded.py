@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gopro.benchmark.protocols import base_to_new, cross_dataset
-from gopro.clip import embedded
 from gopro.clip.backbone import load_backbone
-from gopro.clip.embedded import EmbeddedModel, default_backbone
-from gopro.clip.embedded_weights import load_embedded
+from gopro.clip.weights import embedded
+from gopro.clip.weights.embedded import EmbeddedModel, default_backbone
+from gopro.clip.weights.load_embedded import load_embedded
 from gopro.errors import InputError
 from gopro.runs.config import BenchmarkConfig, TrainConfig, TransferConfig
 from tests.support.fake_sweep import own_images

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gopro.clip import frozen_block
-from gopro.clip.frozen_block import FrozenBlock, add_mlp, freeze_blocks, mlp_hidden
+from gopro.clip.faster_layers import frozen_block
+from gopro.clip.faster_layers.frozen_block import FrozenBlock, add_mlp, freeze_blocks, mlp_hidden
+from gopro.clip.faster_layers.quick_gelu import fuse_quick_gelu
 from gopro.clip.open_clip_internals import QuickGELU, ResidualAttentionBlock
-from gopro.clip.quick_gelu import fuse_quick_gelu
 
 ACTIVATIONS: dict[str, Any] = {"quick": QuickGELU, "gelu": nn.GELU}
 SCALES = (None, 0.3)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gopro.clip.prompts import ClassValues, Contexts, Prompts
+from gopro.clip.text.prompts import ClassValues, Contexts, Prompts
 
 
 class FullPrompts(Prompts):

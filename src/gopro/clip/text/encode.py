@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gopro.clip.full_prompts import FullPrompts
-from gopro.clip.packed_prompts import PackedPrompts
-from gopro.clip.prompts import Prompts
-from gopro.clip.text_tower import TextTower
+from gopro.clip.text.full_prompts import FullPrompts
+from gopro.clip.text.packed_prompts import PackedPrompts
+from gopro.clip.text.prompts import Prompts
+from gopro.clip.text.tower import TextTower
 
 
 def make_prompts(

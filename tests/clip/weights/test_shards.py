@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gopro.clip.weights_file import read_weights
+from gopro.clip.weights.read_weights import read_weights
 from gopro.errors import InputError
 
 WEIGHTS = {"visual.proj": torch.arange(6.0).reshape(2, 3), "logit_scale": torch.tensor(4.6), "bias": torch.ones(2)}

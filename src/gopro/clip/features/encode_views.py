@@ -19,8 +19,8 @@ from jaxtyping import Float16
 from torch import Tensor
 
 from gopro.clip.backbone import Backbone, Encoded
-from gopro.clip.embedded import EMBEDDED
-from gopro.clip.feature_store import FeatureStore, RowLocations
+from gopro.clip.features.store import FeatureStore, RowLocations
+from gopro.clip.weights.embedded import EMBEDDED
 from gopro.data.dataset import ImageSource
 from gopro.data.images.loader import DrawnView, ViewSettings, view_batches
 from gopro.data.images.transforms import CROP, VIEW_VERSION, ViewName

@@ -11,9 +11,9 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from gopro.clip.frozen_block import attention_inputs
+from gopro.clip.faster_layers.frozen_block import attention_inputs
 from gopro.clip.open_clip_internals import ResidualAttentionBlock
-from gopro.clip.packed_layout import LengthGroup
+from gopro.clip.text.packed_layout import LengthGroup
 
 KeysValues = tuple[Tensor, Tensor]
 """A layer's keys and values, each [B, H, P, d/H]."""

@@ -9,9 +9,9 @@ import torch
 
 from gopro import cli
 from gopro.clip.backbone import Backbone
-from gopro.clip.feature_store import FeatureStore
-from gopro.clip.features import ViewRequest, encode_views
-from gopro.clip.prune_feature_store import cached_backbones, prune
+from gopro.clip.features.encode_views import ViewRequest, encode_views
+from gopro.clip.features.prune import cached_backbones, prune
+from gopro.clip.features.store import FeatureStore
 from gopro.data.load_dataset import load_dataset
 from gopro.errors import InputError
 

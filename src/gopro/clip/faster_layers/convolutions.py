@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gopro.clip.onednn_products import frozen_linear
+from gopro.clip.faster_layers.onednn_products import frozen_linear
 
 
 class PointwiseConv2d(nn.Conv2d):

@@ -9,9 +9,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from gopro.clip.safe_load import safe_load, state_dict
-from gopro.clip.sharded_weights import INDEX_SUFFIX, check_no_shard, read_shards
-from gopro.clip.transformers_layout import from_transformers
+from gopro.clip.weights.safe_load import safe_load, state_dict
+from gopro.clip.weights.shards import INDEX_SUFFIX, check_no_shard, read_shards
+from gopro.clip.weights.transformers_layout import from_transformers
 from gopro.errors import InputError
 
 

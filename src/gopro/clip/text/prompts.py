@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gopro.clip.memory_plan import MemoryPlan
 from gopro.clip.similarity import similarity
-from gopro.clip.text_tower import TextTower
+from gopro.clip.text.memory_plan import MemoryPlan
+from gopro.clip.text.tower import TextTower
 from gopro.errors import InputError
 
 CONTROL_CHARACTERS = "[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]"

@@ -17,7 +17,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from gopro.clip.backbone import load_backbone
-from gopro.clip.transformers_layout import from_transformers
+from gopro.clip.weights.transformers_layout import from_transformers
 from gopro.errors import InputError
 
 IMAGE = {"image_size": 32, "patch_size": 8, "width": 64, "layers": 2, "head_width": 64}

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from gopro.clip import open_clip_internals
-from gopro.clip.encode_text import encode_texts, make_prompts
-from gopro.clip.full_prompts import FullPrompts
-from gopro.clip.packed_prompts import MAX_LAYOUTS, PackedPrompts
-from gopro.clip.prompts import Prompts
-from gopro.clip.recompute import recompute
-from gopro.clip.text_tower import TextTower
+from gopro.clip.text.encode import encode_texts, make_prompts
+from gopro.clip.text.full_prompts import FullPrompts
+from gopro.clip.text.packed_prompts import MAX_LAYOUTS, PackedPrompts
+from gopro.clip.text.prompts import Prompts
+from gopro.clip.text.recompute import recompute
+from gopro.clip.text.tower import TextTower
 from gopro.errors import InputError
 from tests.support.live_bytes import LiveBytes
 

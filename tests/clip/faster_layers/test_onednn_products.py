@@ -10,9 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gopro.clip import onednn_products
 from gopro.clip.backbone import load_backbone
-from gopro.clip.onednn_products import FrozenLinear, FrozenSelfAttention, frozen_linear, use_onednn_products
+from gopro.clip.faster_layers import onednn_products
+from gopro.clip.faster_layers.onednn_products import (
+    FrozenLinear,
+    FrozenSelfAttention,
+    frozen_linear,
+    use_onednn_products,
+)
 
 needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
 

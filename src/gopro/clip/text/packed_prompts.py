@@ -24,14 +24,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gopro.clip.frozen_block import add_attention, add_mlp, attention_inputs, mlp_hidden
-from gopro.clip.memory_plan import Keep
+from gopro.clip.faster_layers.frozen_block import add_attention, add_mlp, attention_inputs, mlp_hidden
 from gopro.clip.open_clip_internals import ResidualAttentionBlock
-from gopro.clip.packed_attention import KeysValues, append_keys_values, attend, attend_in_block
-from gopro.clip.packed_layout import Chunk, LengthGroup, lay_out, split_by_tokens
-from gopro.clip.prompts import ClassValues, Contexts, Prompts
-from gopro.clip.recompute import recompute
-from gopro.clip.text_tower import TextTower
+from gopro.clip.text.memory_plan import Keep
+from gopro.clip.text.packed_attention import KeysValues, append_keys_values, attend, attend_in_block
+from gopro.clip.text.packed_layout import Chunk, LengthGroup, lay_out, split_by_tokens
+from gopro.clip.text.prompts import ClassValues, Contexts, Prompts
+from gopro.clip.text.recompute import recompute
+from gopro.clip.text.tower import TextTower
 
 MAX_LAYOUTS = 8
 """Number of layouts to cache. Each batch size may need its own: training and evaluation use a few, a server many."""

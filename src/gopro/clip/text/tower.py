@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gopro.clip.faster_layers.quick_gelu import fuse_quick_gelu
 from gopro.clip.open_clip_internals import bound_cache, text_parts, token_ids
-from gopro.clip.quick_gelu import fuse_quick_gelu
 from gopro.clip.similarity import unit_length
 from gopro.errors import InputError
 

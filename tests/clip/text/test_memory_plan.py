@@ -5,7 +5,7 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gopro.clip.memory_plan import KEPT_UNITS, KEPT_UNITS_INNER, Keep, MemoryPlan
+from gopro.clip.text.memory_plan import KEPT_UNITS, KEPT_UNITS_INNER, Keep, MemoryPlan
 
 UNITS = {Keep.KEEP_ALL: KEPT_UNITS, Keep.RECOMPUTE_INNER: KEPT_UNITS_INNER, Keep.RECOMPUTE_ALL: 0}
 LAYERS, VECTOR_BYTES = 12, 4 * 512

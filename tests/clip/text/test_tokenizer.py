@@ -16,8 +16,8 @@ import torch
 from open_clip import factory
 from safetensors.torch import save_file
 
-from gopro.clip import tokenizer
 from gopro.clip.backbone import load_backbone
+from gopro.clip.text import tokenizer
 from gopro.errors import InputError
 
 IMAGE = {"image_size": 32, "patch_size": 8, "width": 64, "layers": 1, "head_width": 64}

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gopro.clip.onednn_products import frozen_linear, is_onednn_faster
+from gopro.clip.faster_layers.onednn_products import frozen_linear, is_onednn_faster
+from gopro.clip.faster_layers.quick_gelu import SLOPE, FusedQuickGELU
 from gopro.clip.open_clip_internals import ResidualAttentionBlock
-from gopro.clip.quick_gelu import SLOPE, FusedQuickGELU
 
 
 class FrozenBlock(ResidualAttentionBlock):

@@ -18,8 +18,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from gopro.clip.backbone import Backbone, Encoded, load_backbone
-from gopro.clip.feature_store import FORMAT, FeatureStore, cache_folder
-from gopro.clip.features import ViewRequest, encode_views
+from gopro.clip.features.encode_views import ViewRequest, encode_views
+from gopro.clip.features.store import FORMAT, FeatureStore, cache_folder
 from gopro.data.embedded.emoji import Scene
 from gopro.data.images.image_file import ImageFile
 from gopro.data.images.transforms import draw_view, make_view
@@ -142,15 +142,15 @@ FILL = """
     sys.path.insert(0, {tests!r})
     from pathlib import Path
     import torch
-    from gopro.clip import features
+    from gopro.clip.features import encode_views
     from gopro.clip.backbone import load_backbone
-    from gopro.clip.feature_store import FeatureStore
-    from test_feature_store import many
-    features.FLUSH_ROWS = 32
+    from gopro.clip.features.store import FeatureStore
+    from test_store import many
+    encode_views.FLUSH_ROWS = 32
     torch.set_num_threads(1)
     store, views = FeatureStore(load_backbone("emoji"), Path(sys.argv[1])), many(int(sys.argv[2]))
     for i in range(0, len(views), int(sys.argv[3])):
-        features.encode_views(store, views[i : i + int(sys.argv[3])], batch=16)
+        encode_views.encode_views(store, views[i : i + int(sys.argv[3])], batch=16)
 """
 
 

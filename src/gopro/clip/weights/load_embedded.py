@@ -1,4 +1,4 @@
-"""Read the weights of the embedded models; see `gopro.clip.embedded`."""
+"""Read the weights of the embedded models; see `gopro.clip.weights.embedded`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from gopro.clip.embedded import EMBEDDED
+from gopro.clip.weights.embedded import EMBEDDED
 
 TOKENS = "token_embedding"
 

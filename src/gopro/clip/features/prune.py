@@ -10,7 +10,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from gopro.clip.feature_store import BACKBONE_FILE
+from gopro.clip.features.store import BACKBONE_FILE
 from gopro.errors import InputError
 
 DAY = 86400.0

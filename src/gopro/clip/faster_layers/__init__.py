@@ -1,0 +1,1 @@
+"""Layers of a frozen model in forms that compute the same in less time or memory."""
