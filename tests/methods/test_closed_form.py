@@ -192,6 +192,22 @@ def test_the_regression_is_at_its_optimum(c: float) -> None:
     torch.testing.assert_close(weight, torch.from_numpy(found.x[:-4]).reshape(4, 32), atol=1e-2, rtol=1e-3)
 
 
+def test_labels_may_be_probabilities_and_the_first_classes_fixed() -> None:
+    """The gradient of the free rows is 0 at the optimum; the fixed ones are 0 themselves."""
+    features, generator = images(24).embedding.double(), torch.Generator().manual_seed(2)
+    target, offset = torch.randn(2, 24, 4, generator=generator, dtype=torch.double)
+    target = target.softmax(dim=-1)
+    weight, bias = logistic_regression(features, target, 4, 3.0, offset=offset, fixed=2, tolerance=1e-13)
+    assert not weight[:2].any() and not bias[:2].any()
+    assert weight[2:].abs().min() > 1e-6
+    wrong = (offset + features @ weight.T + bias).softmax(dim=-1) - target
+    torch.testing.assert_close(3 * wrong.T[2:] @ features + weight[2:], torch.zeros(2, 32).double(), atol=1e-4, rtol=0)
+    torch.testing.assert_close(wrong.sum(dim=0)[2:], torch.zeros(2).double(), atol=1e-4, rtol=0)
+    hard = torch.randint(4, (24,), generator=generator)
+    one_hot = logistic_regression(features, F.one_hot(hard, 4).double(), 4, 3.0)
+    torch.testing.assert_close(one_hot, logistic_regression(features, hard, 4, 3.0))
+
+
 def test_c_is_the_best_on_validation_images(tiny: Backbone) -> None:
     """A quarter of the labels is wrong: a weak penalty memorises them, a stronger one does not."""
     train, target = images(64), (images(64).embedding[:, :4]).argmax(dim=-1)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from gopro.clip.backbone import Backbone, load_backbone
@@ -179,6 +180,7 @@ def test_the_released_layer_weights_start_as_a_linear_layers(tiny: Backbone) -> 
 
 def fitted(spec: str, tiny: Backbone) -> GOPro:
     """Return a method whose steps did something, with class means and probe of four images per class."""
+    torch.manual_seed(0)  # of the maps
     method = perturb(build_method(spec, tiny, NAMES, TEMPLATE), 0.03)
     assert isinstance(method, GOPro)
     method.solve(lambda count: [encode_noise(tiny, 20)], torch.arange(20) % 5)
@@ -269,7 +271,7 @@ def test_a_weight_of_zero_turns_a_loss_without_labels_off(off: str, tiny: Backbo
 
 
 def test_the_teacher_is_frozen_clip_over_all_names(tiny: Backbone) -> None:
-    """Cross-entropy of the other views' predictions, with the plain view's prompts, against twice CLIP's logits.
+    """Cross-entropy of the other views' predictions, with the plain view's prompts, against four times CLIP's logits.
 
     Both are predictions as in use: the closeness of new names is subtracted.
     """
@@ -280,13 +282,60 @@ def test_the_teacher_is_frozen_clip_over_all_names(tiny: Backbone) -> None:
     bias = -2 * method.training_means.closeness(frozen, 0.3 * tiny.logit_scale)
     bias[: len(NAMES)] = 0
     assert bias[len(NAMES) :].abs().min() > 1e-3
-    teacher = (2 * (tiny.logit_scale * views.embedding[0] @ frozen.T + bias)).softmax(dim=-1)
+    teacher = (4 * (tiny.logit_scale * views.embedding[0] @ frozen.T + bias)).softmax(dim=-1)
     text = method.for_classes(ALL).text_features(method.view_contexts(views)[0])
     image = method.image_features(views)
     logits = [tiny.logit_scale * torch.einsum("bd,bcd->bc", view, text) + bias for view in image[1:]]
     log_p = [row.log_softmax(dim=-1) for row in logits]
     expected = 3 * torch.stack([-(teacher * row).sum(dim=-1).mean() for row in log_p]).mean()
     torch.testing.assert_close(method.unlabeled_losses(views)["consistency"], expected, rtol=1e-4, atol=1e-5)
+
+
+def taught(spec: str, tiny: Backbone) -> GOPro:
+    """Return what `fitted` does, with sixty images without labels besides."""
+    torch.manual_seed(0)
+    method = perturb(build_method(spec, tiny, NAMES, TEMPLATE), 0.03)
+    assert isinstance(method, GOPro)
+    method.unlabeled_names = tuple(ALL)
+    method.solve(lambda count: [encode_noise(tiny, 20)], torch.arange(20) % 5)
+    method.solve_unlabeled(encode_noise(tiny, 60, seed=8))
+    method.end_epoch(1, 2)
+    return method
+
+
+def test_images_without_labels_leave_trained_names_alone(tiny: Backbone) -> None:
+    images = encode_noise(tiny, 4, seed=9)
+    one, other = taught("gopro[gate=0]", tiny), fitted("gopro[gate=0]", tiny)
+    assert torch.equal(one.logits(images), other.logits(images))
+    unknown = ["harp", *NAMES]  # nor do they change a name that they were not said to show
+    torch.testing.assert_close(one.for_classes(unknown).logits(images), other.for_classes(unknown).logits(images))
+
+
+@pytest.mark.parametrize(("off", "kept"), [("probe=false", "bias"), ("hubness=0", "probe_bias")])
+def test_probe_and_bias_of_new_names_come_closer_to_frozen_clip(off: str, kept: str, tiny: Backbone) -> None:
+    """The probe brings the predictions closer to frozen CLIP's, after the bias evened out how often it names each."""
+    images = encode_noise(tiny, 60, seed=8)
+    method, partly = taught("gopro[gate=0]", tiny), taught(f"gopro[gate=0,{off}]", tiny)
+    over, partly_over = method.for_classes(ALL), partly.for_classes(ALL)
+    assert isinstance(over, GOPro)
+    teacher, log_p = over._teacher(images), over.logits(images).log_softmax(dim=-1)
+    before = over.logits(images) - F.pad(over.image_features(images) @ method.new_names.probe_weight.T, (len(NAMES), 0))
+    before[:, len(NAMES) :] -= method.new_names.probe_bias
+    assert (teacher * (log_p - before.log_softmax(dim=-1))).sum(dim=-1).mean() > 0.01
+    assert (over.logits(images) - partly_over.logits(images)).abs().max() > 1e-2
+    assert partly.new_names.state_dict()[kept].abs().max() > 1e-3
+    zero = {"bias"} if kept == "probe_bias" else {"probe_weight", "probe_bias"}
+    assert not any(partly.new_names.state_dict()[name].any() for name in zero)
+
+
+def test_half_of_the_way_new_names_are_predicted_equally_often(tiny: Backbone) -> None:
+    method, images = taught("gopro", tiny), encode_noise(tiny, 60, seed=8)
+    frozen = encode_texts(tiny.text, [TEMPLATE.format(name) for name in ALL])
+    closeness = -2 * method.training_means.closeness(frozen, 0.3 * tiny.logit_scale)
+    closeness[: len(NAMES)] = 0
+    full = closeness + 2 * (F.pad(method.new_names.bias, (len(NAMES), 0)) - closeness)
+    mean = (4 * (tiny.logit_scale * images.embedding @ frozen.T + full)).softmax(dim=-1).mean(dim=0)
+    torch.testing.assert_close(mean[-2], mean[-1], rtol=0.02, atol=0)
 
 
 def test_gopro_learns_from_a_folder_and_resumes_with_the_same_bits(tmp_path: Path, tiny: Backbone) -> None:
@@ -304,8 +353,12 @@ def test_gopro_learns_from_a_folder_and_resumes_with_the_same_bits(tmp_path: Pat
     assert run.method.unlabeled_names[-len(names) :] == names
     state = load_file(run.folder / LEARNED)
     assert len(state["training_means.others"]) > 0
-    loaded = load_run(run.folder, backbone=tiny).method.state_dict()
-    assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
+    assert state["new_names.bias"].any() and state["new_names.probe_weight"].any()
+    loaded = load_run(run.folder, backbone=tiny).method
+    assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in state.items())
+    images = encode_noise(tiny, 4)
+    mixed = [*names[:2], *run.method.classnames[:2], "harp"]
+    torch.testing.assert_close(*(m.for_classes(mixed).logits(images) for m in (loaded, run.method)))
     with pytest.raises(Cut):
         train(replace(config, output=tmp_path / "cut"), backbone=tiny, on_step=cut_in(1))
     resume(tmp_path / "cut", backbone=tiny)

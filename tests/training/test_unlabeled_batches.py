@@ -113,10 +113,10 @@ def test_training_uses_the_images_and_resumes_with_the_same_bits(bank: int, tmp_
 
 
 def test_the_run_lists_its_images_without_labels(tmp_path: Path, tiny: Backbone) -> None:
-    """Only those that the steps reach: 3 epochs of 2 batches of 16, of 2 images of each of 86 classes."""
+    """2 images of each of 86 classes, more than the 96 that the steps reach: they are solved for all together."""
     run = train(replace(CONFIG, output=tmp_path / "run"), backbone=tiny)
     unlabeled = read_unlabeled_images(run.folder)
-    assert len(set(unlabeled)) == 3 * 2 * 16
+    assert 160 < len(unlabeled) <= 2 * 86  # some are equal, and listed once
     assert not set(unlabeled) & set(read_training_images(run.folder) or [])
     dataset = load_dataset("emoji-activities")
     half = {s.image.digest(): s.label < 43 for s in dataset.train}
@@ -169,6 +169,6 @@ def test_rows_of_a_benchmark_tell_the_numbers_apart(tmp_path: Path) -> None:
     assert not outcome.failures
     made = {row["method"]: row["made_with"] for row in outcome.rows}
     assert [made[method]["unlabeled"] for method in methods] == [None, "emoji-food", "emoji-food"]
-    assert [len(read_unlabeled_images(tmp_path / "runs" / row["run"])) for row in outcome.rows[::2]] == [0, 0, 32]
+    assert [len(read_unlabeled_images(tmp_path / "runs" / row["run"])) for row in outcome.rows[::2]] == [0, 0, 130]
     with pytest.raises(InputError, match="was made with unlabeled emoji-food, not None"):
         benchmark("base-to-new", replace(config, unlabeled=None))

@@ -17,6 +17,7 @@ from gopro.methods.class_means import ClassMeans
 from gopro.methods.gopro_paper import GOProPaper, GOProPaperConfig
 from gopro.methods.logistic_regression import logistic_regression
 from gopro.methods.losses import prompt_consistency
+from gopro.methods.new_names import NewNames, even_bias
 from gopro.methods.recipe import Grid, Recipe, Training
 from gopro.methods.template import DEFAULT_TEMPLATE
 from gopro.settings import NonNegativeFloat, PositiveInt, settings
@@ -25,7 +26,7 @@ C = 100.0
 """Inverse penalty of the probe for features with variance 1 within a class; 30 and 300 change one image at most."""
 SOFTNESS = 0.3
 """Of the scale of the logits, how sharply a name's closeness tells its nearest trained classes from the others."""
-SHARPENING = 2.0
+SHARPENING = 4.0
 """Factor of frozen CLIP's logits where it is the teacher."""
 GATE_MIDDLE, GATE_STEEPNESS = 1.5, 8.0
 """Distance at which frozen CLIP's part of a prediction is half of `gate`, and how steeply it grows there."""
@@ -68,7 +69,8 @@ class GOPro(GOProPaper):
     CLIP with the prompt of the tested data set. And `hubness`: from the logit of a new name its closeness to the
     training images is subtracted, which show other classes (as querybank normalisation does, arXiv 2112.12777), unless
     the images come from another data set. All three use differences of features, so that a vector common to all of
-    them, as CLIP's have, changes nothing.
+    them, as CLIP's have, changes nothing. Images without labels teach all three, with frozen CLIP's predictions in
+    place of labels: the gate their means, `hubness` which new names are predicted too often, the probe the new names.
 
     It is not the paper's method: `gopro-paper` is the abstract and the figure alone, as the paper's body was not
     available, and `gopro-release` the released code. Ours are also the words of the data set's own prompt as the
@@ -98,14 +100,21 @@ class GOPro(GOProPaper):
     ):
         super().__init__(backbone, classnames, config, template)
         self.training_means = ClassMeans(len(classnames), backbone.embed_dim)
+        self.new_names = NewNames(backbone.embed_dim)
         # Not trained in steps, but fitted after them.
         self.probe_weight = nn.Parameter(torch.zeros(len(classnames), backbone.embed_dim), requires_grad=False)
         self.probe_bias = nn.Parameter(torch.zeros(len(classnames)), requires_grad=False)
-        self._training_images: tuple[Encoded, Tensor] | None = None  # between `solve` and the last epoch
+        # Between `solve` and the last epoch.
+        self._training_images: tuple[Encoded, Tensor] | None = None
+        self._unlabeled_images: Encoded | None = None
 
     def set_classes(self, classnames: Sequence[str]) -> None:
         super().set_classes(classnames)
         self.rows = self.trained_rows(classnames)
+        places = {name: i for i, name in enumerate(self.unlabeled_names[len(self.trained_names) :])}
+        self.new_rows = [
+            places.get(name) if row is None else None for name, row in zip(classnames, self.rows, strict=True)
+        ]
         self._unlabeled: list[GOPro] | None = None
 
     def unlabeled_losses(self, encoded: Encoded) -> dict[str, Tensor]:
@@ -126,13 +135,25 @@ class GOPro(GOProPaper):
             terms["con"] = self.contrastive_loss(image)
         return terms
 
+    @torch.no_grad()
     def solve_unlabeled(self, encoded: Encoded) -> None:
-        self.training_means.add(encoded.embedding, self._over_unlabeled_names()._teacher(encoded))
+        """Set the new names' biases and add the images' means; their probe is fitted after the last epoch."""
+        over, trained = self._over_unlabeled_names(), len(self.trained_names)
+        bias = over._name_bias()
+        if self.config.hubness:
+            logits = SHARPENING * (over._frozen_logits(encoded) + bias)
+            # Half of the way to equal shares, as the images need not show all names equally often.
+            bias = bias + 0.5 * even_bias(logits, trained) / SHARPENING
+        self.new_names.set_bias(bias[trained:])
+        self.training_means.add(encoded.embedding, over._teacher(encoded))
+        self._unlabeled_images = encoded
 
     def _teacher(self, encoded: Encoded) -> Float[Tensor, "batch classes"]:
         """Return frozen CLIP's probabilities, sharpened, after `hubness`."""
-        logits = self.backbone.logit_scale * similarity(encoded.embedding, self.frozen_text()) + self._name_bias()
-        return (SHARPENING * logits).softmax(dim=-1)
+        return (SHARPENING * (self._frozen_logits(encoded) + self._name_bias())).softmax(dim=-1)
+
+    def _frozen_logits(self, encoded: Encoded) -> Float[Tensor, "batch classes"]:
+        return self.backbone.logit_scale * similarity(encoded.embedding, self.frozen_text())
 
     def _over_unlabeled_names(self) -> GOPro:
         """Return this method over the class names that images without labels may show."""
@@ -175,6 +196,31 @@ class GOPro(GOProPaper):
         self.probe_weight.copy_(weight)
         self.probe_bias.copy_(bias.to(mean) - weight @ mean)
         self._training_images = None
+        if self._unlabeled_images is not None:
+            self._fit_new_names(self._unlabeled_images)
+            self._unlabeled_images = None
+
+    def _fit_new_names(self, images: Encoded) -> None:
+        """Fit the probe of the new names on images without labels, to frozen CLIP's predictions of them.
+
+        The trained names keep theirs. The offset has one prompt for each name, of the images' mean context;
+        exactly it would have one for each image and name.
+        """
+        over, trained = self._over_unlabeled_names(), len(self.trained_names)
+        if len(over.classnames) == trained:
+            return
+        batches = [images[i : i + BATCH] for i in range(0, len(images.embedding), BATCH)]
+        features = torch.cat([self.image_features(batch) for batch in batches])
+        context = torch.cat([self.image_contexts(batch) for batch in batches]).mean(dim=0, keepdim=True)
+        weight, bias = over._probe()
+        prompts = self.backbone.logit_scale * similarity(features, over.text_features(context)[0])
+        offset = prompts + similarity(features, weight) + bias + over._name_bias()
+        mean, size = features.mean(dim=0), self.training_means.unit.sqrt()
+        weight, bias = logistic_regression(
+            (features - mean) / size, over._teacher(images), len(over.classnames), C, offset=offset, fixed=trained
+        )
+        weight = (weight[trained:] / size).to(mean)
+        self.new_names.set_probe(weight, bias[trained:].to(mean) - weight @ mean)
 
     def image_vectors(self, encoded: Encoded) -> Float[Tensor, "batch dim"]:
         """Return the factors of text features, probe weights, frozen text features, probe biases and name biases."""
@@ -193,7 +239,7 @@ class GOPro(GOProPaper):
         scale, gate = self.backbone.logit_scale, self._gate(encoded)
         weight, bias = self._probe()
         learned = scale * self.similarities(encoded) + similarity(self.image_features(encoded), weight) + bias
-        frozen = scale * similarity(encoded.embedding, self.frozen_text())
+        frozen = self._frozen_logits(encoded)
         return gate * learned + (1 - gate) * frozen + self._name_bias()
 
     def _gate(self, encoded: Encoded) -> Float[Tensor, "batch 1"]:
@@ -202,22 +248,32 @@ class GOPro(GOProPaper):
         return 1 - self.config.gate * torch.sigmoid(GATE_STEEPNESS * (distance - GATE_MIDDLE))
 
     def _probe(self) -> tuple[Float[Tensor, "classes embed"], Float[Tensor, " classes"]]:
-        """Return the probe's weights and biases for the present classes, 0 for those that were not trained on."""
-        new = len(self.probe_bias)  # the row after those of the trained classes
-        rows = [new if row is None else row for row in self.rows]
-        return F.pad(self.probe_weight, (0, 0, 0, 1))[rows], F.pad(self.probe_bias, (0, 1))[rows]
+        """Return the probe's weights and biases for the present classes, 0 for those that no training image shows."""
+        trained, new = len(self.probe_bias), self.new_names
+        weight = F.pad(torch.cat([self.probe_weight, new.probe_weight]), (0, 0, 0, 1))
+        bias = F.pad(torch.cat([self.probe_bias, new.probe_bias]), (0, 1))
+        none = len(bias) - 1  # a row of zeros
+        new_rows = [none if row is None or not len(new.bias) else trained + row for row in self.new_rows]
+        rows = [new_row if row is None else row for row, new_row in zip(self.rows, new_rows, strict=True)]
+        return weight[rows], bias[rows]
 
     def _name_bias(self) -> Float[Tensor, " classes"]:
         """Return what is added to the logits of new names: the less, the closer a name is to all training images.
 
         It is 0 for other data: which of its names are close to the training images does not tell which are close to its
-        own images.
+        own images. For names that images without labels may show, these images have told it.
         """
+        text = self.frozen_text()
         if self.other_data:
-            return self.frozen_text().new_zeros(len(self.rows))
-        closeness = self.training_means.closeness(self.frozen_text(), SOFTNESS * self.backbone.logit_scale)
-        new = torch.tensor([row is None for row in self.rows], device=closeness.device)
-        return torch.where(new, -self.config.hubness * closeness, 0.0)
+            bias = text.new_zeros(len(text))
+        else:
+            closeness = self.training_means.closeness(text, SOFTNESS * self.backbone.logit_scale)
+            new = torch.tensor([row is None for row in self.rows], device=text.device)
+            bias = torch.where(new, -self.config.hubness * closeness, 0.0)
+        if len(self.new_names.bias):
+            places = [(i, row) for i, row in enumerate(self.new_rows) if row is not None]
+            bias[[i for i, _ in places]] = self.new_names.bias[[row for _, row in places]]
+        return bias
 
     def added_losses(
         self,

@@ -92,6 +92,7 @@ def load_run(run: str | Path, device: str = "cpu", backbone: Backbone | str | No
             f"than {name}: give {name}, or the file of the weights alone"
         )
     method = recorded_method(content).build(backbone, content["classnames"], content["template"])
+    method.unlabeled_names = content["unlabeled_names"]
     trained = Run(
         folder,
         content["config"],

@@ -106,6 +106,7 @@ def write_config(run: Run, **more: Any) -> None:
         "data": run.data,
         "template": run.template,
         "classnames": list(method.classnames),
+        "unlabeled_names": list(method.unlabeled_names),
         "backbone": {"name": method.backbone.name, "fingerprint": method.backbone.fingerprint()},
         "trained_with": None if run.trained_with is None else run.trained_with.to_json(),
         **more,
@@ -136,6 +137,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         if not isinstance(names, list) or not all(isinstance(text, str) for text in [*texts, *names]):
             raise TypeError("data, template, classnames and backbone must be text")
         content["classnames"] = list(map(clean_name, names))  # earlier versions left NFD as it was
+        content["unlabeled_names"] = tuple(content.get("unlabeled_names", ()))  # missing in runs of earlier versions
         if content["template"].count("{}") != 1:
             raise ValueError(f"template {content['template'][:80]!r} does not have exactly one {{}} for the class name")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

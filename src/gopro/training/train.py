@@ -14,10 +14,9 @@ import torch
 from gopro.clip.backbone import Backbone, load_backbone
 from gopro.data.dataset import CROP, Dataset, Sample
 from gopro.data.few_shot import draw_per_class, warn_of_short_classes
-from gopro.data.images.loader import EpochBatches
 from gopro.data.images.transforms import stable_seed
 from gopro.data.load_dataset import load_dataset, load_target
-from gopro.data.unlabeled import UnlabeledImages, draw_images, find_unlabeled, join_names
+from gopro.data.unlabeled import UnlabeledImages, find_unlabeled, join_names
 from gopro.errors import InputError
 from gopro.inference.calibrate import calibrate
 from gopro.methods.recipe import Recipe, Training
@@ -275,7 +274,7 @@ def _prepare(plan: _Plan, backbone: Backbone | None, runtime: Runtime) -> tuple[
 
 
 def _unlabeled_images(plan: _Plan, whole: Dataset, few: Dataset) -> UnlabeledImages:
-    """Find the images without labels that the steps of a run reach, each as often as any other.
+    """Find the images without labels of a run.
 
     Raises:
         InputError: see `gopro.data.unlabeled.find_unlabeled`; or there are fewer than a batch of them.
@@ -291,8 +290,7 @@ def _unlabeled_images(plan: _Plan, whole: Dataset, few: Dataset) -> UnlabeledIma
             f"{config.unlabeled or whole.name}: {count} images without labels are fewer than a batch of "
             f"{recipe.batch}; add images, or use --batch {count} or fewer"
         )
-    steps = recipe.epochs * len(EpochBatches(len(few.train), recipe.batch, config.seed, drop_last=recipe.drop_last))
-    return found._replace(images=draw_images(found.images, steps * recipe.batch, config.seed))
+    return found
 
 
 def _train(plan: _Plan, run: Run, dataset: Dataset, runtime: Runtime, progress: Progress) -> Run:

@@ -13,6 +13,7 @@ from gopro.data.dataset import Dataset, Sample
 from gopro.data.images.decoded_image import load_into_memory
 from gopro.data.images.loader import EpochBatches, ImageLoader, SampleKey, train_batches
 from gopro.data.images.transforms import stable_seed
+from gopro.data.unlabeled import draw_images
 from gopro.methods.base import Method
 from gopro.methods.recipe import Recipe
 from gopro.runs.config import TrainConfig
@@ -37,7 +38,7 @@ def unlabeled_batches(
     labelled: TrainingBatches,
     on_fill: Callable[[int, int], None] = lambda done, total: None,
 ) -> UnlabeledBatches:
-    """Return the batches of `dataset.unlabeled` that go with the labelled ones.
+    """Return the batches of `dataset.unlabeled` that go with the labelled ones; of more than they reach, a random part.
 
     All images come once, in a new order, before any comes again, with new views. They are encoded and cached as the
     labelled ones are; see `training_batches`.
@@ -45,11 +46,12 @@ def unlabeled_batches(
     Raises:
         InputError: an image cannot be read, now or in a later epoch.
     """
-    order = UnlabeledOrder(len(dataset.unlabeled), recipe.batch, config.seed, labelled, runtime)
+    images = draw_images(dataset.unlabeled, recipe.epochs * len(labelled) * recipe.batch, config.seed)
+    order = UnlabeledOrder(len(images), recipe.batch, config.seed, labelled, runtime)
     rounds = order.rounds(recipe.epochs)
     settings = view_settings(method, recipe, config, min(recipe.bank, rounds))
     # The loader takes samples with a label, which nothing reads here.
-    samples = [Sample(image, -1) for image in dataset.unlabeled]
+    samples = [Sample(image, -1) for image in images]
     if recipe.bank and method.frozen_images:
         features = encode_bank(method, method.views, samples, settings, runtime, on_fill)
         return _CachedUnlabeled(features, len(method.views), settings.bank, order, runtime.fabric)
