@@ -72,7 +72,7 @@ class Method(nn.Module):
         views: the views of an image that a training step needs, the plain one first.
         frozen_images: whether the image tower is the frozen CLIP's, so that its output can be cached. A method that
             learns inside the tower sets it to False; its `encode` then returns the images themselves.
-        uses_unlabeled: whether it learns from images without labels too, by `unlabeled_losses`.
+        uses_unlabeled: whether it learns from images without labels too, by `solve_unlabeled` or `unlabeled_losses`.
         unlabeled_names: the class names that such images may show, if they are others than the trained ones.
         needs_vit: whether it puts learned tokens into the image tower, which only open_clip's own ViT takes.
         text_depends_on_image: whether each image has text features of its own, from `image_contexts`. If not, they
@@ -252,6 +252,11 @@ class Method(nn.Module):
             labels: [batch].
         """
         return {"ce": F.cross_entropy(self.logits(encoded[0]), labels)}
+
+    @property
+    def unlabeled_in_steps(self) -> bool:
+        """Whether training steps take images without labels, for `unlabeled_losses`; if `uses_unlabeled` by default."""
+        return self.uses_unlabeled
 
     def unlabeled_losses(self, encoded: Any) -> dict[str, Tensor]:
         """Return the loss terms of images without labels, as `losses` does; they are added to those of the labelled.

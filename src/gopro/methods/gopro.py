@@ -51,8 +51,11 @@ class GOProConfig(GOProPaperConfig):
     gate: Annotated[float, Ge(0), Le(1)] = 1.0
     """How much of the learned prediction frozen CLIP's replaces for images unlike the training images: 1 for all of it,
     0 for nothing, which turns the gate off."""
+    unlabeled_steps: bool = False
+    """Take images without labels into the training steps too, with `con`, `sem` and `consistency` as losses."""
     consistency: NonNegativeFloat = 4.0
-    """Weight of the cross-entropy between frozen CLIP's prediction of an image without label and those of its views."""
+    """Weight of the cross-entropy between frozen CLIP's prediction of an image without label and those of its views, if
+    `unlabeled_steps`."""
     hubness: NonNegativeFloat = 2.0
     """Weight of a new name's closeness to the training images of all classes, which is subtracted from its logit."""
 
@@ -116,6 +119,10 @@ class GOPro(GOProPaper):
             places.get(name) if row is None else None for name, row in zip(classnames, self.rows, strict=True)
         ]
         self._unlabeled: list[GOPro] | None = None
+
+    @property
+    def unlabeled_in_steps(self) -> bool:
+        return self.config.unlabeled_steps
 
     def unlabeled_losses(self, encoded: Encoded) -> dict[str, Tensor]:
         """Return the losses that need no labels; the predictions are over `unlabeled_names`."""

@@ -67,7 +67,7 @@ def fit(
     started -= state.seconds
     batches = training_batches(method, dataset, recipe, config, runtime, progress.fill)
     unlabeled_images = None
-    if dataset.unlabeled:
+    if dataset.unlabeled and method.unlabeled_in_steps:
         unlabeled_images = unlabeled_batches(method, dataset, recipe, config, runtime, batches, progress.fill)
     validation = Validation(method, val, config.workers) if val and ranks.is_first else None
     guard = NonFiniteGuard(parameters, config.non_finite, config.output / RESUME, state.skipped)

@@ -251,7 +251,9 @@ def _prepare(plan: _Plan, backbone: Backbone | None, runtime: Runtime) -> tuple[
         dataset = dataset.few_shot(config.shots, config.seed)
         if config.select == "val" and not dataset.val:
             raise InputError(f"{dataset.name} has no validation images to choose an epoch by: use --select last")
-        unlabeled = _unlabeled_images(plan, whole, dataset)
+        unlabeled = find_unlabeled(
+            config.unlabeled, plan.recipe.unlabeled_shots, whole, dataset, config.seed, config.root, config.levels
+        )
         dataset = replace(dataset, unlabeled=unlabeled.images)
     if len(dataset.classnames) < 2:
         only = " ".join(map(repr, dataset.classnames))
@@ -265,32 +267,18 @@ def _prepare(plan: _Plan, backbone: Backbone | None, runtime: Runtime) -> tuple[
         torch.default_generator.manual_seed(stable_seed(config.seed, "start"))
         method = plan.spec.build(backbone, dataset.classnames, dataset.template)
     if dataset.unlabeled:
+        count, batch = len(dataset.unlabeled), plan.recipe.batch
+        if method.unlabeled_in_steps and count < batch:
+            raise InputError(
+                f"{config.unlabeled or whole.name}: {count} images without labels are fewer than a batch of {batch}; "
+                f"add images, or use --batch {count} or fewer"
+            )
         method.unlabeled_names = join_names(
             dataset.classnames, (*unlabeled.classnames, *(config.unlabeled_classes or ()))
         )
     trained_with = TrainedWith.of(config, plan.spec, plan.recipe, dataset)
     run = Run(plan.folder, config, dataset.name, dataset.template, method.to(runtime.device), trained_with=trained_with)
     return run, dataset
-
-
-def _unlabeled_images(plan: _Plan, whole: Dataset, few: Dataset) -> UnlabeledImages:
-    """Find the images without labels of a run.
-
-    Raises:
-        InputError: see `gopro.data.unlabeled.find_unlabeled`; or there are fewer than a batch of them.
-    """
-    config, recipe = plan.config, plan.recipe
-    found = find_unlabeled(
-        config.unlabeled, recipe.unlabeled_shots, whole, few, config.seed, config.root, config.levels
-    )
-    if not found.images:
-        return found
-    if (count := len(found.images)) < recipe.batch:
-        raise InputError(
-            f"{config.unlabeled or whole.name}: {count} images without labels are fewer than a batch of "
-            f"{recipe.batch}; add images, or use --batch {count} or fewer"
-        )
-    return found
 
 
 def _train(plan: _Plan, run: Run, dataset: Dataset, runtime: Runtime, progress: Progress) -> Run:
