@@ -18,6 +18,7 @@ from gopro.methods.registry import build_method
 from gopro.runs.config import TrainConfig
 from gopro.runs.load_run import load_run
 from gopro.runs.run import LEARNED
+from gopro.training.resume_state import LOG
 from gopro.training.train import resume, train
 from tests.support.interrupt import Cut, cut_in
 from tests.support.live_bytes import LiveBytes
@@ -338,7 +339,10 @@ def test_half_of_the_way_new_names_are_predicted_equally_often(tiny: Backbone) -
     torch.testing.assert_close(mean[-2], mean[-1], rtol=0.02, atol=0)
 
 
-def test_gopro_learns_from_a_folder_and_resumes_with_the_same_bits(tmp_path: Path, tiny: Backbone) -> None:
+@pytest.mark.parametrize("in_steps", [False, True])
+def test_gopro_learns_from_a_folder_and_resumes_with_the_same_bits(
+    in_steps: bool, tmp_path: Path, tiny: Backbone
+) -> None:
     """Its images of unknown classes are no longer left to frozen CLIP."""
     food = load_dataset("emoji-food")
     (tmp_path / "images").mkdir()
@@ -348,8 +352,10 @@ def test_gopro_learns_from_a_folder_and_resumes_with_the_same_bits(tmp_path: Pat
     config = TrainConfig(
         data="emoji-activities", output=tmp_path / "run", shots=1, epochs=2, batch=16, classes="base", workers=0,
         bank=1, unlabeled=str(tmp_path / "images"), unlabeled_classes=names,
+        method=f"gopro[unlabeled_steps={str(in_steps).lower()}]",
     )  # fmt: skip
     run = train(config, backbone=tiny)
+    assert ("unlabeled_consistency" in (run.folder / LOG).read_text().splitlines()[0]) == in_steps
     assert run.method.unlabeled_names[-len(names) :] == names
     state = load_file(run.folder / LEARNED)
     assert len(state["training_means.others"]) > 0

@@ -141,7 +141,12 @@ def test_two_processes_step_as_one(method: str, two: Processes, tmp_path: Path, 
         {"select": "val", "shots": 2, "method": "maple"},
         {"optimizer": "adamw", "batch": 2},
         {"bank": 2, "method": "gopro", "optimizer": "sgd"},  # Adam would amplify rounding beyond the bound
-        {"bank": 1, "method": "gopro[unlabeled_shots=1,con=3,probe=false]", "optimizer": "sgd", "classes": "base"},
+        {
+            "bank": 1,
+            "method": "gopro[unlabeled_shots=1,unlabeled_steps=true,con=3,probe=false]",
+            "optimizer": "sgd",
+            "classes": "base",
+        },
         {"precision": "bf16", "method": "coop", "epochs": 1},
     ],
     ids=str,

@@ -123,6 +123,15 @@ def test_the_run_lists_its_images_without_labels(tmp_path: Path, tiny: Backbone)
     assert set(Counter(half[digest] for digest in unlabeled)) == {True, False}, "of base and of new classes"
 
 
+def test_too_few_images_for_a_batch_are_refused_before_anything_is_written(tmp_path: Path, tiny: Backbone) -> None:
+    (tmp_path / "images").mkdir()
+    load_dataset("emoji-food").train[0].image.open().save(tmp_path / "images" / "0.png")
+    config = replace(CONFIG, method="settled", unlabeled=str(tmp_path / "images"), output=tmp_path / "run")
+    with pytest.raises(InputError, match="1 images without labels are fewer than a batch of 16"):
+        train(config, backbone=tiny)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_changed_image_without_labels_is_named_when_resuming(
     tmp_path: Path, tiny: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
