@@ -13,10 +13,14 @@ from gopro.benchmark.report.tables import tables
 from gopro.runs.results import Results
 
 ROOT = Path(__file__).resolve().parents[1]
-EXAMPLE, PHOTOS, PARTS, TUNED = (ROOT / "docs" / f"example{name}" for name in ("", "-photos", "-parts", "-tuned"))
+EXAMPLE, PHOTOS, PARTS, MIXED, UNLABELED, TUNED = (
+    ROOT / "docs" / f"example{name}" for name in ("", "-photos", "-parts", "-mixed", "-unlabeled", "-tuned")
+)
 BEGIN, END = "<!-- python -m tools.benchmark_tables writes this table -->\n", "<!-- end of the table -->\n"
 AGAINST = "gopro"
 HEAD = "| | Base | New | HM | Cross-dataset | Domain generalization |\n|---|--:|--:|--:|--:|--:|\n"
+AVERAGES = (("base-to-new", 3), ("cross-dataset", 1), ("domain-generalization", 1))
+"""The protocols of `HEAD`, and how many of its columns each has."""
 SHORT = ("zeroshot", "tip-adapter", "coop", "cocoop", "kgcoop", "maple", "promptsrc", "mmrl", "gopro-paper", AGAINST)
 """The methods of the table in README.md."""
 PART_COLUMNS = (
@@ -38,6 +42,30 @@ PART_NAMES = {
     "hubness=0": ("hubness", "ours"),
 }
 """What each variant leaves out, and whose it is."""
+FREE = f"{AGAINST}[probe=false,gate=0,hubness=0,anchor=0]"
+FREE_WITHOUT = f"{FREE[:-1]},statistics=none]"
+MIXED_NAMES = {FREE: "free", FREE_WITHOUT: "free, `statistics=none`"}
+"""What the page calls methods of the table of mixed styles."""
+MIXED_PAIRS = (
+    (AGAINST, f"{AGAINST}[statistics=none]"),
+    (FREE, FREE_WITHOUT),
+    (f"{AGAINST}[gate=0]", AGAINST),
+    (AGAINST, "zeroshot"),
+    (AGAINST, "linear-probe"),
+    (AGAINST, "tip-adapter-f"),
+    (FREE_WITHOUT, "coop"),
+    (FREE_WITHOUT, AGAINST),
+)
+"""Methods whose averages over the domains that were left out are compared."""
+SOLVED = f"{AGAINST}[unlabeled_shots=8,con=0,sem=0,consistency=0]"
+TEACHER = f"{AGAINST}[unlabeled_shots=8,con=0,sem=0]"
+UNLABELED_PAIRS = (
+    ("probe, gate and hubness", SOLVED, AGAINST),
+    ("`consistency`", TEACHER, SOLVED),
+    ("contrastive loss and prompt consistency", f"{AGAINST}[unlabeled_shots=8]", TEACHER),
+    ("32 instead of 8 images per class", f"{AGAINST}[unlabeled_shots=32,con=0,sem=0]", TEACHER),
+)
+"""What is compared of images without labels: the rows with and without it."""
 
 
 def main_methods(rows: Sequence[dict[str, object]]) -> list[str]:
@@ -89,19 +117,79 @@ def parts_table(rows: Sequence[dict[str, object]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def tuned_table(rows: Sequence[dict[str, object]]) -> str:
+def mixed_table(rows: Sequence[dict[str, object]]) -> str:
+    """Return the mean accuracy on each domain that was left out, on all of them, and on the domains trained on."""
+    shown = [row for row in rows if row["backbone"] == "photo"]
+    [table] = tables(shown, AGAINST)
+    sources = [block.title for block in table.blocks]
+    left_out = [next(name for name in table.columns if "+" not in name and name not in source) for source in sources]
+    titles = [name.removeprefix("pacs:").removesuffix(" (part)").replace("_", " ") for name in left_out]
+    lines = [f"| method | {' | '.join(titles)} | average | trained styles |", f"|---|{'--:|' * (len(titles) + 2)}"]
+    for method in dict.fromkeys(str(row["method"]) for row in shown):
+        found = [line for block in table.blocks for line in block.lines if line.label == method]
+        new, own = (
+            [line.cells[table.columns.index(name)].measured.mean for line, name in zip(found, names, strict=True)]
+            for names in (left_out, sources)
+        )
+        means = [*new, sum(new) / len(new), sum(own) / len(own)]
+        lines.append(f"| {_mixed_name(method)} | {' | '.join(f'{mean:.1f}' for mean in means)} |")
+    return "\n".join(lines) + "\n"
+
+
+def mixed_differences(rows: Sequence[dict[str, object]]) -> str:
+    """Return paired differences of the averages over the domains that were left out, with their intervals."""
+    lines = ["| | points |", "|---|--:|"]
+    for method, against in MIXED_PAIRS:
+        [table] = tables([row for row in rows if row["backbone"] == "photo"], against)
+        assert table.differences is not None
+        change = table.differences.lines[method][-1]
+        lines.append(f"| {_mixed_name(method)} − {_mixed_name(against)} | {_with_interval(change)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _mixed_name(method: str) -> str:
+    return MIXED_NAMES.get(method, f"`{method}`" if method.startswith(AGAINST) else method)
+
+
+def unlabeled_table(rows: Sequence[dict[str, object]]) -> str:
+    """Return the accuracies of methods that have seen images without labels, and whether they differ from gopro's."""
+    compared = tables(rows, AGAINST)
+    lines = ["| | Caltech101: base | new | HM | emoji-activities: base | new | HM |", f"|---|{'--:|' * 6}"]
+    for method in dict.fromkeys(str(row["method"]) for row in rows):
+        pairs = [pair for table in compared for pair in _cells(table, method, 3)]
+        lines.append(f"| `{method}` | {' | '.join(_with_sign(cell, change) for cell, change in pairs)} |")
+    return "\n".join(lines) + "\n"
+
+
+def unlabeled_differences(rows: Sequence[dict[str, object]]) -> str:
+    """Return what each use of images without labels changes, with the interval of the paired difference."""
+    lines = ["| | Caltech101: base | new | HM | emoji-activities: base | new | HM |", f"|---|{'--:|' * 6}"]
+    for name, method, against in UNLABELED_PAIRS:
+        changes = [table.differences.lines.get(method) for table in tables(rows, against) if table.differences]
+        cells = [cell for line in changes for cell in line or (None,) * 3]
+        lines.append(f"| {name} | {' | '.join(map(_with_interval, cells))} |")
+    return "\n".join(lines) + "\n"
+
+
+def tuned_photos(rows: Sequence[dict[str, object]]) -> str:
+    return _tuned_table(rows, "photo")
+
+
+def tuned_emoji(rows: Sequence[dict[str, object]]) -> str:
+    return _tuned_table(rows, "emoji")
+
+
+def _tuned_table(rows: Sequence[dict[str, object]], backbone: str) -> str:
     """Return the averages of methods with their recipes and with chosen settings, compared with gopro's."""
+    rows = [row for row in rows if row["backbone"] == backbone]
     by_protocol = {table.protocol: table for table in tables(rows, AGAINST)}
-    lines = ["| | settings | Base | New | HM | Domain generalization |", "|---|---|--:|--:|--:|--:|"]
+    first, rule = HEAD.splitlines()
+    lines = [first.replace("| |", "| | settings |", 1), rule.replace("|---|", "|---|---|", 1)]
     methods = list(dict.fromkeys(str(row["method"]) for row in rows))
     names = [method.partition("[")[0] for method in methods]
     for method in sorted(methods, key=lambda method: (names.index(method.partition("[")[0]), "[" in method)):
         name, _, chosen = method.partition("[")
-        pairs = [
-            pair
-            for protocol, count in (("base-to-new", 3), ("domain-generalization", 1))
-            for pair in _cells(by_protocol[protocol], method, count)
-        ]
+        pairs = [pair for protocol, count in AVERAGES for pair in _cells(by_protocol[protocol], method, count)]
         settings = f"`{chosen.rstrip(']')}`" if chosen else ""
         lines.append(f"| {name} | {settings} | {' | '.join(_with_sign(cell, change) for cell, change in pairs)} |")
     return "\n".join(lines) + "\n"
@@ -118,9 +206,8 @@ def averages(rows: Sequence[dict[str, object]]) -> dict[str, list[tuple[Cell | N
     """Return the five averages of each method, in the order of `HEAD`, and their differences from gopro's."""
     shown = [row for row in rows if row["method"] in main_methods(rows)]  # the best of these is bold
     by_protocol = {table.protocol: table for table in tables(shown, AGAINST)}
-    columns = [("base-to-new", 3), ("cross-dataset", 1), ("domain-generalization", 1)]
     return {
-        method: [pair for protocol, count in columns for pair in _cells(by_protocol[protocol], method, count)]
+        method: [pair for protocol, count in AVERAGES for pair in _cells(by_protocol[protocol], method, count)]
         for method in main_methods(rows)
     }
 
@@ -169,25 +256,31 @@ def _with_sign(cell: Cell | None, change: Difference | None) -> str:
 
 
 Write = Callable[[Sequence[dict[str, object]]], str]
-TABLES: tuple[tuple[Path, Path, tuple[Write, ...]], ...] = (
-    (EXAMPLE, ROOT / "docs" / "benchmark.md", (full_table,)),
-    (EXAMPLE, ROOT / "README.md", (short_table,)),
-    (PHOTOS, ROOT / "docs" / "photo.md", (full_table, few_shot_table)),
-    (PARTS, ROOT / "docs" / "method.md", (parts_table,)),
-    (TUNED, ROOT / "docs" / "tuning.md", (tuned_table,)),
-)
-"""An example, a page, and the tables of the one that stand on the other."""
+PAGES: dict[str, tuple[tuple[Path, Write], ...]] = {
+    "README.md": ((EXAMPLE, short_table),),
+    "docs/benchmark.md": ((EXAMPLE, full_table),),
+    "docs/photo.md": ((PHOTOS, full_table), (PHOTOS, few_shot_table)),
+    "docs/method.md": (
+        (PARTS, parts_table),
+        (MIXED, mixed_table),
+        (MIXED, mixed_differences),
+        (UNLABELED, unlabeled_table),
+        (UNLABELED, unlabeled_differences),
+    ),
+    "docs/tuning.md": ((TUNED, tuned_photos), (TUNED, tuned_emoji)),
+}
+"""The tables of each page in their order, and the examples that they are made from."""
 
 
-def current(example: Path, page: Path, written: tuple[Write, ...]) -> str:
-    """Return the page with the tables of the example's results."""
-    rows = Results(example / "results.jsonl").rows
-    return with_tables(page.read_text(encoding="utf-8"), [write(rows) for write in written])
+def current(page: str) -> str:
+    """Return a page with the tables of the examples' results."""
+    written = [write(Results(example / "results.jsonl").rows) for example, write in PAGES[page]]
+    return with_tables((ROOT / page).read_text(encoding="utf-8"), written)
 
 
 def main() -> None:
-    for example, page, written in TABLES:
-        page.write_text(current(example, page, written), encoding="utf-8")
+    for page in PAGES:
+        (ROOT / page).write_text(current(page), encoding="utf-8")
 
 
 if __name__ == "__main__":
