@@ -57,7 +57,7 @@ def serving(run: Path) -> Iterator[str]:
 
 def desktop_page(browser: Browser, address: str) -> Page:
     """Open the page, click a sample and compare with zero-shot CLIP."""
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page = browser.new_page(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")  # bars at their length
     page.goto(address)
     click_sample(page)
     page.get_by_role("checkbox", name="Compare with zero-shot").check()
@@ -67,7 +67,9 @@ def desktop_page(browser: Browser, address: str) -> Page:
 
 def phone_page(browser: Browser, address: str) -> Page:
     """Open the page as on a phone in the dark, and ask for other class names."""
-    page = browser.new_page(viewport={"width": 360, "height": 800}, device_scale_factor=1.5, color_scheme="dark")
+    page = browser.new_page(
+        viewport={"width": 360, "height": 800}, device_scale_factor=1.5, color_scheme="dark", reduced_motion="reduce"
+    )
     page.goto(address)
     page.get_by_role("button", name="Edit as text").click()
     page.get_by_role("textbox", name="Class names, one per line").fill("\n".join(OTHER_NAMES))
