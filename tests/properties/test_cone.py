@@ -82,6 +82,19 @@ def test_probe_gate_and_hubness_of_gopro_are_the_same(names: list[str], tiny: Ba
     torch.testing.assert_close(without_constant(logits[1]), without_constant(logits[0]), atol=1e-2, rtol=1e-2)
 
 
+def test_what_gopro_learns_from_images_without_labels_is_the_same(tiny: Backbone, cone: Backbone) -> None:
+    names, logits = [*NAMES[:2], "a kite", "a green frog"], []
+    for backbone in (tiny, cone):
+        method = untrained("gopro", backbone)
+        method.unlabeled_names = (*NAMES, "a kite", "a green frog")
+        images, labels = encode_noise(backbone, 20), torch.arange(20) % len(NAMES)
+        method.solve(lambda draws, images=images: [images], labels)
+        method.solve_unlabeled(encode_noise(backbone, 40, seed=6))
+        method.end_epoch(0, 1)
+        logits.append(method.for_classes(names).logits(encode_noise(backbone, 16, seed=4)))
+    torch.testing.assert_close(without_constant(logits[1]), without_constant(logits[0]), atol=1e-2, rtol=1e-2)
+
+
 def test_tip_adapter_in_the_cone_is_tip_adapter_with_another_beta(tiny: Backbone, cone: Backbone) -> None:
     """Its exp(-beta (1 - cos)) decays more slowly in a cone that halves 1 - cos between images, as with half the beta.
 
