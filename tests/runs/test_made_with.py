@@ -123,3 +123,9 @@ def test_a_setting_that_an_earlier_version_did_not_record_is_named(tmp_path: Pat
     del content["trained_with"]
     (tmp_path / "run" / CONFIG).write_text(json.dumps(content))
     assert recorded(tmp_path / "run") is None
+
+
+def test_a_new_setting_changes_nothing_unless_it_is_given_or_switched_on() -> None:
+    assert difference({}, {"words": None, "steps": False}) is None
+    for value in (True, 0, 0.0, ""):
+        assert difference({}, {"steps": value}) is not None

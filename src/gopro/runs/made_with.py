@@ -53,7 +53,7 @@ def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     """
     for name in {**now, **before}:
         if name not in before:
-            if now[name] is None:  # a setting that changes nothing unless it is given
+            if now[name] is None or now[name] is False:  # changes nothing unless it is given or switched on
                 continue
             return f"was made by an earlier version of gopro, which did not record {name}"
         if name not in now:
