@@ -11,6 +11,7 @@ from hypothesis import settings
 from playwright.sync_api import Browser, sync_playwright
 
 from gopro.clip.backbone import Backbone
+from gopro.data.embedded.emoji import Scene
 from gopro.data.images.transforms import Preprocess
 
 settings.register_profile("gopro", deadline=None)  # no test depends on how busy the machine is
@@ -67,6 +68,15 @@ def make_tiny(layers: int = 2) -> Backbone:
 @pytest.fixture(scope="session")
 def tiny() -> Backbone:
     return make_tiny()
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Record the names of the scenes that are opened."""
+    names: list[str] = []
+    plain = Scene.open
+    monkeypatch.setattr(Scene, "open", lambda scene: names.append(scene.name) or plain(scene))
+    return names
 
 
 @pytest.fixture(scope="module")

@@ -57,6 +57,7 @@ MIXED_PAIRS = (
     (FREE_WITHOUT, AGAINST),
 )
 """Methods whose averages over the domains that were left out are compared."""
+UNLABELED_HEAD = f"| | Caltech101: base | new | HM | emoji-activities: base | new | HM |\n|---|{'--:|' * 6}\n"
 SOLVED = f"{AGAINST}[unlabeled_shots=8]"
 TEACHER = f"{AGAINST}[unlabeled_shots=8,unlabeled_steps=true,con=0,sem=0]"
 UNLABELED_PAIRS = (
@@ -157,25 +158,29 @@ def _mixed_name(method: str) -> str:
 
 def unlabeled_table(rows: Sequence[dict[str, object]]) -> str:
     """Return the accuracies of methods that have seen images without labels, and whether they differ from gopro's."""
-    compared = tables(rows, AGAINST)
-    lines = ["| | Caltech101: base | new | HM | emoji-activities: base | new | HM |", f"|---|{'--:|' * 6}"]
+    lines = []
     for method in dict.fromkeys(str(row["method"]) for row in rows):
-        pairs = [pair for table in compared for pair in _cells(table, method, 3)]
+        pairs = [pair for table in _unlabeled(rows, AGAINST) for pair in _cells(table, method, 3)]
         lines.append(f"| `{method}` | {' | '.join(_with_sign(cell, change) for cell, change in pairs)} |")
-    return "\n".join(lines) + "\n"
+    return UNLABELED_HEAD + "\n".join(lines) + "\n"
 
 
 def unlabeled_differences(rows: Sequence[dict[str, object]]) -> str:
     """Return what each use of images without labels changes, with the interval of the paired difference."""
-    lines = ["| | Caltech101: base | new | HM | emoji-activities: base | new | HM |", f"|---|{'--:|' * 6}"]
+    lines = []
     for name, method, against in UNLABELED_PAIRS:
-        cells: list[Difference | None] = []
-        for backbone in ("photo", "emoji"):
-            [table] = tables([row for row in rows if row["backbone"] == backbone], against)
-            changes = table.differences
-            cells += (changes.lines.get(method) if changes else None) or (None,) * 3
-        lines.append(f"| {name} | {' | '.join(map(_with_interval, cells))} |")
-    return "\n".join(lines) + "\n"
+        pairs = [pair for table in _unlabeled(rows, against) for pair in _cells(table, method, 3)]
+        lines.append(f"| {name} | {' | '.join(_with_interval(change) for _, change in pairs)} |")
+    return UNLABELED_HEAD + "\n".join(lines) + "\n"
+
+
+def _unlabeled(rows: Sequence[dict[str, object]], against: str) -> list[Table]:
+    """Return the tables of the two backbones in the order of `UNLABELED_HEAD`."""
+    return [
+        table
+        for backbone in ("photo", "emoji")
+        for table in tables([row for row in rows if row["backbone"] == backbone], against)
+    ]
 
 
 def tuned_photos(rows: Sequence[dict[str, object]]) -> str:

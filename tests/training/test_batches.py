@@ -16,7 +16,6 @@ from gopro.clip.backbone import Backbone
 from gopro.clip.features.encode_views import ViewRequest, encode_views
 from gopro.clip.features.store import FeatureStore
 from gopro.data.dataset import Dataset, Sample
-from gopro.data.embedded.emoji import Scene
 from gopro.data.images.loader import EpochBatches, ViewSettings
 from gopro.data.images.transforms import draw_view, make_view
 from gopro.data.load_dataset import load_dataset
@@ -53,15 +52,6 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A feature cache of its own for each test."""
     monkeypatch.setenv("GOPRO_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
-
-
-@pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the scenes that have been opened."""
-    names: list[str] = []
-    plain = Scene.open
-    monkeypatch.setattr(Scene, "open", lambda scene: names.append(scene.name) or plain(scene))
-    return names
 
 
 class Direct:

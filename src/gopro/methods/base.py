@@ -255,7 +255,8 @@ class Method(nn.Module):
 
     @property
     def unlabeled_in_steps(self) -> bool:
-        """Whether training steps take images without labels, for `unlabeled_losses`; if `uses_unlabeled` by default."""
+        """Whether training steps take images without labels, for `unlabeled_losses`; by default that of
+        `uses_unlabeled`."""
         return self.uses_unlabeled
 
     def unlabeled_losses(self, encoded: Any) -> dict[str, Tensor]:

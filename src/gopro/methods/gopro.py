@@ -31,7 +31,7 @@ SHARPENING = 4.0
 GATE_MIDDLE, GATE_STEEPNESS = 1.5, 8.0
 """Distance at which frozen CLIP's part of a prediction is half of `gate`, and how steeply it grows there."""
 BATCH = 64
-"""Training images whose logits are computed at once for the probe."""
+"""Images whose logits are computed at once for the probe."""
 
 
 @settings
@@ -72,8 +72,9 @@ class GOPro(GOProPaper):
     CLIP with the prompt of the tested data set. And `hubness`: from the logit of a new name its closeness to the
     training images is subtracted, which show other classes (as querybank normalisation does, arXiv 2112.12777), unless
     the images come from another data set. All three use differences of features, so that a vector common to all of
-    them, as CLIP's have, changes nothing. Images without labels teach all three, with frozen CLIP's predictions in
-    place of labels: the gate their means, `hubness` which new names are predicted too often, the probe the new names.
+    them, as CLIP's have, changes nothing. All three learn from images without labels too, with frozen CLIP's
+    predictions in place of labels: the gate has their means, `hubness` corrects new names that are predicted too often,
+    and the probe has weights for new names.
 
     It is not the paper's method: `gopro-paper` is the abstract and the figure alone, as the paper's body was not
     available, and `gopro-release` the released code. Ours are also the words of the data set's own prompt as the
@@ -191,17 +192,12 @@ class GOPro(GOProPaper):
         """Fit the probe on the image features of all training images, with the prompts' logits as its offset."""
         assert self._training_images is not None
         images, labels = self._training_images
-        batches = [images[i : i + BATCH] for i in range(0, len(labels), BATCH)]
+        batches = _in_batches(images)
         features = torch.cat([self.image_features(batch) for batch in batches])
         offset = torch.cat([self.backbone.logit_scale * self.similarities(batch) for batch in batches])
-        # Without their mean, which CLIP's features have in common, L-BFGS converges to the same digits on all machines.
-        mean, size = features.mean(dim=0), self.training_means.unit.sqrt()
-        weight, bias = logistic_regression(
-            (features - mean) / size, labels, len(self.trained_names), C, offset=offset, tolerance=1e-13
-        )
-        weight = (weight / size).to(mean)
+        weight, bias = self._regression(features, labels, offset, tolerance=1e-13)
         self.probe_weight.copy_(weight)
-        self.probe_bias.copy_(bias.to(mean) - weight @ mean)
+        self.probe_bias.copy_(bias)
         self._training_images = None
         if self._unlabeled_images is not None:
             self._fit_new_names(self._unlabeled_images)
@@ -216,18 +212,26 @@ class GOPro(GOProPaper):
         over, trained = self._over_unlabeled_names(), len(self.trained_names)
         if len(over.classnames) == trained:
             return
-        batches = [images[i : i + BATCH] for i in range(0, len(images.embedding), BATCH)]
+        batches = _in_batches(images)
         features = torch.cat([self.image_features(batch) for batch in batches])
         context = torch.cat([self.image_contexts(batch) for batch in batches]).mean(dim=0, keepdim=True)
         weight, bias = over._probe()
         prompts = self.backbone.logit_scale * similarity(features, over.text_features(context)[0])
         offset = prompts + similarity(features, weight) + bias + over._name_bias()
+        weight, bias = self._regression(features, over._teacher(images), offset, fixed=trained)
+        self.new_names.set_probe(weight[trained:], bias[trained:])
+
+    def _regression(
+        self, features: Float[Tensor, "n embed"], labels: Tensor, offset: Float[Tensor, "n classes"], **options: Any
+    ) -> tuple[Float[Tensor, "classes embed"], Float[Tensor, " classes"]]:
+        """Return the weights and biases of a `logistic_regression` on features in units of their spread in a class."""
+        # Without their mean, which CLIP's features have in common, L-BFGS converges to the same digits on all machines.
         mean, size = features.mean(dim=0), self.training_means.unit.sqrt()
         weight, bias = logistic_regression(
-            (features - mean) / size, over._teacher(images), len(over.classnames), C, offset=offset, fixed=trained
+            (features - mean) / size, labels, offset.shape[1], C, offset=offset, **options
         )
-        weight = (weight[trained:] / size).to(mean)
-        self.new_names.set_probe(weight, bias[trained:].to(mean) - weight @ mean)
+        weight = (weight / size).to(mean)
+        return weight, bias.to(mean) - weight @ mean
 
     def image_vectors(self, encoded: Encoded) -> Float[Tensor, "batch dim"]:
         """Return the factors of text features, probe weights, frozen text features, probe biases and name biases."""
@@ -300,3 +304,7 @@ class GOPro(GOProPaper):
             self.probe_weight.data = self.probe_weight.new_empty(len(saved), self.probe_weight.shape[1])
             self.probe_bias.data = self.probe_bias.new_empty(len(saved))
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def _in_batches(images: Encoded) -> list[Encoded]:
+    return [images[i : i + BATCH] for i in range(0, len(images.embedding), BATCH)]

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 ROUNDS = 50
-"""Of `even_bias`; more change the logits of emoji-objects and photos by less than 0.01."""
+"""Of `even_bias`. The shares of new names then are within 10 % of equal ones on emoji-objects and photos; 1000 rounds
+change the accuracy on new classes there by 0.2 points."""
 
 
 class NewNames(nn.Module):
@@ -47,7 +48,7 @@ class NewNames(nn.Module):
 
 
 def even_bias(logits: Float[Tensor, "n names"], trained: int) -> Float[Tensor, " names"]:
-    """Return biases with which the mean probabilities of the new names are all equal, 0 for the trained names.
+    """Return biases with which the mean probabilities of the new names are nearly equal, 0 for the trained names.
 
     Args:
         logits: of images of trained and of new names, in no particular proportion.

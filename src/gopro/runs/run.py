@@ -133,11 +133,12 @@ def read_config(folder: Path) -> dict[str, Any]:
             method = content["config"].method.replace("gopro", "gopro-kernel", 1)
             content["config"] = replace(content["config"], method=method)
         backbone, names = content["backbone"], content["classnames"]
+        content["unlabeled_names"] = tuple(content.get("unlabeled_names", ()))  # missing in runs of earlier versions
         texts = [content["data"], content["template"], backbone["name"], backbone["fingerprint"]]
+        texts += content["unlabeled_names"]
         if not isinstance(names, list) or not all(isinstance(text, str) for text in [*texts, *names]):
             raise TypeError("data, template, classnames and backbone must be text")
         content["classnames"] = list(map(clean_name, names))  # earlier versions left NFD as it was
-        content["unlabeled_names"] = tuple(content.get("unlabeled_names", ()))  # missing in runs of earlier versions
         if content["template"].count("{}") != 1:
             raise ValueError(f"template {content['template'][:80]!r} does not have exactly one {{}} for the class name")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

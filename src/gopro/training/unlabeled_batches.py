@@ -38,8 +38,9 @@ def unlabeled_batches(
     labelled: TrainingBatches,
     on_fill: Callable[[int, int], None] = lambda done, total: None,
 ) -> UnlabeledBatches:
-    """Return the batches of `dataset.unlabeled` that go with the labelled ones; of more than they reach, a random part.
+    """Return the batches of `dataset.unlabeled` that go with the labelled ones.
 
+    If there are more images than the batches of all epochs hold, a random part of them is used.
     All images come once, in a new order, before any comes again, with new views. They are encoded and cached as the
     labelled ones are; see `training_batches`.
 

@@ -20,7 +20,6 @@ from safetensors.torch import load_file, save_file
 from gopro.clip.backbone import Backbone, Encoded, load_backbone
 from gopro.clip.features.encode_views import ViewRequest, encode_views
 from gopro.clip.features.store import FORMAT, FeatureStore, cache_folder
-from gopro.data.embedded.emoji import Scene
 from gopro.data.images.image_file import ImageFile
 from gopro.data.images.transforms import draw_view, make_view
 from gopro.data.load_dataset import load_dataset
@@ -32,15 +31,6 @@ SCENES = [sample.image for sample in SAMPLES[:8]]
 CONFIG = TrainConfig(
     data="emoji-activities", output=Path(), method="coop", shots=1, epochs=3, batch=32, classes="base", workers=0
 )
-
-
-@pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Record the names of the scenes that are opened."""
-    names: list[str] = []
-    plain = Scene.open
-    monkeypatch.setattr(Scene, "open", lambda scene: names.append(scene.name) or plain(scene))
-    return names
 
 
 def requests(images: Sequence = SCENES) -> list[ViewRequest]:
