@@ -27,7 +27,7 @@ from gopro.clip.cone import Cosines, measure_cosines, with_cone
 from gopro.clip.weights.embedded import default_backbone
 from gopro.data.images.transforms import make_view
 from gopro.data.load_dataset import load_dataset
-from gopro.methods.zero_shot_text import zero_shot_text_features
+from gopro.methods.parts.zero_shot_text import zero_shot_text_features
 from gopro.runs.config import BenchmarkConfig, TransferConfig
 from gopro.runs.results import ResultRow, Results
 

@@ -18,7 +18,7 @@ from gopro.clip.backbone import Backbone
 from gopro.data.images.transforms import make_view
 from gopro.data.load_dataset import load_dataset, load_target
 from gopro.errors import InputError
-from gopro.methods.zero_shot_text import zero_shot_text_features
+from gopro.methods.parts.zero_shot_text import zero_shot_text_features
 
 SETS = ("photos", "caltech101", "pacs:photo", "pacs:art_painting", "pacs:cartoon", "pacs:sketch", "dtd")
 PROMPTS = {"template": ("a photo of a {}.", "none"), "bare name": ("{}", "none"), "80 templates": ("{}", 80)}

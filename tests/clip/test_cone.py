@@ -11,7 +11,7 @@ from gopro.data.dataset import Dataset
 from gopro.data.images.transforms import make_view
 from gopro.data.load_dataset import load_dataset
 from gopro.errors import InputError
-from gopro.methods.zero_shot_text import zero_shot_text_features
+from gopro.methods.parts.zero_shot_text import zero_shot_text_features
 from tests.support.methods import NAMES, TEMPLATE, encode_noise
 
 

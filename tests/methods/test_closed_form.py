@@ -21,7 +21,7 @@ from gopro.data.load_dataset import load_dataset
 from gopro.errors import InputError
 from gopro.inference.evaluate import encode_samples
 from gopro.methods.linear_probe import DEFAULT_C, LinearProbe
-from gopro.methods.logistic_regression import logistic_regression
+from gopro.methods.parts.logistic_regression import logistic_regression
 from gopro.methods.recipe import Training
 from gopro.methods.registry import build_method
 from gopro.methods.tip_adapter import TipAdapter

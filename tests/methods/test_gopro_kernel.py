@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from gopro.clip.backbone import Backbone
 from gopro.clip.text.encode import encode_texts
 from gopro.methods.gopro_kernel import GOProKernel
-from gopro.methods.kernel_residual import KernelResidual
+from gopro.methods.parts.kernel_residual import KernelResidual
 from gopro.methods.registry import build_method
 from tests.support.methods import NAMES, TEMPLATE, encode_noise, perturb
 

@@ -5,7 +5,7 @@ import torch
 
 from gopro.clip.backbone import Backbone, Encoded
 from gopro.errors import InputError
-from gopro.methods.losses import nt_xent
+from gopro.methods.parts.losses import nt_xent
 from gopro.methods.registry import build_method
 from gopro.methods.slip import SLIP
 from gopro.methods.stylip import StyLIP

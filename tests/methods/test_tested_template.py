@@ -9,9 +9,9 @@ from gopro.clip.text.encode import encode_texts
 from gopro.clip.text.full_prompts import FullPrompts
 from gopro.data.published.catalog import CATALOG
 from gopro.errors import InputError
-from gopro.methods.class_means import ClassMeans
 from gopro.methods.gopro import GOPro
 from gopro.methods.mmrl import MMRL
+from gopro.methods.parts.class_means import ClassMeans
 from gopro.methods.registry import build_method
 from gopro.methods.tip_adapter import TipAdapter
 from tests.support.methods import NAMES, TEMPLATE, encode_noise, perturb

@@ -20,7 +20,7 @@ from gopro.errors import InputError
 from gopro.inference.evaluate import EncodedSamples, evaluate
 from gopro.methods.base import Method
 from gopro.methods.coop import CoOp
-from gopro.methods.losses import nt_xent, prompt_consistency
+from gopro.methods.parts.losses import nt_xent, prompt_consistency
 from gopro.methods.recipe import Training
 from gopro.methods.registry import METHODS, build_method
 from gopro.runs.config import TrainConfig

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gopro.clip.backbone import Backbone, Encoded
-from gopro.methods.conditional_prompts import ConditionalPrompts
+from gopro.methods.parts.conditional_prompts import ConditionalPrompts
 from gopro.methods.recipe import Grid, Recipe, Repository
 from gopro.methods.template import DEFAULT_TEMPLATE, split_context_template
 from gopro.settings import settings

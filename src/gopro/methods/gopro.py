@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from gopro.clip.backbone import Backbone, Encoded
 from gopro.clip.similarity import similarity
-from gopro.methods.class_means import ClassMeans
 from gopro.methods.gopro_paper import GOProPaper, GOProPaperConfig
-from gopro.methods.logistic_regression import logistic_regression
-from gopro.methods.losses import prompt_consistency
-from gopro.methods.new_names import NewNames, even_bias
+from gopro.methods.parts.class_means import ClassMeans
+from gopro.methods.parts.logistic_regression import logistic_regression
+from gopro.methods.parts.losses import prompt_consistency
+from gopro.methods.parts.new_names import NewNames, even_bias
 from gopro.methods.recipe import Grid, Recipe, Training
 from gopro.methods.template import DEFAULT_TEMPLATE
 from gopro.settings import NonNegativeFloat, PositiveInt, settings

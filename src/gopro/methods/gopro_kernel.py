@@ -14,9 +14,9 @@ from gopro.clip.backbone import Backbone, Encoded
 from gopro.clip.similarity import similarity
 from gopro.distributed import gather
 from gopro.methods.gopro_paper import GOProPaper, GOProPaperConfig
-from gopro.methods.kernel_residual import KernelResidual
-from gopro.methods.losses import prompt_consistency
-from gopro.methods.ood_gate import OODGate
+from gopro.methods.parts.kernel_residual import KernelResidual
+from gopro.methods.parts.losses import prompt_consistency
+from gopro.methods.parts.ood_gate import OODGate
 from gopro.methods.recipe import Grid, Recipe
 from gopro.methods.template import DEFAULT_TEMPLATE
 from gopro.settings import NonNegativeFloat, PositiveInt, settings

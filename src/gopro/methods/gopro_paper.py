@@ -15,11 +15,11 @@ from gopro.clip.similarity import similarity
 from gopro.clip.text.encode import make_prompts
 from gopro.clip.text.prompts import Prompts
 from gopro.distributed import gather
-from gopro.methods.conditional_prompts import ConditionalPrompts
-from gopro.methods.losses import nt_xent, prompt_consistency
+from gopro.methods.parts.conditional_prompts import ConditionalPrompts
+from gopro.methods.parts.losses import nt_xent, prompt_consistency
+from gopro.methods.parts.zero_shot_text import zero_shot_text_features
 from gopro.methods.recipe import Grid, Recipe, Repository
 from gopro.methods.template import DEFAULT_TEMPLATE, LearnedWords, split_learned_words
-from gopro.methods.zero_shot_text import zero_shot_text_features
 from gopro.settings import PositiveInt, settings
 
 

@@ -13,8 +13,8 @@ from gopro.clip.backbone import Backbone, Encoded
 from gopro.clip.similarity import similarity
 from gopro.distributed import gather
 from gopro.errors import InputError
-from gopro.methods.conditional_prompts import ConditionalPrompts
-from gopro.methods.losses import nt_xent
+from gopro.methods.parts.conditional_prompts import ConditionalPrompts
+from gopro.methods.parts.losses import nt_xent
 from gopro.methods.recipe import Grid, Recipe, Repository
 from gopro.methods.template import DEFAULT_TEMPLATE, split_context_template
 from gopro.settings import settings

@@ -12,9 +12,9 @@ from gopro.clip.backbone import Backbone, Encoded
 from gopro.clip.similarity import similarity
 from gopro.clip.text.encode import make_prompts
 from gopro.methods.base import Method
+from gopro.methods.parts.zero_shot_text import zero_shot_text_features
 from gopro.methods.recipe import Grid, Recipe, Repository, Variant
 from gopro.methods.template import DEFAULT_TEMPLATE, split_context_template
-from gopro.methods.zero_shot_text import zero_shot_text_features
 from gopro.settings import settings
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gopro.clip.backbone import Backbone, Encoded
 from gopro.methods.base import Method
-from gopro.methods.logistic_regression import logistic_regression
+from gopro.methods.parts.logistic_regression import logistic_regression
 from gopro.methods.recipe import Training
 from gopro.methods.template import DEFAULT_TEMPLATE
 from gopro.settings import PositiveFloat, settings

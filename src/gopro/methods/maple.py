@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gopro.clip.backbone import Backbone
-from gopro.methods.deep_prompts import DeepPrompts
+from gopro.methods.parts.deep_prompts import DeepPrompts
 from gopro.methods.recipe import Grid, Recipe, Repository, Variant
 from gopro.methods.template import DEFAULT_TEMPLATE
 from gopro.settings import PositiveInt, settings

@@ -15,9 +15,9 @@ from gopro.clip.prompted_image_tower import PromptedImageTower
 from gopro.clip.similarity import similarity
 from gopro.clip.text.encode import make_prompts
 from gopro.methods.base import Method
+from gopro.methods.parts.zero_shot_text import zero_shot_text_features
 from gopro.methods.recipe import Grid, Recipe, Repository, Variant
 from gopro.methods.template import DEFAULT_TEMPLATE, split_template
-from gopro.methods.zero_shot_text import zero_shot_text_features
 from gopro.settings import PositiveInt, settings
 
 

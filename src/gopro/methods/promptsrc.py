@@ -15,7 +15,7 @@ from gopro.clip.backbone import Backbone
 from gopro.clip.similarity import similarity
 from gopro.clip.text.encode import encode_texts
 from gopro.clip.text.tower import TextTower
-from gopro.methods.deep_prompts import STD, DeepPrompts
+from gopro.methods.parts.deep_prompts import STD, DeepPrompts
 from gopro.methods.recipe import Grid, Recipe, Repository, Variant
 from gopro.methods.template import DEFAULT_TEMPLATE
 from gopro.settings import PositiveFloat, PositiveInt, settings

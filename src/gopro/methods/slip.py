@@ -12,10 +12,10 @@ from gopro.clip.backbone import Backbone, Encoded
 from gopro.clip.similarity import similarity
 from gopro.distributed import gather
 from gopro.methods.base import Method
-from gopro.methods.losses import nt_xent
+from gopro.methods.parts.losses import nt_xent
+from gopro.methods.parts.zero_shot_text import zero_shot_text_features
 from gopro.methods.recipe import Grid, Recipe
 from gopro.methods.template import DEFAULT_TEMPLATE
-from gopro.methods.zero_shot_text import zero_shot_text_features
 from gopro.settings import PositiveFloat, PositiveInt, settings
 
 

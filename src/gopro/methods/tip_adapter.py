@@ -14,9 +14,9 @@ from gopro.clip.backbone import Backbone, Encoded
 from gopro.clip.similarity import similarity
 from gopro.errors import InputError
 from gopro.methods.base import Method
+from gopro.methods.parts.zero_shot_text import Ensemble, zero_shot_text_features
 from gopro.methods.recipe import Grid, Recipe, Repository, Training, Variant
 from gopro.methods.template import DEFAULT_TEMPLATE
-from gopro.methods.zero_shot_text import Ensemble, zero_shot_text_features
 from gopro.settings import NonNegativeInt, PositiveFloat, settings
 
 BETAS, ALPHAS = 200, 20

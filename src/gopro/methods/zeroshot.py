@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gopro.methods.base import Method
+from gopro.methods.parts.zero_shot_text import Ensemble, zero_shot_text_features
 from gopro.methods.recipe import Training
-from gopro.methods.zero_shot_text import Ensemble, zero_shot_text_features
 from gopro.settings import settings
 
 

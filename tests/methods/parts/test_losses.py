@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gopro.methods.losses import nt_xent, prompt_consistency
+from gopro.methods.parts.losses import nt_xent, prompt_consistency
 
 
 def test_nt_xent_against_a_plain_sum() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gopro.methods.new_names import NewNames, even_bias
+from gopro.methods.parts.new_names import NewNames, even_bias
 
 
 @pytest.mark.parametrize("trained", [0, 1, 4])

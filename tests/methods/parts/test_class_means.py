@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from gopro.methods.class_means import ClassMeans
+from gopro.methods.parts.class_means import ClassMeans
 
 CLASSES, DIM = 5, 64
 

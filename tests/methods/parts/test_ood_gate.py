@@ -7,7 +7,7 @@ from torch import Tensor
 from gopro.clip.backbone import Backbone, Encoded
 from gopro.inference.taylor_head import fit_taylor_head
 from gopro.methods.base import Method
-from gopro.methods.ood_gate import OODGate
+from gopro.methods.parts.ood_gate import OODGate
 from gopro.methods.registry import build_method
 
 NAMES, TEMPLATE = ["red fox", "owl", "grand piano", "dog"], "a photo of a {}."
