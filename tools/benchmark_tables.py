@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gopro.benchmark.report.table import AVERAGE, Cell, Difference, Table
-from gopro.benchmark.report.tables import tables
+from gopro.benchmark.report.tables.protocol_tables import tables
+from gopro.benchmark.report.tables.table import AVERAGE, Cell, Difference, Table
 from gopro.runs.results import Results
 
 ROOT = Path(__file__).resolve().parents[1]

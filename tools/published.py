@@ -9,7 +9,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from gopro.benchmark.report.published import CAVEATS, FAULTY, METHODS
+from gopro.benchmark.report.tables.published import CAVEATS, FAULTY, METHODS
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = ROOT / "docs" / "published.md"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from gopro.benchmark.report.plots import Panel
+from gopro.benchmark.report.plots.render import Panel
 
 SECTIONS = ["summary", "results", "shots", "training", "gains", "confusions", "images", "cost", "failures"]
 SECTIONS += ["next", "made"]

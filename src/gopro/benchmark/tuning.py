@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gopro.benchmark.protocols import PlannedRun, tuning
-from gopro.benchmark.report.mean_std import harmonic_mean
+from gopro.benchmark.report.tables.mean_std import harmonic_mean
 from gopro.benchmark.runner import SweepResult, sweep
 from gopro.benchmark.suites import SUITES, Suite
 from gopro.clip.weights.embedded import default_backbone

@@ -76,9 +76,9 @@ def run_protocol(
 ) -> None:
     """Run a protocol and print its tables. Exits with code 1 if runs failed."""
     from gopro.benchmark.protocols import PROTOCOLS
-    from gopro.benchmark.report.bootstrap import reference
-    from gopro.benchmark.report.tables import tables
-    from gopro.benchmark.report.terminal import rich_table
+    from gopro.benchmark.report.tables.bootstrap import reference
+    from gopro.benchmark.report.tables.protocol_tables import tables
+    from gopro.benchmark.report.tables.terminal import rich_table
     from gopro.benchmark.runner import sweep
     from gopro.inference.chance import chance_warnings
 

@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page
 from gopro.benchmark.report.experiment import Experiment
 from gopro.benchmark.report.page import write_report
 from gopro.benchmark.report.palette import marks
-from gopro.benchmark.report.training_curves import POINTS, training_plots
+from gopro.benchmark.report.plots.training_curves import POINTS, training_plots
 from gopro.benchmark.runner import benchmark
 from gopro.data.dataset import ClassHalf, Dataset
 from gopro.data.load_dataset import load_dataset

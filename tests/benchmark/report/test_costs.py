@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from gopro.benchmark.report.accuracy import method_costs
 from gopro.benchmark.report.experiment import comparisons
+from gopro.benchmark.report.plots.accuracy import method_costs
 from gopro.methods.recipe import Recipe
 from tests.support.fake_sweep import result_row
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from gopro.benchmark.report import plots
 from gopro.benchmark.report.experiment import Experiment
 from gopro.benchmark.report.page import write_report
+from gopro.benchmark.report.plots import render
 from gopro.data.dataset import Dataset
 from gopro.data.load_dataset import load_dataset
 from gopro.errors import InputError
@@ -25,7 +25,7 @@ HOSTILE = """<img src=x onerror="alert('1')">&"""
 @pytest.fixture
 def no_plot_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """Skip the plots under `plots/`, which take most of a report's time; those on the page are drawn."""
-    monkeypatch.setattr(plots, "save", lambda plots, folder: None)
+    monkeypatch.setattr(render, "save", lambda plots, folder: None)
 
 
 @pytest.mark.usefixtures("no_plot_files")

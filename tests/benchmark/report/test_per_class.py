@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from gopro.benchmark.predictions import Predictions
-from gopro.benchmark.report import per_class, plots
+from gopro.benchmark.report import per_class
 from gopro.benchmark.report.page import write_report
+from gopro.benchmark.report.plots import render
 from gopro.data.load_dataset import load_dataset
 from tests.support.fake_sweep import FakeSweep, own_images
 from tests.support.report_page import collapsed
@@ -74,7 +75,7 @@ def test_the_sentence_and_the_histogram_count_the_same_classes() -> None:
 
 
 def test_the_report_says_what_its_histogram_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plots, "save", lambda plots, folder: None)
+    monkeypatch.setattr(render, "save", lambda plots, folder: None)
     path = own_images(tmp_path / "own")
     sweep, own = FakeSweep(tmp_path / "results"), load_dataset(path)
     sweep.runs("few-shot", own.name, [(own, path, "all")], 2)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from gopro.benchmark.report.mean_std import MeanStd
 from gopro.benchmark.report.summary import Headline
+from gopro.benchmark.report.tables.mean_std import MeanStd
 
 
 def headline(*methods: tuple[str, MeanStd], **halves: tuple[float, float]) -> Headline:

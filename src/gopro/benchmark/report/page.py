@@ -11,18 +11,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup, escape
 
-from gopro.benchmark.report import plots
-from gopro.benchmark.report.accuracy import (
-    MethodCost,
-    cost_plots,
-    display_title,
-    dot_plots,
-    method_costs,
-    shot_curves,
-)
-from gopro.benchmark.report.bootstrap import reference
 from gopro.benchmark.report.experiment import Comparison, Experiment, comparisons
-from gopro.benchmark.report.grid import breakable_parts, difference_text, signed
 from gopro.benchmark.report.images import Card, LoadedDatasets, cards
 from gopro.benchmark.report.palette import DARK, LIGHT, Mark, marks, ours
 from gopro.benchmark.report.per_class import (
@@ -36,13 +25,24 @@ from gopro.benchmark.report.per_class import (
     matrices,
     paired_predictions,
 )
-from gopro.benchmark.report.plots import Plots
-from gopro.benchmark.report.ranked import ranked
+from gopro.benchmark.report.plots import render
+from gopro.benchmark.report.plots.accuracy import (
+    MethodCost,
+    cost_plots,
+    display_title,
+    dot_plots,
+    method_costs,
+    shot_curves,
+)
+from gopro.benchmark.report.plots.render import Plots
+from gopro.benchmark.report.plots.training_curves import training_plots
 from gopro.benchmark.report.summary import Headline, headlines
-from gopro.benchmark.report.table import AVERAGE
-from gopro.benchmark.report.tables import tables
+from gopro.benchmark.report.tables.bootstrap import reference
+from gopro.benchmark.report.tables.grid import breakable_parts, difference_text, signed
+from gopro.benchmark.report.tables.protocol_tables import tables
+from gopro.benchmark.report.tables.ranked import ranked
+from gopro.benchmark.report.tables.table import AVERAGE
 from gopro.benchmark.report.tested_data import DataSize, tested_data
-from gopro.benchmark.report.training_curves import training_plots
 from gopro.benchmark.report.write import write_tables
 from gopro.files import write_atomically
 from gopro.inference.chance import chance_warnings
@@ -121,7 +121,7 @@ def write_report(
     trainings, hidden_trainings = training_plots(experiment, mark_of)
     all_plots = (*dots, *curves, *trainings, *(v.gain_plots for v in views), *(v.cost_plots for v in views))
     for part in filter(None, all_plots):
-        plots.save(part, folder / "plots")
+        render.save(part, folder / "plots")
     experiment.note_missing_predictions()
     protocols = dict.fromkeys(table.title for table in built)
     html = (
@@ -213,7 +213,7 @@ def make_environment() -> jinja2.Environment:
         "code_spans": code_spans,
         "difference_text": difference_text,
         "display_title": display_title,
-        "inline": lambda panel: plots.inline(panel, f"p{next(salts)}"),
+        "inline": lambda panel: render.inline(panel, f"p{next(salts)}"),
         "minutes": lambda iso: str(iso)[:16].replace("T", " "),  # an ISO time without its seconds
         "signed": signed,
     }

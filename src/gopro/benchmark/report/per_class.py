@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from gopro.benchmark.predictions import Predictions
 from gopro.benchmark.report.experiment import Comparison, Experiment
 from gopro.benchmark.report.palette import LIGHT, Mark
-from gopro.benchmark.report.plots import Panel, Plots, tooltip
+from gopro.benchmark.report.plots.render import Panel, Plots, tooltip
 
 LISTED_CLASSES = 5
 """Classes listed with the largest gains, and with the largest losses."""

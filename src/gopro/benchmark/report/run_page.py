@@ -12,8 +12,8 @@ from gopro.benchmark.report.experiment import read_log
 from gopro.benchmark.report.images import data_url
 from gopro.benchmark.report.page import make_environment
 from gopro.benchmark.report.palette import DARK, LIGHT, marks
-from gopro.benchmark.report.plots import Panel, tooltip
-from gopro.benchmark.report.training_curves import run_plots
+from gopro.benchmark.report.plots.render import Panel, tooltip
+from gopro.benchmark.report.plots.training_curves import run_plots
 from gopro.errors import InputError
 from gopro.files import write_atomically
 from gopro.inference.calibration import CalibrationError

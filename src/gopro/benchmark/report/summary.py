@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gopro.benchmark.report.mean_std import MeanStd
 from gopro.benchmark.report.palette import ZEROSHOT, is_zeroshot, ours
-from gopro.benchmark.report.table import AVERAGE, Block, Table
+from gopro.benchmark.report.tables.mean_std import MeanStd
+from gopro.benchmark.report.tables.table import AVERAGE, Block, Table
 from gopro.data.few_shot import shots_in_words
 
 CHARTED = 8

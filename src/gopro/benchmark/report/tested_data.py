@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gopro.benchmark.report.experiment import Experiment
 from gopro.benchmark.report.rows import TRANSFER
-from gopro.benchmark.report.table import AVERAGE, Table
+from gopro.benchmark.report.tables.table import AVERAGE, Table
 from gopro.runs.results import ResultRow
 
 

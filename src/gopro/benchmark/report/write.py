@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gopro.benchmark.report.latex import latex
-from gopro.benchmark.report.markdown import markdown
-from gopro.benchmark.report.tables import tables
+from gopro.benchmark.report.tables.latex import latex
+from gopro.benchmark.report.tables.markdown import markdown
+from gopro.benchmark.report.tables.protocol_tables import tables
 from gopro.files import write_atomically
 
 

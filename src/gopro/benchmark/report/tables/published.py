@@ -7,7 +7,7 @@ from collections.abc import Collection
 from functools import cache
 from importlib.resources import files
 
-from gopro.benchmark.report.table import AVERAGE
+from gopro.benchmark.report.tables.table import AVERAGE
 from gopro.data.few_shot import Shots
 
 BACKBONE, SHOTS = "ViT-B-16:openai", 16

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from gopro.benchmark.report.grid import Grid, GridCell, grids
-from gopro.benchmark.report.table import Table
+from gopro.benchmark.report.tables.grid import Grid, GridCell, grids
+from gopro.benchmark.report.tables.table import Table
 
 
 def markdown(tables: Iterable[Table]) -> str:

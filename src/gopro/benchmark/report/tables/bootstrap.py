@@ -8,9 +8,9 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Float
 
-from gopro.benchmark.report.mean_std import harmonic_mean, seed_list
 from gopro.benchmark.report.rows import TRANSFER, Score
-from gopro.benchmark.report.table import AVERAGE, Difference, Differences
+from gopro.benchmark.report.tables.mean_std import harmonic_mean, seed_list
+from gopro.benchmark.report.tables.table import AVERAGE, Difference, Differences
 from gopro.data.few_shot import distinct_shots, shots_in_words
 from gopro.errors import InputError
 

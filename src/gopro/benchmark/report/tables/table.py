@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gopro.benchmark.report.mean_std import MeanStd
+from gopro.benchmark.report.tables.mean_std import MeanStd
 
 AVERAGE = "average"
 """Title of the block, or of the column, that is averaged over data sets."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from gopro.benchmark.report.table import Block, Cell, Difference, Differences, Line, Table
+from gopro.benchmark.report.tables.table import Block, Cell, Difference, Differences, Line, Table
 
 LINE_WIDTH = 76
 """Characters of figures and column titles that fit on one line beside the method names."""

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from gopro.benchmark.report.experiment import Experiment
 from gopro.benchmark.report.palette import Mark
-from gopro.benchmark.report.plots import Panel, Plots, stem, tooltip
+from gopro.benchmark.report.plots.render import Panel, Plots, stem, tooltip
 from gopro.benchmark.report.rows import TRANSFER
 from gopro.data.few_shot import Shots, by_number, shots_in_words
 from gopro.runs.config import TrainConfig

@@ -7,8 +7,8 @@ from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from gopro.benchmark.report.grid import Grid, GridCell, breakable_parts, grids, named_rows
-from gopro.benchmark.report.table import Table
+from gopro.benchmark.report.tables.grid import Grid, GridCell, breakable_parts, grids, named_rows
+from gopro.benchmark.report.tables.table import Table
 
 
 def rich_table(table: Table) -> Group:

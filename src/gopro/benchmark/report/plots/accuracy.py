@@ -11,12 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from gopro.benchmark.report.experiment import Comparison
-from gopro.benchmark.report.mean_std import MeanStd
 from gopro.benchmark.report.palette import LIGHT, Mark
-from gopro.benchmark.report.plots import Panel, Plots, stem, tooltip
+from gopro.benchmark.report.plots.render import Panel, Plots, stem, tooltip
 from gopro.benchmark.report.summary import headlines
-from gopro.benchmark.report.table import AVERAGE, Line, Table
-from gopro.benchmark.report.tables import tables
+from gopro.benchmark.report.tables.mean_std import MeanStd
+from gopro.benchmark.report.tables.protocol_tables import tables
+from gopro.benchmark.report.tables.table import AVERAGE, Line, Table
 from gopro.data.few_shot import Shots, by_number, distinct_shots, shots_in_words
 from gopro.errors import InputError
 from gopro.methods.recipe import Recipe, Training

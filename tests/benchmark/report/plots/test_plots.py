@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from gopro.benchmark.report.accuracy import shot_curves
 from gopro.benchmark.report.experiment import Experiment
 from gopro.benchmark.report.page import write_report
 from gopro.benchmark.report.palette import DARK, LIGHT, marks, ours
-from gopro.benchmark.report.plots import Panel, inline, tooltip
-from gopro.benchmark.report.training_curves import TERM_TITLES, term_title, training_plots
+from gopro.benchmark.report.plots.accuracy import shot_curves
+from gopro.benchmark.report.plots.render import Panel, inline, tooltip
+from gopro.benchmark.report.plots.training_curves import TERM_TITLES, term_title, training_plots
 from gopro.clip.backbone import Backbone
 from gopro.errors import InputError
 from gopro.methods.recipe import Training

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from gopro.benchmark.report.grid import Grid, GridCell, GridRow, breakable_parts, grids, named_rows
-from gopro.benchmark.report.table import Table
+from gopro.benchmark.report.tables.grid import Grid, GridCell, GridRow, breakable_parts, grids, named_rows
+from gopro.benchmark.report.tables.table import Table
 
 ROWS_PER_PAGE = 40
 """Rows of methods that fit on a page."""

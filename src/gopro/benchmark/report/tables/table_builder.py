@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gopro.benchmark.report.mean_std import MeanStd
-from gopro.benchmark.report.published import CAVEATS, FAULTY, METHODS, Figures
 from gopro.benchmark.report.rows import PROTOCOL_TITLES
-from gopro.benchmark.report.table import Block, Cell, Line, Table
+from gopro.benchmark.report.tables.mean_std import MeanStd
+from gopro.benchmark.report.tables.published import CAVEATS, FAULTY, METHODS, Figures
+from gopro.benchmark.report.tables.table import Block, Cell, Line, Table
 
 _NO_RESULT = MeanStd.of([])
 

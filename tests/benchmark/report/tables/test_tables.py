@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
 
-from gopro.benchmark.report.grid import signed
-from gopro.benchmark.report.latex import latex
-from gopro.benchmark.report.markdown import markdown
-from gopro.benchmark.report.mean_std import MeanStd
-from gopro.benchmark.report.table import AVERAGE, Block, Cell, Line, Table
-from gopro.benchmark.report.tables import tables
-from gopro.benchmark.report.terminal import rich_table
+from gopro.benchmark.report.tables.grid import signed
+from gopro.benchmark.report.tables.latex import latex
+from gopro.benchmark.report.tables.markdown import markdown
+from gopro.benchmark.report.tables.mean_std import MeanStd
+from gopro.benchmark.report.tables.protocol_tables import tables
+from gopro.benchmark.report.tables.table import AVERAGE, Block, Cell, Line, Table
+from gopro.benchmark.report.tables.terminal import rich_table
 from gopro.benchmark.report.write import write_tables
 from gopro.errors import InputError
 

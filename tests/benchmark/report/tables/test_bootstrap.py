@@ -18,16 +18,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from gopro.benchmark.report.bootstrap import reference
-from gopro.benchmark.report.latex import latex
-from gopro.benchmark.report.markdown import markdown
-from gopro.benchmark.report.table import AVERAGE, Difference, Differences, Table
-from gopro.benchmark.report.tables import tables
-from gopro.benchmark.report.terminal import rich_table
+from gopro.benchmark.report.tables.bootstrap import reference
+from gopro.benchmark.report.tables.latex import latex
+from gopro.benchmark.report.tables.markdown import markdown
+from gopro.benchmark.report.tables.protocol_tables import tables
+from gopro.benchmark.report.tables.table import AVERAGE, Difference, Differences, Table
+from gopro.benchmark.report.tables.terminal import rich_table
 from gopro.errors import InputError
 
 Row = dict[str, Any]
-EXAMPLE = Path(__file__).resolve().parents[3] / "docs" / "example" / "results.jsonl"
+EXAMPLE = Path(__file__).resolve().parents[4] / "docs" / "example" / "results.jsonl"
 
 
 def result(method: str, data: str, seed: int, accuracy: float, classes: str = "all", **other: Any) -> Row:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gopro.benchmark.report.table import Block, Differences, Line, Table
+from gopro.benchmark.report.tables.table import Block, Differences, Line, Table
 
 
 def ranked(table: Table) -> Table:

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from gopro.benchmark.report.bootstrap import differences
-from gopro.benchmark.report.mean_std import MeanStd, harmonic_mean, seed_list
-from gopro.benchmark.report.published import SOURCE, published
 from gopro.benchmark.report.rows import PROTOCOL_TITLES, TRANSFER, Score, read_scores
-from gopro.benchmark.report.table import AVERAGE, Table
-from gopro.benchmark.report.table_builder import TableBuilder
+from gopro.benchmark.report.tables.bootstrap import differences
+from gopro.benchmark.report.tables.mean_std import MeanStd, harmonic_mean, seed_list
+from gopro.benchmark.report.tables.published import SOURCE, published
+from gopro.benchmark.report.tables.table import AVERAGE, Table
+from gopro.benchmark.report.tables.table_builder import TableBuilder
 from gopro.data.few_shot import Shots, distinct_shots, shots_in_words
 
 _BySeed = Mapping[int, tuple[float, ...]]

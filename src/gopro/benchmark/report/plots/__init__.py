@@ -1,0 +1,1 @@
+"""Plots, as inline SVG in the colours of the page and as files."""
