@@ -297,3 +297,17 @@ def test_photographs_are_sorted_better_than_chance(shared: Path, zeroshot_run: P
     assert code == 0 and out.splitlines()[-1] == f"     60 images in {tmp_path / 'out'}"
     right = sum(classes[path.name.split("-")[0]] == path.parent.name for path in (tmp_path / "out").rglob("*.jpg"))
     assert right > 30
+
+
+def test_names_of_images_without_labels_are_reported(zeroshot_run: Path, image: Path, tmp_path: Path, gopro) -> None:
+    run = shutil.copytree(zeroshot_run, tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    names = [*config["classnames"], "otter", "red panda"]
+    (run / "config.json").write_text(json.dumps({**config, "unlabeled_names": names}))
+    code, out, err = gopro("predict", run, image)
+    assert code == 0 and "otter" not in out
+    assert "85 trained classes. Images without labels taught it 2 classes: otter, red panda; to choose" in " ".join(
+        err.split()
+    )
+    code, _, err = gopro("predict", run, image, "--classes", "otter,red panda,hockey stick")
+    assert code == 0 and "trained classes" not in err

@@ -29,6 +29,7 @@ from gopro.errors import InputError
 if TYPE_CHECKING:
     from gopro.inference.classifier import Answer
     from gopro.inference.sort_images import Sorter
+    from gopro.methods.base import Method
 
 
 def predict_command(
@@ -116,6 +117,8 @@ def predict_command(
                 _print_sorted(sorter, to_stdout=not json_output and not csv_output)
         if not json_output and not csv_output:
             print_backbone(classifier.method.backbone.name, screen=err)
+            if names is None:
+                _print_other_names(classifier.method)
     finally:
         if paths.skipped:
             files = "1 file" if paths.skipped == 1 else f"{paths.skipped} files"
@@ -126,6 +129,18 @@ def predict_command(
                 err.print_line(f"  {error}", "red")
     if paths.errors:
         sys.exit(1)
+
+
+def _print_other_names(method: Method) -> None:
+    """Print the classes that only images without labels may show: no image is taken for one of them."""
+    from gopro.runs.describe_run import list_classes
+
+    trained = method.trained_names
+    if others := method.unlabeled_names[len(trained) :]:
+        err.print_line(
+            f"Chose among the {len(trained)} trained classes. Images without labels taught it {list_classes(others)}; "
+            "to choose among these too, name all classes with --classes"
+        )
 
 
 def _show_and_sort(
