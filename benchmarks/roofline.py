@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from statistics import fmean, median
 from typing import Any
 
 import torch
@@ -39,6 +40,20 @@ def measure(seconds: float = 1.0) -> dict[str, Any]:
     target = torch.empty_like(source)
     copied = 2 * source.nbytes / _best(lambda: target.copy_(source), seconds) / 1e9
     return {**about(), "gflops": gflops, "gigabytes": copied}
+
+
+def sustained() -> float:
+    """Return GFLOP/s over all shapes, each the median of a few calls: the machine's rate at this moment."""
+    rates = []
+    for rows, inputs, outputs in SHAPES.values():
+        x, w = torch.randn(rows, inputs), torch.randn(outputs, inputs)
+        seconds = []
+        for _ in range(5):
+            started = time.perf_counter()
+            frozen_linear(x, w, None)
+            seconds.append(time.perf_counter() - started)
+        rates.append(2 * rows * inputs * outputs / median(seconds) / 1e9)
+    return fmean(rates)
 
 
 def _best(function: Callable[[], Any], seconds: float) -> float:
