@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gopro.benchmark.report.tables.protocol_tables import tables
 from gopro.benchmark.report.tables.table import AVERAGE, Cell, Difference, Table
+from gopro.methods.registry import METHODS
 from gopro.runs.results import Results
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -198,7 +199,7 @@ def _tuned_table(rows: Sequence[dict[str, object]], backbone: str) -> str:
     first, rule = HEAD.splitlines()
     lines = [first.replace("| |", "| | settings |", 1), rule.replace("|---|", "|---|---|", 1)]
     methods = list(dict.fromkeys(str(row["method"]) for row in rows))
-    names = [method.partition("[")[0] for method in methods]
+    names = list(METHODS)
     for method in sorted(methods, key=lambda method: (names.index(method.partition("[")[0]), "[" in method)):
         name, _, chosen = method.partition("[")
         pairs = [pair for protocol, count in AVERAGES for pair in _cells(by_protocol[protocol], method, count)]
