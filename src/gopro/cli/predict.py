@@ -132,7 +132,7 @@ def predict_command(
 
 
 def _print_other_names(method: Method) -> None:
-    """Print the classes that only images without labels may show: no image is taken for one of them."""
+    """Print the classes that only images without labels may show, as no image is taken for one of them."""
     from gopro.runs.describe_run import list_classes
 
     trained = method.trained_names
