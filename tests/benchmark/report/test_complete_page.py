@@ -188,6 +188,14 @@ def opened(browser: Browser, path: Path, width: int, scheme: Any) -> tuple[Page,
     return page, trouble
 
 
+@pytest.mark.parametrize("width", [360, 1280])
+def test_bars_of_a_ranking_have_one_scale(browser: Browser, everything: Path, width: int) -> None:
+    page, _ = opened(browser, everything, width, "light")
+    script = "all => all.map(list => [...list.querySelectorAll('.track')].map(track => track.offsetWidth))"
+    rankings = page.locator(".ranking ol").evaluate_all(script)
+    assert rankings and all(len(set(widths)) == 1 for widths in rankings)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
 def test_page_in_a_browser(browser: Browser, everything: Path, width: int, scheme: str) -> None:
