@@ -23,6 +23,7 @@ from gopro.benchmark.predictions import Predictions
 from gopro.benchmark.runner import SweepEvent, SweepResult
 from gopro.clip.backbone import Backbone
 from gopro.data.load_dataset import load_dataset
+from gopro.data.unlabeled import find_unlabeled
 from gopro.errors import InputError
 from gopro.inference.evaluate import evaluate_images
 from gopro.methods.coop import CoOp, CoOpConfig
@@ -341,6 +342,50 @@ def test_results_of_training_images_that_were_replaced_are_not_reused(lost: str,
     drawn = load_dataset(on_birds.data[0]).half("base").few_shot(1, 1)
     Image.new("RGB", (40, 40), "orange").save(drawn.train[0].image.name)
     with pytest.raises(InputError, match=r"was trained on other images than .*birds gives now .*another --output"):
+        benchmark("base-to-new", config)
+
+
+@pytest.fixture
+def with_unlabeled(on_birds: BenchmarkConfig, tmp_path: Path) -> BenchmarkConfig:
+    """The sweep on birds with eight images in a folder `camera` that have no labels."""
+    (tmp_path / "camera").mkdir()
+    for i in range(8):
+        Image.new("RGB", (40, 40), (30 * i, 60, 20)).save(tmp_path / "camera" / f"{i}.png")
+    return replace(on_birds, methods=("gopro",), unlabeled=str(tmp_path / "camera"), batch=4)
+
+
+@pytest.mark.parametrize(("name", "lost"), [("8.png", "nothing"), ("8.png", "rows"), ("0.png", "runs")])
+def test_results_of_other_images_without_labels_are_not_reused(
+    name: str, lost: str, with_unlabeled: BenchmarkConfig, tmp_path: Path
+) -> None:
+    """An image is added to the folder, or replaced."""
+    rows = benchmark("base-to-new", with_unlabeled).rows
+    assert benchmark("base-to-new", with_unlabeled).rows == rows
+    lose(with_unlabeled.output, lost)
+    Image.new("RGB", (40, 40), "orange").save(tmp_path / "camera" / name)
+    with pytest.raises(InputError, match=r"other images without labels than .*camera gives now .*another --output"):
+        benchmark("base-to-new", with_unlabeled)
+
+
+def test_rows_that_do_not_record_their_images_without_labels_are_not_reused(with_unlabeled: BenchmarkConfig) -> None:
+    rows = benchmark("base-to-new", with_unlabeled).rows
+    old = [{name: value for name, value in row.items() if name != "unlabeled_images"} for row in rows]
+    (with_unlabeled.output / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in old))
+    with pytest.raises(InputError, match="which did not record its images without labels: choose another --output"):
+        benchmark("base-to-new", with_unlabeled)
+
+
+def test_results_of_other_images_of_the_data_set_without_labels_are_not_reused(on_birds: BenchmarkConfig) -> None:
+    assert on_birds.data is not None
+    config = replace(on_birds, methods=("gopro[unlabeled_shots=1]",), batch=2)
+    rows = benchmark("base-to-new", config).rows
+    assert benchmark("base-to-new", config).rows == rows
+    dataset = load_dataset(on_birds.data[0])
+    given = dataset.half("base").few_shot(1, 1)
+    for image in find_unlabeled(None, 1, dataset, given, 1).images:
+        assert image not in {sample.image for sample in given.train}
+        Image.new("RGB", (40, 40), "orange").save(image.name)
+    with pytest.raises(InputError, match=r"other images without labels than .*birds gives now .*another --output"):
         benchmark("base-to-new", config)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from gopro.benchmark.protocols import PlannedRun
 from gopro.data.dataset import Dataset
 from gopro.data.load_dataset import load_dataset
+from gopro.data.unlabeled import find_unlabeled
 from gopro.errors import InputError
 from gopro.methods.registry import parse_method
 from gopro.runs.config import TrainConfig
@@ -16,7 +17,7 @@ from gopro.runs.image_lists import digest_training_images
 from gopro.runs.made_with import Record, difference, recorded
 from gopro.runs.results import Results
 from gopro.runs.run import CONFIG, LEARNED, read_config
-from gopro.runs.training_images import given_images, read_training_images
+from gopro.runs.training_images import given_images, read_training_images, read_unlabeled_images
 
 
 class NotReusable(InputError):
@@ -46,7 +47,7 @@ def check_reusable(runs: Sequence[PlannedRun], results: Results) -> None:
                     f"{name} was measured on other test images than {test.data} has now (its split was drawn again, or "
                     "images were added, removed or renamed): choose another --output"
                 )
-            _check_training_images(name, row.get("training_images"), run.train, draws)
+            _check_images(name, row.get("training_images"), row.get("unlabeled_images"), run, draws)
 
 
 def _check_folder(run: PlannedRun, draws: _Draws) -> None:
@@ -61,7 +62,8 @@ def _check_folder(run: PlannedRun, draws: _Draws) -> None:
         )
     _check_settings(str(folder), recorded(folder), run.made_with)
     if (folder / LEARNED).is_file():  # an interrupted run checks its images itself when it is resumed
-        _check_training_images(str(folder), digest_training_images(read_training_images(folder)), config, draws)
+        unlabeled = digest_training_images(read_unlabeled_images(folder) or None)
+        _check_images(str(folder), digest_training_images(read_training_images(folder)), unlabeled, run, draws)
 
 
 def _check_settings(name: str, before: Any, now: Record) -> None:
@@ -75,20 +77,36 @@ def _check_settings(name: str, before: Any, now: Record) -> None:
         raise NotReusable(f"{name} {changed}: choose another --output")
 
 
-def _check_training_images(name: str, before: str | None, config: TrainConfig, draws: _Draws) -> None:
-    """Raise NotReusable if the few-shot draw gives other images now, which may be images that were tested on."""
+def _check_images(name: str, before: str | None, unlabeled: str | None, run: PlannedRun, draws: _Draws) -> None:
+    """Raise NotReusable if the few-shot draw gives other images now, which may be images that were tested on.
+
+    Args:
+        before, unlabeled: digests of the images with and without labels that `name` was trained on.
+    """
+    config = run.train
     if before != draws.digest(config):
         raise NotReusable(
             f"{name} was trained on other images than {config.data} gives now (its split was drawn again, or images "
             "were replaced): choose another --output"
         )
+    if unlabeled != (now := draws.digest_unlabeled(run)):
+        if unlabeled is None and now is not None:
+            raise NotReusable(
+                f"{name} was made by an earlier version of gopro, which did not record its images without labels: "
+                "choose another --output"
+            )
+        raise NotReusable(
+            f"{name} was trained on other images without labels than {config.unlabeled or config.data} gives now "
+            "(images were added, replaced or removed): choose another --output"
+        )
 
 
 class _Draws:
-    """The training images that data sets give now; each draw is read once for all methods."""
+    """The images that data sets give to learn from now; each draw is read once for all methods."""
 
     def __init__(self) -> None:
         self._digests: dict[tuple[Any, ...], str | None] = {}
+        self._unlabeled: dict[tuple[Any, ...], str | None] = {}
         self._loaded: tuple[str, Dataset] | None = None  # the runs on one data set follow each other
 
     def digest(self, config: TrainConfig) -> str | None:
@@ -102,6 +120,19 @@ class _Draws:
             images = given_images(drawn, trained_by, config.select)
             self._digests[key] = digest_training_images([sample.image.digest() for sample in images])
         return self._digests[key]
+
+    def digest_unlabeled(self, run: PlannedRun) -> str | None:
+        """Return one digest for the images without labels that a run is given; None if it learns from none."""
+        config, shots = run.train, (run.made_with["recipe"] or {}).get("unlabeled_shots")
+        if config.unlabeled is None and not shots:
+            return None
+        key = (config.data, config.unlabeled, config.classes, config.shots, config.seed, shots)
+        if key not in self._unlabeled:
+            whole = self._load(config)
+            given = whole.half(config.classes).few_shot(config.shots, config.seed)
+            found = find_unlabeled(config.unlabeled, shots, whole, given, config.seed, config.root, config.levels)
+            self._unlabeled[key] = digest_training_images([image.digest() for image in found.images] or None)
+        return self._unlabeled[key]
 
     def _load(self, config: TrainConfig) -> Dataset:
         if self._loaded is None or self._loaded[0] != config.data:

@@ -25,7 +25,7 @@ from gopro.runs.image_lists import digest_test_list, digest_training_images
 from gopro.runs.load_run import load_run
 from gopro.runs.results import ResultRow
 from gopro.runs.run import CONFIG, LEARNED, Run, read_cost
-from gopro.runs.training_images import read_training_images
+from gopro.runs.training_images import read_training_images, read_unlabeled_images
 from gopro.training.devices import make_fabric
 from gopro.training.progress import Step
 from gopro.training.resume_state import RESUME
@@ -133,6 +133,7 @@ class Worker:
         record = {
             "made_with": {**run.made_with, "test_template": part.template},
             "training_images": digest_training_images(read_training_images(trained.folder)),
+            "unlabeled_images": digest_training_images(read_unlabeled_images(trained.folder) or None),
             "test_images": digest_test_list(part),
         }
         return {**asdict(test.key), **figures, **cost, "run": run.name, **record}
