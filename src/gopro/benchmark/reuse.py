@@ -62,7 +62,7 @@ def _check_folder(run: PlannedRun, draws: _Draws) -> None:
         )
     _check_settings(str(folder), recorded(folder), run.made_with)
     if (folder / LEARNED).is_file():  # an interrupted run checks its images itself when it is resumed
-        unlabeled = digest_training_images(read_unlabeled_images(folder) or None)
+        unlabeled = digest_training_images(read_unlabeled_images(folder))
         _check_images(str(folder), digest_training_images(read_training_images(folder)), unlabeled, run, draws)
 
 
@@ -89,8 +89,8 @@ def _check_images(name: str, before: str | None, unlabeled: str | None, run: Pla
             f"{name} was trained on other images than {config.data} gives now (its split was drawn again, or images "
             "were replaced): choose another --output"
         )
-    if unlabeled != (now := draws.digest_unlabeled(run)):
-        if unlabeled is None and now is not None:
+    if unlabeled != draws.digest_unlabeled(run):
+        if unlabeled is None:
             raise NotReusable(
                 f"{name} was made by an earlier version of gopro, which did not record its images without labels: "
                 "choose another --output"
@@ -131,7 +131,7 @@ class _Draws:
             whole = self._load(config)
             given = whole.half(config.classes).few_shot(config.shots, config.seed)
             found = find_unlabeled(config.unlabeled, shots, whole, given, config.seed, config.root, config.levels)
-            self._unlabeled[key] = digest_training_images([image.digest() for image in found.images] or None)
+            self._unlabeled[key] = digest_training_images([image.digest() for image in found.images])
         return self._unlabeled[key]
 
     def _load(self, config: TrainConfig) -> Dataset:

@@ -133,7 +133,7 @@ class Worker:
         record = {
             "made_with": {**run.made_with, "test_template": part.template},
             "training_images": digest_training_images(read_training_images(trained.folder)),
-            "unlabeled_images": digest_training_images(read_unlabeled_images(trained.folder) or None),
+            "unlabeled_images": digest_training_images(read_unlabeled_images(trained.folder)),
             "test_images": digest_test_list(part),
         }
         return {**asdict(test.key), **figures, **cost, "run": run.name, **record}

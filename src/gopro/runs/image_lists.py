@@ -10,7 +10,7 @@ from gopro.data.dataset import Dataset
 
 def digest_training_images(digests: Sequence[str] | None) -> str | None:
     """Return one digest for the contents of the images that a run learns from, in their order; None if it has none."""
-    return None if digests is None else _digest(digests)
+    return _digest(digests) if digests else None
 
 
 def digest_test_list(part: Dataset) -> str:
